@@ -1,0 +1,1 @@
+"""The coordinator contract: RPC, block follower, outbox, bindings."""

@@ -1,0 +1,1 @@
+"""Status, health and metrics over HTTP; subscribers of the bus only."""

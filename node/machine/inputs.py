@@ -1,0 +1,223 @@
+"""What can happen to a node. Inputs are journalled before the machine sees them, so each is small and frozen.
+
+Names say what happened, in the past tense. Every struct is tagged: the journal stores MessagePack of `Stamped`.
+"""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from protocols.identifiers import Address, Digest, Seed
+
+
+class Input(msgspec.Struct, frozen=True, tag=True):
+    """Base of all inputs; the tag is the class name."""
+
+
+# --- life cycle -----------------------------------------------------------------------------------------------------
+
+
+class NodeStarted(Input, frozen=True):
+    """The process began (again). Whatever was under way and is not known to be done is asked for again."""
+
+
+class DrainRequested(Input, frozen=True):
+    """The operator asked to finish the current stage, then stop."""
+
+
+class StopRequested(Input, frozen=True):
+    """The operator (SIGTERM, SIGINT) asked to stop at once."""
+
+
+class TimerFired(Input, frozen=True):
+    """A timer set by `SetTimer` has come due. Timers do not survive a restart; `NodeStarted` sets them again."""
+
+    name: str
+
+
+# --- chain ----------------------------------------------------------------------------------------------------------
+
+
+class StageOpened(Input, frozen=True):
+    """The contract is in this stage now: seen in an event, or read when the watcher (re)connected.
+
+    `deadline` is in chain seconds; `opened` is the block's timestamp. `rewound` marks that a reorg led here,
+    so that round and stage may lie before what was known.
+    """
+
+    round: int
+    stage: int
+    seed: Seed
+    deadline: int
+    opened: int
+    block: int
+    rewound: bool = False
+
+
+class PeerRegistered(Input, frozen=True):
+    """A node is registered and counts from `since_round` on. Reported for every known peer after (re)connecting."""
+
+    peer: Address
+    since_round: int
+
+
+class ChainLost(Input, frozen=True):
+    """No RPC endpoint answers."""
+
+    reason: str
+
+
+class ChainRestored(Input, frozen=True):
+    """An RPC endpoint answers, the gap is filled. `offset` is chain time minus local time, in seconds."""
+
+    offset: float
+
+
+class TransactionSettled(Input, frozen=True):
+    """The outbox is done with `key`: mined, or refused for good (`error` names the revert)."""
+
+    key: str
+    ok: bool
+    transaction: str
+    error: str = ""
+
+
+# --- gossip ---------------------------------------------------------------------------------------------------------
+
+
+class RolloutsAnnounced(Input, frozen=True):
+    """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration."""
+
+    peer: Address
+    round: int
+    stage: int
+    body: Digest
+    size: int
+    inline: bool
+
+
+class RolloutsArrived(Input, frozen=True):
+    """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards."""
+
+    peer: Address
+    round: int
+    stage: int
+    body: Digest
+    groups: int
+    reward: float
+
+
+class RolloutsRefused(Input, frozen=True):
+    """A peer's body could not be had (`unavailable`) or failed a check; `reason` is the code that is counted."""
+
+    peer: Address
+    round: int
+    stage: int
+    body: Digest
+    reason: str
+
+
+class NetworkChanged(Input, frozen=True):
+    """The number of connected peers changed; 0 means that the network is away."""
+
+    connected: int
+
+
+# --- trainer --------------------------------------------------------------------------------------------------------
+
+
+class TrainerReady(Input, frozen=True):
+    """The child has loaded its model. `checkpoint_round` is the round it resumes from, -1 for a fresh model."""
+
+    parameters: int
+    device: str
+    checkpoint_round: int
+
+
+class TrainerLost(Input, frozen=True):
+    """The child is gone or hung; the link restarts it with back-off. `shrink` says that memory was the reason."""
+
+    reason: str
+    shrink: bool = False
+
+
+class RolloutsGenerated(Input, frozen=True):
+    """The child made this node's own groups; the body is stored under `body`. `reward` sums their mean rewards."""
+
+    round: int
+    stage: int
+    body: Digest
+    size: int
+    groups: int
+    reward: float
+    seconds: float
+
+
+class TrainingFinished(Input, frozen=True):
+    """The child made its updates. Groups are counted after zero-advantage ones were dropped."""
+
+    round: int
+    stage: int
+    updates: int
+    own: int
+    external: int
+    loss: float
+    seconds: float
+
+
+class WorkFailed(Input, frozen=True):
+    """The child gave up on a task (out of memory after shrinking, non-finite loss, cancelled)."""
+
+    task: str
+    round: int
+    stage: int
+    reason: str
+
+
+class EvaluationFinished(Input, frozen=True):
+    """Held-out accuracy, sampled at temperature 1, of `questions` questions."""
+
+    round: int
+    accuracy: float
+    questions: int
+    seconds: float
+
+
+class CheckpointSaved(Input, frozen=True):
+    """The child's state after `round` is on disk."""
+
+    round: int
+
+
+AnyInput: TypeAlias = (
+    NodeStarted
+    | DrainRequested
+    | StopRequested
+    | TimerFired
+    | StageOpened
+    | PeerRegistered
+    | ChainLost
+    | ChainRestored
+    | TransactionSettled
+    | RolloutsAnnounced
+    | RolloutsArrived
+    | RolloutsRefused
+    | NetworkChanged
+    | TrainerReady
+    | TrainerLost
+    | RolloutsGenerated
+    | TrainingFinished
+    | WorkFailed
+    | EvaluationFinished
+    | CheckpointSaved
+)
+"""Every input there is: the journal's schema."""
+
+
+class Stamped(msgspec.Struct, frozen=True, array_like=True):
+    """An input with its the local time (Unix seconds) at which it was taken from the bus."""
+
+    at: float
+    input: AnyInput

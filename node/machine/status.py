@@ -1,0 +1,75 @@
+"""The one picture of a node that `swarm status`, the HTTP page, the metrics and the demo show."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from protocols.identifiers import Address
+
+Phase = Literal["starting", "syncing", "idle", "working", "publishing", "voting", "draining"]
+Presence = Literal["present", "absent", "unknown"]
+
+
+class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """What this node knows of one registered peer in the current round."""
+
+    address: Address
+    groups: int
+    reward: float
+
+
+class VoteStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """One of this node's votes and the transactions that carry it."""
+
+    round: int
+    winners: tuple[Address, ...]
+    phase: Literal["planned", "committing", "committed", "revealing", "done", "failed"]
+    transactions: tuple[str, ...] = ()
+
+
+class CurvePoint(msgspec.Struct, frozen=True, array_like=True):
+    """One evaluation: round, local time in Unix seconds, held-out accuracy in [0, 1]."""
+
+    round: int
+    at: float
+    accuracy: float
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True):
+    """Counts since the node's first start."""
+
+    rounds_worked: int = 0
+    rounds_skipped: int = 0
+    stages_skipped: int = 0
+    updates: int = 0
+    own_groups: int = 0
+    external_groups: int = 0
+    votes: int = 0
+    votes_failed: int = 0
+    bodies_accepted: int = 0
+    bodies_refused: int = 0
+
+
+class Status(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot of the machine. Times are Unix seconds; `deadline` is already in local time."""
+
+    address: Address
+    phase: Phase
+    round: int
+    stage: int
+    deadline: float
+    registered: bool
+    chain: Presence
+    network: Presence
+    trainer: Presence
+    connected: int
+    reward: float
+    accuracy: float
+    peers: tuple[PeerStatus, ...] = ()
+    votes: tuple[VoteStatus, ...] = ()
+    curve: tuple[CurvePoint, ...] = ()
+    rewards: tuple[tuple[int, float], ...] = ()
+    totals: Totals = Totals()
+    last_skip: str = ""

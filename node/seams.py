@@ -1,0 +1,111 @@
+"""The seams: what the node asks of chain, gossip, trainer and disk. Real services and fakes share these shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
+
+import msgspec
+
+from node.machine.commands import ChainCommand, GossipCommand, TrainerCommand
+from node.machine.inputs import AnyInput
+from protocols.identifiers import Address, Digest, Seed
+from protocols.wire import Announcement, Rollouts
+
+CommandT = TypeVar("CommandT", contravariant=True)
+
+Report = Callable[[AnyInput], Awaitable[None]]
+"""How a service tells the bus what happened. May wait when the source's queue is full and its policy is to block."""
+
+
+class Service(Protocol[CommandT]):
+    """One supervised part of the node. `run` ends only by cancellation or a fault; a fault restarts it."""
+
+    name: str
+
+    async def run(self, report: Report) -> None:
+        """Work until cancelled. Raises whatever it can't handle: the supervisor logs it and restarts."""
+
+    async def execute(self, command: CommandT) -> None:
+        """Take a command over. Returns as soon as it is queued (or durably stored, for the chain); never raises
+        because the other side is away."""
+
+
+ChainService = Service[ChainCommand]
+GossipService = Service[GossipCommand]
+TrainerService = Service[TrainerCommand]
+
+
+class RoundWindow(msgspec.Struct, frozen=True, kw_only=True):
+    """What the gossip validator must know of the chain: replaced whole whenever the machine's view changes.
+
+    `seeds` maps each round whose rollouts are still accepted to its seed; `peers` holds who may announce in `round`.
+    """
+
+    swarm: Digest
+    round: int
+    stage: int
+    stages: int
+    seeds: dict[int, Seed]
+    peers: frozenset[Address]
+
+
+class Bodies(Protocol):
+    """Bounded store of encoded rollouts by digest; survives a restart."""
+
+    def get(self, digest: Digest) -> bytes | None:
+        """Return the body, or None where it is not (or no longer) kept."""
+
+    def put(self, digest: Digest, body: bytes, round_number: int) -> None:
+        """Keep a body, at the latest on disk when this returns; the oldest rounds go first."""
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """What the check of a body says: `reason` is empty where it was accepted, else the code that is counted."""
+
+    reason: str
+    groups: int = 0
+    reward: float = 0.0
+
+
+CheckBody = Callable[[Address, Announcement, bytes], Verdict]
+"""Check a fetched body of `peer` against its announcement: digest, schema, assignment, completeness, reward."""
+
+
+class Question(msgspec.Struct, frozen=True):
+    """One question and its reference answer."""
+
+    text: str
+    answer: str
+
+
+class Questions(Protocol):
+    """A data set: training questions by index, held-out ones apart."""
+
+    digest: Digest
+
+    def __len__(self) -> int:
+        """Return the number of training questions."""
+
+    def __getitem__(self, index: int) -> Question:
+        """Return a training question."""
+
+    def held_out(self, count: int) -> list[Question]:
+        """Return `count` held-out questions (fewer where there are fewer), always the same ones."""
+
+
+__all__ = [
+    "Bodies", "ChainService", "CheckBody", "GossipService", "Question", "Questions", "Report", "Rollouts",
+    "RoundWindow", "Service", "TrainerService", "Verdict",
+]  # fmt: skip
+
+
+class VoteGuard(Protocol):
+    """The vote protection: what this identity ever signed, on disk before it is signed."""
+
+    def admit(self, kind: str, round_number: int, seed: Seed, payload: bytes) -> bool:
+        """Tell whether `payload` may be signed as this round's `kind` ("commit", "reveal", "vote").
+
+        True where nothing was signed for (kind, round, seed) before, or exactly the same bytes; the record is
+        durable when this returns.
+        """

@@ -1,0 +1,1 @@
+"""SQLite and files: journal, snapshots, outbox, vote protection, bodies."""

@@ -1,0 +1,195 @@
+"""Frames between node and trainer child: 4-byte little-endian length, then MessagePack of a tagged struct."""
+
+from __future__ import annotations
+
+import struct
+from typing import TypeAlias
+
+import msgspec
+
+from protocols.identifiers import Address, Digest, Seed
+from protocols.manifest import Manifest
+
+FRAME_LIMIT = 64 << 20
+"""No frame is larger, in bytes; weights travel by file."""
+
+
+class Frame(msgspec.Struct, frozen=True, tag=True):
+    """Base of all frames; the tag is the class name."""
+
+
+class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the operator may set for the trainer: section [trainer] of the node's configuration."""
+
+    model: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 1
+    seed: int = 0
+    learning_rate: float = 4e-4
+    importance_cap: float = 2.0
+    max_grad_norm: float = 1.0
+    micro_batch: int = 256
+    data: str = ""
+    slowdown: float = 0.0
+    memory_limit_mib: int = 0
+
+
+# --- node to child --------------------------------------------------------------------------------------------------
+
+
+class SetUp(Frame, frozen=True):
+    """First frame: load data and model, resume from the newest checkpoint in `directory` if there is one."""
+
+    settings: TrainerSettings
+    manifest: Manifest
+    peer: Address
+    directory: str
+
+
+class Generate(Frame, frozen=True):
+    """Make own groups."""
+
+    task: int
+    round: int
+    stage: int
+    seed: Seed
+    groups: int
+
+
+class Train(Frame, frozen=True):
+    """Make GRPO updates on these encoded bodies (already checked by the node; rewards are recomputed)."""
+
+    task: int
+    round: int
+    stage: int
+    own: bytes
+    external: tuple[bytes, ...]
+    updates: int
+    seconds: float
+
+
+class Evaluate(Frame, frozen=True):
+    """Measure held-out accuracy."""
+
+    task: int
+    round: int
+
+
+class Save(Frame, frozen=True):
+    """Save a checkpoint after `round`."""
+
+    task: int
+    round: int
+
+
+class Cancel(Frame, frozen=True):
+    """Give up every task up to and including `task`; overtakes queued frames."""
+
+    task: int
+
+
+class Bye(Frame, frozen=True):
+    """End in order."""
+
+
+# --- child to node --------------------------------------------------------------------------------------------------
+
+
+class Hello(Frame, frozen=True):
+    """The child runs; sent before the slow imports."""
+
+    pid: int
+
+
+class Ready(Frame, frozen=True):
+    """The model is loaded."""
+
+    parameters: int
+    device: str
+    tokenizer: Digest
+    checkpoint_round: int
+
+
+class Heartbeat(Frame, frozen=True):
+    """The child lives; sent from its reader thread and with every progress, at least once a second."""
+
+    resident: int
+
+
+class Progress(Frame, frozen=True):
+    """How far a task is, in tokens or groups; for logs and the live view."""
+
+    task: int
+    done: int
+    total: int
+
+
+class Generated(Frame, frozen=True):
+    """Own groups, encoded as `protocols.wire.Rollouts`; `reward` sums the groups' mean rewards."""
+
+    task: int
+    body: bytes
+    groups: int
+    reward: float
+    seconds: float
+
+
+class Trained(Frame, frozen=True):
+    """Updates are made. `own` and `external` count groups that had an advantage and were trained on."""
+
+    task: int
+    updates: int
+    own: int
+    external: int
+    loss: float
+    seconds: float
+
+
+class Evaluated(Frame, frozen=True):
+    """Held-out accuracy."""
+
+    task: int
+    accuracy: float
+    questions: int
+    seconds: float
+
+
+class Saved(Frame, frozen=True):
+    """A checkpoint is on disk."""
+
+    task: int
+    round: int
+
+
+class Failed(Frame, frozen=True):
+    """A task was given up; `kind` is cancelled, memory, nonfinite or error."""
+
+    task: int
+    kind: str
+    reason: str
+
+
+ToChild: TypeAlias = SetUp | Generate | Train | Evaluate | Save | Cancel | Bye
+FromChild: TypeAlias = Hello | Ready | Heartbeat | Progress | Generated | Trained | Evaluated | Saved | Failed
+
+to_child = msgspec.msgpack.Decoder(ToChild)
+from_child = msgspec.msgpack.Decoder(FromChild)
+_encoder = msgspec.msgpack.Encoder()
+_length = struct.Struct("<I")
+
+
+def frame_bytes(frame: ToChild | FromChild) -> bytes:
+    """Return a frame ready to be written. Raises ValueError above `FRAME_LIMIT`."""
+    body = _encoder.encode(frame)
+    if len(body) > FRAME_LIMIT:
+        raise ValueError(f"a frame of {len(body)} bytes exceeds the limit of {FRAME_LIMIT}")
+    return _length.pack(len(body)) + body
+
+
+def frame_length(header: bytes) -> int:
+    """Return the length that a 4-byte header announces. Raises ValueError above `FRAME_LIMIT`."""
+    (length,) = _length.unpack(header)
+    if length > FRAME_LIMIT:
+        raise ValueError(f"a frame of {length} bytes exceeds the limit of {FRAME_LIMIT}")
+    return int(length)

@@ -1,0 +1,39 @@
+"""Rounds, stages and turns: arithmetic on the coordinator's clock."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+
+from protocols.identifiers import Address, Seed
+
+
+def step_number(round_number: int, stage: int, stages: int) -> int:
+    """Return the count of stages since the deployment's first one: the contract's own clock."""
+    return round_number * stages + stage
+
+
+def commit_step(round_number: int, stages: int) -> int:
+    """Return the step in which votes on a round are committed (sealed) or cast (open): the one after its last."""
+    return step_number(round_number + 1, 0, stages)
+
+
+def reveal_step(round_number: int, stages: int) -> int:
+    """Return the step in which sealed votes on a round are revealed."""
+    return commit_step(round_number, stages) + 1
+
+
+def turn_order(peers: Iterable[Address], seed: Seed, round_number: int, stage: int) -> tuple[Address, ...]:
+    """Return the peers in the order in which they may send `advance` for this stage: same for everybody, fair."""
+    step = round_number.to_bytes(8, "big") + stage.to_bytes(4, "big")
+
+    def lot(peer: Address) -> bytes:
+        return hashlib.blake2b(seed + step + bytes.fromhex(peer[2:]), digest_size=8, person=b"swarm-turn").digest()
+
+    return tuple(sorted(peers, key=lot))
+
+
+def turn_delay(me: Address, order: tuple[Address, ...], turn_seconds: float) -> float:
+    """Return the seconds after the deadline at which it is `me`'s turn to advance; outsiders come last."""
+    place = order.index(me) if me in order else len(order)
+    return place * turn_seconds

@@ -1,0 +1,129 @@
+"""Messages between peers: the signed announcement (gossip) and the body of rollouts (fetched by digest).
+
+Encoding is MessagePack with array-like structs. Size is checked before decoding; decoding is strict.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocols.identifiers import Digest, Seed, body_digest, keccak256
+
+PROTOCOL_VERSION = 1
+ENVELOPE_DOMAIN = b"swarm/announcement/1"
+ENVELOPE_OVERHEAD = 256
+"""Bytes that an envelope and the announcement's fixed fields add to an inline body, rounded up."""
+
+
+class Malformed(ValueError):  # noqa: N818 - reads as what the message is
+    """Bytes from a peer that are too large or do not decode; `code` is the reason counted in metrics."""
+
+    def __init__(self, code: str, detail: str) -> None:
+        super().__init__(f"{code}: {detail}")
+        self.code = code
+
+
+class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What a peer says once per stage: which rollouts it made. `inline` is the body itself when it is small."""
+
+    version: int
+    swarm: Digest
+    round: int
+    stage: int
+    seed: Seed
+    body: Digest
+    size: int
+    inline: bytes
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """An encoded announcement and the sender's recoverable secp256k1 signature (r, s, v: 65 bytes, v in {0, 1})."""
+
+    payload: bytes
+    signature: bytes
+
+
+class Completion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One sampled answer.
+
+    `tokens` holds the sampled ids as little-endian uint32, the end token included; `logps` holds the behaviour
+    log-probability of each as little-endian float32; `finished` tells an end token from a cut at the length limit.
+    """
+
+    text: str
+    tokens: bytes
+    logps: bytes
+    finished: bool
+
+
+class Group(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """All completions of one question; `slot` is its place in the sender's assignment, `question` its index."""
+
+    slot: int
+    question: int
+    completions: tuple[Completion, ...]
+
+
+class Rollouts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """The body: every group that a peer made in a stage. `tokenizer` is the fingerprint of the ids in it."""
+
+    round: int
+    stage: int
+    tokenizer: Digest
+    groups: tuple[Group, ...]
+
+
+_encoder = msgspec.msgpack.Encoder()
+_envelopes = msgspec.msgpack.Decoder(Envelope)
+_announcements = msgspec.msgpack.Decoder(Announcement)
+_bodies = msgspec.msgpack.Decoder(Rollouts)
+
+
+def encode(message: Announcement | Envelope | Rollouts) -> bytes:
+    """Return the message as MessagePack."""
+    return _encoder.encode(message)
+
+
+def signing_hash(payload: bytes) -> bytes:
+    """Return the 32 bytes that the sender signs: Keccak-256 over domain and payload."""
+    return keccak256(ENVELOPE_DOMAIN + payload)
+
+
+def decode_envelope(data: bytes, limit: int) -> tuple[Envelope, Announcement]:
+    """Decode gossip bytes of at most `limit` bytes. Raises `Malformed` with codes size, schema, version or digest."""
+    if len(data) > limit:
+        raise Malformed("size", f"{len(data)} bytes, limit {limit}")
+    try:
+        envelope = _envelopes.decode(data)
+        announcement = _announcements.decode(envelope.payload)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed("schema", str(error)) from error
+    problem = _shape_problem(envelope, announcement)
+    if problem:
+        raise Malformed(*problem)
+    return envelope, announcement
+
+
+def _shape_problem(envelope: Envelope, said: Announcement) -> tuple[str, str] | None:
+    """Return code and detail of the first fixed-size field that is wrong."""
+    if said.version != PROTOCOL_VERSION:
+        return "version", f"version {said.version}, this node speaks {PROTOCOL_VERSION}"
+    if len(envelope.signature) != 65 or any(len(field) != 32 for field in (said.swarm, said.seed, said.body)):
+        return "schema", "a signature has 65 bytes, digests and seeds have 32"
+    if said.round < 0 or said.stage < 0 or said.size <= 0:
+        return "schema", "round and stage are not negative, a body is not empty"
+    if said.inline and (len(said.inline) != said.size or body_digest(said.inline) != said.body):
+        return "digest", "the inline body is not the announced one"
+    return None
+
+
+def decode_rollouts(body: bytes, digest: Digest, limit: int) -> Rollouts:
+    """Decode a fetched body. Raises `Malformed` with codes size, digest or schema."""
+    if len(body) > limit:
+        raise Malformed("size", f"{len(body)} bytes, limit {limit}")
+    if body_digest(body) != digest:
+        raise Malformed("digest", "the body is not the announced one")
+    try:
+        return _bodies.decode(body)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise Malformed("schema", str(error)) from error
