@@ -1,0 +1,75 @@
+"""The log's story: which inputs and commands are told, under which stable event name, at which level."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from node.machine import commands as c
+from node.machine import inputs as i
+
+INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
+    i.NodeStarted: ("info", "node.started"),
+    i.DrainRequested: ("info", "node.draining"),
+    i.StopRequested: ("info", "node.stop_requested"),
+    i.StageOpened: ("info", "stage.opened"),
+    i.PeerRegistered: ("debug", "peer.registered"),
+    i.ChainLost: ("warning", "chain.lost"),
+    i.ChainRestored: ("info", "chain.restored"),
+    i.TransactionSettled: ("info", "transaction.settled"),
+    i.RolloutsAnnounced: ("debug", "rollouts.announced"),
+    i.RolloutsArrived: ("info", "rollouts.arrived"),
+    i.RolloutsRefused: ("warning", "rollouts.refused"),
+    i.NetworkChanged: ("info", "network.changed"),
+    i.TrainerReady: ("info", "trainer.ready"),
+    i.TrainerLost: ("warning", "trainer.lost"),
+    i.RolloutsGenerated: ("info", "rollouts.generated"),
+    i.TrainingFinished: ("info", "training.finished"),
+    i.WorkFailed: ("warning", "work.failed"),
+    i.EvaluationFinished: ("info", "evaluation.finished"),
+    i.CheckpointSaved: ("debug", "checkpoint.saved"),
+}
+COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
+    c.RegisterNode: ("info", "node.registering"),
+    c.AdvanceStage: ("info", "stage.advancing"),
+    c.CommitVote: ("info", "vote.committing"),
+    c.RevealVote: ("info", "vote.revealing"),
+    c.CastVote: ("info", "vote.casting"),
+    c.ReportReward: ("debug", "reward.reporting"),
+    c.PublishRollouts: ("info", "rollouts.publishing"),
+    c.FetchRollouts: ("debug", "rollouts.fetching"),
+    c.GenerateRollouts: ("info", "rollouts.generating"),
+    c.TrainOnRollouts: ("info", "training.started"),
+    c.AbortWork: ("info", "work.aborted"),
+    c.EvaluateModel: ("debug", "evaluation.started"),
+    c.SaveCheckpoint: ("debug", "checkpoint.saving"),
+    c.SkipToRound: ("warning", "round.skipped"),
+    c.StopNode: ("info", "node.stopping"),
+}
+"""What is told, by type; timers are not. WARNING: something went wrong that the node deals with by itself."""
+
+
+def told(happened: object) -> tuple[str, str, dict[str, Any]] | None:
+    """Return level, event and fields of an input or command, or None where it is not told."""
+    named = INPUT_EVENTS.get(type(happened)) or COMMAND_EVENTS.get(type(happened))
+    if named is None:
+        return None
+    level, event = named
+    if isinstance(happened, i.TransactionSettled) and not happened.ok:
+        level = "warning"
+    fields = {name: readable(value) for name, value in msgspec.structs.asdict(happened).items()}  # type: ignore[arg-type]
+    return level, event, fields
+
+
+def readable(value: object) -> object:
+    """Return a value as it stands in a log line: bytes as their first 16 hex digits, sequences as lists."""
+    match value:
+        case bytes():
+            return value.hex()[:16]
+        case tuple():
+            return [readable(item) for item in value]
+        case float():
+            return round(value, 4)
+        case _:
+            return value
