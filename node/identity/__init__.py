@@ -1,1 +1,21 @@
-"""The node key."""
+"""The node key: `swarm.pem`, signatures, the peer id that carries the public key, and three-word names."""
+
+from node.identity.key import (
+    IdentityError,
+    NodeKey,
+    load_or_create,
+    peer_id_of_public_key,
+    public_key_of_peer_id,
+    recover,
+)
+from node.identity.names import name_of
+
+__all__ = [
+    "IdentityError",
+    "NodeKey",
+    "load_or_create",
+    "name_of",
+    "peer_id_of_public_key",
+    "public_key_of_peer_id",
+    "recover",
+]
