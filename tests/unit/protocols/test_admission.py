@@ -1,0 +1,134 @@
+from types import SimpleNamespace
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from protocols.admission import Admission, admit, slot_of
+from protocols.manifest import Limits
+from protocols.schedule import step_number
+from protocols.wire import Announcement
+
+SWARM, BODY = bytes([7]) * 32, bytes([8]) * 32
+ALICE, BOB = "0x" + "a" * 40, "0x" + "b" * 40
+LIMITS = Limits()
+STAGES = 3
+
+
+def seed(round_number: int) -> bytes:
+    return round_number.to_bytes(32, "big")
+
+
+def window(round_number: int = 5, stage: int = 1, peers: tuple[str, ...] = (ALICE,)) -> SimpleNamespace:
+    kept = range(max(0, round_number - 1), round_number + 1)
+    return SimpleNamespace(
+        swarm=SWARM, round=round_number, stage=stage, stages=STAGES,
+        seeds={number: seed(number) for number in kept}, peers=frozenset(peers),
+    )  # fmt: skip
+
+
+def said(round_number: int = 5, stage: int = 1, **changes: object) -> Announcement:
+    plain = Announcement(
+        version=1,
+        swarm=SWARM,
+        round=round_number,
+        stage=stage,
+        seed=seed(round_number),
+        body=BODY,
+        size=100,
+        inline=b"",
+    )
+    return msgspec.structs.replace(plain, **changes)
+
+
+def judge(
+    message: Announcement, signer: str = ALICE, origin: str | None = ALICE, known: bytes | None = None
+) -> Admission:
+    return admit(message, signer, origin, window(), LIMITS, known)
+
+
+@pytest.mark.parametrize(
+    ("message", "outcome", "reason"),
+    [
+        (said(), "accept", ""),
+        (said(5, 0), "accept", ""),
+        (said(4, 2), "accept", ""),
+        (said(5, 2), "hold", "next"),
+        (said(6, 0), "drop", "early"),
+        (said(3, 2), "drop", "round"),
+        (said(5, 3), "drop", "stage"),
+        (said(seed=seed(9)), "drop", "seed"),
+        (said(4, 2, seed=seed(5)), "drop", "seed"),
+        (said(swarm=bytes(32)), "drop", "swarm"),
+        (said(size=LIMITS.body + 1), "drop", "size"),
+        (said(inline=bytes(LIMITS.inline + 1)), "drop", "size"),
+    ],
+)
+def test_each_rule_has_its_reason(message: Announcement, outcome: str, reason: str) -> None:
+    """In round 5, stage 1 of 3 each rule of admission gives its own reason."""
+    assert judge(message) == Admission(outcome, reason)  # type: ignore[arg-type]
+
+
+def test_only_registered_peers_speak() -> None:
+    """A stranger is dropped, and a signature that is not the publisher's is named as such."""
+    assert judge(said(), signer=BOB, origin=BOB).reason == "unregistered"
+    assert judge(said(), signer=BOB, origin=ALICE).reason == "signature"
+    assert judge(said(), signer=BOB, origin=None).reason == "unregistered"
+    assert judge(said(), signer=ALICE, origin=BOB).outcome == "accept"
+
+
+def test_the_next_round_may_have_new_peers() -> None:
+    """A stranger's announcement of the next round's first stage is held: it may be registered by then."""
+    last = window(stage=STAGES - 1)
+    assert admit(said(6, 0), BOB, BOB, last, LIMITS, None).outcome == "hold"
+    assert admit(said(6, 0), BOB, ALICE, last, LIMITS, None).reason == "signature"
+    assert admit(said(5, 2), BOB, BOB, window(stage=1), LIMITS, None).reason == "unregistered"
+
+
+def test_a_slot_is_filled_once() -> None:
+    """The same body again is a duplicate, another one for the same slot is an equivocation."""
+    assert judge(said(), known=BODY).reason == "duplicate"
+    assert judge(said(), known=bytes(32)).reason == "equivocation"
+
+
+@given(
+    st.integers(0, 9), st.integers(0, 4), st.integers(0, 9), st.integers(0, STAGES - 1), st.integers(0, 9),
+    st.sampled_from([ALICE, BOB]), st.sampled_from([ALICE, BOB, None]), st.booleans(),
+)  # fmt: skip
+def test_what_is_accepted_is_in_place(
+    round_number: int,
+    stage: int,
+    now: int,
+    now_stage: int,
+    seed_round: int,
+    signer: str,
+    origin: str | None,
+    swarm: bool,
+) -> None:
+    """Nothing is accepted or held but what has the right swarm, sender, seed and a step from the kept rounds to the
+    next one; nothing of that kind is dropped."""
+    message = said(round_number, stage, seed=seed(seed_round), swarm=SWARM if swarm else bytes(32))
+    judged = admit(message, signer, origin, window(now, now_stage), LIMITS, None)
+    ahead = step_number(round_number, stage, STAGES) - step_number(now, now_stage, STAGES)
+    placed = swarm and stage < STAGES and ahead <= 1 and now - 1 <= round_number
+    seeded = seed_round == round_number or round_number > now
+    known = signer == ALICE or (round_number > now and origin in (None, signer))
+    assert (judged.outcome != "drop") == (placed and seeded and known)
+    assert (judged.outcome == "hold") == (judged.reason == "next")
+    assert judged.outcome != "accept" or ahead <= 0
+
+
+@given(st.integers(0, 9), st.integers(0, STAGES - 1))
+def test_what_is_held_is_accepted_one_step_later(now: int, now_stage: int) -> None:
+    """A registered peer's announcement of the next step is held, and accepted when the window has moved there."""
+    round_number, stage = divmod(step_number(now, now_stage, STAGES) + 1, STAGES)
+    message = said(round_number, stage)
+    assert admit(message, ALICE, ALICE, window(now, now_stage), LIMITS, None).outcome == "hold"
+    assert admit(message, ALICE, ALICE, window(round_number, stage), LIMITS, None).outcome == "accept"
+
+
+def test_a_reorg_opens_a_new_slot() -> None:
+    """The same peer, round and stage under another seed is another slot, so an honest repetition is no equivocation."""
+    assert slot_of(said(), ALICE) != slot_of(said(seed=seed(9)), ALICE)
+    assert slot_of(said(), ALICE) == slot_of(said(body=bytes(32)), ALICE)
