@@ -1,0 +1,1 @@
+"""The coordinator contract: Solidity source, committed artifact, typed access."""
