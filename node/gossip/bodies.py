@@ -1,0 +1,88 @@
+"""Bodies by digest over streams: from the announcer, or from anyone who has it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+
+from libp2p.abc import INetStream
+
+from node.gossip.host import Host
+from node.gossip.streams import CHUNK, StreamFault, read_frame, write_frame
+from node.seams import Bodies
+from protocols.identifiers import Digest, body_digest
+
+BODY_PROTOCOL = "/swarm/body/1"
+SERVED_AT_ONCE, SERVED_PER_PEER = 16, 2
+_ABSENT, _BUSY, _SIZE_BYTES = b"", b"busy", 8
+
+
+class BodyExchange:
+    """Serves this node's bodies and asks peers for theirs.
+
+    A request is one frame with the digest. The answer is a frame with the size (8 bytes, big-endian), nothing or
+    "busy", then the body in frames of at most 64 KiB.
+    """
+
+    def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
+        self._host, self._bodies, self._count = host, bodies, count
+        self._served: Counter[str] = Counter()
+        host.serve(BODY_PROTOCOL, self._answer)
+
+    async def _answer(self, peer: str, stream: INetStream) -> None:
+        digest = await read_frame(stream, 32)
+        if self._served.total() >= SERVED_AT_ONCE or self._served[peer] >= SERVED_PER_PEER:
+            self._count("body-busy")
+            await write_frame(stream, _BUSY)
+            return
+        self._served[peer] += 1
+        try:
+            await self._send(stream, self._bodies.get(digest))
+        finally:
+            self._served[peer] -= 1
+            self._served += Counter()
+
+    async def _send(self, stream: INetStream, body: bytes | None) -> None:
+        if not body:
+            await write_frame(stream, _ABSENT)
+            return
+        await write_frame(stream, len(body).to_bytes(_SIZE_BYTES, "big"))
+        for start in range(0, len(body), CHUNK):
+            await write_frame(stream, body[start : start + CHUNK])
+        self._count("body-served")
+
+    async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
+        """Return the body of exactly `size` bytes from a connected peer, or None where it has none (or no time).
+
+        A peer that answers with something else is blamed.
+        """
+        try:
+            async with self._host.request(peer, BODY_PROTOCOL) as stream:
+                await write_frame(stream, digest)
+                head = await read_frame(stream, _SIZE_BYTES)
+                if head in (_ABSENT, _BUSY):
+                    return None
+                body = await self._receive(stream, int.from_bytes(head, "big"), size)
+        except StreamFault as fault:
+            self._host.blame(peer, fault.code)
+            return None
+        except Exception:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
+            self._count("body-failed")
+            return None
+        if body_digest(body) != digest:
+            self._host.blame(peer, "stream-digest")
+            return None
+        return body
+
+    async def _receive(self, stream: INetStream, promised: int, size: int) -> bytes:
+        if promised != size:
+            raise StreamFault("stream-size")
+        body = bytearray()
+        while len(body) < size:
+            part = await read_frame(stream, CHUNK)
+            if not part:
+                raise StreamFault("stream-short")
+            body += part
+            if len(body) > size:
+                raise StreamFault("stream-size")
+        return bytes(body)

@@ -1,0 +1,126 @@
+"""The peer book: addresses of peers and what is held against them, bounded, in one JSON file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import msgspec
+import structlog
+
+log = structlog.get_logger()
+
+MOST_PEERS = 1024
+MOST_ADDRESSES = 4
+PENALTY_LIMIT = 100.0
+PENALTY_HALF_LIFE = 600.0
+BAN_SECONDS = 1800.0
+"""A peer whose penalty reaches the limit is shut out; penalties halve every ten minutes."""
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One peer. Times are Unix seconds, 0.0 for never; `penalty` is as of `penalised`."""
+
+    addresses: tuple[str, ...] = ()
+    seen: float = 0.0
+    penalty: float = 0.0
+    penalised: float = 0.0
+    banned_until: float = 0.0
+
+
+class PeerBook:
+    """What is known of peers, by peer id. Changes reach the disk by `save`, whole and atomically."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._entries: dict[str, Entry] = _load(path) if path else {}
+        self._dirty = False
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def get(self, peer: str) -> Entry:
+        """Return what is known of a peer, possibly nothing."""
+        return self._entries.get(peer, Entry())
+
+    def hear(self, peer: str, addresses: Iterable[str]) -> None:
+        """Take hearsay: addresses are added behind those known; a peer that was never met may be forgotten again."""
+        entry = self.get(peer)
+        fresh = [address for address in addresses if address not in entry.addresses]
+        if fresh:
+            known = (*entry.addresses, *fresh)[:MOST_ADDRESSES]
+            self._put(peer, msgspec.structs.replace(entry, addresses=known))
+
+    def met(self, peer: str, now: float, address: str | None = None) -> None:
+        """Note that a peer is connected, and the address that led there: it comes first from now on."""
+        entry = self.get(peer)
+        others = tuple(each for each in entry.addresses if each != address)
+        addresses = ((address, *others) if address else entry.addresses)[:MOST_ADDRESSES]
+        self._put(peer, msgspec.structs.replace(entry, addresses=addresses, seen=now))
+
+    def penalise(self, peer: str, points: float, now: float) -> bool:
+        """Add penalty points; tell whether this shuts the peer out."""
+        entry = self.get(peer)
+        penalty: float = points + entry.penalty * 0.5 ** (max(0.0, now - entry.penalised) / PENALTY_HALF_LIFE)
+        banned = penalty >= PENALTY_LIMIT
+        entry = msgspec.structs.replace(
+            entry,
+            penalty=0.0 if banned else penalty,
+            penalised=now,
+            banned_until=now + BAN_SECONDS if banned else entry.banned_until,
+        )
+        self._put(peer, entry)
+        return banned
+
+    def is_banned(self, peer: str, now: float) -> bool:
+        """Tell whether a peer is shut out at the moment."""
+        return self.get(peer).banned_until > now
+
+    def dialable(self, now: float) -> list[tuple[str, tuple[str, ...]]]:
+        """Return peers with addresses that are not shut out, those met last first."""
+        able = [(peer, entry) for peer, entry in self._entries.items() if entry.addresses and entry.banned_until <= now]
+        able.sort(key=lambda pair: -pair[1].seen)
+        return [(peer, entry.addresses) for peer, entry in able]
+
+    def save(self) -> None:
+        """Write the book where it changed. A disk that fails costs the book, not the node: it is logged."""
+        if not self._dirty or self._path is None:
+            return
+        draft = self._path.with_name(f".{self._path.name}.new")
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with draft.open("wb") as file:
+                file.write(msgspec.json.format(msgspec.json.encode(self._entries), indent=1))
+                file.flush()
+                os.fsync(file.fileno())
+            draft.replace(self._path)
+        except OSError as error:
+            log.warning("gossip.book_unwritable", path=str(self._path), reason=error.strerror)
+            return
+        self._dirty = False
+
+    def _put(self, peer: str, entry: Entry) -> None:
+        self._entries[peer] = entry
+        self._dirty = True
+        if len(self._entries) > MOST_PEERS:
+            self._forget_one(peer)
+
+    def _forget_one(self, keep: str) -> None:
+        """Forget the peer not met for longest; one that is banned stays until only banned ones are left."""
+        others = (peer for peer in self._entries if peer != keep)
+        gone = min(others, key=lambda peer: (self._entries[peer].banned_until, self._entries[peer].seen))
+        del self._entries[gone]
+
+
+def _load(path: Path) -> dict[str, Entry]:
+    """Read the book; an unreadable one is moved aside and a new one begun: it can be learnt again."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, Entry])
+    except FileNotFoundError:
+        return {}
+    except (OSError, msgspec.DecodeError) as error:
+        log.warning("gossip.book_unreadable", path=str(path), reason=str(error))
+        if path.is_file():
+            path.replace(path.with_name(f"{path.name}.bad"))
+        return {}

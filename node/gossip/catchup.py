@@ -1,0 +1,69 @@
+"""Announcements that gossip did not bring: a peer is told which slots are known and answers with the others."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+
+import msgspec
+import structlog
+from libp2p.abc import INetStream
+
+from node.gossip.host import Host
+from node.gossip.intake import Intake
+from node.gossip.streams import StreamFault, read_frame, write_frame
+from protocols.admission import Slot
+
+log = structlog.get_logger()
+
+CATCHUP_PROTOCOL = "/swarm/announcements/1"
+TAG_BYTES = 12
+MOST_TAGS = 8192
+ANSWER_LIMIT = 4 << 20
+
+
+def slot_tag(slot: Slot) -> bytes:
+    """Return the short name of a slot in requests: 12 bytes of BLAKE2b."""
+    return hashlib.blake2b(msgspec.msgpack.encode(slot), digest_size=TAG_BYTES).digest()
+
+
+class CatchUp:
+    """Serves this node's accepted announcements and asks peers for what is missing here."""
+
+    def __init__(self, host: Host, intake: Intake, envelope_limit: int) -> None:
+        self._host, self._intake, self._limit = host, intake, envelope_limit
+        host.serve(CATCHUP_PROTOCOL, self._answer)
+
+    async def _answer(self, peer: str, stream: INetStream) -> None:
+        tags = await read_frame(stream, TAG_BYTES * MOST_TAGS)
+        known = {tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES)}
+        budget = ANSWER_LIMIT
+        for slot in self._intake.slots():
+            envelope = self._intake.envelope(slot)
+            if envelope is None or slot_tag(slot) in known:
+                continue
+            budget -= len(envelope)
+            if budget < 0:
+                break
+            await write_frame(stream, envelope)
+        await write_frame(stream, b"")
+
+    async def ask(self, peer: str, take: Callable[[bytes], None]) -> None:
+        """Ask a connected peer; `take` is called with each announcement as it comes in."""
+        tags = b"".join(slot_tag(slot) for slot in self._intake.slots()[:MOST_TAGS])
+        try:
+            async with self._host.request(peer, CATCHUP_PROTOCOL) as stream:
+                await write_frame(stream, tags)
+                await self._receive(stream, take)
+        except StreamFault as fault:
+            self._host.blame(peer, fault.code)
+        except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
+            log.debug("gossip.catchup_failed", peer=peer, error=type(error).__name__)
+
+    async def _receive(self, stream: INetStream, take: Callable[[bytes], None]) -> None:
+        budget = ANSWER_LIMIT
+        while envelope := await read_frame(stream, self._limit):
+            budget -= len(envelope)
+            if budget < 0:
+                raise StreamFault("stream-size")
+            take(envelope)

@@ -1,0 +1,211 @@
+"""Gossip inside one process: the service's interface and its rules, without sockets."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+
+import trio
+
+from node.gossip.intake import Accepted, Heard, Intake
+from node.identity import NodeKey
+from node.machine.commands import FetchRollouts, GossipCommand, PublishRollouts
+from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced, RolloutsArrived, RolloutsRefused
+from node.seams import Bodies, CheckBody, Report, RoundWindow
+from protocols.admission import Slot
+from protocols.identifiers import Address, Digest
+from protocols.manifest import Limits
+from protocols.wire import PROTOCOL_VERSION, Announcement, Envelope, encode, signing_hash
+
+
+class FakeSwarm:
+    """The hub: what a running node says reaches every other running node at once, unless one of them is cut off."""
+
+    def __init__(self) -> None:
+        self._running: dict[Address, FakeGossipNode] = {}
+        self._cut_off: set[Address] = set()
+
+    def cut_off(self, address: Address) -> None:
+        """Separate a node from all others."""
+        self._cut_off.add(address)
+        self._recount()
+
+    def reconnect(self, address: Address) -> None:
+        """Undo `cut_off`; the node and the others learn what they missed."""
+        self._cut_off.discard(address)
+        self._recount()
+        if address in self._running:
+            self._introduce(self._running[address])
+
+    def join(self, node: FakeGossipNode) -> None:
+        """Take a node in and exchange what it and the others have announced."""
+        self._running[node.address] = node
+        self._recount()
+        self._introduce(node)
+
+    def leave(self, node: FakeGossipNode) -> None:
+        """Let a node go."""
+        self._running.pop(node.address, None)
+        self._recount()
+
+    def others(self, node: FakeGossipNode) -> Iterator[FakeGossipNode]:
+        """Return the nodes that `node` can reach."""
+        if node.address in self._running and node.address not in self._cut_off:
+            for address, other in list(self._running.items()):
+                if address != node.address and address not in self._cut_off:
+                    yield other
+
+    def inject(self, data: bytes, origin: Address | None = None) -> None:
+        """Let every reachable node hear these bytes, as a hostile peer would send them."""
+        for address, node in list(self._running.items()):
+            if address not in self._cut_off:
+                node.hear(data, origin)
+
+    def _introduce(self, node: FakeGossipNode) -> None:
+        for other in self.others(node):
+            for data in other.known():
+                node.hear(data, None)
+            for data in node.known():
+                other.hear(data, None)
+
+    def _recount(self) -> None:
+        for node in list(self._running.values()):
+            node.connected(sum(1 for _ in self.others(node)))
+
+
+class FakeGossipNode:
+    """`node.seams.GossipService` on a `FakeSwarm`; admission, signatures and body checks are the real ones."""
+
+    name = "gossip"
+
+    def __init__(
+        self, swarm: FakeSwarm, key: NodeKey, limits: Limits, swarm_digest: Digest, bodies: Bodies, check: CheckBody
+    ) -> None:
+        self.address = key.address
+        self.addresses: tuple[str, ...] = ()
+        self._swarm, self._key, self._limits = swarm, key, limits
+        self._digest, self._bodies, self._check = swarm_digest, bodies, check
+        self._intake = Intake(swarm_digest, limits)
+        self._own: dict[Slot, bytes] = {}
+        self._reports_in, self._reports_out = trio.open_memory_channel[AnyInput](math.inf)
+        self._fetches: dict[FetchRollouts, None] = {}
+        self._work = trio.Event()
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Announcements and bodies by reason."""
+        return self._intake.counters
+
+    def update_window(self, window: RoundWindow) -> None:
+        """Take the machine's new view."""
+        for accepted in self._intake.move(window):
+            self._tell(accepted)
+        self._own = {slot: data for slot, data in self._own.items() if self._intake.is_current(slot)}
+        for other in self._swarm.others(self):
+            for data in other.known():
+                self.hear(data, None)
+
+    async def execute(self, command: GossipCommand) -> None:
+        """Announce at once, fetch in `run`."""
+        if isinstance(command, FetchRollouts):
+            self._fetches[command] = None
+            self._work.set()
+        else:
+            self._announce(command)
+
+    def _announce(self, command: PublishRollouts) -> None:
+        slot = Slot(peer=self.address, round=command.round, stage=command.stage, seed=command.seed)
+        body = self._bodies.get(command.body)
+        if body is None or self._intake.announced(slot) not in (None, command.body):
+            self.counters["own-missing" if body is None else "own-equivocation"] += 1
+            return
+        said = Announcement(
+            version=PROTOCOL_VERSION,
+            swarm=self._digest,
+            round=command.round,
+            stage=command.stage,
+            seed=command.seed,
+            body=command.body,
+            size=len(body),
+            inline=body if len(body) <= self._limits.inline else b"",
+        )
+        payload = encode(said)
+        data = encode(Envelope(payload, self._key.sign(signing_hash(payload))))
+        self._own[slot] = data
+        self._intake.judge(Heard(data=data, origin=self.address))
+        for other in self._swarm.others(self):
+            other.hear(data, self.address)
+
+    def known(self) -> list[bytes]:
+        """Return the announcements that others may learn from this node."""
+        accepted = [self._intake.envelope(slot) for slot in self._intake.slots()]
+        return list(dict.fromkeys([*self._own.values(), *(data for data in accepted if data)]))
+
+    def hear(self, data: bytes, origin: Address | None) -> None:
+        """Take in bytes that a peer sent."""
+        judged = self._intake.judge(Heard(data=data, origin=origin))
+        if judged.accepted is not None:
+            self._tell(judged.accepted)
+
+    def connected(self, count: int) -> None:
+        """Note how many nodes can be reached."""
+        self._reports_in.send_nowait(NetworkChanged(count))
+
+    def body(self, digest: Digest) -> bytes | None:
+        """Serve a body to another node."""
+        return self._bodies.get(digest)
+
+    def _tell(self, accepted: Accepted) -> None:
+        if accepted.signer == self.address:
+            return
+        said = accepted.said
+        self._reports_in.send_nowait(
+            RolloutsAnnounced(accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline))
+        )
+
+    async def run(self, report: Report) -> None:
+        """Take part until cancelled."""
+        self._swarm.join(self)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._report, report)
+                nursery.start_soon(self._fetch)
+        finally:
+            self._swarm.leave(self)
+
+    async def _report(self, report: Report) -> None:
+        while True:
+            await report(await self._reports_out.receive())
+
+    async def _fetch(self) -> None:
+        while True:
+            await self._work.wait()
+            self._work = trio.Event()
+            while self._fetches:
+                command = next(iter(self._fetches))
+                del self._fetches[command]
+                self._reports_in.send_nowait(self._obtain(command))
+            await trio.lowlevel.checkpoint()
+
+    def _obtain(self, command: FetchRollouts) -> RolloutsArrived | RolloutsRefused:
+        where = (command.peer, command.round, command.stage, command.body)
+        sources = [self._bodies.get(command.body), *(other.body(command.body) for other in self._swarm.others(self))]
+        body = next((each for each in sources if each is not None), None)
+        if body is None:
+            return RolloutsRefused(*where, "unavailable")
+        said = Announcement(
+            version=PROTOCOL_VERSION,
+            swarm=self._digest,
+            round=command.round,
+            stage=command.stage,
+            seed=command.seed,
+            body=command.body,
+            size=command.size,
+            inline=b"",
+        )
+        verdict = self._check(command.peer, said, body)
+        if verdict.reason:
+            return RolloutsRefused(*where, verdict.reason)
+        self._bodies.put(command.body, body, command.round)
+        return RolloutsArrived(*where, verdict.groups, verdict.reward)

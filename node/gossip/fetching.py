@@ -1,0 +1,116 @@
+"""Fetching bodies: here already, inside the announcement, or from peers; checked before they are stored."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from node.gossip.bodies import BodyExchange
+from node.gossip.intake import Intake
+from node.machine.commands import FetchRollouts
+from node.machine.inputs import RolloutsArrived, RolloutsRefused
+from node.seams import Bodies, CheckBody, Report, Verdict
+from protocols.admission import Slot
+from protocols.wire import PROTOCOL_VERSION, Announcement
+
+log = structlog.get_logger()
+
+WORKERS = 4
+SOURCES = 6
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds between two rounds of asking; after the last one the body counts as unavailable."""
+THREAD_BYTES = 32 << 10
+"""From this size on a body is checked in a thread."""
+
+
+class Fetching:
+    """A queue of wanted bodies that outlives restarts of the network."""
+
+    def __init__(self, intake: Intake, bodies: Bodies, check: CheckBody, size_limit: int) -> None:
+        self._intake, self._bodies, self._check, self._size_limit = intake, bodies, check, size_limit
+        self._wanted_in, self._wanted_out = trio.open_memory_channel[FetchRollouts](math.inf)
+        self._under_way: set[FetchRollouts] = set()
+        self._checks = trio.CapacityLimiter(1)
+
+    def want(self, command: FetchRollouts) -> None:
+        """Queue a body, unless the same one is queued. The machine bounds the queue: one per accepted announcement."""
+        if command not in self._under_way:
+            self._under_way.add(command)
+            self._wanted_in.send_nowait(command)
+
+    async def run(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
+        """Fetch until cancelled; what is cut off in the middle is queued again."""
+        async with trio.open_nursery() as nursery:
+            for _ in range(WORKERS):
+                nursery.start_soon(self._work, exchange, sources, report)
+
+    async def _work(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
+        while True:
+            command = await self._wanted_out.receive()
+            try:
+                answer = await self._obtain(command, exchange, sources)
+                await report(answer)
+            except BaseException:
+                self._wanted_in.send_nowait(command)
+                raise
+            self._under_way.discard(command)
+
+    async def _obtain(
+        self, command: FetchRollouts, exchange: BodyExchange, sources: Callable[[], set[str]]
+    ) -> RolloutsArrived | RolloutsRefused:
+        slot = Slot(peer=command.peer, round=command.round, stage=command.stage, seed=command.seed)
+        body = self._bodies.get(command.body) or self._intake.inline(slot, command.body)
+        if body is None and command.size <= self._size_limit:
+            body = await self._ask(command, slot, exchange, sources)
+        verdict = Verdict(reason="unavailable") if body is None else await self._verdict(command, body)
+        self._intake.counters[f"body-{verdict.reason or 'accepted'}"] += 1
+        where = (command.peer, command.round, command.stage, command.body)
+        if body is None or verdict.reason:
+            return RolloutsRefused(*where, verdict.reason)
+        self._bodies.put(command.body, body, command.round)
+        return RolloutsArrived(*where, verdict.groups, verdict.reward)
+
+    async def _ask(
+        self, command: FetchRollouts, slot: Slot, exchange: BodyExchange, sources: Callable[[], set[str]]
+    ) -> bytes | None:
+        """Ask the announcer, then others, a few times; give up when the round is no longer accepted."""
+        for pause in (*PAUSES, 0.0):
+            for peer in self._order(command, sources()):
+                body = await exchange.ask(peer, command.body, command.size)
+                if body is not None:
+                    return body
+            if not self._intake.is_current(slot):
+                return None
+            await trio.sleep(pause)
+        return None
+
+    def _order(self, command: FetchRollouts, connected: set[str]) -> list[str]:
+        announcer = self._intake.peer_id(command.peer)
+        others = [peer for peer in connected if peer != announcer]
+        random.shuffle(others)
+        first = [announcer] if announcer in connected and announcer is not None else []
+        return (first + others)[:SOURCES]
+
+    async def _verdict(self, command: FetchRollouts, body: bytes) -> Verdict:
+        """Run the check: foreign data must not stop this node, whatever it makes the check do."""
+        said = Announcement(
+            version=PROTOCOL_VERSION,
+            swarm=bytes(32) if self._intake.window is None else self._intake.window.swarm,
+            round=command.round,
+            stage=command.stage,
+            seed=command.seed,
+            body=command.body,
+            size=command.size,
+            inline=b"",
+        )
+        try:
+            if len(body) < THREAD_BYTES:
+                return self._check(command.peer, said, body)
+            return await trio.to_thread.run_sync(self._check, command.peer, said, body, limiter=self._checks)
+        except Exception as error:
+            log.exception("gossip.check_failed", peer=command.peer, error=type(error).__name__)
+            return Verdict(reason="check-failed")

@@ -1,0 +1,188 @@
+"""A libp2p host (TCP, noise, yamux) that no stranger can end, with what the library lacks: ping, cut, redialling."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import structlog
+import trio
+from libp2p import new_host
+from libp2p.abc import INetStream
+from libp2p.crypto.secp256k1 import create_new_key_pair
+from libp2p.custom_types import TProtocol
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from multiaddr import Multiaddr
+
+from node.gossip.hardened import install, isolate_tasks, isolated
+from node.gossip.quiet import quieten
+from node.gossip.streams import Readable, StreamFault, ending, request
+from node.identity import NodeKey
+
+log = structlog.get_logger()
+
+PING_PROTOCOL = "/ipfs/ping/1.0.0"
+PING_BYTES = 32
+DIAL_SECONDS = 12.0
+BUFFER_LIMIT = 17 << 20
+"""Bytes that one peer may leave unread with us: the library's largest window is 16 MiB, but it does not enforce it."""
+
+StreamHandler = Callable[[str, INetStream], Awaitable[None]]
+"""Serves one stream of the named peer; what it raises ends the stream only."""
+
+
+class ListenError(OSError):
+    """None of the listen addresses could be bound."""
+
+
+class Host:
+    """A running host. Peers are named by their peer id as text."""
+
+    def __init__(self, key: NodeKey, announce: Sequence[str], max_peers: int) -> None:
+        config = ConnectionConfig(
+            min_connections=0, low_watermark=0, high_watermark=max_peers, max_connections=max_peers + 8
+        )
+        self.inner = cast(
+            Any,
+            new_host(
+                key_pair=create_new_key_pair(key.secret),
+                muxer_preference="YAMUX",
+                connection_config=config,
+                disable_identify_address_discovery=True,
+            ),
+        )
+        self.peer_id = key.peer_id
+        self.blame: Callable[[str, str], None] = lambda peer, reason: None
+        self._announce = tuple(announce)
+        self._network = self.inner.get_network()
+        self._network.retry_config = RetryConfig(max_retries=0)
+        self._network.set_stream_handler(isolated(self.inner._swarm_stream_handler))
+        self.inner._identify_task_entry = isolated(self.inner._identify_task_entry)
+
+    async def listen(self, addresses: Sequence[str]) -> None:
+        """Bind the listen addresses (multiaddrs). Raises `ListenError` where none can be."""
+        if addresses and not await self._network.listen(*(Multiaddr(text) for text in addresses)):
+            raise ListenError(
+                f"can't listen on {', '.join(addresses)}: in use or not this machine's; set gossip.listen"
+            )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The listen addresses with their actual ports, as multiaddrs that end in /p2p/ID."""
+        return tuple(f"{address}/p2p/{self.peer_id}" for address in self.inner.get_transport_addrs())
+
+    @property
+    def announced(self) -> tuple[str, ...]:
+        """What others are told: the configured addresses, else the listen addresses."""
+        return tuple(_with_peer(text, self.peer_id) for text in self._announce) or self.addresses
+
+    def connected(self) -> list[str]:
+        """Return the peers with a live connection."""
+        return [str(peer) for peer, all_of in self._network.get_connections_map().items() if _live(all_of)]
+
+    def remote_ip(self, peer: str) -> str | None:
+        """Return the IP address that a connected peer is seen under."""
+        for connection in self._network.get_connections(ID.from_string(peer)):
+            remote = connection.muxed_conn.get_remote_address()
+            if remote is not None:
+                return str(remote[0])
+        return None
+
+    async def connect(self, transport: str, peer: str) -> bool:
+        """Dial one address; tell whether the peer is connected after it."""
+        target = ID.from_string(peer)
+        self._network.unblock_peer(target)
+        self.inner.get_peerstore().clear_addrs(target)
+        with trio.move_on_after(DIAL_SECONDS):
+            try:
+                await self.inner.connect(PeerInfo(target, [Multiaddr(transport)]))
+            except Exception as error:  # noqa: BLE001 - a dial fails with anything from OSError to crypto errors
+                log.debug("gossip.dial_failed", peer=peer, address=transport, error=type(error).__name__)
+        return peer in self.connected()
+
+    async def ping(self, peer: str, seconds: float) -> bool:
+        """Tell whether the peer echoes 32 random bytes in time."""
+        with trio.move_on_after(seconds):
+            try:
+                async with request(self.inner, ID.from_string(peer), PING_PROTOCOL) as stream:
+                    sent = os.urandom(PING_BYTES)
+                    await stream.write(sent)
+                    return await _read(stream, PING_BYTES) == sent
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, the peer did not answer
+                log.debug("gossip.ping_failed", peer=peer, error=type(error).__name__)
+        return False
+
+    def cut(self, peer: str) -> None:
+        """Close the peer's sockets below the library, whose own closing waits for a frozen peer to read."""
+        for connection in self._network.get_connections(ID.from_string(peer)):
+            wire = _socket(connection)
+            try:
+                wire.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                log.debug("gossip.already_closed", peer=peer, error=error.strerror)
+
+    def hoards(self, peer: str) -> bool:
+        """Tell whether a peer has filled more memory here than any window allows."""
+        return any(
+            sum(len(each) for each in connection.muxed_conn.stream_buffers.values()) > BUFFER_LIMIT
+            for connection in self._network.get_connections(ID.from_string(peer))
+        )
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Answer streams of a protocol. A handler's fault ends its stream and is counted, never the host."""
+
+        async def run(stream: INetStream) -> None:
+            peer = str(stream.muxed_conn.peer_id)
+            try:
+                async with ending(stream):
+                    await handler(peer, stream)
+            except StreamFault as fault:
+                self.blame(peer, fault.code)
+            except Exception as error:  # noqa: BLE001 - task boundary: a stream's error concerns this stream only
+                log.debug("gossip.stream_failed", peer=peer, protocol=protocol, error=type(error).__name__)
+
+        self.inner.set_stream_handler(TProtocol(protocol), run)
+
+    def request(self, peer: str, protocol: str) -> Any:
+        """Return an async context manager with a stream to a connected peer."""
+        return request(self.inner, ID.from_string(peer), protocol)
+
+
+@asynccontextmanager
+async def open_host(key: NodeKey, announce: Sequence[str], max_peers: int) -> AsyncIterator[Host]:
+    """Run a host that does not listen yet: its handlers must be in place before the first stranger arrives."""
+    quieten()
+    install()
+    host = Host(key, announce, max_peers)
+    async with host.inner.run([]):
+        isolate_tasks(host.inner.get_network().manager)
+        yield host
+
+
+def _with_peer(address: str, peer: str) -> str:
+    return address if "/p2p/" in address else f"{address}/p2p/{peer}"
+
+
+def _live(connections: Sequence[Any]) -> bool:
+    return any(not connection.is_closed for connection in connections)
+
+
+def _socket(connection: Any) -> Any:
+    """Return the socket under a connection: secure session, noise, raw connection, TCP stream, trio's stream."""
+    noise = connection.muxed_conn.secured_conn.conn
+    return noise.conn.stream.stream.socket
+
+
+async def _read(stream: Readable, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = await stream.read(count - len(data))
+        if not part:
+            break
+        data += part
+    return data

@@ -1,0 +1,187 @@
+"""What becomes of announcements: judged against the window, remembered by slot, held until their time comes.
+
+No network here. `Intake` is the memory around the pure rules of `protocols.admission`.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from typing import Any
+
+import msgspec
+import structlog
+
+from node.identity import peer_id_of_public_key, public_key_of_peer_id, recover
+from node.seams import RoundWindow
+from protocols.admission import Equivocation, Reason, Slot, admit, slot_of
+from protocols.identifiers import Address, Digest, address_of_public_key
+from protocols.manifest import Limits
+from protocols.wire import Announcement, Malformed, decode_envelope, signing_hash
+
+log = structlog.get_logger()
+
+HELD_KNOWN, HELD_STRANGERS, HELD_PER_SLOT = 512, 64, 2
+EVIDENCE_KEPT = 256
+CULPABLE = frozenset({"size", "schema", "digest", "swarm"})
+"""Reasons for which the forwarder is to blame: an honest node, wherever its window stands, never sends these on."""
+
+
+class Heard(msgspec.Struct, frozen=True):
+    """An announcement as it came in. `carrier` is what the network needs to send it on, None where it can't."""
+
+    data: bytes
+    origin: Address | None
+    carrier: Any = None
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """An announcement that counts."""
+
+    signer: Address
+    said: Announcement
+    heard: Heard
+
+
+class Judged(msgspec.Struct, frozen=True):
+    """The outcome for one announcement; `accepted` only where it is "accept"."""
+
+    outcome: str
+    reason: str
+    accepted: Accepted | None = None
+
+
+class Intake:
+    """Announcements of one swarm."""
+
+    def __init__(self, swarm: Digest, limits: Limits) -> None:
+        self.counters: Counter[str] = Counter()
+        self.evidence: deque[Equivocation] = deque(maxlen=EVIDENCE_KEPT)
+        self.window: RoundWindow | None = None
+        self._swarm, self._limits = swarm, limits
+        self._envelopes: dict[Slot, tuple[Digest, bytes]] = {}
+        self._peer_ids: dict[Address, str] = {}
+        self._held: OrderedDict[Slot, list[Heard]] = OrderedDict()
+        self._held_strangers: OrderedDict[Slot, list[Heard]] = OrderedDict()
+
+    # --- judging ------------------------------------------------------------------------------------------------
+
+    def judge(self, heard: Heard) -> Judged:
+        """Decide on one announcement and remember it where it is accepted or held. Every outcome is counted."""
+        judged = self._judge(heard)
+        self.counters["accepted" if judged.outcome == "accept" else judged.reason] += 1
+        return judged
+
+    def _judge(self, heard: Heard) -> Judged:
+        try:
+            envelope, said = decode_envelope(heard.data, self._limits.announcement)
+            signer, public = recover(signing_hash(envelope.payload), envelope.signature)
+        except Malformed as problem:
+            return Judged("drop", problem.code)
+        except ValueError:
+            return Judged("drop", "signature")
+        if self.window is None:
+            return Judged("drop", "swarm" if said.swarm != self._swarm else "window")
+        slot = slot_of(said, signer)
+        known = self._envelopes.get(slot)
+        admission = admit(said, signer, heard.origin, self.window, self._limits, known[0] if known else None)
+        if admission.outcome == "accept":
+            return Judged("accept", "", self._remember(slot, public, Accepted(signer, said, heard)))
+        if admission.outcome == "hold":
+            return Judged("hold" if self._hold(slot, signer, heard) else "drop", admission.reason)
+        if admission.reason == "equivocation" and known:
+            self._convict(Equivocation(slot, known[0], said.body))
+        return Judged("drop", admission.reason)
+
+    def _remember(self, slot: Slot, public: bytes, accepted: Accepted) -> Accepted:
+        self._envelopes[slot] = (accepted.said.body, accepted.heard.data)
+        self._peer_ids[accepted.signer] = peer_id_of_public_key(public)
+        return accepted
+
+    def _convict(self, found: Equivocation) -> None:
+        if found in self.evidence:
+            return
+        self.evidence.append(found)
+        log.warning(
+            "gossip.equivocation",
+            peer=found.slot.peer,
+            round=found.slot.round,
+            stage=found.slot.stage,
+            first=found.first.hex(),
+            second=found.second.hex(),
+        )
+
+    def _hold(self, slot: Slot, signer: Address, heard: Heard) -> bool:
+        """Keep an announcement of the next stage. Strangers have a small place of their own: names cost nothing."""
+        assert self.window is not None
+        known = signer in self.window.peers
+        place, most = (self._held, HELD_KNOWN) if known else (self._held_strangers, HELD_STRANGERS)
+        waiting = place.setdefault(slot, [])
+        if len(waiting) >= HELD_PER_SLOT or any(other.data == heard.data for other in waiting):
+            return False
+        waiting.append(heard)
+        if len(place) > most:
+            place.popitem(last=False)
+        return True
+
+    # --- the window ---------------------------------------------------------------------------------------------
+
+    def move(self, window: RoundWindow) -> list[Accepted]:
+        """Take a new window: forget what lies behind it, judge again what was held, return what is accepted now."""
+        self.window = window
+        self._envelopes = {slot: kept for slot, kept in self._envelopes.items() if self.is_current(slot)}
+        self._peer_ids = {peer: name for peer, name in self._peer_ids.items() if peer in window.peers}
+        held = [*self._held.values(), *self._held_strangers.values()]
+        self._held.clear()
+        self._held_strangers.clear()
+        judged = [self.judge(heard) for waiting in held for heard in waiting]
+        return [each.accepted for each in judged if each.accepted]
+
+    def is_current(self, slot: Slot) -> bool:
+        """Tell whether a slot's round is still accepted under its seed; anything is before the first window."""
+        window = self.window
+        if window is None:
+            return True
+        return window.seeds.get(slot.round) == slot.seed and slot.round >= window.round - self._limits.rounds_kept
+
+    # --- what is known ------------------------------------------------------------------------------------------
+
+    def forget(self, accepted: Accepted) -> None:
+        """Take an acceptance back, where the node could not take it in: it may be learnt again."""
+        self._envelopes.pop(slot_of(accepted.said, accepted.signer), None)
+        self.counters["queue"] += 1
+
+    def announced(self, slot: Slot) -> Digest | None:
+        """Return the digest accepted for a slot."""
+        known = self._envelopes.get(slot)
+        return known[0] if known else None
+
+    def inline(self, slot: Slot, body: Digest) -> bytes | None:
+        """Return the body that came inside the announcement, if it did."""
+        known = self._envelopes.get(slot)
+        if known is None or known[0] != body:
+            return None
+        return decode_envelope(known[1], self._limits.announcement)[1].inline or None
+
+    def peer_id(self, address: Address) -> str | None:
+        """Return the peer id of a registered node that has announced something."""
+        return self._peer_ids.get(address)
+
+    def slots(self) -> list[Slot]:
+        """Return the slots that are filled."""
+        return list(self._envelopes)
+
+    def envelope(self, slot: Slot) -> bytes | None:
+        """Return the accepted announcement of a slot as it was sent."""
+        known = self._envelopes.get(slot)
+        return known[1] if known else None
+
+
+def address_of_peer(peer_id: str) -> Address | None:
+    """Return the address behind a secp256k1 peer id, None for any other kind."""
+    try:
+        return address_of_public_key(public_key_of_peer_id(peer_id))
+    except ValueError:
+        return None
+
+
+__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "address_of_peer"]

@@ -1,0 +1,53 @@
+"""The library's log, reduced: warnings only, one event per peer (or per place in its code) and minute."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections import OrderedDict
+
+import structlog
+
+log = structlog.get_logger()
+
+SILENCE_SECONDS = 60.0
+_REMEMBERED = 1024
+_PEER = re.compile(r"\b(?:16Uiu2|12D3|Qm)[1-9A-HJ-NP-Za-km-z]{20,60}\b")
+
+
+class Quiet(logging.Handler):
+    """Passes the library's warnings on as `gossip.library` events, with what was left out since the last one."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self._last: OrderedDict[str, tuple[float, int]] = OrderedDict()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Log the record, or count it where its peer (its place) was logged within the last minute."""
+        text = record.getMessage()[:300]
+        peer = _PEER.search(text)
+        about = peer.group() if peer else f"{record.name}:{record.lineno}"
+        now = time.monotonic()
+        last, hidden = self._last.pop(about, (-SILENCE_SECONDS, 0))
+        if now - last < SILENCE_SECONDS:
+            self._last[about] = (last, hidden + 1)
+            return
+        self._last[about] = (now, 0)
+        if len(self._last) > _REMEMBERED:
+            self._last.popitem(last=False)
+        log.warning("gossip.library", source=record.name, text=" ".join(text.split()), hidden=hidden)
+
+
+def connection_log() -> logging.Logger:
+    """Return the logger for library code that logs to the root (which would install a handler on stderr)."""
+    return logging.getLogger("libp2p.network.connection")
+
+
+def quieten() -> None:
+    """Route everything that the library logs through `Quiet`."""
+    for name in ("libp2p", "multiaddr"):
+        logger = logging.getLogger(name)
+        logger.handlers = [Quiet()]
+        logger.setLevel(logging.WARNING)
+        logger.propagate = False

@@ -1,0 +1,281 @@
+"""The gossip service: announcements by GossipSub, bodies by digest, peers kept in touch with."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from node.config import GossipSettings
+from node.gossip.bodies import BodyExchange
+from node.gossip.book import PeerBook
+from node.gossip.catchup import CatchUp
+from node.gossip.contacts import Contacts
+from node.gossip.fetching import Fetching
+from node.gossip.hardened import Judgement
+from node.gossip.host import Host, open_host
+from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, address_of_peer
+from node.gossip.mesh import Mesh, join
+from node.identity import NodeKey
+from node.machine.commands import FetchRollouts, GossipCommand, PublishRollouts
+from node.machine.inputs import NetworkChanged, RolloutsAnnounced
+from node.seams import Bodies, CheckBody, Report, RoundWindow
+from protocols.admission import Slot
+from protocols.identifiers import Digest
+from protocols.manifest import Limits
+from protocols.wire import PROTOCOL_VERSION, Announcement, Envelope, encode, signing_hash
+
+log = structlog.get_logger()
+
+ANNOUNCEMENTS_WAITING = 1024
+CATCHUP_SECONDS = 15.0
+PENALTIES = {"slow": 0.0, "swarm": 5.0, "subscriptions": 5.0}
+PENALTY = 10.0
+"""Points for a fault whose reason is not in `PENALTIES`; `node.gossip.book` has the limit."""
+
+
+class GossipNode:
+    """`node.seams.GossipService` over libp2p. State lives here, so that a restart of `run` loses nothing."""
+
+    name = "gossip"
+
+    def __init__(
+        self,
+        settings: GossipSettings,
+        key: NodeKey,
+        limits: Limits,
+        swarm: Digest,
+        bodies: Bodies,
+        check: CheckBody,
+        peer_book: Path,
+        bootnodes: Callable[[], Awaitable[Sequence[str]]],
+    ) -> None:
+        self._settings, self._key, self._limits, self._swarm = settings, key, limits, swarm
+        self._bodies, self._bootnodes = bodies, bootnodes
+        self._book = PeerBook(peer_book)
+        self._intake = Intake(swarm, limits)
+        self._fetching = Fetching(self._intake, bodies, check, limits.body)
+        self._own: dict[Slot, bytes] = {}
+        self._unsent: dict[Slot, bytes] = {}
+        self._publish = trio.Event()
+        self._accepted_in, self._accepted_out = trio.open_memory_channel[Accepted](ANNOUNCEMENTS_WAITING)
+        self._released_in, self._released_out = trio.open_memory_channel[Any](math.inf)
+        self._host: Host | None = None
+        self._listening: tuple[str, ...] = tuple(settings.listen)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """Announcements, bodies and faults of peers by reason, since the process began."""
+        return self._intake.counters
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The actual listen addresses, ending in /p2p/ID; empty while the service is down."""
+        return self._host.addresses if self._host else ()
+
+    @property
+    def window(self) -> RoundWindow | None:
+        """What the validator goes by."""
+        return self._intake.window
+
+    # --- commands and the window --------------------------------------------------------------------------------
+
+    async def execute(self, command: GossipCommand) -> None:
+        """Take a command over: announcements go out as soon as somebody listens, fetches are queued."""
+        if isinstance(command, FetchRollouts):
+            self._fetching.want(command)
+        else:
+            self._announce(command)
+
+    def update_window(self, window: RoundWindow) -> None:
+        """Take the machine's new view; announcements that were held for it are taken in and sent on."""
+        first = self._intake.window is None
+        for accepted in self._intake.move(window):
+            if self._take_in(accepted) and accepted.heard.carrier is not None:
+                self._released_in.send_nowait(accepted.heard.carrier)
+        self._own = {slot: data for slot, data in self._own.items() if self._intake.is_current(slot)}
+        self._unsent = {slot: data for slot, data in self._unsent.items() if slot in self._own}
+        if first:
+            self._publish.set()
+
+    def _announce(self, command: PublishRollouts) -> None:
+        """Sign and queue an announcement. A second body for the same slot would convict this node: it is refused."""
+        slot = Slot(peer=self._key.address, round=command.round, stage=command.stage, seed=command.seed)
+        said = self._intake.announced(slot)
+        body = self._bodies.get(command.body)
+        if body is None:
+            log.error("gossip.body_missing", round=command.round, stage=command.stage, body=command.body.hex())
+            self.counters["own-missing"] += 1
+        elif said not in (None, command.body):
+            log.error("gossip.second_body_refused", round=command.round, stage=command.stage)
+            self.counters["own-equivocation"] += 1
+        else:
+            data = self._signed(command, body)
+            self._own[slot] = self._unsent[slot] = data
+            self._intake.judge(Heard(data=data, origin=self._key.address))
+            self._publish.set()
+
+    def _signed(self, command: PublishRollouts, body: bytes) -> bytes:
+        inline = body if len(body) <= self._limits.inline else b""
+        said = Announcement(
+            version=PROTOCOL_VERSION,
+            swarm=self._swarm,
+            round=command.round,
+            stage=command.stage,
+            seed=command.seed,
+            body=command.body,
+            size=len(body),
+            inline=inline,
+        )
+        payload = encode(said)
+        return encode(Envelope(payload, self._key.sign(signing_hash(payload))))
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self, report: Report) -> None:
+        """Listen, gossip and fetch until cancelled. Raises `ListenError` where no address can be bound."""
+        settings = self._settings
+        topic = f"/swarm/{self._swarm.hex()}/announcements/1"
+        async with open_host(self._key, settings.announce, settings.max_peers) as host:
+            host.blame = self._blame
+            contacts = Contacts(
+                host,
+                self._book,
+                bootnodes=self._bootnodes,
+                max_peers=settings.max_peers,
+                ping_seconds=settings.ping_seconds,
+            )
+            contacts.add_bootnodes(settings.bootnodes)
+            exchange = BodyExchange(host, self._bodies, self._count)
+            catchup = CatchUp(host, self._intake, self._limits.announcement)
+            async with join(host, topic, self._limits.announcement, self._judge) as mesh:
+                await host.listen(self._listening)
+                self._begin(host)
+                try:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(contacts.run)
+                        nursery.start_soon(self._tell_announcements, report)
+                        nursery.start_soon(self._send_released, mesh)
+                        nursery.start_soon(self._send_own, mesh)
+                        nursery.start_soon(self._watch_network, mesh, report)
+                        nursery.start_soon(self._catch_up, catchup, mesh)
+                        nursery.start_soon(self._fetching.run, exchange, mesh.subscribers, report)
+                finally:
+                    self._host = None
+
+    def _begin(self, host: Host) -> None:
+        """Keep the ports that were taken, so that a restarted service is found under its old addresses."""
+        self._host = host
+        self._listening = tuple(address.rpartition("/p2p/")[0] for address in host.addresses)
+        self._unsent = dict(self._own)
+        self._publish.set()
+        log.info("gossip.started", peer_id=host.peer_id, addresses=host.announced)
+
+    def _count(self, reason: str) -> None:
+        self.counters[reason] += 1
+
+    def _blame(self, peer: str, reason: str) -> None:
+        self._count(reason)
+        self._penalise(peer, reason)
+
+    def _penalise(self, peer: str, reason: str) -> None:
+        """Hold a fault against a peer; cut it when it is too slow or has done too much."""
+        banned = self._book.penalise(peer, PENALTIES.get(reason, PENALTY), time.time())
+        if banned:
+            log.warning("gossip.peer_banned", peer=peer, reason=reason)
+        if self._host is not None and (banned or reason == "slow"):
+            self._host.cut(peer)
+
+    # --- announcements in ---------------------------------------------------------------------------------------
+
+    def _judge(self, forwarder: str, data: bytes, origin: str, carrier: Any) -> Judgement:
+        """The validator: synchronous, below a millisecond, so nothing queues behind it."""
+        return self._hear(forwarder, Heard(data=data, origin=address_of_peer(origin), carrier=carrier))
+
+    def _hear(self, forwarder: str, heard: Heard) -> Judgement:
+        judged = self._intake.judge(heard)
+        if judged.reason in CULPABLE:
+            self._penalise(forwarder, judged.reason)
+        if judged.accepted is not None and not self._take_in(judged.accepted):
+            return "drop"
+        return "accept" if judged.accepted else "hold" if judged.outcome == "hold" else "drop"
+
+    def _hear_late(self, sender: str, data: bytes) -> None:
+        self._hear(sender, Heard(data=data, origin=None))
+
+    def _take_in(self, accepted: Accepted) -> bool:
+        if accepted.signer == self._key.address:
+            return True
+        try:
+            self._accepted_in.send_nowait(accepted)
+        except trio.WouldBlock:
+            self._intake.forget(accepted)
+            return False
+        return True
+
+    async def _tell_announcements(self, report: Report) -> None:
+        while True:
+            accepted = await self._accepted_out.receive()
+            said = accepted.said
+            await report(
+                RolloutsAnnounced(accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline))
+            )
+
+    async def _catch_up(self, catchup: CatchUp, mesh: Mesh) -> None:
+        """Ask each new subscriber once, then a random one now and then, for what gossip did not bring."""
+        asked: set[str] = set()
+        last = trio.current_time()
+        while True:
+            await trio.sleep(0.5)
+            subscribers = mesh.subscribers()
+            asked &= subscribers
+            if self._intake.window is None or not subscribers:
+                continue
+            fresh = subscribers - asked
+            if not fresh and trio.current_time() - last < CATCHUP_SECONDS:
+                continue
+            peer = random.choice(sorted(fresh or subscribers))
+            asked.add(peer)
+            last = trio.current_time()
+            await catchup.ask(peer, partial(self._hear_late, peer))
+
+    # --- announcements out --------------------------------------------------------------------------------------
+
+    async def _send_own(self, mesh: Mesh) -> None:
+        """Publish what is unsent as soon as the mesh has a neighbour."""
+        while True:
+            await self._publish.wait()
+            self._publish = trio.Event()
+            while self._unsent:
+                if mesh.neighbours() == 0:
+                    await trio.sleep(0.1)
+                    continue
+                slot = next(iter(self._unsent))
+                await mesh.publish(self._unsent.pop(slot))
+                self.counters["published"] += 1
+
+    async def _send_released(self, mesh: Mesh) -> None:
+        while True:
+            await mesh.forward(await self._released_out.receive())
+
+    async def _watch_network(self, mesh: Mesh, report: Report) -> None:
+        """Report the number of connected subscribers when it changes; after a time alone, announce everything again."""
+        told, was_connected = -1, False
+        while True:
+            count = len(mesh.subscribers())
+            if count != told:
+                if told == 0 and was_connected:
+                    self._unsent = dict(self._own)
+                    self._publish.set()
+                was_connected = was_connected or count > 0
+                told = count
+                await report(NetworkChanged(count))
+            await trio.sleep(0.5)
