@@ -1,1 +1,125 @@
-"""The coordinator contract: Solidity source, committed artifact, typed access."""
+"""The coordinator contract: its committed artifact, and typed access for tools, tests and organisers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+if TYPE_CHECKING:
+    from web3 import Web3
+    from web3.contract import Contract
+    from web3.contract.contract import ContractConstructor, ContractFunction
+    from web3.types import TxReceipt
+
+_HERE = Path(__file__).parent
+
+VOTING_MODES = ("sealed", "open")
+"""The contract's `votingMode` is the index into this."""
+
+GAS_MARGIN = 125
+"""Percent of the estimate: the block that mines a call may ask more of it than the one it was estimated on."""
+
+
+class Artifact(msgspec.Struct, frozen=True):
+    """What the compiler made, and from what: `source_sha256` is over the bytes of the Solidity file."""
+
+    name: str
+    compiler: str
+    settings: dict[str, Any]
+    source_sha256: str
+    bytecode: str
+    abi: list[dict[str, Any]]
+
+
+class Parameters(msgspec.Struct, frozen=True, kw_only=True):
+    """The constructor's arguments. `anchor_blocks` None takes half of the last stage, at `block_seconds` a block."""
+
+    stage_seconds: tuple[int, ...]
+    manifest_digest: bytes
+    voting_mode: str = "sealed"
+    winners: int = 5
+    anchor_blocks: int | None = None
+    block_seconds: float = 12.0
+
+    def anchor(self) -> int:
+        """Return the number of blocks, 1 to 255, from a last stage's opening to the one that makes the next seed."""
+        if self.anchor_blocks is not None:
+            return self.anchor_blocks
+        return max(1, min(255, int(self.stage_seconds[-1] / 2 / self.block_seconds)))
+
+
+class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a coordinator stands; the block's hash tells it from one of another chain at the same address."""
+
+    address: str
+    block_hash: bytes
+    block_number: int
+
+
+def load_artifact(name: str = "SwarmCoordinator") -> Artifact:
+    """Return a committed artifact."""
+    return msgspec.json.decode((_HERE / f"{name}.json").read_bytes(), type=Artifact)
+
+
+def deploy(url: str, key: str, parameters: Parameters) -> Deployment:
+    """Deploy a coordinator over `url` (http or ws), paid by the private key `key`, who becomes its organiser.
+
+    Raises what web3 raises, RuntimeError where it was mined and failed: nothing is retried.
+    """
+    artifact = load_artifact()
+    web3 = _connect(url)
+    call = web3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode).constructor(
+        list(parameters.stage_seconds),
+        parameters.manifest_digest,
+        VOTING_MODES.index(parameters.voting_mode),
+        parameters.winners,
+        parameters.anchor(),
+    )
+    receipt = _transact(web3, key, call)
+    return Deployment(
+        address=str(receipt["contractAddress"]).lower(),
+        block_hash=bytes(receipt["blockHash"]),
+        block_number=int(receipt["blockNumber"]),
+    )
+
+
+def contract_at(url: str, address: str) -> Contract:
+    """Return a web3 contract object for tools and tests: reading events, calling views, organiser's transactions."""
+    web3 = _connect(url)
+    return web3.eth.contract(address=web3.to_checksum_address(address), abi=load_artifact().abi)
+
+
+def send(url: str, key: str, address: str, function: str, *arguments: object) -> str:
+    """Send one transaction to the coordinator, wait until it is mined, return its hash ("0x...").
+
+    Raises web3's `ContractCustomError` where the contract refuses, RuntimeError where it was mined and failed.
+    """
+    contract = contract_at(url, address)
+    receipt = _transact(contract.w3, key, contract.get_function_by_name(function)(*arguments))
+    return str(receipt["transactionHash"].to_0x_hex())
+
+
+def _transact(web3: Web3, key: str, call: ContractFunction | ContractConstructor) -> TxReceipt:
+    account = web3.eth.account.from_key(key)
+    gas = call.estimate_gas({"from": account.address}) * GAS_MARGIN // 100
+    nonce = web3.eth.get_transaction_count(account.address, "pending")
+    built = call.build_transaction({"from": account.address, "nonce": nonce, "gas": gas})
+    sent = web3.eth.send_raw_transaction(account.sign_transaction(built).raw_transaction)
+    receipt = web3.eth.wait_for_transaction_receipt(sent, timeout=120, poll_latency=0.05)
+    if receipt["status"] != 1:
+        raise RuntimeError(
+            f"the transaction {sent.to_0x_hex()} was mined and failed; the chain's state moved meanwhile"
+        )
+    return receipt
+
+
+def _connect(url: str) -> Web3:
+    """web3 takes 70 MB, so only whoever deploys or asks pays for it: nodes import this package for the ABI.
+
+    web3 has no synchronous WebSocket, so ws:// is asked over http:// at the same place.
+    """
+    from web3 import HTTPProvider, Web3
+
+    return Web3(HTTPProvider("http" + url.removeprefix("ws") if url.startswith("ws") else url))

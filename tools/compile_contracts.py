@@ -1,0 +1,61 @@
+"""Compile the Solidity sources and write the committed artifacts: `python -m tools.compile_contracts [--check]`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import contracts
+from tools.node_packages import ToolMissingError, default_cache, installed_package, node_command
+
+CONTRACTS = Path(contracts.__file__).parent
+SOURCE = CONTRACTS / "SwarmCoordinator.sol"
+ARTIFACT = CONTRACTS / "SwarmCoordinator.json"
+COMPILE_SECONDS = 120.0
+
+
+def find_or_install_solc(cache_dir: Path | None = None) -> Path:
+    """Return the folder with the pinned solc-js: beside the sources, else from the cache (installed if need be)."""
+    version = json.loads((CONTRACTS / "package.json").read_text())["devDependencies"]["solc"]
+    beside = CONTRACTS / "node_modules" / "solc" / "package.json"
+    if beside.exists() and json.loads(beside.read_text())["version"] == version:
+        return CONTRACTS
+    return installed_package(f"solc@{version}", cache_dir)
+
+
+def compile_source(cache_dir: Path | None = None) -> str:
+    """Return the artifact's text. Raises `ToolMissingError` without a compiler, ValueError on a fault in the source."""
+    command = node_command(cache_dir or default_cache())
+    script = str(CONTRACTS / "compile.mjs")
+    done = subprocess.run(
+        [*command, script, str(find_or_install_solc(cache_dir)), str(SOURCE)],
+        capture_output=True,
+        text=True,
+        timeout=COMPILE_SECONDS,
+        check=False,
+    )
+    if done.returncode:
+        raise ValueError(f"{SOURCE.name} does not compile: {done.stderr.strip()}")
+    return done.stdout
+
+
+def main(arguments: list[str]) -> int:
+    """Write the artifact, or with `--check` only compare it. Return the exit code."""
+    try:
+        text = compile_source()
+    except (ToolMissingError, ValueError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    if "--check" in arguments:
+        same = ARTIFACT.exists() and ARTIFACT.read_text() == text
+        print("artifact is current" if same else "artifact differs from its source: run make contracts")
+        return 0 if same else 1
+    ARTIFACT.write_text(text)
+    print(f"{ARTIFACT.name} written, {len(json.loads(text)['bytecode']) // 2 - 1} bytes of bytecode")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
