@@ -6,8 +6,6 @@ from typing import Literal
 
 import msgspec
 
-from node.trainer.frames import TrainerSettings
-
 
 class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [chain]. `urls` are tried in order; each is ws:// or http:// (wss, https)."""
@@ -26,6 +24,23 @@ class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     bootnodes: tuple[str, ...] = ()
     max_peers: int = 64
     ping_seconds: float = 5.0
+
+
+class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [trainer]; crosses to the child as it is. `slowdown` adds seconds per generated group."""
+
+    model: str = ""
+    device: str = "auto"
+    dtype: str = "auto"
+    threads: int = 1
+    seed: int = 0
+    learning_rate: float = 4e-4
+    importance_cap: float = 2.0
+    max_grad_norm: float = 1.0
+    micro_batch: int = 256
+    data: str = ""
+    slowdown: float = 0.0
+    memory_limit_mib: int = 0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -7,6 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from node.config import TrainerSettings as TrainerSettings
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
 
@@ -16,23 +17,6 @@ FRAME_LIMIT = 64 << 20
 
 class Frame(msgspec.Struct, frozen=True, tag=True):
     """Base of all frames; the tag is the class name."""
-
-
-class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What the operator may set for the trainer: section [trainer] of the node's configuration."""
-
-    model: str = ""
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: int = 1
-    seed: int = 0
-    learning_rate: float = 4e-4
-    importance_cap: float = 2.0
-    max_grad_norm: float = 1.0
-    micro_batch: int = 256
-    data: str = ""
-    slowdown: float = 0.0
-    memory_limit_mib: int = 0
 
 
 # --- node to child --------------------------------------------------------------------------------------------------
