@@ -1,0 +1,47 @@
+"""How the process ends: exit codes, and the one-line refusal that an operator reads."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit codes of every `swarm` command; `MEANING` says what each asks of the operator."""
+
+    OK = 0
+    FAULT = 1
+    USAGE = 2
+    CONFIG = 3
+    MANIFEST = 4
+    IDENTITY = 5
+    LOCKED = 6
+    STORE = 7
+    NOT_RUNNING = 8
+    NETWORK = 9
+    EXISTS = 10
+    INTERRUPTED = 130
+
+
+MEANING: dict[Exit, str] = {
+    Exit.OK: "Done, or stopped as asked.",
+    Exit.FAULT: "An error nobody foresaw; the log holds its trace. Restarting is safe.",
+    Exit.USAGE: "The command line is not understood.",
+    Exit.CONFIG: "Configuration or manifest file is missing or not valid; the line names file and key.",
+    Exit.MANIFEST: "Manifest and coordinator contract disagree; get the swarm's current manifest.",
+    Exit.IDENTITY: "The node key can't be used: unreadable, of another kind, or open to others.",
+    Exit.LOCKED: "Another process uses this data directory or its vote protection; the line names it.",
+    Exit.STORE: "A file of the data directory is damaged, from a newer version, or can't be written.",
+    Exit.NOT_RUNNING: "`swarm status`: no node runs on this data directory, or it does not answer.",
+    Exit.NETWORK: "An address can't be listened on; it is taken or not this machine's.",
+    Exit.EXISTS: "`swarm init`: the data directory holds a configuration already; nothing was changed.",
+    Exit.INTERRUPTED: "Ended by Ctrl-C before the node ran.",
+}
+"""What each code means. Only `FAULT` and `NETWORK` are worth an automatic restart."""
+
+
+class Refusal(Exception):  # noqa: N818 - nothing failed: the node declines, and says what the operator can do
+    """The command ends with `code`. The text is one line: what happened, why, what to do."""
+
+    def __init__(self, code: Exit, text: str) -> None:
+        super().__init__(" ".join(text.split()))
+        self.code = code
