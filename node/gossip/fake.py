@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import trio
 
+from node.gossip.announcing import announcement_of, signed_announcement
 from node.gossip.intake import Accepted, Heard, Intake
 from node.identity import NodeKey
 from node.machine.commands import FetchRollouts, GossipCommand, PublishRollouts
@@ -16,7 +17,6 @@ from node.seams import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
-from protocols.wire import PROTOCOL_VERSION, Announcement, Envelope, encode, signing_hash
 
 
 class FakeSwarm:
@@ -120,18 +120,7 @@ class FakeGossipNode:
         if body is None or self._intake.announced(slot) not in (None, command.body):
             self.counters["own-missing" if body is None else "own-equivocation"] += 1
             return
-        said = Announcement(
-            version=PROTOCOL_VERSION,
-            swarm=self._digest,
-            round=command.round,
-            stage=command.stage,
-            seed=command.seed,
-            body=command.body,
-            size=len(body),
-            inline=body if len(body) <= self._limits.inline else b"",
-        )
-        payload = encode(said)
-        data = encode(Envelope(payload, self._key.sign(signing_hash(payload))))
+        data = signed_announcement(self._key, self._digest, self._limits, command, body)
         self._own[slot] = data
         self._intake.judge(Heard(data=data, origin=self.address))
         for other in self._swarm.others(self):
@@ -194,17 +183,7 @@ class FakeGossipNode:
         body = next((each for each in sources if each is not None), None)
         if body is None:
             return RolloutsRefused(*where, "unavailable")
-        said = Announcement(
-            version=PROTOCOL_VERSION,
-            swarm=self._digest,
-            round=command.round,
-            stage=command.stage,
-            seed=command.seed,
-            body=command.body,
-            size=command.size,
-            inline=b"",
-        )
-        verdict = self._check(command.peer, said, body)
+        verdict = self._check(command.peer, announcement_of(command, self._digest), body)
         if verdict.reason:
             return RolloutsRefused(*where, verdict.reason)
         self._bodies.put(command.body, body, command.round)

@@ -9,13 +9,13 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from node.gossip.announcing import announcement_of
 from node.gossip.bodies import BodyExchange
 from node.gossip.intake import Intake
 from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.seams import Bodies, CheckBody, Report, Verdict
 from protocols.admission import Slot
-from protocols.wire import PROTOCOL_VERSION, Announcement
 
 log = structlog.get_logger()
 
@@ -97,16 +97,8 @@ class Fetching:
 
     async def _verdict(self, command: FetchRollouts, body: bytes) -> Verdict:
         """Run the check: foreign data must not stop this node, whatever it makes the check do."""
-        said = Announcement(
-            version=PROTOCOL_VERSION,
-            swarm=bytes(32) if self._intake.window is None else self._intake.window.swarm,
-            round=command.round,
-            stage=command.stage,
-            seed=command.seed,
-            body=command.body,
-            size=command.size,
-            inline=b"",
-        )
+        window = self._intake.window
+        said = announcement_of(command, window.swarm if window else bytes(32))
         try:
             if len(body) < THREAD_BYTES:
                 return self._check(command.peer, said, body)

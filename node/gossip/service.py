@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from node.config import GossipSettings
+from node.gossip.announcing import signed_announcement
 from node.gossip.bodies import BodyExchange
 from node.gossip.book import PeerBook
 from node.gossip.catchup import CatchUp
@@ -31,7 +32,6 @@ from node.seams import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import Digest
 from protocols.manifest import Limits
-from protocols.wire import PROTOCOL_VERSION, Announcement, Envelope, encode, signing_hash
 
 log = structlog.get_logger()
 
@@ -118,25 +118,10 @@ class GossipNode:
             log.error("gossip.second_body_refused", round=command.round, stage=command.stage)
             self.counters["own-equivocation"] += 1
         else:
-            data = self._signed(command, body)
+            data = signed_announcement(self._key, self._swarm, self._limits, command, body)
             self._own[slot] = self._unsent[slot] = data
             self._intake.judge(Heard(data=data, origin=self._key.address))
             self._publish.set()
-
-    def _signed(self, command: PublishRollouts, body: bytes) -> bytes:
-        inline = body if len(body) <= self._limits.inline else b""
-        said = Announcement(
-            version=PROTOCOL_VERSION,
-            swarm=self._swarm,
-            round=command.round,
-            stage=command.stage,
-            seed=command.seed,
-            body=command.body,
-            size=len(body),
-            inline=inline,
-        )
-        payload = encode(said)
-        return encode(Envelope(payload, self._key.sign(signing_hash(payload))))
 
     # --- life ---------------------------------------------------------------------------------------------------
 
