@@ -1,0 +1,70 @@
+"""Opening a SQLite file: checked, migrated, and refused in one line where it can't be used."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from node.exits import Exit, Refusal
+
+
+def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str], advice: str) -> sqlite3.Connection:
+    """Open `path`, creating it where it is missing, and bring its schema up to date.
+
+    `migrations` are scripts; `PRAGMA user_version` counts those applied, each with its script in one transaction.
+    Raises `Refusal` where the file is damaged, written by a newer version, or can't be opened; `advice` says what
+    the operator can do about it.
+    """
+    with refusing(path, advice):
+        connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
+        try:
+            for pragma in pragmas:
+                connection.execute(f"PRAGMA {pragma}")
+            _check(connection)
+            _migrate(connection, path, migrations)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+@contextmanager
+def refusing(path: Path, advice: str) -> Iterator[None]:
+    """Turn what SQLite says of a file into a `Refusal`."""
+    try:
+        yield
+    except sqlite3.Error as error:
+        raise Refusal(Exit.STORE, f"cannot use {path}: {error}; {advice}") from error
+
+
+@contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Commit the block as a whole, or nothing of it."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+def _check(connection: sqlite3.Connection) -> None:
+    (found,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if found != "ok":
+        raise sqlite3.DatabaseError(" ".join(str(found).split()))
+
+
+def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > len(migrations):
+        raise Refusal(
+            Exit.STORE,
+            f"{path} was written by a newer version (schema {version}, this one knows {len(migrations)}); "
+            "install the newer version again",
+        )
+    for number, script in enumerate(migrations[version:], start=version + 1):
+        connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")

@@ -1,0 +1,60 @@
+"""The data directory: what lies where, and that one node uses it at a time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from node.exits import Exit, Refusal
+from node.store.lock import FileLock
+
+CONFIG = "swarm.toml"
+HTTP = "http.json"
+BOOTNODE = "bootnode.json"
+
+LAYOUT: dict[str, str] = {
+    CONFIG: "the configuration",
+    "manifest.toml": "the swarm's manifest",
+    "swarm.pem": "the node key; back it up",
+    "votes.sqlite": "what this key signed; back it up with the key",
+    "journal.sqlite": "inputs and snapshots",
+    "outbox.sqlite": "transactions on their way",
+    "bodies/": "rollouts, own and fetched",
+    "trainer/": "checkpoints",
+    "peers.json": "addresses of peers",
+    "coordinator.json": "what the contract fixed at deployment",
+    HTTP: "where the running node's status is served",
+    "node.lock": "names the process that uses the directory",
+}
+"""Every file a node keeps, relative to the data directory, and what it holds."""
+
+
+class DataDirectory:
+    """Exclusive use of a data directory; creates it, for its owner only."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the directory. Raises `Refusal` where another node has it, or it can't be made."""
+        self.path = path.expanduser().absolute()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise Refusal(
+                Exit.STORE,
+                f"cannot create the data directory {self.path}: {error.strerror}; choose another by --data-dir",
+            ) from error
+        self._lock = FileLock(
+            self.path / "node.lock",
+            f"the data directory {self.path}",
+            "stop that one, or give this node a directory of its own by --data-dir",
+        )
+
+    def close(self) -> None:
+        """Let another node have it."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

@@ -1,0 +1,66 @@
+"""Exclusive use of a file, and who has it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from node.exits import Exit, Refusal
+
+
+class Holder(msgspec.Struct, frozen=True):
+    """Who holds a lock: process, machine, and since when (ISO 8601, UTC)."""
+
+    pid: int
+    host: str
+    since: str
+
+
+class FileLock:
+    """An advisory lock (flock) that ends with the process however it ends; the file stays and names the last holder."""
+
+    def __init__(self, path: Path, subject: str, remedy: str) -> None:
+        """Take the lock. Raises `Refusal` naming the holder: "`subject` is in use by ...; `remedy`"."""
+        self.path = path
+        try:
+            self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise Refusal(Exit.STORE, f"cannot open {path}: {error.strerror}; check path and owner") from error
+        try:
+            fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            text = f"{subject} is in use by {self._named()}; {remedy}"
+            os.close(self._descriptor)
+            raise Refusal(Exit.LOCKED, text) from error
+        self._sign()
+
+    def _named(self) -> str:
+        try:
+            holder = msgspec.json.decode(os.pread(self._descriptor, 4096, 0), type=Holder)
+        except msgspec.DecodeError:
+            return "another process that has just started"
+        return f"process {holder.pid} on {holder.host} since {holder.since}"
+
+    def _sign(self) -> None:
+        since = datetime.now(UTC).isoformat(timespec="seconds")
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), since)), 0)
+
+    def release(self) -> None:
+        """Give the lock up; a second call does nothing."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.release()

@@ -1,0 +1,109 @@
+"""The vote protection."""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from node.exits import Exit, Refusal
+from node.store.votes import VoteProtection
+
+KEYS = st.tuples(
+    st.sampled_from(["commit", "reveal", "vote"]), st.integers(0, 3), st.sampled_from([bytes(32), b"s" * 32])
+)
+PAYLOADS = st.binary(max_size=3)
+
+
+class NeverTwo(RuleBasedStateMachine):
+    """Whatever is asked, in whatever order and across restarts, one key never gets two payloads signed."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "votes.sqlite"
+        self.guard = VoteProtection(self.path)
+        self.signed: dict[tuple[str, int, bytes], bytes] = {}
+
+    @rule(key=KEYS, payload=PAYLOADS)
+    def ask(self, key: tuple[str, int, bytes], payload: bytes) -> None:
+        first = self.signed.setdefault(key, payload)
+        assert self.guard.admit(*key, payload) is (first == payload)
+
+    @rule()
+    def reopen(self) -> None:
+        self.guard.close()
+        self.guard = VoteProtection(self.path)
+
+    @invariant()
+    def the_history_is_what_was_signed(self) -> None:
+        if hasattr(self, "guard"):
+            assert {(kind, number, seed): text for kind, number, seed, text in self.guard.history()} == self.signed
+
+    def teardown(self) -> None:
+        if hasattr(self, "guard"):
+            self.guard.close()
+            self.directory.cleanup()
+
+
+NeverTwo.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestNeverTwo = NeverTwo.TestCase
+
+SIGNER = """
+import sys
+from pathlib import Path
+from node.store.votes import VoteProtection
+guard = VoteProtection(Path(sys.argv[1]))
+for number in range(1_000_000):
+    assert guard.admit("vote", number, bytes(32), b"first %d" % number)
+    print(number, flush=True)
+"""
+
+
+def test_kill_9_forgets_no_vote(tmp_path: Path) -> None:
+    """A signer killed in the middle: after a restart nothing else can be signed for any round it had admitted."""
+    path = tmp_path / "votes.sqlite"
+    signer = subprocess.Popen([sys.executable, "-c", SIGNER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert signer.stdout is not None
+    said = [signer.stdout.readline() for _ in range(15)]
+    os.kill(signer.pid, signal.SIGKILL)
+    said += signer.stdout.read().splitlines(keepends=True)
+    signer.wait()
+    with VoteProtection(path) as guard:
+        for number in (int(line) for line in said if line.endswith("\n")):
+            assert not guard.admit("vote", number, bytes(32), b"second")
+            assert guard.admit("vote", number, bytes(32), b"first %d" % number)
+
+
+def test_a_second_process_is_refused_by_name(tmp_path: Path) -> None:
+    """Whoever comes second is told process, machine and time of the first; when the first goes, it may come."""
+    path = tmp_path / "votes.sqlite"
+    with VoteProtection(path):
+        with pytest.raises(Refusal, match=f"process {os.getpid()} on .* since 20") as refused:
+            VoteProtection(path)
+        assert refused.value.code is Exit.LOCKED
+    VoteProtection(path).close()
+
+
+def test_a_damaged_protection_is_refused(tmp_path: Path) -> None:
+    """A damaged file never counts as an empty one, and the lock is free again after the refusal."""
+    path = tmp_path / "votes.sqlite"
+    path.write_bytes(b"damaged" * 1000)
+    for _ in range(2):
+        with pytest.raises(Refusal, match="backup") as refused:
+            VoteProtection(path)
+        assert refused.value.code is Exit.STORE
+
+
+def test_the_seed_is_part_of_the_key(tmp_path: Path) -> None:
+    """A reorg that gives the round another seed does not block an honest vote."""
+    with VoteProtection(tmp_path / "v") as guard:
+        assert guard.admit("vote", 1, b"a" * 32, b"x")
+        assert guard.admit("vote", 1, b"b" * 32, b"y")
+        assert not guard.admit("vote", 1, b"a" * 32, b"y")
