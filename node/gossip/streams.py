@@ -62,7 +62,12 @@ async def write_frame(stream: INetStream, data: bytes) -> None:
 
 @asynccontextmanager
 async def request(host: IHost, peer: ID, protocol: str) -> AsyncIterator[INetStream]:
-    """Open a stream to a connected peer; it is reset when the block fails and closed when it ends."""
+    """Open a stream to a connected peer; it is reset when the block fails and closed when it ends.
+
+    Raises `ConnectionError` where the peer is not connected: the library would dial on its own.
+    """
+    if not host.get_network().get_connections(peer):
+        raise ConnectionError(f"{peer} is not connected")
     stream: INetStream | None = None
     with trio.move_on_after(FRAME_SECONDS):
         stream = await host.new_stream(peer, [TProtocol(protocol)])

@@ -1,0 +1,169 @@
+"""One gossip node in a process of its own: commands as JSON lines on stdin, what it reports as JSON lines on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from node.config import GossipSettings
+from node.gossip.bootnode import run_bootnode
+from node.gossip.service import GossipNode
+from node.identity import NodeKey
+from node.machine.commands import FetchRollouts, PublishRollouts
+from node.machine.inputs import AnyInput, RolloutsAnnounced
+from node.seams import RoundWindow, Verdict
+from protocols.identifiers import Address, Digest, body_digest
+from protocols.manifest import Limits
+from protocols.wire import Announcement
+
+SWARM = bytes([7]) * 32
+STAGES = 2
+
+
+def peer_key(number: int) -> NodeKey:
+    """Return the key of the test's peer `number`, from 1."""
+    return NodeKey(bytes([number]) * 32)
+
+
+def seed(round_number: int) -> bytes:
+    """Return the seed of a test's round."""
+    return round_number.to_bytes(32, "big")
+
+
+def window(round_number: int, stage: int, peers: int) -> RoundWindow:
+    """Return the window in which peers 1 to `peers` are registered."""
+    return RoundWindow(
+        swarm=SWARM,
+        round=round_number,
+        stage=stage,
+        stages=STAGES,
+        seeds={number: seed(number) for number in (round_number - 1, round_number)},
+        peers=frozenset(peer_key(number).address for number in range(1, peers + 1)),
+    )
+
+
+class Shelf(dict[Digest, bytes]):
+    """Bodies in memory."""
+
+    def put(self, digest: Digest, body: bytes, round_number: int) -> None:
+        """Keep a body."""
+        self[digest] = body
+
+
+def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
+    """Refuse what begins with "bad"."""
+    return Verdict(reason="rubbish" if body.startswith(b"bad") else "", groups=1, reward=1.0)
+
+
+def tell(**fields: Any) -> None:
+    """Write one line for the test."""
+    line = json.dumps(fields | {"at": time.time()})
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+class Peer:
+    """Runs a node, fetches whatever is announced (unless told not to) and tells the test of everything."""
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self.settings = settings
+        self.shelf = Shelf()
+        self.round, self.stage = 1, 0
+        gossip = GossipSettings(
+            listen=(settings.get("listen", "/ip4/127.0.0.1/tcp/0"),),
+            bootnodes=tuple(settings.get("bootnodes", ())),
+            ping_seconds=settings.get("ping", 1.0),
+        )
+        self.node = GossipNode(
+            gossip, peer_key(settings["number"]), Limits(), SWARM, self.shelf, check,
+            Path(settings["home"]) / f"peers-{settings['number']}.json", self.no_bootnodes,
+        )  # fmt: skip
+        if "round" in settings:
+            self.move(settings["round"], settings["stage"])
+
+    async def no_bootnodes(self) -> Sequence[str]:
+        return ()
+
+    def move(self, round_number: int, stage: int) -> None:
+        self.round, self.stage = round_number, stage
+        self.node.update_window(window(round_number, stage, self.settings["peers"]))
+
+    async def report(self, happened: AnyInput) -> None:
+        name = type(happened).__name__
+        tell(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
+        if isinstance(happened, RolloutsAnnounced) and self.settings.get("fetch", True):
+            said = happened
+            await self.node.execute(
+                FetchRollouts(said.peer, said.round, said.stage, seed(said.round), said.body, said.size)
+            )
+
+    async def obey(self) -> None:
+        async for line in trio.wrap_file(sys.stdin):
+            told = json.loads(line)
+            match told["do"]:
+                case "publish":
+                    body = os.urandom(told["size"]) if "size" in told else told["body"].encode()
+                    self.shelf.put(body_digest(body), body, 1)
+                    round_number, stage = told.get("round", self.round), told.get("stage", self.stage)
+                    tell(event="publishing", body=body_digest(body).hex())
+                    await self.node.execute(
+                        PublishRollouts(round_number, stage, seed(round_number), body_digest(body), len(body))
+                    )
+                case "window":
+                    self.move(told["round"], told["stage"])
+                case "counters":
+                    tell(event="counters", counters=dict(self.node.counters))
+                case "stop":
+                    return
+
+    async def tell_addresses(self) -> None:
+        while not self.node.addresses:  # noqa: ASYNC110 - the service has no event for it
+            await trio.sleep(0.02)
+        tell(event="up", addresses=self.node.addresses, peer_id=peer_key(self.settings["number"]).peer_id)
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.node.run, self.report)
+            nursery.start_soon(self.tell_addresses)
+            await self.obey()
+            nursery.cancel_scope.cancel()
+
+
+async def bootnode(number: int) -> None:
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(
+            lambda: run_bootnode(
+                peer_key(number),
+                ["/ip4/127.0.0.1/tcp/0"],
+                ping_seconds=1.0,
+                started=lambda addresses: tell(event="up", addresses=addresses),
+            )
+        )
+        async for _ in trio.wrap_file(sys.stdin):
+            break
+        nursery.cancel_scope.cancel()
+
+
+def _plain(value: Any) -> Any:
+    return value.hex() if isinstance(value, bytes) else value
+
+
+def main() -> None:
+    structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
+    settings = json.loads(sys.argv[1])
+    if settings.get("bootnode"):
+        trio.run(bootnode, settings["number"])
+    else:
+        trio.run(Peer(settings).run)
+
+
+if __name__ == "__main__":
+    main()
