@@ -73,3 +73,5 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     rewards: tuple[tuple[int, float], ...] = ()
     totals: Totals = Totals()
     last_skip: str = ""
+    note: str = ""
+    """What keeps the node from its full work, in one line; empty where nothing does."""

@@ -1,0 +1,43 @@
+"""Opening the next stage: each node waits for its turn after the deadline, and tries again until somebody did it."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine.commands import AdvanceStage, SetTimer
+from node.machine.pacing import local_deadline
+from node.machine.state import Result, State
+from protocols.schedule import turn_delay, turn_order
+
+SLACK = 0.05
+"""Seconds by which a timer may fire early and still count."""
+MOST_TURNS = 16
+"""A node that can't get its transaction through waits at most this many turns between two attempts."""
+
+
+def turn_time(state: State) -> float:
+    """Return the local time at which it is this node's turn to advance the current stage."""
+    peers = [peer for peer, since in state.peers.items() if since <= state.round]
+    order = turn_order(peers, state.seed, state.round, state.stage)
+    return local_deadline(state) + turn_delay(state.me, order, state.terms.turn_seconds)
+
+
+def wait_for_turn(state: State, at: float) -> Result:
+    """Set the timer for this node's turn."""
+    if state.round < 0:
+        return state, ()
+    return state, (SetTimer("advance", turn_time(state)),)
+
+
+def advance_timer(state: State, at: float) -> Result:
+    """Advance if it is this node's turn and nobody did; a timer of an earlier stage is set anew."""
+    if state.round < 0:
+        return state, ()
+    due = turn_time(state)
+    if at + SLACK < due:
+        return state, (SetTimer("advance", due),)
+    again = SetTimer("advance", at + state.terms.turn_seconds * min(2**state.advance_tries, MOST_TURNS))
+    if state.chain != "present":
+        return replace(state, overdue=True), (again,)
+    state = replace(state, advance_tries=min(state.advance_tries + 1, MOST_TURNS))
+    return state, (AdvanceStage(state.round, state.stage), again)

@@ -1,0 +1,83 @@
+"""What the chain tells: stages, peers, transactions, and whether it can be reached at all."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine import inputs as i
+from node.machine.advancing import wait_for_turn
+from node.machine.joining import join, registration_settled
+from node.machine.state import MAX_PEERS, Result, State, in_turn
+from node.machine.turning import Opening, open_stage
+from node.machine.voting import vote_settled
+from node.machine.work import pursue, wait_for_rollouts
+
+
+def stage_opened(state: State, opened: i.StageOpened, at: float) -> Result:
+    """Go to the stage; while the watcher is still catching up, only remember it: the newest one counts."""
+    if opened.round < 0 or not 0 <= opened.stage < state.terms.stages:
+        return state, ()
+    opening = (opened.round, opened.stage, opened.seed, opened.deadline, opened.rewound)
+    if state.chain != "present":
+        return replace(state, pending=_newest(state.pending, opening)), ()
+    return _caught_up(replace(state, pending=opening), at)
+
+
+def chain_restored(state: State, restored: i.ChainRestored, at: float) -> Result:
+    """The chain answers and the gap is filled: go to where the contract is."""
+    state = replace(state, chain="present", offset=restored.offset, overdue=False, advance_tries=0)
+    if state.pending is not None:
+        return _caught_up(state, at)
+    return in_turn(state, at, join, wait_for_turn, wait_for_rollouts, pursue)
+
+
+def chain_lost(state: State, lost: i.ChainLost, at: float) -> Result:
+    """Go on with the current stage; nothing new can begin without the chain."""
+    return replace(state, chain="absent", gap=state.gap or "the chain was away"), ()
+
+
+def peer_registered(state: State, registered: i.PeerRegistered, at: float) -> Result:
+    """Note from which round on a peer counts."""
+    peer, since = registered.peer, registered.since_round
+    if state.peers.get(peer) == since or (len(state.peers) >= MAX_PEERS and peer not in (*state.peers, state.me)):
+        return state, ()
+    state = replace(state, peers={**state.peers, peer: since})
+    if peer != state.me:
+        return state, ()
+    return pursue(replace(state, registering=False, register_tries=0, register_error=""), at)
+
+
+def transaction_settled(state: State, settled: i.TransactionSettled, at: float) -> Result:
+    """Note what became of a transaction, by its kind."""
+    kind = settled.key.partition(":")[0]
+    if kind == "register":
+        return registration_settled(state, settled, at)
+    if kind in ("commit", "reveal", "vote"):
+        return vote_settled(state, settled, at)
+    if settled.key == f"reward:{state.round}:{state.stage}":
+        return replace(state, work=replace(state.work, reported=True)), ()
+    return state, ()
+
+
+def _caught_up(state: State, at: float) -> Result:
+    """Take the remembered stage over. After a silence the timers are set anew, since the offset may have changed."""
+    pending = state.pending
+    first = not state.heard
+    state = replace(state, pending=None, heard=True)
+    if pending is None:
+        return state, ()
+    before = (state.round, state.stage)
+    state, commands = in_turn(state, at, lambda s, t: open_stage(s, pending, t), join)
+    if (state.round, state.stage) == before and first:
+        state, more = in_turn(state, at, wait_for_turn, wait_for_rollouts, pursue)
+        commands += more
+    return state, commands
+
+
+def _newest(known: Opening | None, opening: Opening) -> Opening:
+    """Return the later of two stages; a reorg wins over what was known before it, and stays marked as one."""
+    if known is None or opening[4]:
+        return opening
+    if known[:2] > opening[:2]:
+        return known
+    return (*opening[:4], known[4])

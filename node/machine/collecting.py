@@ -1,0 +1,163 @@
+"""Other peers' rollouts: asked for once, kept with what they were worth, used for updates and for the ranking."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine import inputs as i
+from node.machine.commands import AnyCommand, FetchRollouts
+from node.machine.state import MAX_BODIES, Body, Result, State, counts, current_step, with_body
+from protocols.identifiers import Digest
+from protocols.ranking import Score
+from protocols.schedule import step_number
+
+MAX_EXTERNAL = 32
+"""Foreign bodies in one training."""
+MAX_EXTERNAL_BYTES = 32 << 20
+"""Bytes of foreign bodies in one training: they travel to the trainer in one frame of at most 64 MiB."""
+
+
+def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
+    """Ask for a body that is new, in the window and from a peer that counts; note an equivocation."""
+    step = _step_in_window(state, said.round, said.stage)
+    if step is None or said.peer == state.me or not counts(state, said.peer, said.round):
+        return state, ()
+    pool = state.pools.get(step, {})
+    known = pool.get(said.peer)
+    if known is not None and known.digest != said.body:
+        return _equivocated(state, step, said, known)
+    if known is not None or len(pool) >= MAX_BODIES:
+        return state, ()
+    state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching"))
+    return state, (_fetch(state, step, said.peer),)
+
+
+def body_arrived(state: State, arrived: i.RolloutsArrived) -> State:
+    """Keep what a checked body is worth."""
+    found = _awaited(state, arrived)
+    if found is None:
+        return state
+    step, body = found
+    body = Body(body.digest, body.size, "arrived", arrived.groups, arrived.reward)
+    totals = replace(state.totals, bodies_accepted=state.totals.bodies_accepted + 1)
+    return replace(with_body(state, step, arrived.peer, body), totals=totals)
+
+
+def body_refused(state: State, refused: i.RolloutsRefused) -> State:
+    """Give a peer no credit for a body that can't be had or does not pass."""
+    found = _awaited(state, refused)
+    if found is None:
+        return state
+    step, body = found
+    return _refuse(state, step, refused.peer, body)
+
+
+def fetch_again(state: State) -> tuple[AnyCommand, ...]:
+    """Ask again for every body that has neither arrived nor been refused."""
+    return tuple(
+        _fetch(state, step, peer)
+        for step, pool in sorted(state.pools.items())
+        if _step_in_window(state, *divmod(step, state.terms.stages)) is not None
+        for peer, body in pool.items()
+        if body.state == "fetching"
+    )
+
+
+def everybody_is_in(state: State) -> bool:
+    """Tell whether waiting longer can bring nothing: each peer that counts has arrived or was refused."""
+    pool = state.pools.get(current_step(state), {})
+    if any(body.state == "fetching" for body in pool.values()):
+        return False
+    if len(pool) >= MAX_BODIES:
+        return True
+    return all(peer in pool for peer, since in state.peers.items() if since <= state.round)
+
+
+def unused_bodies(state: State) -> tuple[Digest, ...]:
+    """Return the foreign bodies for the next training: this stage's first, then what earlier ones left over.
+
+    Within a stage their order is that of the digests, so that no peer is preferred where there are too many.
+    """
+    if not state.terms.external:
+        return ()
+    chosen: list[Digest] = []
+    size = 0
+    for step in sorted((step for step in state.pools if step <= current_step(state)), reverse=True):
+        for digest, length in sorted(_fresh(state, step)):
+            if len(chosen) < MAX_EXTERNAL and size + length <= MAX_EXTERNAL_BYTES:
+                chosen.append(digest)
+                size += length
+    return tuple(chosen)
+
+
+def mark_used(state: State, digests: tuple[Digest, ...]) -> State:
+    """Return the state in which these foreign bodies are not offered to a later training."""
+    taken = set(digests)
+    if not taken:
+        return state
+    pools = {
+        step: {
+            peer: replace(body, used=True) if peer != state.me and body.digest in taken else body
+            for peer, body in pool.items()
+        }
+        for step, pool in state.pools.items()
+    }
+    return replace(state, pools=pools)
+
+
+def round_scores(state: State, round_number: int) -> dict[str, Score]:
+    """Return what was measured of each peer in a round, this node included, over all its stages."""
+    scores: dict[str, Score] = {}
+    first = step_number(round_number, 0, state.terms.stages)
+    for step in range(first, first + state.terms.stages):
+        for peer, body in state.pools.get(step, {}).items():
+            if body.state == "arrived":
+                before = scores.get(peer, Score(peer, 0, 0.0))
+                scores[peer] = Score(peer, before.groups + body.groups, before.reward + body.reward)
+    return scores
+
+
+def _fresh(state: State, step: int) -> list[tuple[Digest, int]]:
+    pool = state.pools[step]
+    return [
+        (body.digest, body.size)
+        for peer, body in pool.items()
+        if peer != state.me and body.state == "arrived" and not body.used
+    ]
+
+
+def _step_in_window(state: State, round_number: int, stage: int) -> int | None:
+    """Return the step of a stage whose rollouts are accepted now: not of the future, not older than is kept."""
+    if not 0 <= stage < state.terms.stages or round_number not in state.seeds:
+        return None
+    if round_number < state.round - state.terms.rounds_kept:
+        return None
+    step = step_number(round_number, stage, state.terms.stages)
+    return step if step <= current_step(state) else None
+
+
+def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple[int, Body] | None:
+    step = _step_in_window(state, said.round, said.stage)
+    body = None if step is None else state.pools.get(step, {}).get(said.peer)
+    if step is None or body is None or body.state != "fetching" or body.digest != said.body:
+        return None
+    return step, body
+
+
+def _equivocated(state: State, step: int, said: i.RolloutsAnnounced, known: Body) -> Result:
+    """Give no credit to a peer that announced two bodies for one stage."""
+    if known.state == "refused":
+        return state, ()
+    return _refuse(state, step, said.peer, known), ()
+
+
+def _refuse(state: State, step: int, peer: str, body: Body) -> State:
+    totals = replace(state.totals, bodies_refused=state.totals.bodies_refused + 1)
+    refused = Body(body.digest, body.size, "refused", used=body.used)
+    return replace(with_body(state, step, peer, refused), totals=totals)
+
+
+def _fetch(state: State, step: int, peer: str) -> FetchRollouts:
+    round_number, stage = divmod(step, state.terms.stages)
+    body = state.pools[step][peer]
+    return FetchRollouts(peer, round_number, stage, state.seeds[round_number], body.digest, body.size)

@@ -1,0 +1,42 @@
+"""Registration: asked for until this node is among the peers, with a growing pause where it is refused."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine.commands import RegisterNode, SetTimer
+from node.machine.inputs import TransactionSettled
+from node.machine.state import Result, State
+
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 300.0
+"""Seconds between two attempts to register."""
+ALREADY = "AlreadyRegistered"
+
+
+def join(state: State, at: float) -> Result:
+    """Ask to be registered unless this node is, has asked, or waits to ask again."""
+    if state.chain != "present" or state.round < 0 or state.me in state.peers:
+        return state, ()
+    if state.registering or state.register_error:
+        return state, ()
+    return replace(state, registering=True), (RegisterNode(),)
+
+
+def register_timer(state: State, at: float) -> Result:
+    """Try again after a refusal."""
+    return join(replace(state, register_error=""), at)
+
+
+def registration_settled(state: State, settled: TransactionSettled, at: float) -> Result:
+    """Where the coordinator refuses, wait and ask again; else `PeerRegistered` follows."""
+    if settled.ok or settled.error.startswith(ALREADY) or state.me in state.peers:
+        return state, ()
+    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(state.register_tries, 10))
+    state = replace(
+        state,
+        registering=False,
+        register_tries=min(state.register_tries + 1, 10),
+        register_error=settled.error or "the transaction failed",
+    )
+    return state, (SetTimer("register", at + pause),)

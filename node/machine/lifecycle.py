@@ -1,0 +1,80 @@
+"""The node's own life: start, restart, drain, stop; and its timers and network."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine import inputs as i
+from node.machine.advancing import advance_timer, wait_for_turn
+from node.machine.collecting import fetch_again
+from node.machine.commands import AnyCommand, SetTimer, StopNode
+from node.machine.joining import register_timer
+from node.machine.pacing import local_deadline
+from node.machine.state import Result, State, in_turn
+from node.machine.voting import votes_again
+from node.machine.work import publish_again, pursue, report_again, train_timer, wait_for_rollouts
+
+
+def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
+    """Ask again for whatever is not known to be done. What the services are up to must be learned anew.
+
+    The trainer's work follows when trainer and chain have reported: the stage may be over by now.
+    """
+    state = replace(
+        state,
+        draining=False,
+        stopping=False,
+        chain="unknown",
+        heard=False,
+        pending=None,
+        gap="this node was stopped" if state.round >= 0 else "",
+        connected=-1,
+        trainer="unknown",
+        task=None,
+        registering=False,
+        register_error="",
+    )
+    state, timers = in_turn(state, at, wait_for_turn, wait_for_rollouts)
+    return state, (*publish_again(state), *report_again(state), *fetch_again(state), *votes_again(state), *timers)
+
+
+def drain_requested(state: State, requested: i.DrainRequested, at: float) -> Result:
+    """Finish the current stage, at the latest when it is over, then stop."""
+    state = replace(state, draining=True)
+    if state.round < 0:
+        return _stop(state, "drained")
+    over = max(at, local_deadline(state)) + state.terms.turn_seconds
+    state, commands = pursue(state, at)
+    return state, commands if state.stopping else (*commands, SetTimer("drain", over))
+
+
+def stop_requested(state: State, requested: i.StopRequested, at: float) -> Result:
+    """Stop at once: the journal knows what to ask for at the next start."""
+    return _stop(state, "stop requested")
+
+
+def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
+    """Do what the timer was set for, if it is still wanted."""
+    match fired.name:
+        case "advance":
+            return advance_timer(state, at)
+        case "train":
+            return train_timer(state, at)
+        case "register":
+            return register_timer(state, at)
+        case "drain" if state.draining:
+            return _stop(state, "drained: the stage is over")
+        case _:
+            return state, ()
+
+
+def network_changed(state: State, changed: i.NetworkChanged, at: float) -> Result:
+    """When peers can be reached again, tell them what they missed and ask for what was not had."""
+    back = state.connected <= 0 < changed.connected
+    state = replace(state, connected=max(0, changed.connected))
+    commands: tuple[AnyCommand, ...] = (*publish_again(state), *fetch_again(state)) if back else ()
+    return state, commands
+
+
+def _stop(state: State, reason: str) -> Result:
+    return replace(state, stopping=True), (StopNode(0, reason),)

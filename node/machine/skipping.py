@@ -1,0 +1,138 @@
+"""Work that is given up: counted once, and always with a reason that an operator understands."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine.commands import AbortWork, AnyCommand, SkipToRound
+from node.machine.pacing import learned_from_abort
+from node.machine.state import Result, State, Task, counts, label, worked_in
+from protocols.schedule import step_number
+
+DOING = {"generate": "generating", "train": "training", "evaluate": "evaluating", "save": "saving"}
+
+
+def skip_stage(state: State, reason: str) -> Result:
+    """Give up this node's work in the current stage; the next stage is the next chance."""
+    following = (state.round, state.stage + 1) if state.stage + 1 < state.terms.stages else (state.round + 1, 0)
+    state = replace(
+        state,
+        work=replace(state.work, phase="skipped"),
+        totals=replace(state.totals, stages_skipped=state.totals.stages_skipped + 1),
+        last_skip=reason,
+    )
+    return state, (SkipToRound(state.round, state.stage, *following, reason),)
+
+
+def leave_for(state: State, round_number: int, stage: int, at: float) -> Result:
+    """Leave the current stage for a later one: abort what can't count any more, count what was missed, say why.
+
+    Training on published rollouts that is still running when the very next stage opens may finish: it improves the
+    model. It is aborted when one more stage opens.
+    """
+    stale = stale_task(state, step_number(round_number, stage, state.terms.stages))
+    reason = leave_reason(state, stale, round_number, stage)
+    rounds = rounds_missed(state, stale, round_number)
+    stages = stages_missed(state, stale, round_number, stage)
+    commands: tuple[AnyCommand, ...] = ()
+    if stale:
+        state = replace(learned_from_abort(state, stale, at), task=None)
+        commands = (AbortWork(stale.round, stale.stage, reason),)
+    totals = state.totals
+    state = replace(
+        state,
+        gap="",
+        last_skip=reason or state.last_skip,
+        totals=replace(
+            totals, rounds_skipped=totals.rounds_skipped + rounds, stages_skipped=totals.stages_skipped + stages
+        ),
+    )
+    if reason:
+        commands += (SkipToRound(state.round, state.stage, round_number, stage, reason),)
+    return state, commands
+
+
+def stale_task(state: State, new_step: int) -> Task | None:
+    """Return the trainer's task if it can't count any more once `new_step` is open."""
+    task = state.task
+    if task is None or task.kind not in ("generate", "train"):
+        return None
+    behind = new_step - step_number(task.round, task.stage, state.terms.stages)
+    return None if task.kind == "train" and behind <= 1 else task
+
+
+def leave_reason(state: State, stale: Task | None, round_number: int, stage: int) -> str:
+    """Return why work is given up when a later stage opens; empty where nothing was missed or it was told before."""
+    opened = f"when {label(state, round_number, stage)} opened"
+    missed = stages_missed(state, stale, round_number, stage)
+    if state.gap and missed:
+        return f"{_span(state, stale, round_number, stage)} passed while {state.gap}"
+    if stale:
+        return f"{DOING[stale.kind]} of {label(state, stale.round, stale.stage)} was not done {opened}"
+    if not missed:
+        return ""
+    if not unfinished(state, stale):
+        return f"{_span(state, stale, round_number, stage)} passed unseen"
+    here = label(state, state.round, state.stage)
+    if state.trainer != "present":
+        return f"{here} ended while the trainer was away"
+    doing = "training" if state.work.phase == "train" else "generating"
+    return f"{doing} of {here} had not begun {opened}"
+
+
+def unfinished(state: State, stale: Task | None) -> bool:
+    """Tell whether work of the current stage is lost if a later stage opens now."""
+    if not counts(state, state.me, state.round):
+        return False
+    finishing = stale is None and state.task is not None and _trains(state.task, state.round, state.stage)
+    return state.work.phase == "generate" or (state.work.phase == "train" and not finishing)
+
+
+def stages_missed(state: State, stale: Task | None, round_number: int, stage: int) -> int:
+    """Return how many stages in which this node counted are lost by going on to a later one."""
+    stages = state.terms.stages
+    new_step = step_number(round_number, stage, stages)
+    first = max(step_number(state.round, state.stage, stages) + 1, state.peers.get(state.me, new_step) * stages)
+    earlier = stale is not None and (stale.round, stale.stage) != (state.round, state.stage)
+    return max(0, new_step - first) + unfinished(state, stale) + earlier
+
+
+def rounds_missed(state: State, stale: Task | None, round_number: int) -> int:
+    """Return how many whole rounds in which this node counted pass without any training of it."""
+    missed = 0
+    if stale and stale.kind == "train" and stale.round < state.round:
+        missed += not worked_in(state, stale.round)
+    if round_number > state.round:
+        running = state.task is not None and state.task is not stale and _trains(state.task, state.round, None)
+        missed += counts(state, state.me, state.round) and not running and not worked_in(state, state.round)
+        first = max(state.round + 1, state.peers.get(state.me, round_number))
+        missed += max(0, round_number - first)
+    return int(missed)
+
+
+def lost_training(state: State, task: Task, reason: str) -> Result:
+    """Account for a training of an earlier stage that was still allowed to finish and never will."""
+    if (task.round, task.stage) == (state.round, state.stage):
+        return state, ()
+    round_lost = task.round != state.round and not worked_in(state, task.round)
+    totals = replace(
+        state.totals,
+        rounds_skipped=state.totals.rounds_skipped + round_lost,
+        stages_skipped=state.totals.stages_skipped + 1,
+    )
+    state = replace(state, totals=totals, last_skip=reason)
+    return state, (SkipToRound(task.round, task.stage, state.round, state.stage, reason),)
+
+
+def _trains(task: Task, round_number: int, stage: int | None) -> bool:
+    return task.kind == "train" and task.round == round_number and stage in (None, task.stage)
+
+
+def _span(state: State, stale: Task | None, round_number: int, stage: int) -> str:
+    """Return the name of the stages that were missed before (round_number, stage)."""
+    stages = state.terms.stages
+    here = step_number(state.round, state.stage, stages)
+    first = here if unfinished(state, stale) else max(here + 1, state.peers.get(state.me, 0) * stages)
+    last = step_number(round_number, stage, stages) - 1
+    names = [label(state, step // stages, step % stages) for step in (first, last)]
+    return names[0] if first >= last else f"{names[0]} to {names[1]}"

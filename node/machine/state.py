@@ -1,0 +1,226 @@
+"""Everything the machine remembers, as frozen structs: what a snapshot stores.
+
+Dictionaries and tuples inside are treated as immutable: a transition makes new ones. Everything is bounded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeAlias
+
+import msgspec
+from msgspec.structs import replace
+
+from node.machine.commands import AnyCommand
+from node.machine.status import CurvePoint, Presence, Totals
+from protocols.identifiers import Address, Digest, Seed
+from protocols.manifest import Manifest
+from protocols.schedule import step_number
+
+MAX_PEERS = 16_384
+MAX_BODIES = 256
+"""Bodies per stage that are asked for: more than any update samples from, and a bound on memory and traffic."""
+MAX_VOTES = 64
+MAX_CURVE = 512
+MAX_REWARDS = 128
+MAX_TRANSACTIONS = 8
+
+
+class Terms(msgspec.Struct, frozen=True, array_like=True):
+    """What the machine needs of the manifest. `seconds` holds the length of each stage, in chain time."""
+
+    seconds: tuple[int, ...]
+    generated: int
+    minimum: int
+    updates: int
+    external: int
+    sealed: bool
+    winners: int
+    minimum_groups: int
+    rounds_kept: int
+    turn_seconds: int
+    evaluate_every: int
+
+    @property
+    def stages(self) -> int:
+        """Stages in a round."""
+        return len(self.seconds)
+
+
+class Body(msgspec.Struct, frozen=True, array_like=True):
+    """A peer's rollouts of one stage (or this node's own): `reward` sums the groups' mean rewards.
+
+    `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished.
+    """
+
+    digest: Digest
+    size: int
+    state: Literal["fetching", "arrived", "refused"]
+    groups: int = 0
+    reward: float = 0.0
+    used: bool = False
+
+
+class Work(msgspec.Struct, frozen=True, array_like=True):
+    """This node's work in the current stage.
+
+    `phase` is what is to be done next; whether the trainer is at it stands in `State.task`. `external` are the
+    bodies of the training that was asked for; `due` says that training can't wait for more of them; `reported` that
+    the chain has (or has refused) the reward.
+    """
+
+    phase: Literal["generate", "train", "done", "skipped"]
+    external: tuple[Digest, ...] = ()
+    due: bool = False
+    reported: bool = False
+
+
+class Task(msgspec.Struct, frozen=True, array_like=True):
+    """What the trainer was asked to do, and when (local time)."""
+
+    kind: Literal["generate", "train", "evaluate", "save"]
+    round: int
+    stage: int
+    since: float
+    groups: int = 0
+
+
+class Pace(msgspec.Struct, frozen=True, array_like=True):
+    """Measured seconds: to generate one group, and for a stage's whole training. 0.0 until measured."""
+
+    generate: float = 0.0
+    train: float = 0.0
+
+
+class Vote(msgspec.Struct, frozen=True, array_like=True):
+    """A vote of this node: never changed in its winners once planned for a round and seed."""
+
+    round: int
+    seed: Seed
+    winners: tuple[Address, ...]
+    phase: Literal["planned", "committing", "committed", "revealing", "done", "failed"]
+    transactions: tuple[str, ...] = ()
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole machine.
+
+    `round` and `stage` are -1 until the chain was heard; `deadline` is in chain seconds, `offset` is chain minus
+    local time. `pools` maps a step (`protocols.schedule.step_number`) to the bodies announced in it, this node's own
+    included. `pending` is the newest stage reported while the chain is not yet known to be caught up with.
+    """
+
+    me: Address
+    terms: Terms
+
+    draining: bool = False
+    stopping: bool = False
+
+    chain: Presence = "unknown"
+    offset: float = 0.0
+    heard: bool = False
+    gap: str = ""
+    connected: int = -1
+    trainer: Presence = "unknown"
+
+    round: int = -1
+    stage: int = -1
+    seed: Seed = b""
+    deadline: int = 0
+    overdue: bool = False
+    advance_tries: int = 0
+    pending: tuple[int, int, Seed, int, bool] | None = None
+    seeds: dict[int, Seed] = {}
+    peers: dict[Address, int] = {}
+
+    registering: bool = False
+    register_tries: int = 0
+    register_error: str = ""
+
+    pools: dict[int, dict[Address, Body]] = {}
+    work: Work = Work("skipped")
+    task: Task | None = None
+    pace: Pace = Pace()
+    unsaved: int = -1
+    saving: bool = False
+    evaluation: int = 0
+    """Round for which an evaluation is due, -1 where none is. The first is due before any training."""
+    evaluated: int = -1
+    votes: tuple[Vote, ...] = ()
+
+    curve: tuple[CurvePoint, ...] = ()
+    rewards: tuple[tuple[int, float], ...] = ()
+    totals: Totals = Totals()
+    last_skip: str = ""
+
+
+Result: TypeAlias = tuple[State, tuple[AnyCommand, ...]]
+Move: TypeAlias = Callable[[State, float], Result]
+
+
+def terms_of(manifest: Manifest) -> Terms:
+    """Return what the machine needs of a manifest."""
+    game, voting, limits = manifest.game, manifest.voting, manifest.limits
+    return Terms(
+        seconds=tuple(stage.seconds for stage in manifest.stages),
+        generated=game.generated,
+        minimum=game.minimum,
+        updates=game.updates,
+        external=game.external,
+        sealed=voting.mode == "sealed",
+        winners=voting.winners,
+        minimum_groups=voting.minimum_groups,
+        rounds_kept=limits.rounds_kept,
+        turn_seconds=max(1, limits.turn_seconds),
+        evaluate_every=max(1, manifest.evaluate_every),
+    )
+
+
+def initial(me: Address, manifest: Manifest) -> State:
+    """Return the state of a node that has never run."""
+    return State(me=me, terms=terms_of(manifest))
+
+
+def in_turn(state: State, at: float, *moves: Move) -> Result:
+    """Apply moves one after the other; return the last state and the commands of all."""
+    commands: tuple[AnyCommand, ...] = ()
+    for move in moves:
+        state, more = move(state, at)
+        commands += more
+    return state, commands
+
+
+# --- facts that several transitions read ----------------------------------------------------------------------------
+
+
+def current_step(state: State) -> int:
+    """Return the contract's clock as one number; negative until the chain was heard."""
+    return step_number(state.round, state.stage, state.terms.stages)
+
+
+def counts(state: State, peer: Address, round_number: int) -> bool:
+    """Tell whether a peer is registered and counts in a round."""
+    since = state.peers.get(peer)
+    return since is not None and since <= round_number
+
+
+def own_body(state: State) -> Body | None:
+    """Return this node's own rollouts of the current stage."""
+    return state.pools.get(current_step(state), {}).get(state.me)
+
+
+def worked_in(state: State, round_number: int) -> bool:
+    """Tell whether this node trained in a round (that is still kept)."""
+    first = step_number(round_number, 0, state.terms.stages)
+    pools = (state.pools.get(step, {}) for step in range(first, first + state.terms.stages))
+    return any(state.me in pool and pool[state.me].used for pool in pools)
+
+
+def with_body(state: State, step: int, peer: Address, body: Body) -> State:
+    """Return the state with a body put in its place."""
+    return replace(state, pools={**state.pools, step: {**state.pools.get(step, {}), peer: body}})
+
+
+def label(state: State, round_number: int, stage: int) -> str:
+    """Return how a stage is called in a message: the stage is named only where a round has several."""
+    return f"round {round_number}" if state.terms.stages == 1 else f"round {round_number} stage {stage}"

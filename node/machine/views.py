@@ -1,0 +1,98 @@
+"""Reading the machine: the only way for others to look at its state."""
+
+from __future__ import annotations
+
+from node.machine.collecting import round_scores
+from node.machine.pacing import local_deadline
+from node.machine.state import State, own_body
+from node.machine.status import PeerStatus, Phase, Presence, Status, VoteStatus
+from node.machine.voting import voting_now
+from protocols.identifiers import Address, Seed
+from protocols.ranking import Score
+
+MAX_SHOWN = 256
+"""Peers in a status; those with rollouts come first."""
+
+
+def status(state: State) -> Status:
+    """Return the one picture of the node that every surface shows."""
+    body = own_body(state)
+    latest = body.reward / body.groups if body and body.groups else (state.rewards[-1][1] if state.rewards else 0.0)
+    return Status(
+        address=state.me,
+        phase=phase(state),
+        round=state.round,
+        stage=state.stage,
+        deadline=local_deadline(state) if state.round >= 0 else 0.0,
+        registered=state.me in state.peers,
+        chain=state.chain,
+        network=network(state),
+        trainer=state.trainer,
+        connected=max(0, state.connected),
+        reward=latest,
+        accuracy=state.curve[-1].accuracy if state.curve else 0.0,
+        peers=_peers(state),
+        votes=tuple(
+            VoteStatus(round=vote.round, winners=vote.winners, phase=vote.phase, transactions=vote.transactions)
+            for vote in state.votes
+        ),
+        curve=state.curve,
+        rewards=state.rewards,
+        totals=state.totals,
+        last_skip=state.last_skip,
+        note=note(state),
+    )
+
+
+def phase(state: State) -> Phase:
+    """Return what the node is doing, in one word."""
+    if state.draining or state.stopping:
+        return "draining"
+    if state.round < 0:
+        return "starting" if state.chain == "unknown" else "syncing"
+    if not state.heard and state.chain != "absent":
+        return "syncing"
+    if state.task is not None and state.task.kind in ("generate", "train"):
+        return "working"
+    if state.work.phase == "train":
+        return "publishing"
+    return "voting" if voting_now(state) else "idle"
+
+
+def network(state: State) -> Presence:
+    """Return whether other peers can be reached."""
+    if state.connected < 0:
+        return "unknown"
+    return "present" if state.connected else "absent"
+
+
+def note(state: State) -> str:
+    """Return what keeps the node from its full work, in one line; empty where nothing does."""
+    since = state.peers.get(state.me)
+    notes = (
+        (bool(state.register_error), f"registration was refused ({state.register_error}); it is tried again"),
+        (state.overdue, "the chain is away past the deadline: the last known stage goes on, nothing new can begin"),
+        (state.chain == "absent", "the chain is away: the current stage goes on"),
+        (state.trainer == "absent", "the trainer is away: votes and stages go on without it"),
+        (state.connected == 0, "no peer is connected: training goes on alone"),
+        (since is not None and 0 <= state.round < since, f"this node counts from round {since} on"),
+    )
+    return next((text for holds, text in notes if holds), "")
+
+
+def window_seeds(state: State) -> dict[int, Seed]:
+    """Return the seed of every round whose rollouts are accepted now."""
+    oldest = state.round - state.terms.rounds_kept
+    return {number: seed for number, seed in state.seeds.items() if oldest <= number <= state.round}
+
+
+def eligible(state: State) -> frozenset[Address]:
+    """Return the peers that are registered and count in the current round."""
+    return frozenset(peer for peer, since in state.peers.items() if since <= state.round)
+
+
+def _peers(state: State) -> tuple[PeerStatus, ...]:
+    scores = round_scores(state, state.round)
+    counting = sorted(eligible(state), key=lambda peer: (peer not in scores, peer))[:MAX_SHOWN]
+    shown = (scores.get(peer, Score(peer, 0, 0.0)) for peer in counting)
+    return tuple(PeerStatus(address=score.peer, groups=score.groups, reward=score.mean) for score in shown)

@@ -1,0 +1,134 @@
+"""Votes on a round's winners: planned once per round and seed, committed, revealed when the commitment has settled.
+
+Source of the windows: `protocols.schedule`. What was ever signed is guarded once more by the vote protection on disk.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine import inputs as i
+from node.machine.collecting import round_scores
+from node.machine.commands import AnyCommand, CastVote, CommitVote, RevealVote
+from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, Vote, counts, current_step
+from protocols.ranking import winners
+from protocols.schedule import commit_step, reveal_step
+
+ALREADY = "AlreadyVoted"
+"""The contract's error for a vote that is there already: this node's own, sent before a crash or a reorg."""
+
+
+def move_votes(state: State, at: float) -> Result:
+    """Bring every vote to where the stage that has just opened wants it; plan the one that is due."""
+    state = _planned(state)
+    commands: list[AnyCommand] = []
+    votes = []
+    for vote in state.votes:
+        moved = _moved(state, vote)
+        if moved.phase != vote.phase and moved.phase in ("committing", "revealing"):
+            commands.append(_command(state, moved))
+        votes.append(moved)
+    return _counted(state, tuple(votes)), tuple(commands)
+
+
+def votes_again(state: State) -> tuple[AnyCommand, ...]:
+    """Ask again for whatever of the votes is not known to be done."""
+    return tuple(_command(state, vote) for vote in state.votes if vote.phase in ("committing", "revealing"))
+
+
+def reopened(state: State) -> State:
+    """After a reorg: votes whose window lies ahead or is open again are sent once more, with the same winners."""
+    step, stages = current_step(state), state.terms.stages
+    votes = tuple(
+        replace(vote, phase="planned") if vote.phase != "failed" and step <= commit_step(vote.round, stages) else vote
+        for vote in state.votes
+    )
+    return _counted(state, votes)
+
+
+def vote_settled(state: State, settled: i.TransactionSettled, at: float) -> Result:
+    """Move a vote on when one of its transactions is mined or refused for good."""
+    kind, _, rest = settled.key.partition(":")
+    round_text, _, seed_text = rest.partition(":")
+    for place, vote in enumerate(state.votes):
+        if str(vote.round) == round_text and vote.seed.hex() == seed_text:
+            return _settle(state, place, kind, settled)
+    return state, ()
+
+
+def voting_now(state: State) -> bool:
+    """Tell whether a vote of this node is on its way to the chain."""
+    return any(vote.phase in ("planned", "committing", "revealing") for vote in state.votes[-4:])
+
+
+def _planned(state: State) -> State:
+    """Rank the round that has just ended, unless a vote on it was planned before or nobody deserves one."""
+    voted_on = state.round - 1
+    seed = state.seeds.get(voted_on)
+    if seed is None or current_step(state) != commit_step(voted_on, state.terms.stages):
+        return state
+    if not counts(state, state.me, voted_on) or any((v.round, v.seed) == (voted_on, seed) for v in state.votes):
+        return state
+    terms = state.terms
+    chosen = winners(round_scores(state, voted_on).values(), state.me, terms.winners, terms.minimum_groups)
+    if not chosen:
+        return state
+    return replace(state, votes=(*state.votes, Vote(voted_on, seed, chosen, "planned"))[-MAX_VOTES:])
+
+
+def _moved(state: State, vote: Vote) -> Vote:
+    if vote.phase in ("done", "failed"):
+        return vote
+    step, stages = current_step(state), state.terms.stages
+    closes = reveal_step(vote.round, stages) if state.terms.sealed else commit_step(vote.round, stages)
+    if step > closes or state.seeds.get(vote.round, vote.seed) != vote.seed:
+        return replace(vote, phase="failed")
+    if vote.phase == "planned" and step == commit_step(vote.round, stages):
+        return replace(vote, phase="committing")
+    if vote.phase == "committed" and step == reveal_step(vote.round, stages):
+        return replace(vote, phase="revealing")
+    return vote
+
+
+def _settle(state: State, place: int, kind: str, settled: i.TransactionSettled) -> Result:
+    vote = state.votes[place]
+    moved = _advanced(state, vote, kind, settled.ok or settled.error.startswith(ALREADY))
+    if settled.transaction and settled.transaction not in moved.transactions:
+        moved = replace(moved, transactions=(*moved.transactions, settled.transaction)[-MAX_TRANSACTIONS:])
+    state = _counted(state, (*state.votes[:place], moved, *state.votes[place + 1 :]))
+    return state, (_command(state, moved),) if moved.phase == "revealing" != vote.phase else ()
+
+
+def _advanced(state: State, vote: Vote, kind: str, ok: bool) -> Vote:
+    """Return the vote after a transaction settled. What settles in order after its window still counts as done."""
+    awaited = {"committing": "commit" if state.terms.sealed else "vote", "revealing": "reveal"}.get(vote.phase)
+    if ok and (kind == "vote" or kind == "reveal") and (kind == awaited or vote.phase == "failed"):
+        return replace(vote, phase="done")
+    if kind != awaited:
+        return vote
+    if not ok:
+        return replace(vote, phase="failed")
+    return _moved(state, replace(vote, phase="committed"))
+
+
+def _counted(state: State, votes: tuple[Vote, ...]) -> State:
+    """Return the state with these votes; totals follow from which are done and which have failed."""
+    if votes == state.votes:
+        return state
+    before, after = state.votes, votes
+    totals = replace(
+        state.totals,
+        votes=state.totals.votes + _in_phase(after, "done") - _in_phase(before, "done"),
+        votes_failed=state.totals.votes_failed + _in_phase(after, "failed") - _in_phase(before, "failed"),
+    )
+    return replace(state, votes=votes, totals=totals)
+
+
+def _in_phase(votes: tuple[Vote, ...], phase: str) -> int:
+    return sum(vote.phase == phase for vote in votes)
+
+
+def _command(state: State, vote: Vote) -> AnyCommand:
+    if vote.phase == "revealing":
+        return RevealVote(vote.round, vote.seed, vote.winners)
+    return (CommitVote if state.terms.sealed else CastVote)(vote.round, vote.seed, vote.winners)

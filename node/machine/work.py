@@ -1,0 +1,298 @@
+"""This node's own work in a stage: generate, publish, collect, train; then save and evaluate. One task at a time.
+
+`pursue` is level-triggered: it looks at what is to be done and asks the trainer for the next thing whenever the trainer
+is free. Called twice it asks once; called after a restart it asks again.
+"""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from node.machine import inputs as i
+from node.machine.collecting import body_arrived, body_refused, everybody_is_in, mark_used, unused_bodies
+from node.machine.commands import (
+    AnyCommand,
+    EvaluateModel,
+    GenerateRollouts,
+    PublishRollouts,
+    ReportReward,
+    SaveCheckpoint,
+    SetTimer,
+    StopNode,
+    TrainOnRollouts,
+)
+from node.machine.pacing import (
+    forgiven,
+    generated_in,
+    groups_that_fit,
+    latest_training_start,
+    local_deadline,
+    margin,
+    stage_seconds,
+    trained_in,
+    training_estimate,
+)
+from node.machine.skipping import DOING, lost_training, skip_stage
+from node.machine.state import (
+    MAX_CURVE,
+    MAX_REWARDS,
+    Body,
+    Result,
+    State,
+    Task,
+    counts,
+    current_step,
+    in_turn,
+    label,
+    own_body,
+    with_body,
+    worked_in,
+)
+from node.machine.status import CurvePoint
+from protocols.schedule import step_number
+
+TIMER_SLACK = 0.05
+"""Seconds by which a timer may fire early and still count."""
+
+
+def pursue(state: State, at: float) -> Result:
+    """Ask the trainer for what is next, if it is there and free."""
+    if state.stopping or state.round < 0:
+        return state, ()
+    if state.draining and _finished(state):
+        return replace(state, stopping=True), (StopNode(0, "drained"),)
+    if state.trainer != "present" or state.task is not None:
+        return state, ()
+    phase = state.work.phase
+    if phase == "generate" and state.heard and not state.draining and counts(state, state.me, state.round):
+        return in_turn(state, at, _start_generating, _pursue_if_skipped)
+    if state.evaluation >= 0 and not state.curve:
+        return _ask(state, at, Task("evaluate", state.round, state.stage, at), EvaluateModel(state.round))
+    if phase == "train" and _known_time(state) and (state.work.due or everybody_is_in(state)):
+        return in_turn(state, at, _start_training, _pursue_if_skipped)
+    if state.saving:
+        return _ask(state, at, Task("save", state.unsaved, state.stage, at), SaveCheckpoint(state.unsaved))
+    if state.evaluation >= 0:
+        return _ask(state, at, Task("evaluate", state.evaluation, state.stage, at), EvaluateModel(state.evaluation))
+    return state, ()
+
+
+def wait_for_rollouts(state: State, at: float) -> Result:
+    """Set the timer after which training begins with whatever has arrived."""
+    training = state.task is not None and state.task.kind == "train"
+    if state.work.phase != "train" or state.work.due or training:
+        return state, ()
+    return state, (SetTimer("train", latest_training_start(state)),)
+
+
+def train_timer(state: State, at: float) -> Result:
+    """Begin training now if it is time; a timer of an earlier stage or estimate is set anew."""
+    if state.work.phase != "train" or state.work.due:
+        return state, ()
+    if at + TIMER_SLACK < latest_training_start(state):
+        return wait_for_rollouts(state, at)
+    return pursue(replace(state, work=replace(state.work, due=True)), at)
+
+
+def publish_again(state: State) -> tuple[AnyCommand, ...]:
+    """Announce the own rollouts of the current stage (again), if there are any."""
+    body = own_body(state)
+    if body is None:
+        return ()
+    return (PublishRollouts(state.round, state.stage, state.seed, body.digest, body.size),)
+
+
+def report_again(state: State) -> tuple[AnyCommand, ...]:
+    """Report the own reward of the current stage (again), unless the chain has answered."""
+    body = own_body(state)
+    if body is None or state.work.reported or not body.groups:
+        return ()
+    return (ReportReward(state.round, state.stage, state.seed, body.reward / body.groups),)
+
+
+def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Result:
+    """Publish the own rollouts; what comes of a stage that is over does not count."""
+    if not _is_task(state, "generate", made.round, made.stage):
+        return state, ()
+    state = generated_in(replace(state, task=None), made.groups, made.seconds)
+    if made.groups < state.terms.minimum:
+        reason = f"{made.groups} groups were made, a body needs {state.terms.minimum}"
+        return in_turn(state, at, lambda state, _: skip_stage(state, reason), pursue)
+    body = Body(made.body, made.size, "arrived", made.groups, made.reward)
+    state = with_body(state, current_step(state), state.me, body)
+    mean = made.reward / made.groups
+    state = replace(
+        state,
+        work=replace(state.work, phase="train"),
+        rewards=(*state.rewards, (made.round, mean))[-MAX_REWARDS:],
+    )
+    state, more = in_turn(state, at, pursue, wait_for_rollouts)
+    return state, (*publish_again(state), *report_again(state), *more)
+
+
+def rollouts_arrived(state: State, arrived: i.RolloutsArrived, at: float) -> Result:
+    """Keep a body; where it was the last one to wait for, train."""
+    return pursue(body_arrived(state, arrived), at)
+
+
+def rollouts_refused(state: State, refused: i.RolloutsRefused, at: float) -> Result:
+    """Wait no longer for a body; where it was the last one to wait for, train."""
+    return pursue(body_refused(state, refused), at)
+
+
+def training_finished(state: State, done: i.TrainingFinished, at: float) -> Result:
+    """Count the updates, also those of the stage before, and see to checkpoint and evaluation."""
+    if not _is_task(state, "train", done.round, done.stage):
+        return state, ()
+    totals = state.totals
+    totals = replace(
+        totals,
+        rounds_worked=totals.rounds_worked + (not worked_in(state, done.round)),
+        updates=totals.updates + done.updates,
+        own_groups=totals.own_groups + done.own,
+        external_groups=totals.external_groups + done.external,
+    )
+    state = trained_in(replace(state, task=None, totals=totals, unsaved=done.round), done.seconds)
+    state = _own_used(state, done.round, done.stage)
+    if done.stage == state.terms.stages - 1 or done.round < state.round:
+        state = round_done(state)
+    if (done.round, done.stage) == (state.round, state.stage):
+        state = replace(state, work=replace(state.work, phase="done"))
+    return pursue(state, at)
+
+
+def round_done(state: State) -> State:
+    """Return the state in which the round's training is to be saved and, every so often, measured."""
+    if state.unsaved < 0:
+        return state
+    following, every = state.unsaved + 1, state.terms.evaluate_every
+    due = following // every > max(0, state.evaluated) // every
+    return replace(state, saving=True, evaluation=following if due else state.evaluation)
+
+
+def evaluation_finished(state: State, done: i.EvaluationFinished, at: float) -> Result:
+    """Add a point to the learning curve."""
+    if state.task is None or state.task.kind != "evaluate" or state.task.round != done.round:
+        return state, ()
+    curve = (*state.curve, CurvePoint(done.round, at, done.accuracy))[-MAX_CURVE:]
+    return pursue(_evaluated(replace(state, task=None, curve=curve), done.round), at)
+
+
+def checkpoint_saved(state: State, saved: i.CheckpointSaved, at: float) -> Result:
+    """Go on after a checkpoint."""
+    if state.task is None or state.task.kind != "save" or state.task.round != saved.round:
+        return state, ()
+    state = replace(state, task=None, saving=False, unsaved=-1 if state.unsaved == saved.round else state.unsaved)
+    return pursue(state, at)
+
+
+def work_failed(state: State, failed: i.WorkFailed, at: float) -> Result:
+    """Go on without what the trainer gave up."""
+    task = state.task
+    if task is None or task.kind != failed.task or task.round != failed.round:
+        return state, ()
+    if task.kind in ("generate", "train") and task.stage != failed.stage:
+        return state, ()
+    state, commands = _given_up(replace(state, task=None), task, failed.reason)
+    return in_turn(state, at, lambda state, _: (state, commands), pursue)
+
+
+def trainer_ready(state: State, ready: i.TrainerReady, at: float) -> Result:
+    """Give the trainer what it is to do: a child that has just begun knows of no task."""
+    return pursue(replace(state, trainer="present", task=None), at)
+
+
+def trainer_lost(state: State, lost: i.TrainerLost, at: float) -> Result:
+    """Note what is to be asked for again. An evaluation or a checkpoint that killed the child is not."""
+    task = state.task
+    state = replace(state, trainer="absent", task=None)
+    if task is None or task.kind == "generate":
+        return state, ()
+    if task.kind == "train":
+        reason = f"training of {label(state, task.round, task.stage)} was lost with the trainer: {lost.reason}"
+        return lost_training(state, task, reason)
+    return _given_up(state, task, lost.reason)
+
+
+def _given_up(state: State, task: Task, reason: str) -> Result:
+    if task.kind == "evaluate":
+        return _evaluated(state, task.round), ()
+    if task.kind == "save":
+        return replace(state, saving=False), ()
+    why = f"{DOING[task.kind]} of {label(state, task.round, task.stage)} failed: {reason}"
+    if (task.round, task.stage) != (state.round, state.stage):
+        return lost_training(state, task, why)
+    return skip_stage(state, why)
+
+
+def _evaluated(state: State, round_number: int) -> State:
+    return replace(state, evaluated=round_number, evaluation=-1)
+
+
+def _start_generating(state: State, at: float) -> Result:
+    groups = groups_that_fit(state, at)
+    if groups >= state.terms.minimum:
+        task = Task("generate", state.round, state.stage, at, groups)
+        return _ask(state, at, task, GenerateRollouts(state.round, state.stage, state.seed, groups))
+    left = local_deadline(state) - at
+    reason = f"{max(0.0, left):.0f} s of {label(state, state.round, state.stage)} were left"
+    if state.pace.generate:
+        need = state.terms.minimum * state.pace.generate + training_estimate(state)
+        reason += f", {state.terms.minimum} groups and training on them take about {need:.0f} s"
+    had_it_all = left >= stage_seconds(state) - margin(state)
+    return skip_stage(forgiven(state) if had_it_all else state, reason)
+
+
+def _start_training(state: State, at: float) -> Result:
+    """Train on the own body and on what has arrived, within the time that is left.
+
+    While the chain is away nothing else can follow, so that training begins however late it is.
+    """
+    body = own_body(state)
+    if body is None:
+        return skip_stage(state, f"the rollouts of {label(state, state.round, state.stage)} are gone")
+    seconds = local_deadline(state) - at
+    if state.chain != "present":
+        seconds = max(seconds, float(stage_seconds(state)))
+    if seconds <= 0 or seconds < state.pace.train:
+        where = label(state, state.round, state.stage)
+        need = f"training takes about {state.pace.train:.0f} s" if state.pace.train else "training had not begun"
+        return skip_stage(state, f"{max(0.0, seconds):.0f} s of {where} were left, {need}")
+    external = state.work.external or unused_bodies(state)
+    state = mark_used(replace(state, work=replace(state.work, external=external)), external)
+    task = Task("train", state.round, state.stage, at)
+    order = TrainOnRollouts(
+        state.round, state.stage, body.digest, external, state.terms.updates, max(1.0, seconds - margin(state))
+    )
+    return _ask(state, at, task, order)
+
+
+def _known_time(state: State) -> bool:
+    """Tell whether it is known, or can't be known, that the stage of the own rollouts is still open."""
+    return state.heard or state.chain == "absent"
+
+
+def _pursue_if_skipped(state: State, at: float) -> Result:
+    return pursue(state, at) if state.task is None else (state, ())
+
+
+def _ask(state: State, at: float, task: Task, command: AnyCommand) -> Result:
+    return replace(state, task=task), (command,)
+
+
+def _is_task(state: State, kind: str, round_number: int, stage: int) -> bool:
+    task = state.task
+    return task is not None and (task.kind, task.round, task.stage) == (kind, round_number, stage)
+
+
+def _own_used(state: State, round_number: int, stage: int) -> State:
+    step = step_number(round_number, stage, state.terms.stages)
+    body = state.pools.get(step, {}).get(state.me)
+    return state if body is None else with_body(state, step, state.me, replace(body, used=True))
+
+
+def _finished(state: State) -> bool:
+    """Tell whether a draining node has nothing left to finish in this stage."""
+    if state.task is not None and state.task.kind != "evaluate":
+        return False
+    return state.work.phase != "train" and not state.saving
