@@ -2,9 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import difflib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_origin, get_type_hints
 
 import msgspec
+from msgspec import Meta
+
+from node.exits import Exit, Refusal
+
+FILE = "swarm.toml"
+PREFIX = "SWARM_"
+DATA_DIR_VARIABLE = "SWARM_DATA_DIR"
 
 
 class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -12,8 +22,8 @@ class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     urls: tuple[str, ...] = ("ws://127.0.0.1:8545",)
     contract: str = ""
-    poll_seconds: float = 5.0
-    max_fee_gwei: float = 100.0
+    poll_seconds: Annotated[float, Meta(gt=0)] = 5.0
+    max_fee_gwei: Annotated[float, Meta(gt=0)] = 100.0
 
 
 class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -22,8 +32,8 @@ class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/38331",)
     announce: tuple[str, ...] = ()
     bootnodes: tuple[str, ...] = ()
-    max_peers: int = 64
-    ping_seconds: float = 5.0
+    max_peers: Annotated[int, Meta(ge=1)] = 64
+    ping_seconds: Annotated[float, Meta(gt=0)] = 5.0
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -32,22 +42,22 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     model: str = ""
     device: str = "auto"
     dtype: str = "auto"
-    threads: int = 1
+    threads: Annotated[int, Meta(ge=1)] = 1
     seed: int = 0
-    learning_rate: float = 4e-4
+    learning_rate: Annotated[float, Meta(gt=0)] = 4e-4
     importance_cap: float = 2.0
     max_grad_norm: float = 1.0
-    micro_batch: int = 256
+    micro_batch: Annotated[int, Meta(ge=1)] = 256
     data: str = ""
-    slowdown: float = 0.0
-    memory_limit_mib: int = 0
+    slowdown: Annotated[float, Meta(ge=0)] = 0.0
+    memory_limit_mib: Annotated[int, Meta(ge=0)] = 0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [http]. Port 0 takes a free one; the one taken stands in DATA/http.json."""
 
     host: str = "127.0.0.1"
-    port: int = 8087
+    port: Annotated[int, Meta(ge=0, le=65535)] = 8087
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,3 +77,134 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     trainer: TrainerSettings = TrainerSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+
+
+# --- the table of keys ------------------------------------------------------------------------------------------------
+
+
+class Key(msgspec.Struct, frozen=True):
+    """One configuration key: dotted name, environment variable, type as annotated, default."""
+
+    name: str
+    variable: str
+    type: Any
+    default: object
+
+
+def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Key]:
+    hints = get_type_hints(struct, include_extras=True)
+    for field in msgspec.structs.fields(struct):
+        name = prefix + field.name
+        if isinstance(hints[field.name], type) and issubclass(hints[field.name], msgspec.Struct):
+            yield from _keys(hints[field.name], f"{name}.")
+        else:
+            yield Key(name, PREFIX + name.replace(".", "_").upper(), hints[field.name], field.default)
+
+
+KEYS: dict[str, Key] = {key.name: key for key in _keys(Config)}
+"""Every key by its dotted name."""
+
+SECTIONS = tuple(dict.fromkeys(name.split(".")[0] for name in KEYS if "." in name))
+
+
+# --- loading ----------------------------------------------------------------------------------------------------------
+
+
+def load_config(data_dir: Path, overrides: Mapping[str, object], environ: Mapping[str, str]) -> Config:
+    """Return the configuration of `data_dir`: `overrides` (flags, by dotted key) win over `environ`, over the file.
+
+    Raises `Refusal` in one line for an unknown key (naming the nearest known one), a wrong type, a value out of
+    range, or a file that can't be read. A missing file is an empty one. None among the overrides is a flag not given.
+    """
+    path = data_dir / FILE
+    found = _from_file(path)
+    for source, values in (("environment", from_environment(environ)), ("flags", overrides)):
+        for name, value in values.items():
+            if value is not None:
+                _set(found, name, _converted(source, name, value))
+    try:
+        return msgspec.convert(found, Config)
+    except msgspec.ValidationError as error:
+        raise Refusal(Exit.CONFIG, f"{path}: {readable(error)}; correct it") from error
+
+
+def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of SWARM_SECTION_KEY variables by dotted key.
+
+    Raises `Refusal` for a variable that is unknown but begins like a section or resembles a known one; others that
+    begin with SWARM_ belong to somebody else (a container orchestrator names services like that).
+    """
+    known = {key.variable: key.name for key in KEYS.values()}
+    values = {known[variable]: value for variable, value in environ.items() if variable in known}
+    for variable in environ:
+        if variable.startswith(PREFIX) and variable not in known and variable != DATA_DIR_VARIABLE:
+            _suspect(variable, known)
+    return values
+
+
+def _suspect(variable: str, known: Mapping[str, str]) -> None:
+    section = variable.removeprefix(PREFIX).split("_")[0].lower()
+    near = difflib.get_close_matches(variable, known, n=1, cutoff=0.0 if section in SECTIONS else 0.8)
+    if near:
+        raise Refusal(
+            Exit.CONFIG, f"environment: unknown variable {variable}; did you mean {near[0]}? Rename or unset it"
+        )
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = msgspec.toml.decode(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as error:
+        raise Refusal(Exit.CONFIG, f"cannot read {path}: {error.strerror}; check path and owner") from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(Exit.CONFIG, f"{path} is not valid TOML: {error}; correct it") from error
+    for name in _dotted(found):
+        if name not in KEYS:
+            raise Refusal(Exit.CONFIG, f"{path}: {unknown(name)}")
+    return found
+
+
+def _dotted(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield the dotted names of a parsed file; a table where none belongs counts under its own name."""
+    for name, value in found.items():
+        if isinstance(value, dict) and name in SECTIONS:
+            yield from (f"{name}.{inner}" for inner in value)
+        elif name not in SECTIONS:
+            yield name
+
+
+def unknown(name: str) -> str:
+    """Return the complaint about an unknown dotted key, with the nearest known one."""
+    same_word = [key for key in KEYS if key.rpartition(".")[2] == name.rpartition(".")[2]]
+    near = same_word or difflib.get_close_matches(name, [*KEYS, *SECTIONS], n=1, cutoff=0.0)
+    return f"unknown key {name}; did you mean {near[0]}?"
+
+
+def _converted(source: str, name: str, value: object) -> object:
+    """Return the value of a flag or variable as its key's type; lists are separated by commas."""
+    if name not in KEYS:
+        raise Refusal(Exit.CONFIG, f"{source}: {unknown(name)}")
+    key = KEYS[name]
+    if get_origin(key.type) is tuple and isinstance(value, str):
+        value = [part.strip() for part in value.split(",") if part.strip()]
+    try:
+        return msgspec.convert(value, key.type, strict=False)
+    except msgspec.ValidationError as error:
+        where = f"{key.variable} in the environment" if source == "environment" else f"{name} among the flags"
+        raise Refusal(Exit.CONFIG, f"{where}: {readable(error)}; correct it") from error
+
+
+def _set(found: dict[str, Any], name: str, value: object) -> None:
+    section, _, key = name.rpartition(".")
+    table = found.setdefault(section, {}) if section else found
+    if isinstance(table, dict):
+        table[key] = value
+
+
+def readable(error: msgspec.ValidationError) -> str:
+    """Return msgspec's complaint as "http.port: expected int, got str"."""
+    text, _, place = str(error).replace("`", "").partition(" - at $")
+    text = text[:1].lower() + text[1:]
+    return f"{place.removeprefix('.')}: {text}" if place else text
