@@ -50,6 +50,13 @@ class Engine(Protocol):
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens added."""
 
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of a completion's ids, the same that `Sample.text` had when they were sampled. Raises
+        ValueError where an id is not in the vocabulary."""
+
+    def completion_ids(self, text: str, finished: bool) -> list[int]:
+        """Return the ids of a completion that came as text, closed by the end token where it finished by itself."""
+
     def sample(
         self,
         questions: Sequence[str],
