@@ -1,0 +1,130 @@
+"""The status server: Starlette on Hypercorn's trio worker, one of the node's supervised services."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import cast
+
+import msgspec
+import structlog
+import trio
+from hypercorn.config import Config as ServerConfig
+from hypercorn.trio import serve
+from hypercorn.typing import Framework
+
+from node.config import HttpSettings
+from node.http.metrics import Counters
+from node.http.routes import build
+from node.machine.status import Status
+from node.seams import Report
+
+log = structlog.get_logger()
+
+FILE = "http.json"
+"""Beside the node's other files: where the running node's status is."""
+
+
+BACKLOG = 100
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """The content of http.json: base URL without a trailing slash, process id, start in Unix seconds."""
+
+    url: str
+    pid: int
+    since: float
+
+
+class ListenError(Exception):
+    """The configured address can't be listened on; the text is one line that names the key to change."""
+
+
+class HttpService:
+    """Serves status, metrics, health and the page until cancelled; takes no commands."""
+
+    name = "http"
+
+    def __init__(
+        self, settings: HttpSettings, home: Path, status: Callable[[], Status], counters: Counters = dict
+    ) -> None:
+        self._settings = settings
+        self._file = home / FILE
+        self._app = cast("Framework", build(status, counters))
+
+    async def run(
+        self, report: Report | None = None, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Serve until cancelled; started with the URL. Raises `ListenError` where the address is taken or not this machine's."""
+        listening = await listen(self._settings.host, self._settings.port)
+        url = url_of(listening)
+        try:
+            write_atomically(self._file, msgspec.json.encode(Endpoint(url, os.getpid(), time.time())))
+            log.info("http.listening", url=url)
+            task_status.started(url)
+            await serve(self._app, _server_config(listening.detach()), shutdown_trigger=trio.sleep_forever)
+        finally:
+            self._file.unlink(missing_ok=True)
+            listening.close()
+
+    async def execute(self, command: object) -> None:
+        """Refuse: nobody commands the status server."""
+        raise TypeError(f"the http service takes no commands, got {type(command).__name__}")
+
+
+async def listen(host: str, port: int) -> socket.socket:
+    """Return a listening TCP socket: whoever reads http.json may connect at once. Raises `ListenError`."""
+    try:
+        found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        bound = socket.socket(family, kind, protocol)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            bound.bind(address)
+            bound.listen(BACKLOG)
+        except BaseException:
+            bound.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ListenError(
+            f"cannot listen on {host}:{port}: {reason}; set http.host and http.port (0: a free one)"
+        ) from error
+    return bound
+
+
+def url_of(bound: socket.socket) -> str:
+    """Return the URL under which a bound socket is reached from this machine."""
+    host, port = bound.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not bound to
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file as a whole."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_bytes(content)
+    os.replace(draft, path)
+
+
+def _server_config(descriptor: int) -> ServerConfig:
+    """Return Hypercorn's settings: the socket given, no access log, errors to our log, small limits."""
+    config = ServerConfig()
+    config.bind = [f"fd://{descriptor}"]
+    config.accesslog = None
+    errors = logging.getLogger("hypercorn.error")
+    errors.setLevel(logging.WARNING)
+    config.errorlog = errors
+    config.include_server_header = False
+    config.graceful_timeout = 1.0
+    config.shutdown_timeout = 1.0
+    config.read_timeout = 10
+    config.keep_alive_timeout = 15.0
+    config.h11_max_incomplete_size = 16 << 10
+    config.h2_max_concurrent_streams = 16
+    return config
