@@ -8,7 +8,7 @@ import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import msgspec
 import structlog
@@ -22,6 +22,9 @@ from node.http.metrics import Counters
 from node.http.routes import build
 from node.machine.status import Status
 from node.seams import Report
+
+if TYPE_CHECKING:
+    from trio_typing import TaskStatus  # the stubs that libp2p brings along lack trio.TaskStatus
 
 log = structlog.get_logger()
 
@@ -57,9 +60,9 @@ class HttpService:
         self._app = cast("Framework", build(status, counters))
 
     async def run(
-        self, report: Report | None = None, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED
+        self, report: Report | None = None, *, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve until cancelled; started with the URL. Raises `ListenError` where the address is taken or not this machine's."""
+        """Serve until cancelled; started with the URL. Raises `ListenError` where the address can't be had."""
         listening = await listen(self._settings.host, self._settings.port)
         url = url_of(listening)
         try:
