@@ -118,12 +118,12 @@ def test_an_exception_is_one_line_with_its_trace_redacted() -> None:
 def test_libraries_speak_from_warning_on_in_the_same_form() -> None:
     """A library's info is dropped; its warning and Python's own warnings are JSON lines called library.log."""
     stream = configured(level="debug")
-    logging.getLogger("libp2p.host").info("chatter")
-    logging.getLogger("libp2p.host").warning("peer %s", "x")
+    logging.getLogger("some.library").info("chatter")
+    logging.getLogger("some.library").warning("peer %s", "x")
     warnings.warn("old call", DeprecationWarning, stacklevel=1)
     found = lines(stream)
     assert {line["event"] for line in found} == {"library.log"}
-    assert (found[0]["library"], found[0]["message"], found[0]["level"]) == ("libp2p.host", "peer x", "warning")
+    assert (found[0]["library"], found[0]["message"], found[0]["level"]) == ("some.library", "peer x", "warning")
     assert "chatter" not in stream.getvalue()
 
 
