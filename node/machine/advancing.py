@@ -30,14 +30,17 @@ def wait_for_turn(state: State, at: float) -> Result:
 
 
 def advance_timer(state: State, at: float) -> Result:
-    """Advance if it is this node's turn and nobody did; a timer of an earlier stage is set anew."""
+    """Advance if it is this node's turn and nobody did; a timer of an earlier stage is set anew.
+
+    Without the chain nothing is tried: the timer is set again when the chain is back.
+    """
     if state.round < 0:
         return state, ()
     due = turn_time(state)
     if at + SLACK < due:
         return state, (SetTimer("advance", due),)
-    again = SetTimer("advance", at + state.terms.turn_seconds * min(2**state.advance_tries, MOST_TURNS))
     if state.chain != "present":
-        return replace(state, overdue=True), (again,)
+        return replace(state, overdue=True), ()
+    again = SetTimer("advance", at + state.terms.turn_seconds * min(2**state.advance_tries, MOST_TURNS))
     state = replace(state, advance_tries=min(state.advance_tries + 1, MOST_TURNS))
     return state, (AdvanceStage(state.round, state.stage), again)

@@ -12,6 +12,9 @@ from node.machine.turning import Opening, open_stage
 from node.machine.voting import vote_settled
 from node.machine.work import pursue, wait_for_rollouts
 
+RESUME = (wait_for_turn, wait_for_rollouts, pursue)
+"""What is done when the chain is back: its offset may have changed, so timers are set anew."""
+
 
 def stage_opened(state: State, opened: i.StageOpened, at: float) -> Result:
     """Go to the stage; while the watcher is still catching up, only remember it: the newest one counts."""
@@ -20,15 +23,20 @@ def stage_opened(state: State, opened: i.StageOpened, at: float) -> Result:
     opening = (opened.round, opened.stage, opened.seed, opened.deadline, opened.rewound)
     if state.chain != "present":
         return replace(state, pending=_newest(state.pending, opening)), ()
-    return _caught_up(replace(state, pending=opening), at)
+    first = not state.heard
+    return _go_to(replace(state, heard=True), opening, at, first)
 
 
 def chain_restored(state: State, restored: i.ChainRestored, at: float) -> Result:
     """The chain answers and the gap is filled: go to where the contract is."""
-    state = replace(state, chain="present", offset=restored.offset, overdue=False, advance_tries=0)
-    if state.pending is not None:
-        return _caught_up(state, at)
-    return in_turn(state, at, join, wait_for_turn, wait_for_rollouts, pursue)
+    pending = state.pending
+    state = replace(
+        state, chain="present", offset=restored.offset, overdue=False, advance_tries=0, pending=None,
+        heard=state.heard or pending is not None,
+    )  # fmt: skip
+    if pending is None:
+        return in_turn(state, at, join, *RESUME)
+    return _go_to(state, pending, at, resume=True)
 
 
 def chain_lost(state: State, lost: i.ChainLost, at: float) -> Result:
@@ -59,17 +67,12 @@ def transaction_settled(state: State, settled: i.TransactionSettled, at: float) 
     return state, ()
 
 
-def _caught_up(state: State, at: float) -> Result:
-    """Take the remembered stage over. After a silence the timers are set anew, since the offset may have changed."""
-    pending = state.pending
-    first = not state.heard
-    state = replace(state, pending=None, heard=True)
-    if pending is None:
-        return state, ()
-    before = (state.round, state.stage)
-    state, commands = in_turn(state, at, lambda s, t: open_stage(s, pending, t), join)
-    if (state.round, state.stage) == before and first:
-        state, more = in_turn(state, at, wait_for_turn, wait_for_rollouts, pursue)
+def _go_to(state: State, opening: Opening, at: float, resume: bool) -> Result:
+    """Go to a stage. Where it is the one that was known, `resume` takes its work up again after a silence."""
+    before = (state.round, state.stage, state.seed)
+    state, commands = in_turn(state, at, lambda s, t: open_stage(s, opening, t), join)
+    if resume and (state.round, state.stage, state.seed) == before:
+        state, more = in_turn(state, at, *RESUME)
         commands += more
     return state, commands
 

@@ -74,10 +74,13 @@ def leave_reason(state: State, stale: Task | None, round_number: int, stage: int
     if not unfinished(state, stale):
         return f"{_span(state, stale, round_number, stage)} passed unseen"
     here = label(state, state.round, state.stage)
-    if state.trainer != "present":
+    if state.trainer == "absent":
         return f"{here} ended while the trainer was away"
+    if state.trainer == "unknown":
+        return f"{here} ended before the trainer was up"
     doing = "training" if state.work.phase == "train" else "generating"
-    return f"{doing} of {here} had not begun {opened}"
+    busy = f", the trainer was {DOING[state.task.kind]}" if state.task else ""
+    return f"{doing} of {here} had not begun {opened}{busy}"
 
 
 def unfinished(state: State, stale: Task | None) -> bool:
@@ -134,5 +137,8 @@ def _span(state: State, stale: Task | None, round_number: int, stage: int) -> st
     here = step_number(state.round, state.stage, stages)
     first = here if unfinished(state, stale) else max(here + 1, state.peers.get(state.me, 0) * stages)
     last = step_number(round_number, stage, stages) - 1
-    names = [label(state, step // stages, step % stages) for step in (first, last)]
-    return names[0] if first >= last else f"{names[0]} to {names[1]}"
+    if first >= last:
+        return label(state, *divmod(first, stages))
+    if stages == 1:
+        return f"rounds {first} to {last}"
+    return f"{label(state, *divmod(first, stages))} to {label(state, *divmod(last, stages))}"

@@ -74,6 +74,7 @@ def note(state: State) -> str:
         (state.overdue, "the chain is away past the deadline: the last known stage goes on, nothing new can begin"),
         (state.chain == "absent", "the chain is away: the current stage goes on"),
         (state.trainer == "absent", "the trainer is away: votes and stages go on without it"),
+        (state.trainer == "unknown" and state.round >= 0, "the trainer is not up yet"),
         (state.connected == 0, "no peer is connected: training goes on alone"),
         (since is not None and 0 <= state.round < since, f"this node counts from round {since} on"),
     )

@@ -116,7 +116,7 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
         return state, ()
     state = generated_in(replace(state, task=None), made.groups, made.seconds)
     if made.groups < state.terms.minimum:
-        reason = f"{made.groups} groups were made, a body needs {state.terms.minimum}"
+        reason = f"{made.groups} of at least {state.terms.minimum} groups were made"
         return in_turn(state, at, lambda state, _: skip_stage(state, reason), pursue)
     body = Body(made.body, made.size, "arrived", made.groups, made.reward)
     state = with_body(state, current_step(state), state.me, body)
