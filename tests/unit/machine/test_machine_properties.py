@@ -1,0 +1,252 @@
+"""Whatever happens in whatever order, the machine stays within its bounds and keeps its promises."""
+
+from __future__ import annotations
+
+import msgspec
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.machine import views
+from node.machine.state import MAX_CURVE, MAX_REWARDS, MAX_VOTES, State, initial
+from node.machine.step import step
+from node.machine.turning import AHEAD
+from protocols.identifiers import body_digest
+from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
+
+PEERS = tuple(f"0x{number:040x}" for number in range(1, 6))
+ME = PEERS[0]
+ROUNDS = st.integers(0, 5)
+STAGES = st.integers(0, 2)
+VARIANTS = st.integers(0, 1)
+SNAPSHOT_LIMIT = 64_000
+
+decoder = msgspec.msgpack.Decoder(State)
+
+
+def body(peer: str, round_number: int, stage: int, variant: int) -> bytes:
+    return body_digest(f"{peer} {round_number} {stage} {variant}".encode())
+
+
+def seed(round_number: int, variant: int) -> bytes:
+    return body_digest(f"seed {round_number} {variant}".encode())
+
+
+class Machine(RuleBasedStateMachine):
+    """A machine, and next to it what a watchful operator would remember of its inputs and commands."""
+
+    @initialize(mode=st.sampled_from(["sealed", "open"]), stages=st.integers(1, 2), kept=st.integers(0, 2))
+    def begin(self, mode: str, stages: int, kept: int) -> None:
+        self.manifest = Manifest(
+            name="property",
+            game=GameSpec(generated=8, minimum=2),
+            stages=tuple(StageSpec(name=str(number), seconds=20) for number in range(stages)),
+            voting=VotingSpec(mode=mode, winners=2, minimum_groups=1),  # type: ignore[arg-type]
+            limits=Limits(rounds_kept=kept),
+            evaluate_every=2,
+        )
+        self.now = 1000.0
+        self.state = initial(ME, self.manifest)
+        self.journal: list[i.Stamped] = []
+        self.voted: dict[tuple[int, bytes], tuple[str, ...]] = {}
+        self.mined: set[tuple[int, bytes]] = set()
+        self.task: c.AnyCommand | None = None
+        self.timers: dict[str, float] = {}
+
+    # --- what happens -----------------------------------------------------------------------------------------------
+
+    @rule(seconds=st.sampled_from([0.0, 0.5, 3.0, 11.0, 25.0]))
+    def time_passes(self, seconds: float) -> None:
+        self.now += seconds
+
+    @rule(happened=st.sampled_from([i.NodeStarted(), i.DrainRequested(), i.StopRequested()]), often=st.integers(0, 3))
+    def life(self, happened: i.AnyInput, often: int) -> None:
+        if often == 0 or isinstance(happened, i.NodeStarted):
+            self.feed(happened)
+
+    @rule(round_number=ROUNDS, stage=STAGES, variant=VARIANTS, rewound=st.booleans())
+    def any_stage(self, round_number: int, stage: int, variant: int, rewound: bool) -> None:
+        self.open(round_number, stage, variant, rewound)
+
+    @rule(variant=VARIANTS)
+    def next_stage(self, variant: int) -> None:
+        stages = len(self.manifest.stages)
+        following = self.state.round * stages + self.state.stage + 1 if self.state.round >= 0 else 0
+        if following % stages and self.state.seed:
+            variant = [seed(self.state.round, 0), seed(self.state.round, 1)].index(self.state.seed)
+        self.open(following // stages, following % stages, variant, rewound=False)
+
+    @rule(peer=st.sampled_from(PEERS), since=st.integers(0, 2))
+    def peer(self, peer: str, since: int) -> None:
+        self.feed(i.PeerRegistered(peer, since))
+
+    @rule(back=st.booleans(), offset=st.floats(-5, 5))
+    def chain(self, back: bool, offset: float) -> None:
+        self.feed(i.ChainRestored(offset) if back else i.ChainLost("gone"))
+
+    @rule(connected=st.integers(0, 3))
+    def network(self, connected: int) -> None:
+        self.feed(i.NetworkChanged(connected))
+
+    @rule(up=st.booleans())
+    def trainer(self, up: bool) -> None:
+        self.task = None
+        self.feed(i.TrainerReady(1, "cpu", -1) if up else i.TrainerLost("killed"))
+
+    @rule(
+        peer=st.sampled_from(PEERS), back=st.integers(-1, 2), stage=STAGES, variant=VARIANTS, groups=st.integers(0, 8)
+    )
+    def rollouts(self, peer: str, back: int, stage: int, variant: int, groups: int) -> None:
+        where = (self.state.round - back, stage)
+        digest = body(peer, *where, variant)
+        self.feed(i.RolloutsAnnounced(peer, *where, digest, 1000, inline=False))
+        if groups:
+            self.feed(i.RolloutsArrived(peer, *where, digest, groups, groups / 2))
+        elif variant:
+            self.feed(i.RolloutsRefused(peer, *where, digest, "schema"))
+
+    @precondition(lambda self: self.timers)
+    @rule()
+    def timer(self) -> None:
+        name = min(self.timers, key=lambda name: (self.timers[name], name))
+        self.now = max(self.now, self.timers.pop(name))
+        self.feed(i.TimerFired(name))
+
+    @precondition(lambda self: self.voted)
+    @rule(kind=st.sampled_from(["commit", "reveal", "vote"]), ok=st.booleans(), data=st.data())
+    def settled(self, kind: str, ok: bool, data: st.DataObject) -> None:
+        round_number, of_seed = data.draw(st.sampled_from(sorted(self.voted)))
+        if ok and kind == "commit":
+            self.mined.add((round_number, of_seed))
+        self.feed(i.TransactionSettled(f"{kind}:{round_number}:{of_seed.hex()}", ok, "tx", "" if ok else "BadReveal"))
+
+    @rule(key=st.sampled_from(["register", "register:", "advance:1:0", "reward:1:0", "commit", "commit:x:y", ""]))
+    def other_settled(self, key: str) -> None:
+        self.feed(i.TransactionSettled(key, ok=False, transaction="", error="refused"))
+
+    @precondition(lambda self: self.task is not None)
+    @rule(well=st.integers(0, 4), seconds=st.floats(0.1, 30))
+    def trainer_answers(self, well: int, seconds: float) -> None:
+        task, self.task = self.task, None
+        self.now += seconds
+        match task:
+            case c.GenerateRollouts():
+                made = i.RolloutsGenerated(
+                    task.round, task.stage, body(ME, task.round, task.stage, well), 10, task.groups, 1.0, seconds
+                )
+                self.feed(made if well else i.WorkFailed("generate", task.round, task.stage, "memory"))
+            case c.TrainOnRollouts():
+                done = i.TrainingFinished(task.round, task.stage, 1, 2, len(task.external), 0.1, seconds)
+                self.feed(done if well else i.WorkFailed("train", task.round, task.stage, "nonfinite"))
+            case c.EvaluateModel():
+                measured = i.EvaluationFinished(task.round, 0.5, 400, seconds)
+                self.feed(measured if well else i.WorkFailed("evaluate", task.round, 0, "error"))
+            case c.SaveCheckpoint():
+                self.feed(i.CheckpointSaved(task.round) if well else i.WorkFailed("save", task.round, 0, "disk"))
+
+    @rule(round_number=ROUNDS, stage=STAGES)
+    def nonsense(self, round_number: int, stage: int) -> None:
+        """Results nobody asked for; what happens to be awaited is left out, since it would be an answer."""
+        for happened in (
+            i.RolloutsGenerated(round_number, stage, bytes(32), 10, 4, 1.0, 1.0),
+            i.TrainingFinished(round_number, stage, 1, 1, 1, 0.1, 1.0),
+            i.EvaluationFinished(round_number, 0.5, 400, 1.0),
+            i.CheckpointSaved(round_number),
+            i.TimerFired("nobody"),
+        ):
+            task = self.state.task
+            if task is None or task.round != round_number:
+                self.feed(happened)
+
+    # --- what must hold ---------------------------------------------------------------------------------------------
+
+    def open(self, round_number: int, stage: int, variant: int, rewound: bool) -> None:
+        opened = int(self.now)
+        self.feed(
+            i.StageOpened(round_number, stage, seed(round_number, variant), opened + 20, opened, 1, rewound=rewound)
+        )
+
+    def feed(self, happened: i.AnyInput) -> None:
+        stamped = i.Stamped(self.now, happened)
+        self.journal.append(stamped)
+        before = self.state
+        self.state, commands = step(before, stamped)
+        assert (self.state, commands) == step(before, stamped), "the same arguments gave two results"
+        if isinstance(happened, i.NodeStarted):
+            self.task = None
+            self.timers.clear()
+        for command in commands:
+            self.check(command)
+        self.check_state()
+
+    def check(self, command: c.AnyCommand) -> None:
+        state = self.state
+        match command:
+            case c.CommitVote() | c.CastVote():
+                assert isinstance(command, c.CommitVote) == (self.manifest.voting.mode == "sealed")
+                assert command.winners == self.voted.setdefault((command.round, command.seed), command.winners)
+                assert ME not in command.winners
+                assert 0 < len(command.winners) <= 2
+            case c.RevealVote():
+                assert (command.round, command.seed) in self.mined
+                assert command.winners == self.voted[command.round, command.seed]
+            case c.GenerateRollouts() | c.PublishRollouts() | c.ReportReward():
+                assert (command.round, command.stage, command.seed) == (state.round, state.stage, state.seed)
+            case c.AdvanceStage():
+                assert (command.round, command.stage) == (state.round, state.stage)
+                assert state.chain == "present"
+            case c.FetchRollouts():
+                assert command.peer != ME
+                assert command.seed == views.window_seeds(state)[command.round]
+            case c.SetTimer(name=name, at=at):
+                self.timers[name] = at
+        if isinstance(command, c.GenerateRollouts):
+            assert 2 <= command.groups <= 8
+            assert state.peers[ME] <= command.round
+        if isinstance(command, c.TrainOnRollouts):
+            assert (command.round, command.stage) == (state.round, state.stage)
+            assert command.seconds >= 1
+            assert len(set(command.external)) == len(command.external)
+        if isinstance(command, c.AbortWork):
+            self.task = None
+        if isinstance(command, c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.SaveCheckpoint):
+            assert self.task is None, f"{command} while {self.task} is outstanding"
+            self.task = command
+
+    def check_state(self) -> None:
+        state, stages = self.state, len(self.manifest.stages)
+        kept = max(1, self.manifest.limits.rounds_kept) + 1 + AHEAD
+        assert len(state.pools) <= kept * stages
+        assert len(state.seeds) <= kept
+        assert all(len(pool) <= len(PEERS) for pool in state.pools.values())
+        assert len(state.votes) <= MAX_VOTES
+        assert len(state.curve) <= MAX_CURVE
+        assert len(state.rewards) <= MAX_REWARDS
+        assert min(msgspec.structs.astuple(state.totals)) >= 0
+        assert set(views.window_seeds(state)) <= set(state.seeds)
+        assert views.status(state).round == state.round
+
+    def teardown(self) -> None:
+        if not hasattr(self, "state"):
+            return
+        snapshot = msgspec.msgpack.encode(self.state)
+        assert len(snapshot) < SNAPSHOT_LIMIT
+        assert decoder.decode(snapshot) == self.state
+        self.replay_from(0, initial(ME, self.manifest))
+
+    def replay_from(self, sequence: int, state: State) -> None:
+        """Replaying what was journalled, also by way of a snapshot half way, ends in the same state."""
+        journal = [msgspec.msgpack.decode(msgspec.msgpack.encode(each), type=i.Stamped) for each in self.journal]
+        for number, stamped in enumerate(journal[sequence:]):
+            state, _ = step(state, stamped)
+            if number == len(journal) // 2:
+                state = decoder.decode(msgspec.msgpack.encode(state))
+        assert state == self.state
+
+
+TestMachine = Machine.TestCase
+TestMachine.settings = settings(
+    max_examples=60, stateful_step_count=60, deadline=None, suppress_health_check=list(HealthCheck)
+)
