@@ -1,0 +1,43 @@
+"""Directories that are on disk whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def sync(path: Path) -> None:
+    """Wait until a file's (or a directory's) content is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def replace_directory(directory: Path) -> Iterator[Path]:
+    """Give an empty directory to be filled; at the end it is synced and takes the place of `directory`.
+
+    Where the body raises, `directory` is as it was. Where the process dies, it is the old one, the new one, or (for
+    the moment between two renames) missing.
+    """
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    fresh = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
+    shutil.rmtree(fresh, ignore_errors=True)
+    fresh.mkdir()
+    try:
+        yield fresh
+        for each in [*fresh.iterdir(), fresh]:
+            sync(each)
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+        sync(directory.parent)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)

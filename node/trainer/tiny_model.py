@@ -1,0 +1,246 @@
+"""The built-in model: Qwen2's architecture at 345,216 parameters, in plain torch.
+
+Names and file formats are those of transformers, so that `AutoModelForCausalLM` loads what is saved here; the child
+itself gets by without importing transformers. Architecture: Qwen2 technical report, arXiv 2407.10671.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+MARKER = "swarm_builtin"
+"""Key in `config.json` that tells a built-in model from any other Qwen2."""
+
+WEIGHTS = "model.safetensors"
+CONFIG = "config.json"
+
+
+class TinyShape(msgspec.Struct, frozen=True, kw_only=True):
+    """The part of `config.json` that this code reads."""
+
+    vocab_size: int = 512
+    hidden_size: int = 96
+    intermediate_size: int = 256
+    num_hidden_layers: int = 3
+    num_attention_heads: int = 3
+    num_key_value_heads: int = 1
+    max_position_embeddings: int = 512
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 10_000.0
+    initializer_range: float = 0.05
+
+    @property
+    def head_dim(self) -> int:
+        """Width of one attention head."""
+        return self.hidden_size // self.num_attention_heads
+
+    @property
+    def key_value_size(self) -> int:
+        """Width of all key (or value) heads."""
+        return self.num_key_value_heads * self.head_dim
+
+
+class Attention(nn.Module):
+    """The projections of one attention block."""
+
+    def __init__(self, shape: TinyShape) -> None:
+        super().__init__()
+        self.q_proj = nn.Linear(shape.hidden_size, shape.hidden_size)
+        self.k_proj = nn.Linear(shape.hidden_size, shape.key_value_size)
+        self.v_proj = nn.Linear(shape.hidden_size, shape.key_value_size)
+        self.o_proj = nn.Linear(shape.hidden_size, shape.hidden_size, bias=False)
+
+
+class Mlp(nn.Module):
+    """The gated feed-forward block."""
+
+    def __init__(self, shape: TinyShape) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
+        self.down_proj = nn.Linear(shape.intermediate_size, shape.hidden_size, bias=False)
+
+
+class Layer(nn.Module):
+    """One transformer block."""
+
+    def __init__(self, shape: TinyShape) -> None:
+        super().__init__()
+        self.self_attn = Attention(shape)
+        self.mlp = Mlp(shape)
+        self.input_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+        self.post_attention_layernorm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+
+
+class FusedLayer(msgspec.Struct, frozen=True):
+    """One block's weights as the forward pass uses them: q, k, v in one matrix, gate and up in one."""
+
+    norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor
+    out: Tensor
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+def fuse(layer: Layer) -> FusedLayer:
+    """Return the block's fused weights; differentiable, so that training may use them too."""
+    attention, mlp = layer.self_attn, layer.mlp
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return FusedLayer(
+        norm=layer.input_layernorm.weight,
+        qkv=torch.cat([each.weight for each in projections]),
+        qkv_bias=torch.cat([each.bias for each in projections]),
+        out=attention.o_proj.weight,
+        mlp_norm=layer.post_attention_layernorm.weight,
+        gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+        down=mlp.down_proj.weight,
+    )
+
+
+class Body(nn.Module):
+    """Embedding, blocks and last norm; named as in transformers."""
+
+    def __init__(self, shape: TinyShape) -> None:
+        super().__init__()
+        self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
+        self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))
+        self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
+
+
+class TinyModel(nn.Module):
+    """The weights, and the forward pass over whole sequences that training uses."""
+
+    def __init__(self, shape: TinyShape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.model = Body(shape)
+        self.register_buffer("rotations", rotations(shape), persistent=False)
+
+    def initialise(self, seed: int) -> None:
+        """Set fresh weights: normal for matrices, zero for biases, one for norms."""
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.ndim == 2:
+                    parameter.normal_(0.0, self.shape.initializer_range, generator=generator)
+                else:
+                    parameter.fill_(0.0 if name.endswith("bias") else 1.0)
+
+    def fused(self) -> list[FusedLayer]:
+        """Return every block's fused weights."""
+        return [fuse(layer) for layer in self.model.layers if isinstance(layer, Layer)]
+
+    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
+        """Return the last hidden states, shape [rows, length, hidden].
+
+        `ids` and `positions` have shape [rows, length]; `mask` is [rows, 1, length, length], True where the query
+        (third axis) sees the key (fourth axis), or None for plain causal attention.
+        """
+        rotation = self.rotation(positions)
+        x = self.model.embed_tokens(ids)
+        for layer in self.fused():
+            x = x + self._attend(layer, x, rotation, mask)
+            x = x + mlp(layer, x, self.shape.rms_norm_eps)
+        hidden: Tensor = self.model.norm(x)
+        return hidden
+
+    def _attend(self, layer: FusedLayer, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
+        query, key, value = project(self.shape, layer, x, rotation)
+        groups = self.shape.num_attention_heads // self.shape.num_key_value_heads
+        mixed = functional.scaled_dot_product_attention(
+            query,
+            key.repeat_interleave(groups, 1),
+            value.repeat_interleave(groups, 1),
+            attn_mask=mask,
+            is_causal=mask is None,
+        )
+        return functional.linear(mixed.transpose(1, 2).reshape(x.shape), layer.out)
+
+    def rotation(self, positions: Tensor) -> Tensor:
+        """Return cosine and sine of the rotary embedding, shape [2, rows, 1, length, head]."""
+        table = self.get_buffer("rotations")
+        return table[:, positions].unsqueeze(2)
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return the logits of hidden states; the head is tied to the embedding."""
+        return functional.linear(hidden, self.model.embed_tokens.weight)
+
+    def save(self, directory: Path, end: int, pad: int) -> None:
+        """Write weights and configuration in the format of transformers."""
+        directory.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
+        (directory / CONFIG).write_bytes(config_json(self.shape, end, pad))
+
+    def load(self, directory: Path) -> None:
+        """Read weights written by `save`. Raises RuntimeError where they do not fit this shape."""
+        self.load_state_dict(load_file(directory / WEIGHTS))
+
+
+def rotations(shape: TinyShape) -> Tensor:
+    """Return cosine and sine for every position: shape [2, positions, head] (RoFormer, arXiv 2104.09864)."""
+    exponents = torch.arange(0, shape.head_dim, 2).float() / shape.head_dim
+    angles = torch.arange(shape.max_position_embeddings).float()[:, None] / shape.rope_theta**exponents
+    angles = torch.cat([angles, angles], -1)
+    return torch.stack([angles.cos(), angles.sin()])
+
+
+def rotate(x: Tensor, rotation: Tensor) -> Tensor:
+    """Apply the rotary embedding to queries or keys of shape [rows, heads, length, head]."""
+    first, second = x.chunk(2, -1)
+    return x * rotation[0] + torch.cat([-second, first], -1) * rotation[1]
+
+
+def project(shape: TinyShape, layer: FusedLayer, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return rotated queries, rotated keys and values, each [rows, heads, length, head]."""
+    rows, length, _ = x.shape
+    queries, keys = shape.num_attention_heads, shape.num_key_value_heads
+    normed = functional.rms_norm(x, (shape.hidden_size,), layer.norm, shape.rms_norm_eps)
+    joint = functional.linear(normed, layer.qkv, layer.qkv_bias)
+    joint = joint.view(rows, length, queries + 2 * keys, shape.head_dim).transpose(1, 2)
+    rotated = rotate(joint[:, : queries + keys], rotation)
+    return rotated[:, :queries], rotated[:, queries:], joint[:, queries + keys :]
+
+
+def mlp(layer: FusedLayer, x: Tensor, eps: float) -> Tensor:
+    """Return the feed-forward block's contribution."""
+    normed = functional.rms_norm(x, (x.shape[-1],), layer.mlp_norm, eps)
+    gate, up = functional.linear(normed, layer.gate_up).chunk(2, -1)
+    return functional.linear(functional.silu(gate) * up, layer.down)
+
+
+def config_json(shape: TinyShape, end: int, pad: int) -> bytes:
+    """Return `config.json` as transformers reads it."""
+    config = {
+        "architectures": ["Qwen2ForCausalLM"],
+        "model_type": "qwen2",
+        MARKER: 1,
+        **msgspec.to_builtins(shape),
+        "bos_token_id": None,
+        "eos_token_id": end,
+        "pad_token_id": pad,
+        "tie_word_embeddings": True,
+        "use_sliding_window": False,
+        "hidden_act": "silu",
+        "dtype": "float32",
+    }
+    return msgspec.json.format(msgspec.json.encode(config), indent=2)
+
+
+def read_shape(directory: Path) -> TinyShape | None:
+    """Return the shape of the built-in model in a directory, or None where it holds another model or none."""
+    path = directory / CONFIG
+    if not path.is_file():
+        return None
+    raw = path.read_bytes()
+    if MARKER not in msgspec.json.decode(raw, type=dict[str, object]):
+        return None
+    return msgspec.json.decode(raw, type=TinyShape)
