@@ -253,6 +253,7 @@ contract SwarmCoordinator {
         Ballot storage ballot = _openBallot(round, OPEN);
         ballot.round = round;
         ballot.state = VOTED;
+        ballot.commitment = keccak256(abi.encodePacked(winners));
         _submit(round, winners);
     }
 
@@ -293,7 +294,8 @@ contract SwarmCoordinator {
         return keccak256(abi.encode(COMMIT_DOMAIN, uint256(round), _seeds[round & 3], voter, packed, salt));
     }
 
-    /// The state (0 none, 1 committed, 2 voted) and commitment of a node's vote on one of the last two rounds.
+    /// The state (0 none, 1 committed, 2 voted) of a node's vote on one of the last two rounds, and its commitment
+    /// (open mode: the hash of its packed winners).
     function ballotOf(address node, uint64 round) external view returns (uint8 state, bytes32 commitment) {
         Ballot storage ballot = _ballots[node][round & 1];
         if (ballot.round == round) return (ballot.state, ballot.commitment);

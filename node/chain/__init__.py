@@ -1,1 +1,1 @@
-"""The coordinator contract: RPC, block follower, outbox, bindings."""
+"""The coordinator contract as the node sees it: RPC transport, follower of blocks, outbox of transactions, bindings."""

@@ -1,0 +1,69 @@
+"""Reading the coordinator over RPC."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eth_abi.exceptions import DecodingError
+
+from contracts import VOTING_MODES
+from node.chain.binding import ABI, CoordinatorFacts
+from node.chain.rpc import Endpoint
+from node.machine.inputs import StageOpened
+from protocols.identifiers import Address
+
+
+class NoCoordinatorError(Exception):
+    """The address holds no coordinator on this chain."""
+
+
+class Reader:
+    """Calls of the contract's views on one endpoint. Each raises `RpcError`, `ConnectionLostError`."""
+
+    def __init__(self, endpoint: Endpoint, contract: Address) -> None:
+        self._endpoint, self._contract = endpoint, contract
+
+    async def view(self, function: str, *arguments: object, block: str = "latest") -> tuple[Any, ...]:
+        """Return a view's results. Raises `NoCoordinatorError` where the answer does not fit."""
+        call = {"to": self._contract, "data": ABI.call(function, *arguments)}
+        data = await self._endpoint.request("eth_call", call, block)
+        try:
+            return ABI.result(function, data)
+        except DecodingError as error:
+            raise NoCoordinatorError(
+                f"no coordinator answers at {self._contract}; check [chain] contract and urls"
+            ) from error
+
+    async def stage(self, block: int) -> StageOpened:
+        """Return the stage that was open in a block."""
+        number, stage, seed, deadline, opened = await self.view("current", block=hex(block))
+        return StageOpened(number, stage, seed, deadline, opened, block)
+
+    async def place(self) -> tuple[int, int]:
+        """Return the present round and stage."""
+        found = await self.view("current")
+        return found[0], found[1]
+
+    async def facts(self) -> CoordinatorFacts:
+        """Return what the contract fixed. Raises `NoCoordinatorError`."""
+        (number,) = await self.view("deployedBlock")
+        block = await self._endpoint.request("eth_getBlockByNumber", hex(number), False)
+        if block is None:
+            raise NoCoordinatorError(
+                f"the endpoint does not know block {number}, in which the coordinator was deployed"
+            )
+        (stages,) = await self.view("stageCount")
+        seconds = [(await self.view("stageSeconds", stage))[0] for stage in range(stages)]
+        return CoordinatorFacts(
+            chain_id=int(await self._endpoint.request("eth_chainId"), 16),
+            contract=self._contract,
+            deployment_block=number,
+            deployment_block_hash=bytes.fromhex(block["hash"][2:]),
+            manifest_digest=(await self.view("manifestDigest"))[0],
+            stage_seconds=tuple(seconds),
+            voting_mode=VOTING_MODES[(await self.view("votingMode"))[0]],
+        )
+
+    async def bootnodes(self) -> tuple[str, ...]:
+        """Return the bootnodes' multiaddrs."""
+        return tuple((await self.view("bootnodes"))[0])

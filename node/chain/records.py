@@ -1,0 +1,97 @@
+"""What the outbox keeps of each command, and what it asks of the disk."""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+import msgspec
+
+from node.machine.commands import ChainCommand
+from node.machine.inputs import TransactionSettled
+
+
+class OutboxStore(Protocol):
+    """A durable map of records by key; each write is on disk when it returns."""
+
+    def put(self, key: str, record: bytes, *, unsettled: bool) -> None:
+        """Keep a record, replacing what stood under the key."""
+
+    def get(self, key: str) -> bytes | None:
+        """Return a record, None where there is none (or it was settled long ago)."""
+
+    def unsettled(self) -> list[bytes]:
+        """Return the records put as unsettled, in the order in which their keys came first."""
+
+    def recent(self, count: int) -> list[bytes]:
+        """Return the `count` records settled last."""
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True):
+    """One command on its way. `command` None fills a nonce that must not stay a hole.
+
+    queued: not signed yet. sent: signed, on disk before it was sent; `raw` is the newest of its forms, `hashes` are
+    those of all. settled: over, `transaction` is the hash that was mined. Fees in wei per gas.
+    """
+
+    key: str
+    command: ChainCommand | None
+    state: Literal["queued", "sent", "settled"] = "queued"
+    nonce: int = -1
+    raw: str = ""
+    hashes: tuple[str, ...] = ()
+    data: str = "0x"
+    gas: int = 0
+    tip: int = 0
+    max_fee: int = 0
+    ok: bool = False
+    transaction: str = ""
+    error: str = ""
+
+    @property
+    def settled(self) -> TransactionSettled:
+        """The input that tells the machine how it ended."""
+        return TransactionSettled(self.key, self.ok, self.transaction, self.error)
+
+
+_decoder = msgspec.msgpack.Decoder(Record)
+
+
+class Shelf:
+    """Typed records over the store, with the unsettled ones in memory."""
+
+    def __init__(self, store: OutboxStore) -> None:
+        self._store = store
+        self.open: dict[str, Record] = {}
+        for raw in store.unsettled():
+            record = _decoder.decode(raw)
+            self.open[record.key] = record
+
+    def get(self, key: str) -> Record | None:
+        """Return a record, settled or not."""
+        if key in self.open:
+            return self.open[key]
+        raw = self._store.get(key)
+        return _decoder.decode(raw) if raw is not None else None
+
+    def put(self, record: Record) -> Record:
+        """Keep a record durably and return it."""
+        unsettled = record.state != "settled"
+        self._store.put(record.key, msgspec.msgpack.encode(record), unsettled=unsettled)
+        if unsettled:
+            self.open[record.key] = record
+        else:
+            self.open.pop(record.key, None)
+        return record
+
+    def queued(self) -> list[Record]:
+        """Return what is to be signed, the oldest first."""
+        return [record for record in self.open.values() if record.state == "queued"]
+
+    def sent(self) -> list[Record]:
+        """Return what is under way, by nonce."""
+        return sorted((r for r in self.open.values() if r.state == "sent"), key=lambda record: record.nonce)
+
+    def done(self, count: int) -> dict[int, Record]:
+        """Return transactions settled lately, by nonce."""
+        records = [_decoder.decode(raw) for raw in reversed(self._store.recent(count))]
+        return {record.nonce: record for record in records if record.raw}

@@ -1,0 +1,393 @@
+"""The only owner of one key's nonces: signs, sends, raises fees, sends again, settles."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal
+
+import msgspec
+import structlog
+import trio
+from eth_account.signers.local import LocalAccount
+from eth_typing import HexStr
+from eth_utils.address import to_checksum_address
+
+from node.chain.abi import Revert
+from node.chain.binding import ABI, Voter, call_data, guarded, own_ballot, verdict
+from node.chain.blocks import Head
+from node.chain.fees import GWEI, Fees, offer, raised
+from node.chain.reading import Reader
+from node.chain.records import Record, Shelf
+from node.chain.rpc import Endpoint, RpcError
+from node.machine.commands import AdvanceStage, CastVote, CommitVote, ReportReward, RevealVote
+from node.machine.inputs import TransactionSettled
+from node.seams import VoteGuard
+from protocols.identifiers import Address
+
+log = structlog.get_logger()
+
+STUCK_BLOCKS = 3
+STUCK_SECONDS = 20.0
+HISTORY = 256
+"""Settled transactions that are sent again after a deep reorg."""
+
+SOON, LATER = 0.5, 5.0
+"""Seconds until what could not be sent is tried again: a clock's skew, and what only the operator or time mends."""
+
+GAS_MARGIN = 1.3
+TRANSFER_GAS = 21_000
+
+NONCE_LOW = ("nonce too low", "old nonce", "already been used", "nonce is too low")
+KNOWN = ("already known", "already imported", "known transaction", "transaction already in")
+UNDERPRICED = ("underpriced", "replacement fee too low", "max fee per gas less than", "gas price too low")
+UNFUNDED = ("insufficient funds", "insufficient balance", "doesn't have enough funds")
+
+
+class Sender:
+    """Carries the records of a shelf out, over one endpoint at a time; what it knows survives the connection.
+
+    One task does all of it, one step after another: nonces are given in the order of signing and sending.
+    """
+
+    def __init__(
+        self,
+        account: LocalAccount,
+        contract: Address,
+        shelf: Shelf,
+        guard: VoteGuard,
+        settled: Callable[[TransactionSettled], Awaitable[None]],
+        *,
+        confirmations: int,
+        max_fee: int,
+        stuck_seconds: float = STUCK_SECONDS,
+    ) -> None:
+        self.shelf = shelf
+        self._account, self._contract, self._guard, self._settled = account, contract, guard, settled
+        self._confirmations, self._cap, self._stuck_seconds = confirmations, max_fee, stuck_seconds
+        self._wake = trio.Event()
+        self._head: Head | None = None
+        self._looked: Head | None = None
+        self._broken = True
+        self._next_nonce = 0
+        self._due: dict[str, float] = {}
+        self._sent_at: dict[str, tuple[int, float]] = {}
+        self._endpoint: Endpoint
+        self._reader: Reader
+        self._voter: Voter
+        self._chain_id = 0
+
+    # --- from outside -------------------------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Something was queued."""
+        self._wake.set()
+
+    def saw(self, head: Head) -> None:
+        """Take a new head. One that does not follow the last means that nonces must be compared with the chain's."""
+        self._broken = self._broken or self._head is None or head.parent != self._head.hash
+        self._head = head
+        self._wake.set()
+
+    async def work(self, endpoint: Endpoint, voter: Voter, chain_id: int) -> None:
+        """Send and settle over this endpoint until cancelled. Raises `RpcError`, `ConnectionLostError`."""
+        self._endpoint, self._reader = endpoint, Reader(endpoint, self._contract)
+        self._voter, self._chain_id = voter, chain_id
+        self._broken, self._looked = True, None
+        while True:
+            self._wake = trio.Event()
+            await self._turn()
+            with trio.move_on_after(self._pause()):
+                await self._wake.wait()
+
+    # --- one turn -----------------------------------------------------------------------------------------------
+
+    async def _turn(self) -> None:
+        if self._broken:
+            self._broken = False
+            await self._compare_nonces()
+        if self._head is not self._looked:
+            self._looked = self._head
+            soon = trio.current_time() + SOON
+            self._due = {key: due for key, due in self._due.items() if due > soon}
+        for record in self.shelf.sent():
+            await self._look(record)
+        for record in self.shelf.queued():
+            if self._due.get(record.key, 0.0) <= trio.current_time():
+                await self._start(record)
+
+    def _pause(self) -> float:
+        """Return the seconds after which something is due even if nothing wakes the loop."""
+        waits = [self._stuck_seconds / 4] if self.shelf.sent() else []
+        waits += [self._due.get(record.key, 0.0) - trio.current_time() for record in self.shelf.queued()]
+        return max(0.0, min(waits)) if waits else math.inf
+
+    def _later(self, record: Record, seconds: float) -> None:
+        self._due[record.key] = trio.current_time() + seconds
+
+    # --- from queued to sent ------------------------------------------------------------------------------------
+
+    async def _start(self, record: Record) -> None:
+        """Check, simulate, sign, store, send."""
+        reason = await self._outdated(record)
+        if reason is not None:
+            await self._settle(record, ok=not reason, error=reason)
+            return
+        try:
+            data = call_data(record.command, self._voter) if record.command else "0x"
+            gas = await self._simulate(data)
+        except RpcError as error:
+            await self._refused(record, error)
+            return
+        if not self._may_sign(record):
+            await self._settle(record, ok=False, error="VoteProtected")
+            return
+        base, fees = offer(await self._request("eth_feeHistory", "0x5", "latest", [50]), self._cap)
+        if fees.max_fee < base + fees.tip:
+            log.warning("chain.fees_above_limit", base_gwei=base / GWEI, limit_gwei=self._cap / GWEI)
+            self._later(record, LATER)
+            return
+        draft = msgspec.structs.replace(
+            record, nonce=self._next_nonce, data=data, gas=gas, tip=fees.tip, max_fee=fees.max_fee
+        )
+        self._next_nonce += 1
+        await self._broadcast(self.shelf.put(self._signed(draft)), fresh=True)
+
+    async def _outdated(self, record: Record) -> str | None:
+        """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
+        match record.command:
+            case AdvanceStage(round=number, stage=stage):
+                return "" if await self._reader.place() != (number, stage) else None
+            case CommitVote() | RevealVote() | CastVote() | ReportReward() as command:
+                (known,) = await self._reader.view("seedOf", command.round)
+                return None if known in (command.seed, bytes(32)) else "SeedChanged"
+            case _:
+                return None
+
+    async def _simulate(self, data: str) -> int:
+        """Return the gas to allow. Raises `RpcError` with the revert where the call would fail now."""
+        call = {"from": self._account.address, "to": self._contract, "data": data}
+        return math.ceil(int(await self._request("eth_estimateGas", call), 16) * GAS_MARGIN)
+
+    async def _refused(self, record: Record, error: RpcError) -> None:
+        """The chain would not, or did not, take a call: settle or wait, as the command's kind has it."""
+        revert = ABI.revert(error.data)
+        if revert is None:
+            unfunded = _says(error, UNFUNDED)
+            log.warning("chain.unfunded" if unfunded else "chain.refused", key=record.key, error=error.message)
+            self._later(record, LATER)
+            return
+        await self._judge(record, revert, "")
+
+    async def _judge(self, record: Record, revert: Revert, transaction: str) -> None:
+        command = record.command
+        said = verdict(command, revert) if command else "failed"
+        if revert.name == "AlreadyVoted" and await self._is_own_ballot(record):
+            said = "done"
+        if said == "retry":
+            self._requeue(record)
+            self._later(record, SOON)
+            return
+        error = "" if said == "done" else revert.name
+        await self._settle(record, ok=said == "done", error=error, transaction=transaction)
+
+    async def _is_own_ballot(self, record: Record) -> bool:
+        """Tell whether the vote that stands in the contract is this very one."""
+        command = record.command
+        if not isinstance(command, CommitVote | RevealVote | CastVote):
+            return False
+        state, commitment = await self._reader.view("ballotOf", self._account.address, command.round)
+        least, own = own_ballot(command, self._voter)
+        return bool(state >= least and commitment == own)
+
+    def _may_sign(self, record: Record) -> bool:
+        """Ask the vote protection, which keeps the bytes before it says yes."""
+        match record.command:
+            case CommitVote() | RevealVote() | CastVote() as command:
+                kind, payload = guarded(command, self._voter)
+                return self._guard.admit(kind, command.round, command.seed, payload)
+            case _:
+                return True
+
+    def _signed(self, record: Record) -> Record:
+        """Return the record with its newest form: the caller stores it before it sends it."""
+        filler = record.command is None
+        signed = self._account.sign_transaction(
+            {
+                "type": 2,
+                "chainId": self._chain_id,
+                "nonce": record.nonce,
+                "to": to_checksum_address(self._account.address if filler else self._contract),
+                "value": 0,
+                "data": HexStr(record.data),
+                "gas": record.gas,
+                "maxPriorityFeePerGas": record.tip,
+                "maxFeePerGas": record.max_fee,
+            }
+        )
+        name = "0x" + bytes(signed.hash).hex()
+        hashes = record.hashes if name in record.hashes else (*record.hashes, name)
+        raw = "0x" + bytes(signed.raw_transaction).hex()
+        return msgspec.structs.replace(record, state="sent", raw=raw, hashes=hashes)
+
+    async def _broadcast(self, record: Record, *, fresh: bool) -> None:
+        """Send a stored record's newest form. `fresh`: never sent before, so its nonce can be given back."""
+        self._sent_at[record.key] = (self._head.number if self._head else 0, trio.current_time())
+        try:
+            await self._request("eth_sendRawTransaction", record.raw)
+        except RpcError as error:
+            if _says(error, KNOWN):
+                return
+            if _says(error, NONCE_LOW):
+                await self._nonce_is_taken(record)
+            elif fresh:
+                self._give_back(record, error)
+            else:
+                log.warning("chain.not_sent_again", key=record.key, error=error.message)
+        else:
+            log.info("chain.sent", key=record.key, transaction=record.hashes[-1], nonce=record.nonce)
+
+    async def _nonce_is_taken(self, record: Record) -> None:
+        """Ours, mined already (an answer got lost); or the key was used elsewhere."""
+        if not await self._is_mined(record):
+            self._requeue(record)
+            self._broken = True
+            self._wake.set()
+
+    def _give_back(self, record: Record, error: RpcError) -> None:
+        self._next_nonce = min(self._next_nonce, record.nonce)
+        self._broken = True
+        self._requeue(record)
+        self._later(record, SOON if _says(error, UNDERPRICED) else LATER)
+        event = "chain.unfunded" if _says(error, UNFUNDED) else "chain.refused"
+        log.warning(event, key=record.key, error=error.message, account=self._account.address)
+
+    def _requeue(self, record: Record) -> None:
+        """Forget a record's transaction; a filler has nothing left to do without its nonce."""
+        state: Literal["queued", "settled"] = "settled" if record.command is None else "queued"
+        self.shelf.put(msgspec.structs.replace(record, state=state, nonce=-1, raw="", hashes=()))
+
+    # --- from sent to settled -----------------------------------------------------------------------------------
+
+    async def _look(self, record: Record) -> None:
+        """See what became of a transaction: settle it, send it again, or offer more."""
+        if await self._is_mined(record):
+            return
+        known = await self._request("eth_getTransactionByHash", record.hashes[-1])
+        base = self._head.base_fee if self._head else 0
+        if known is None and await self._outdated(record) == "SeedChanged":
+            await self._fill(record, base)
+        elif known is None and record.max_fee >= base:
+            await self._broadcast(record, fresh=False)
+        elif known is None or self._is_late(record):
+            await self._offer_more(record, base)
+
+    async def _offer_more(self, record: Record, base: int) -> None:
+        fees = raised(Fees(record.tip, record.max_fee), base, self._cap)
+        if fees.max_fee <= record.max_fee:
+            return  # the limit is reached: wait for cheaper blocks
+        log.info("chain.fee_raised", key=record.key, nonce=record.nonce, max_fee_gwei=fees.max_fee / GWEI)
+        better = msgspec.structs.replace(record, tip=fees.tip, max_fee=fees.max_fee)
+        await self._broadcast(self.shelf.put(self._signed(better)), fresh=False)
+
+    def _is_late(self, record: Record) -> bool:
+        """Late by blocks and by the clock: blocks alone come too fast where each transaction makes one."""
+        block, at = self._sent_at.setdefault(record.key, (self._head.number if self._head else 0, trio.current_time()))
+        blocks = self._head.number - block if self._head else 0
+        return blocks >= STUCK_BLOCKS and trio.current_time() - at >= self._stuck_seconds
+
+    async def _is_mined(self, record: Record) -> bool:
+        """Settle a mined transaction once it is deep enough; tell whether it is mined at all."""
+        for name in reversed(record.hashes):
+            receipt = await self._request("eth_getTransactionReceipt", name)
+            if not receipt or not receipt.get("blockHash"):
+                continue
+            depth = (self._head.number if self._head else 0) - int(receipt["blockNumber"], 16)
+            if depth >= self._confirmations or self._confirmations == 0:
+                await self._mined(record, receipt)
+            return True
+        return False
+
+    async def _mined(self, record: Record, receipt: dict[str, Any]) -> None:
+        name = str(receipt["transactionHash"])
+        if int(receipt["status"], 16):
+            await self._settle(record, ok=True, error="", transaction=name)
+            return
+        log.info("chain.reverted", key=record.key, transaction=name)
+        reason = await self._outdated(record)
+        if reason is not None:
+            await self._settle(record, ok=not reason, error=reason, transaction=name)
+        else:
+            await self._judge(record, await self._why(record, receipt), name)
+
+    async def _why(self, record: Record, receipt: dict[str, Any]) -> Revert:
+        """Return the error of a mined, failed transaction, by calling it again on top of its block."""
+        call = {"from": self._account.address, "to": self._contract, "data": record.data}
+        try:
+            await self._request("eth_call", call, receipt["blockNumber"])
+        except RpcError as error:
+            return ABI.revert(error.data) or Revert("UnknownError", {})
+        return Revert("OutOfGas", {}) if int(receipt["gasUsed"], 16) >= record.gas else Revert("UnknownError", {})
+
+    async def _settle(self, record: Record, *, ok: bool, error: str, transaction: str = "") -> None:
+        done = msgspec.structs.replace(record, state="settled", ok=ok, error=error, transaction=transaction)
+        self.shelf.put(done)
+        self._due.pop(record.key, None)
+        self._sent_at.pop(record.key, None)
+        if record.command is not None:
+            log.info("chain.settled", key=record.key, ok=ok, error=error, transaction=transaction)
+            await self._settled(done.settled)
+
+    # --- nonces -------------------------------------------------------------------------------------------------
+
+    async def _compare_nonces(self) -> None:
+        """After a gap, a reorg or a restart: the chain may have forgotten nonces that were settled.
+
+        Those transactions are under way again; a nonce that nothing is known of is filled, or becomes the next one.
+        """
+        mined = await self._count("latest")
+        pending = await self._count("pending")
+        sent = {record.nonce for record in self.shelf.sent()}
+        history = self.shelf.done(HISTORY)
+        known = [nonce for nonce in (*sent, *history) if nonce >= mined]
+        self._next_nonce = max([pending, *(nonce + 1 for nonce in known)])
+        for nonce in range(mined, self._next_nonce):
+            if nonce in sent:
+                continue
+            if nonce in history:
+                log.info("chain.sent_again", key=history[nonce].key, nonce=nonce)
+                self.shelf.put(msgspec.structs.replace(history[nonce], state="sent"))
+            elif nonce >= pending:
+                await self._fill(Record(key=f"fill:{nonce}:{time.time_ns()}", command=None, nonce=nonce), 0)
+
+    async def _count(self, tag: str) -> int:
+        return int(await self._request("eth_getTransactionCount", self._account.address, tag), 16)
+
+    async def _fill(self, record: Record, base: int) -> None:
+        """Take a record's nonce with an empty transfer, dearer than the record's own: it must not be mined any more."""
+        _, fees = offer(await self._request("eth_feeHistory", "0x5", "latest", [50]), self._cap)
+        if record.raw:
+            more = raised(Fees(record.tip, record.max_fee), base, self._cap)
+            fees = Fees(max(fees.tip, more.tip), max(fees.max_fee, more.max_fee))
+        filler = Record(
+            key=f"fill:{record.nonce}:{time.time_ns()}",
+            command=None,
+            nonce=record.nonce,
+            gas=TRANSFER_GAS,
+            tip=fees.tip,
+            max_fee=fees.max_fee,
+        )
+        sent = self.shelf.put(self._signed(filler))
+        if record.command is not None:
+            dropped = msgspec.structs.replace(record, raw="", hashes=())
+            await self._settle(dropped, ok=False, error="SeedChanged")
+        await self._broadcast(sent, fresh=False)
+
+    async def _request(self, method: str, *parameters: object) -> Any:
+        return await self._endpoint.request(method, *parameters)
+
+
+def _says(error: RpcError, phrases: tuple[str, ...]) -> bool:
+    text = error.message.lower()
+    return any(phrase in text for phrase in phrases)

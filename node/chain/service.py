@@ -1,0 +1,271 @@
+"""The chain service: keeps a connection, follows the coordinator, carries commands out, reports what happened."""
+
+from __future__ import annotations
+
+import math
+import random
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import structlog
+import trio
+from eth_account.signers.local import LocalAccount
+
+from node.chain.binding import CoordinatorFacts, Voter, key_of
+from node.chain.blocks import Head, parse_head
+from node.chain.fees import GWEI
+from node.chain.follower import Follower, latest_head
+from node.chain.reading import NoCoordinatorError, Reader
+from node.chain.records import OutboxStore, Record, Shelf
+from node.chain.rpc import ConnectionLostError, Endpoint, RpcError, connect
+from node.chain.sender import STUCK_SECONDS, Sender
+from node.chain.tracker import FILTER, ClockOffset, Tracker
+from node.config import ChainSettings
+from node.machine.commands import ChainCommand
+from node.machine.inputs import ChainLost, ChainRestored, TransactionSettled
+from node.seams import Report, VoteGuard
+from protocols.identifiers import swarm_id
+from protocols.manifest import Manifest
+
+log = structlog.get_logger()
+
+FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
+"""Seconds between two attempts to connect: doubled from one to the next, jittered."""
+
+DEPLOYMENT = "deployment"
+"""The outbox key that remembers which deployment its records are for."""
+
+FAULTS = (ConnectionLostError, RpcError, NoCoordinatorError)
+
+AnswerT = TypeVar("AnswerT")
+
+
+class CoordinatorService:
+    """The node's only way to the coordinator (`node.seams.ChainService`).
+
+    `outbox` holds commands from `execute` on until they are settled, over crashes. `guard` is asked before a vote is
+    signed. `secret` (32 bytes) derives the salts of sealed votes. `clock` gives Unix seconds.
+    """
+
+    name = "chain"
+
+    def __init__(
+        self,
+        settings: ChainSettings,
+        account: LocalAccount,
+        manifest: Manifest,
+        outbox: OutboxStore,
+        guard: VoteGuard,
+        secret: bytes,
+        *,
+        clock: Callable[[], float] = time.time,
+        stuck_seconds: float = STUCK_SECONDS,
+    ) -> None:
+        self._settings, self._clock, self._secret = settings, clock, secret
+        self._contract = settings.contract.lower()
+        self._address = str(account.address).lower()
+        self._shelf = Shelf(outbox)
+        self._tracker = Tracker(manifest.confirmations)
+        self._confirmations = manifest.confirmations
+        self._follower = Follower(self._contract, self._tracker.take, FILTER)
+        self._answers: list[TransactionSettled] = []
+        self._answered = trio.Event()
+        self._facts: CoordinatorFacts | None = None
+        self._bootnodes: tuple[str, ...] = ()
+        self._report: Report
+        self._sender = Sender(
+            account,
+            self._contract,
+            self._shelf,
+            guard,
+            self._settled,
+            confirmations=manifest.confirmations,
+            max_fee=round(settings.max_fee_gwei * GWEI),
+            stuck_seconds=stuck_seconds,
+        )
+
+    # --- seam ---------------------------------------------------------------------------------------------------
+
+    async def execute(self, command: ChainCommand) -> None:
+        """Store a command, durably, and return. What was done already is answered again as it was.
+
+        A command that failed before is tried anew: the simulation tells at no cost whether it fails again.
+        """
+        key = key_of(command)
+        known = self._shelf.get(key)
+        if known is not None and known.state == "settled" and known.ok:
+            self._answers.append(known.settled)
+            self._answered.set()
+        elif known is None or known.state == "settled":
+            self._shelf.put(Record(key=key, command=command))
+            self._sender.wake()
+
+    async def describe(self) -> CoordinatorFacts:
+        """Return what the contract fixed, from the first endpoint that answers.
+
+        Raises `NoCoordinatorError` where no coordinator is at the address, else `ConnectionLostError`.
+        """
+        return await self._ask(lambda reader: reader.facts())
+
+    async def bootnodes(self) -> tuple[str, ...]:
+        """Return the contract's bootnodes; those read last while the chain is away."""
+        try:
+            self._bootnodes = await self._ask(lambda reader: reader.bootnodes())
+        except FAULTS as error:
+            log.info("chain.bootnodes_unread", reason=str(error))
+        return self._bootnodes
+
+    async def run(self, report: Report) -> None:
+        """Follow and send until cancelled. See `node.seams.Service`."""
+        self._report = report
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._answer)
+            await self._stay_connected()
+
+    # --- connections --------------------------------------------------------------------------------------------
+
+    async def _stay_connected(self) -> None:
+        """Try the endpoints in turn for ever; the chain is lost once each has failed since one worked."""
+        failures, known_lost = 0, True
+        while True:
+            url = self._settings.urls[failures % len(self._settings.urls)]
+            live = trio.Event()
+            reason = await self._session(url, live, known_lost)
+            if live.is_set():
+                failures, known_lost = 0, False
+            failures += 1
+            log.warning("chain.disconnected", url=_shown(url), reason=reason)
+            if failures < len(self._settings.urls):
+                continue
+            if failures == len(self._settings.urls) or not known_lost:
+                known_lost = True
+                await self._report(ChainLost(reason))
+            rounds = min(failures // len(self._settings.urls), 8)
+            await trio.sleep(min(LAST_PAUSE, FIRST_PAUSE * 2**rounds) * random.uniform(0.5, 1.0))
+
+    async def _session(self, url: str, live: trio.Event, known_lost: bool) -> str:
+        """Work over one endpoint until it fails; return why it did."""
+        reasons: list[str] = []
+        try:
+            async with connect(url, self._settings.poll_seconds) as endpoint:
+                await self._follow(endpoint, live, known_lost)
+        except* FAULTS as group:
+            reasons = [str(error) for error in _leaves(group)]
+        return reasons[0] if reasons else "the connection ended"
+
+    async def _follow(self, endpoint: Endpoint, live: trio.Event, known_lost: bool) -> None:
+        """Fill the gap, tell what is, then go on with each new head."""
+        facts = await self._same_deployment(endpoint)
+        head = await latest_head(endpoint)
+        offset = ClockOffset(head.timestamp, self._clock())
+        peers = self._tracker.again()
+        await self._follower.sync(endpoint, head)
+        live.set()
+        log.info("chain.connected", block=head.number, contract=self._contract)
+        if known_lost:
+            await self._report(ChainRestored(offset.value))
+        for peer in peers:
+            await self._report(peer)
+        await self._tell(endpoint)
+        voter = Voter(self._address, self._secret, self._swarm(facts))
+        async with trio.open_nursery() as nursery:
+            self._sender.saw(head)
+            nursery.start_soon(self._sender.work, endpoint, voter, facts.chain_id)
+            while True:
+                head, pushed = await self._next_head(endpoint)
+                now = self._clock()
+                await self._follower.sync(endpoint, head)
+                await self._tell(endpoint)
+                self._sender.saw(head)
+                if pushed and offset.arrived(head.timestamp, now):
+                    await self._report(ChainRestored(offset.value))
+
+    async def _next_head(self, endpoint: Endpoint) -> tuple[Head, bool]:
+        """Return the next head and whether it just came; after a silence ask, for a subscription can die quietly."""
+        pushed = None
+        with trio.move_on_after(self._settings.poll_seconds):
+            try:
+                pushed = await endpoint.heads.receive()
+            except trio.EndOfChannel:
+                raise ConnectionLostError("the subscription ended") from None
+        return (parse_head(pushed), True) if pushed is not None else (await latest_head(endpoint), False)
+
+    async def _tell(self, endpoint: Endpoint) -> None:
+        """Report what the last updates brought."""
+        news = self._tracker.news()
+        for one in news:
+            await self._report(one)
+        tip = self._follower.tip
+        if self._tracker.stale and tip is not None:
+            block = max(tip.number - self._confirmations, self._follower.start)
+            stage = self._tracker.read(await Reader(endpoint, self._contract).stage(block))
+            if stage is not None:
+                await self._report(stage)
+
+    # --- deployment ---------------------------------------------------------------------------------------------
+
+    async def _same_deployment(self, endpoint: Endpoint) -> CoordinatorFacts:
+        """Read the facts. Raises `NoCoordinatorError` where this is another chain than the outbox was used with.
+
+        Known by the block of the deployment: a local chain that is started afresh repeats ids and addresses.
+        """
+        facts = await Reader(endpoint, self._contract).facts()
+        found = facts.deployment_block_hash.hex()
+        known = self._shelf.get(DEPLOYMENT)
+        if known is not None and known.transaction != found:
+            raise NoCoordinatorError(
+                "this is not the chain that this node joined: the coordinator's deployment block differs; "
+                "check [chain] urls, or join the new swarm with a new data directory"
+            )
+        self._shelf.put(Record(key=DEPLOYMENT, command=None, state="settled", transaction=found))
+        self._follower.start = facts.deployment_block
+        self._facts = facts
+        return facts
+
+    def _swarm(self, facts: CoordinatorFacts) -> bytes:
+        return swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+
+    async def _ask(self, question: Callable[[Reader], Awaitable[AnswerT]]) -> AnswerT:
+        """Ask the first endpoint that answers. Raises the last one's `ConnectionLostError`, `NoCoordinatorError`."""
+        failure: Exception = ConnectionLostError("no endpoint is configured; set [chain] urls")
+        for url in self._settings.urls:
+            try:
+                async with self._reader(url) as reader:
+                    return await question(reader)
+            except* FAULTS as group:
+                failure = next(iter(_leaves(group)))
+        raise failure
+
+    @asynccontextmanager
+    async def _reader(self, url: str) -> AsyncGenerator[Reader, None]:
+        async with connect(url, math.inf) as endpoint:
+            yield Reader(endpoint, self._contract)
+
+    # --- answers ------------------------------------------------------------------------------------------------
+
+    async def _settled(self, settled: TransactionSettled) -> None:
+        await self._report(settled)
+
+    async def _answer(self) -> None:
+        """Answer commands that had been settled before, with or without the chain."""
+        while True:
+            await self._answered.wait()
+            self._answered = trio.Event()
+            while self._answers:
+                await self._report(self._answers.pop(0))
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    """Return the exceptions of a group, however deep it is nested."""
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _shown(url: str) -> str:
+    """Return an URL without its path and user: keys of providers stand there."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"

@@ -1,0 +1,134 @@
+"""From the follower's updates to the machine's inputs: confirmations, registrations, stages. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+
+import msgspec
+
+from node.chain.binding import ABI, peer_registered, stage_opened
+from node.chain.blocks import BlockAdded, BlockUndone, ChainReset, Log, RangeFilled, Update
+from node.machine.inputs import PeerRegistered, StageOpened
+from protocols.identifiers import Address
+
+TopicFilter = list[str]
+FILTER: TopicFilter = [ABI.topic("PeerRegistered")]
+"""What is asked of old blocks: stages that are over open nothing any more."""
+
+
+class Tracker:
+    """Collects what the blocks say. Blocks count once `confirmations` more lie on top of them."""
+
+    def __init__(self, confirmations: int) -> None:
+        self.stale = True
+        """The present stage can't be told from the blocks taken: it has to be read from the contract."""
+        self.peers: dict[Address, int] = {}
+        self._confirmations = confirmations
+        self._waiting: deque[BlockAdded] = deque()
+        self._news: list[PeerRegistered | StageOpened] = []
+        self._last: StageOpened | None = None
+        self._repeat = True
+
+    def take(self, update: Update) -> None:
+        """Take one update of the follower."""
+        match update:
+            case BlockAdded():
+                self._waiting.append(update)
+                if len(self._waiting) > self._confirmations:
+                    self._count(self._waiting.popleft())
+            case BlockUndone() if self._waiting:
+                self._waiting.pop()
+            case BlockUndone():
+                self._forget(update.logs)
+            case RangeFilled():
+                self.stale = True
+                self._register(update.logs)
+            case ChainReset():
+                self.stale = True
+                self._waiting.clear()
+                self.peers.clear()
+
+    def news(self) -> list[PeerRegistered | StageOpened]:
+        """Return what is new since the last call, in order."""
+        news, self._news = self._news, []
+        if self.stale:
+            return [one for one in news if isinstance(one, PeerRegistered)]
+        for one in news:
+            self._last = one if isinstance(one, StageOpened) else self._last
+        return news
+
+    def read(self, stage: StageOpened) -> StageOpened | None:
+        """Take the stage that was read from the contract; return the input for it, None where it is known.
+
+        A stage that does not follow from what was known before marks a reorg.
+        """
+        last, self._last = self._last, stage
+        repeat, self._repeat, self.stale = self._repeat, False, False
+        if last is None or _follows(last, stage):
+            return stage
+        if (last.round, last.stage, last.seed, last.deadline) == (stage.round, stage.stage, stage.seed, stage.deadline):
+            return stage if repeat else None
+        return msgspec.structs.replace(stage, rewound=True)
+
+    def again(self) -> list[PeerRegistered]:
+        """Begin anew after a (re)connection: every known peer is news, and so is the present stage."""
+        self.stale = self._repeat = True
+        self._news.clear()
+        return [PeerRegistered(peer, since) for peer, since in self.peers.items()]
+
+    def _count(self, block: BlockAdded) -> None:
+        self._register(block.logs)
+        for log in block.logs:
+            event = ABI.event(log)
+            stage = stage_opened(event, block.head.timestamp, block.head.number) if event else None
+            if stage:
+                self._news.append(stage)
+
+    def _register(self, logs: list[Log]) -> None:
+        for log in logs:
+            event = ABI.event(log)
+            peer = peer_registered(event) if event else None
+            if peer:
+                self.peers[peer.peer] = peer.since_round
+                self._news.append(peer)
+
+    def _forget(self, logs: list[Log]) -> None:
+        self.stale = True
+        for log in logs:
+            event = ABI.event(log)
+            peer = peer_registered(event) if event else None
+            if peer:
+                self.peers.pop(peer.peer, None)
+
+
+def _follows(last: StageOpened, stage: StageOpened) -> bool:
+    """Tell whether the clock just went on: later, and not with another seed in the same round."""
+    later = (last.round, last.stage) < (stage.round, stage.stage)
+    return later and (last.round != stage.round or last.seed == stage.seed)
+
+
+class ClockOffset:
+    """Chain time minus local time, from the timestamps of blocks as they arrive.
+
+    A block's timestamp is never later than its arrival, by the chain's clock: the largest difference of a few
+    is the nearest.
+    """
+
+    SAMPLES = 8
+    LEAST = 3
+
+    def __init__(self, timestamp: int, now: float) -> None:
+        self.value = max(0.0, timestamp - now)
+        """The newest block may be old without any clock being wrong: behind is assumed only once it is measured."""
+        self._differences: deque[float] = deque(maxlen=self.SAMPLES)
+
+    def arrived(self, timestamp: int, now: float, tolerance: float = 2.0) -> bool:
+        """Take a new block; tell whether the offset moved by more than `tolerance` seconds."""
+        self._differences.append(timestamp - now)
+        if len(self._differences) < self.LEAST:
+            return False
+        measured = max(self._differences)
+        if abs(measured - self.value) <= tolerance:
+            return False
+        self.value = measured
+        return True

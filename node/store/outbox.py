@@ -1,0 +1,71 @@
+"""The outbox on disk: records by key, those not settled apart."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS outbox (
+    key TEXT PRIMARY KEY,
+    place INTEGER NOT NULL,
+    unsettled INTEGER NOT NULL,
+    record BLOB NOT NULL
+) STRICT;
+CREATE INDEX IF NOT EXISTS outbox_place ON outbox (unsettled, place);
+"""
+
+KEPT = 10_000
+"""Settled records kept: enough to answer any command a journal's replay may ask again."""
+
+PRUNE_EVERY = 256
+
+
+class SqliteOutbox:
+    """A durable map (`node.chain.records.OutboxStore`). One thread, one process."""
+
+    def __init__(self, path: Path) -> None:
+        self._db = sqlite3.connect(path, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode = WAL")
+        self._db.execute("PRAGMA synchronous = FULL")
+        self._db.executescript(SCHEMA)
+        self._writes = 0
+
+    def put(self, key: str, record: bytes, *, unsettled: bool) -> None:
+        """Keep a record; an unsettled one keeps its place in the queue, a settled one gets a new place at the end."""
+        place = "(SELECT coalesce(max(place), 0) + 1 FROM outbox)"
+        moved = "place" if unsettled else "excluded.place"
+        self._db.execute(
+            f"INSERT INTO outbox VALUES (?, {place}, ?, ?) ON CONFLICT (key) DO UPDATE SET "  # noqa: S608
+            f"place = {moved}, unsettled = excluded.unsettled, record = excluded.record",
+            (key, int(unsettled), record),
+        )
+        self._writes += 1
+        if self._writes % PRUNE_EVERY == 0:
+            self._prune()
+
+    def get(self, key: str) -> bytes | None:
+        """Return a record, None where there is none."""
+        row = self._db.execute("SELECT record FROM outbox WHERE key = ?", (key,)).fetchone()
+        return bytes(row[0]) if row else None
+
+    def unsettled(self) -> list[bytes]:
+        """Return the unsettled records, in the order in which their keys came first."""
+        rows = self._db.execute("SELECT record FROM outbox WHERE unsettled = 1 ORDER BY place")
+        return [bytes(row[0]) for row in rows]
+
+    def recent(self, count: int) -> list[bytes]:
+        """Return the `count` records settled last, the newest first."""
+        query = "SELECT record FROM outbox WHERE unsettled = 0 ORDER BY place DESC LIMIT ?"
+        return [bytes(row[0]) for row in self._db.execute(query, (count,))]
+
+    def close(self) -> None:
+        """Close the file."""
+        self._db.close()
+
+    def _prune(self) -> None:
+        self._db.execute(
+            "DELETE FROM outbox WHERE unsettled = 0 AND place < "
+            "(SELECT place FROM outbox WHERE unsettled = 0 ORDER BY place DESC LIMIT 1 OFFSET ?)",
+            (KEPT,),
+        )
