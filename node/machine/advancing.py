@@ -40,7 +40,7 @@ def advance_timer(state: State, at: float) -> Result:
     if at + SLACK < due:
         return state, (SetTimer("advance", due),)
     if state.chain != "present":
-        return replace(state, overdue=True), ()
+        return replace(state, overdue=state.chain == "absent"), ()
     again = SetTimer("advance", at + state.terms.turn_seconds * min(2**state.advance_tries, MOST_TURNS))
     state = replace(state, advance_tries=min(state.advance_tries + 1, MOST_TURNS))
     return state, (AdvanceStage(state.round, state.stage), again)

@@ -13,7 +13,7 @@ from node.machine.voting import vote_settled
 from node.machine.work import pursue, wait_for_rollouts
 
 RESUME = (wait_for_turn, wait_for_rollouts, pursue)
-"""What is done when the chain is back: its offset may have changed, so timers are set anew."""
+"""What is done when the stage is known to be open still: the offset may have changed, so timers are set anew."""
 
 
 def stage_opened(state: State, opened: i.StageOpened, at: float) -> Result:
@@ -28,15 +28,19 @@ def stage_opened(state: State, opened: i.StageOpened, at: float) -> Result:
 
 
 def chain_restored(state: State, restored: i.ChainRestored, at: float) -> Result:
-    """The chain answers and the gap is filled: go to where the contract is."""
+    """The chain answers and the gap is filled: go to where the contract is.
+
+    After a silence the watcher repeats the stage: until it did, nothing begins in one that may be long over. Where
+    the chain was there all along, only the offset is new.
+    """
     pending = state.pending
+    heard = pending is not None or (state.heard and state.chain == "present")
     state = replace(
-        state, chain="present", offset=restored.offset, overdue=False, advance_tries=0, pending=None,
-        heard=state.heard or pending is not None,
-    )  # fmt: skip
-    if pending is None:
-        return in_turn(state, at, join, *RESUME)
-    return _go_to(state, pending, at, resume=True)
+        state, chain="present", offset=restored.offset, overdue=False, advance_tries=0, pending=None, heard=heard
+    )
+    if pending is not None:
+        return _go_to(state, pending, at, resume=True)
+    return in_turn(state, at, join, *RESUME) if heard else join(state, at)
 
 
 def chain_lost(state: State, lost: i.ChainLost, at: float) -> Result:

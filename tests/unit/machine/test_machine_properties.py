@@ -54,6 +54,13 @@ class Machine(RuleBasedStateMachine):
         self.mined: set[tuple[int, bytes]] = set()
         self.task: c.AnyCommand | None = None
         self.timers: dict[str, float] = {}
+        self.stopped = False
+        self.feed(i.NodeStarted())
+        for peer in PEERS[:4]:
+            self.feed(i.PeerRegistered(peer, 0))
+        self.feed(i.ChainRestored(0.0))
+        self.feed(i.NetworkChanged(3))
+        self.feed(i.TrainerReady(1, "cpu", -1))
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -61,14 +68,34 @@ class Machine(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule(happened=st.sampled_from([i.NodeStarted(), i.DrainRequested(), i.StopRequested()]), often=st.integers(0, 3))
-    def life(self, happened: i.AnyInput, often: int) -> None:
-        if often == 0 or isinstance(happened, i.NodeStarted):
-            self.feed(happened)
+    @rule(happened=st.sampled_from([i.NodeStarted(), i.DrainRequested(), i.StopRequested()]))
+    def life(self, happened: i.AnyInput) -> None:
+        self.feed(happened)
 
-    @rule(round_number=ROUNDS, stage=STAGES, variant=VARIANTS, rewound=st.booleans())
-    def any_stage(self, round_number: int, stage: int, variant: int, rewound: bool) -> None:
-        self.open(round_number, stage, variant, rewound)
+    @precondition(lambda self: self.stopped)
+    @rule(up=st.booleans())
+    def start_again(self, up: bool) -> None:
+        self.feed(i.NodeStarted())
+        if up:
+            self.feed(i.ChainRestored(0.0))
+            self.feed(i.TrainerReady(1, "cpu", -1))
+
+    @rule(ahead=st.integers(-2, 2), stage=STAGES, variant=VARIANTS, rewound=st.booleans())
+    def any_stage(self, ahead: int, stage: int, variant: int, rewound: bool) -> None:
+        self.open(self.state.round + ahead, stage, variant, rewound)
+
+    @rule(arriving=st.sets(st.sampled_from(PEERS[1:])), settle=st.booleans())
+    def ordinary_stage(self, arriving: set[str], settle: bool) -> None:
+        """A stage as it should be: rollouts come, the trainer answers, transactions are mined."""
+        self.next_stage(0)
+        for peer in sorted(arriving):
+            self.rollouts(peer, 0, self.state.stage, 0, 8)
+        for _ in range(5):
+            if self.task is not None:
+                self.trainer_answers(1, 1.0)
+        for round_number, of_seed in sorted(self.voted) if settle else ():
+            for kind in ("commit", "reveal", "vote"):
+                self.settle(kind, round_number, of_seed, ok=True)
 
     @rule(variant=VARIANTS)
     def next_stage(self, variant: int) -> None:
@@ -118,6 +145,9 @@ class Machine(RuleBasedStateMachine):
     @rule(kind=st.sampled_from(["commit", "reveal", "vote"]), ok=st.booleans(), data=st.data())
     def settled(self, kind: str, ok: bool, data: st.DataObject) -> None:
         round_number, of_seed = data.draw(st.sampled_from(sorted(self.voted)))
+        self.settle(kind, round_number, of_seed, ok)
+
+    def settle(self, kind: str, round_number: int, of_seed: bytes, ok: bool) -> None:
         if ok and kind == "commit":
             self.mined.add((round_number, of_seed))
         self.feed(i.TransactionSettled(f"{kind}:{round_number}:{of_seed.hex()}", ok, "tx", "" if ok else "BadReveal"))
@@ -176,6 +206,7 @@ class Machine(RuleBasedStateMachine):
         assert (self.state, commands) == step(before, stamped), "the same arguments gave two results"
         if isinstance(happened, i.NodeStarted):
             self.task = None
+            self.stopped = False
             self.timers.clear()
         for command in commands:
             self.check(command)
@@ -209,6 +240,8 @@ class Machine(RuleBasedStateMachine):
             assert (command.round, command.stage) == (state.round, state.stage)
             assert command.seconds >= 1
             assert len(set(command.external)) == len(command.external)
+        if isinstance(command, c.StopNode):
+            self.stopped = True
         if isinstance(command, c.AbortWork):
             self.task = None
         if isinstance(command, c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.SaveCheckpoint):
