@@ -1,0 +1,99 @@
+"""`swarm demo`: a whole swarm on this machine."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+import msgspec
+
+from node.exits import Exit
+from tools.demo.compare import compare, comparison_lines
+from tools.demo.curves import draw, draw_comparison
+from tools.demo.inputs import real_inputs
+from tools.demo.plan import Options, Plan, PlanError, demo_plan
+from tools.demo.processes import DemoError
+from tools.demo.report import print_summary
+from tools.demo.session import interruptible, run_swarm, workplace, write_json
+from tools.demo.view import view_for
+
+DEFAULT_OUT = Path("demo-out")
+
+
+@click.command()
+@click.option("--peers", type=int, default=0, metavar="N", help="Nodes of the swarm: 4, with --model 2.")
+@click.option("--rounds", type=int, default=0, metavar="N", help="Rounds to play.")
+@click.option("--slow", type=int, default=0, metavar="N", help="Make node N too slow: it must skip.")
+@click.option("--seed", type=int, default=0, metavar="N", help="Seed of models and sampling.")
+@click.option("--seconds", type=int, default=0, metavar="S", help="Length of a round.")
+@click.option("--compare", "comparing", is_flag=True, help="A sparse start with sharing on, then off.")
+@click.option("--model", default="", metavar="DIR|NAME", help="Play with this causal language model.")
+@click.option("--data", default="", metavar="FILE", help="Questions: JSONL with question and answer, or a directory.")
+@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_OUT, help="Where picture and JSON go.")
+@click.option("--keep", is_flag=True, help="Keep data and logs of every node in OUT/run.")
+@click.option("--warm-steps", type=int, default=0, hidden=True)
+def demo(
+    peers: int, rounds: int, slow: int, seed: int, seconds: int, comparing: bool, model: str, data: str, out: Path,
+    keep: bool, warm_steps: int,
+) -> None:  # fmt: skip
+    """Run a whole swarm on this machine: chain, contract, bootnode, nodes; watch it learn."""
+    options = Options(
+        peers=peers, rounds=rounds, slow=slow, seed=seed, seconds=seconds, model=model, data=data,
+        warm_steps=warm_steps, sparse=comparing,
+    )  # fmt: skip
+    with _told():
+        run_demo(options, out, keep=keep)
+
+
+def run_demo(options: Options, out: Path, *, keep: bool = False) -> None:
+    """Run what the options say, print what it showed, write picture and JSON to `out`.
+
+    Raises `PlanError`, `DemoError`, KeyboardInterrupt; no process remains.
+    """
+    template, data = real_inputs(options)
+    plan = demo_plan(options, template, data)
+    out.mkdir(parents=True, exist_ok=True)
+    with interruptible(), workplace(out, keep) as home:
+        if options.sparse:
+            _comparison(options, out, home)
+        else:
+            _single(plan, out, home)
+
+
+def _single(plan: Plan, out: Path, home: Path) -> None:
+    with view_for(sys.stdout) as view:
+        summary = run_swarm(plan, home, view)
+    write_json(summary, out / "demo.json")
+    draw(summary, out / "curves.png")
+    print_summary(summary)
+    _written(out / "curves.png", out / "demo.json")
+
+
+def _comparison(options: Options, out: Path, home: Path) -> None:
+    with view_for(sys.stdout) as view:
+        found = compare(options, home, view)
+    write_json(found, out / "compare.json")
+    draw_comparison(found.sharing, found.alone, out / "compare.png")
+    for line in comparison_lines(found):
+        click.echo(line)
+    _written(out / "compare.png", out / "compare.json")
+
+
+def _written(*paths: Path) -> None:
+    for path in paths:
+        click.echo(f"written: {path}")
+
+
+@contextmanager
+def _told() -> Iterator[None]:
+    """Turn what ends a demo into one line and an exit code."""
+    try:
+        yield
+    except (PlanError, DemoError, msgspec.DecodeError) as error:
+        raise click.ClickException(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("interrupted: every process of the demo was ended", err=True)
+        sys.exit(int(Exit.INTERRUPTED))

@@ -1,0 +1,98 @@
+import msgspec
+import pytest
+
+from node.machine.status import Totals
+from tests.unit.demo.swarms import ADDRESSES, sighting, snapshot, status, vote
+from tools.demo.compare import compared
+from tools.demo.plan import Options, demo_plan
+from tools.demo.summary import Summary, finished, remarks, skip_lines, summed_up, table, vote_lines
+from tools.demo.watch import seen
+
+PLAN = demo_plan(Options(peers=2, rounds=4))
+OVER = PLAN.last_round + 1
+
+
+def summary(after: float = 0.6) -> Summary:
+    first = sighting(1, status(1, round_number=OVER, curve=((0, 0.2), (OVER, after))))
+    totals = Totals(own_groups=10, external_groups=0, stages_skipped=4)
+    second = sighting(2, status(2, round_number=OVER, curve=((0, 0.3),), totals=totals), ("2 s of round 3 were left",))
+    seen_last = snapshot(first, second, votes=(vote(2, 1, 2), vote(3, 2, 1)))
+    return summed_up(PLAN, seen_last, seconds=12.0, contract="0xc0")
+
+
+def test_gain_and_share_are_those_of_all_peers() -> None:
+    """Accuracy is the mean over peers, also those that could not train; the share counts groups trained on."""
+    found = summary()
+    assert (found.before, found.after) == pytest.approx((0.25, 0.45))
+    assert found.gain == pytest.approx(20.0)
+    assert found.external_share == pytest.approx(20 / 60)
+
+
+def test_votes_are_those_on_the_chain() -> None:
+    """Each peer is credited with the votes that the contract has from it, shown with their transactions."""
+    found = summary()
+    assert [peer.votes for peer in found.peers] == [1, 1]
+    assert vote_lines(found, 1) == ["round 3: quick brown fox2 for quick brown fox1  0x" + f"{3:064x}"]
+    assert vote_lines(found, 0) == []
+
+
+def test_skips_are_told_with_their_reason() -> None:
+    """A reason stands beside the name of the peer that skipped."""
+    assert skip_lines(summary()) == ["quick brown fox2: 2 s of round 3 were left"]
+
+
+def test_the_table_has_a_line_for_each_peer_and_the_mean() -> None:
+    """Every line has as many cells as the head."""
+    lines = table(summary())
+    assert len(lines) == 1 + 2 + 1
+    assert {len(cells) for cells in lines} == {len(lines[0])}
+    assert lines[-1][:5] == ["", "mean", "25.0 %", "45.0 %", "+20.0"]
+
+
+def test_everything_is_in_the_json() -> None:
+    """The summary survives JSON, and its remarks name gain, share and contract."""
+    found = summary()
+    assert msgspec.json.decode(msgspec.json.encode(found), type=Summary) == found
+    text = " ".join(remarks(found))
+    assert "+20.0 points" in text
+    assert "33.3 %" in text
+    assert "0xc0" in text
+
+
+def test_a_reason_is_kept_once() -> None:
+    """A sighting gathers reasons, not repetitions, and outlives a node that does not answer."""
+    before = sighting(1, None)
+    told = status(1, round_number=3, curve=(), last_skip="too slow")
+    after = seen(seen(seen(before, told), told), None)
+    assert after.skips == ("too slow",)
+    assert after.status == told
+
+
+@pytest.mark.parametrize(
+    ("rounds", "measured", "over"),
+    [
+        ((OVER - 1, OVER - 1), (True, True), False),
+        ((OVER, OVER), (True, False), False),
+        ((OVER, OVER), (True, True), True),
+        ((OVER + 2, OVER), (True, False), True),
+    ],
+)
+def test_a_demo_ends_when_all_are_measured_or_never_will_be(
+    rounds: tuple[int, int], measured: tuple[bool, bool], over: bool
+) -> None:
+    """It waits for the last evaluation of everybody, but two rounds at most."""
+    sightings = [
+        sighting(number, status(number, round_number=at, curve=((OVER if done else 0, 0.5),)))
+        for number, (at, done) in enumerate(zip(rounds, measured, strict=True), 1)
+    ]
+    assert finished(PLAN, snapshot(*sightings)) is over
+
+
+def test_a_comparison_is_the_difference_at_the_end() -> None:
+    """Points of accuracy with sharing minus those without."""
+    assert compared(summary(0.8), summary(0.6)).difference == pytest.approx(10.0)
+
+
+def test_addresses_of_votes_are_compared_as_the_node_writes_them() -> None:
+    """Lower case everywhere: a checksummed address would never match a status."""
+    assert all(address == address.lower() for address in ADDRESSES)

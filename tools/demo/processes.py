@@ -1,0 +1,139 @@
+"""Children of the demo: each in a process group of its own, none outlives the demo, their memory is measured."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+PR_SET_PDEATHSIG = 1
+TERM_SECONDS = 8.0
+"""How long a child may take to end in order."""
+
+
+class DemoError(RuntimeError):
+    """The demo can't go on; the text is the line that the operator sees."""
+
+
+class Child:
+    """One process with the group that it leads. Output goes to a file."""
+
+    def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] = {}) -> None:
+        self.name, self.log = name, log
+        with log.open("ab") as sink:
+            self._process = subprocess.Popen(
+                list(command),
+                stdin=subprocess.DEVNULL,
+                stdout=sink,
+                stderr=sink,
+                env={**os.environ, **environment},
+                start_new_session=True,
+                preexec_fn=_die_with_parent,
+            )
+
+    @property
+    def pid(self) -> int:
+        """The process id, which is also the group's."""
+        return self._process.pid
+
+    @property
+    def exit_code(self) -> int | None:
+        """The exit code, None while it runs."""
+        return self._process.poll()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Signal the process itself, if it still runs."""
+        if self.exit_code is None:
+            self._process.send_signal(number)
+
+    def wait(self, seconds: float) -> int | None:
+        """Return the exit code, or None where it still runs after `seconds`."""
+        try:
+            return self._process.wait(timeout=max(0.0, seconds))
+        except subprocess.TimeoutExpired:
+            return None
+
+    def kill_group(self) -> None:
+        """End whatever is left of the group."""
+        try:
+            os.killpg(self.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        self._process.wait()
+
+    def last_words(self) -> str:
+        """Return the last line of the log that is not empty."""
+        lines = self.log.read_text(errors="replace").strip().splitlines()
+        return lines[-1][-400:] if lines else "it wrote nothing"
+
+
+def end_all(children: Iterable[Child], seconds: float = TERM_SECONDS) -> None:
+    """End children in order, then by force; with them every process of their groups and every descendant."""
+    everyone = list(children)
+    descendants = {pid for child in everyone for pid in process_tree(child.pid)}
+    for child in everyone:
+        child.signal(signal.SIGTERM)
+    deadline = time.monotonic() + seconds
+    for child in everyone:
+        child.wait(deadline - time.monotonic())
+    for child in everyone:
+        child.kill_group()
+    for pid in descendants & set(_parents()):
+        _kill(pid)
+
+
+def process_tree(root: int) -> set[int]:
+    """Return a process and all its descendants; empty where it is gone or the system has no /proc."""
+    parents = _parents()
+    tree = {root} & set(parents)
+    grown = tree
+    while grown:
+        grown = {pid for pid, parent in parents.items() if parent in grown} - tree
+        tree = tree | grown
+    return tree
+
+
+def memory_of(pids: Iterable[int]) -> int:
+    """Return the bytes of memory that processes take together, shared pages counted once (PSS); 0 without /proc."""
+    return sum(_memory(pid) for pid in pids)
+
+
+def _parents() -> dict[int, int]:
+    """Return the parent of every process that lives; zombies have ended and only wait to be read."""
+    found = {}
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = entry.read_text().rpartition(")")[2].split()[:2]
+        except (OSError, ValueError):
+            continue
+        if state != "Z":
+            found[int(entry.parent.name)] = int(parent)
+    return found
+
+
+def _memory(pid: int) -> int:
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:")), 0)
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        return
+
+
+def _die_with_parent() -> None:
+    """Ask the kernel (Linux) to end this child with the demo, however that ends."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        if os.getppid() == 1:
+            os._exit(1)

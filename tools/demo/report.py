@@ -1,0 +1,42 @@
+"""What a demo says at its end."""
+
+from __future__ import annotations
+
+from rich.console import Console
+from rich.table import Table
+
+from tools.demo.summary import Summary, remarks, skip_lines, table, vote_lines
+
+SHOWN_VOTES = 8
+WIDTH = 120
+"""Columns where the output is no terminal: transaction hashes stay on one line."""
+
+
+def print_summary(summary: Summary) -> None:
+    """Print the table of peers, what sharing contributed, votes with transactions, skips and why."""
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=WIDTH, soft_wrap=True)
+    console.print(_table(table(summary)))
+    for line in remarks(summary):
+        console.print(line, highlight=False)
+    console.print(
+        f"\nThe last votes on chain, with the transactions that carry them (all {len(summary.votes)} in JSON):"
+    )
+    for line in vote_lines(summary, SHOWN_VOTES):
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+    skips = skip_lines(summary)
+    console.print("\nSkipped:" if skips else "\nNo peer skipped anything.")
+    for line in skips:
+        console.print(f"  {line}", highlight=False, soft_wrap=True)
+
+
+def _table(rows: list[list[str]]) -> Table:
+    made = Table(title="The swarm", title_justify="left")
+    for number, name in enumerate(rows[0]):
+        made.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
+    for line in rows[1:-1]:
+        made.add_row(*line)
+    made.add_section()
+    made.add_row(*rows[-1], style="bold")
+    return made

@@ -1,0 +1,135 @@
+"""What happens in a running demo: every node's status, and the votes on the chain. Reading only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+
+from contracts import contract_at
+from node.machine.status import Status
+from protocols.identifiers import Address
+
+ANSWER_SECONDS = 3.0
+
+
+class Vote(msgspec.Struct, frozen=True, kw_only=True):
+    """A vote as it stands on the chain; `transaction` is the one that submitted (revealed) the winners."""
+
+    round: int
+    voter: Address
+    winners: tuple[Address, ...]
+    transaction: str
+
+
+class Peer(msgspec.Struct, frozen=True, kw_only=True):
+    """Who a node of the demo is; `number` counts from 1."""
+
+    number: int
+    name: str
+    address: Address
+    slow: bool = False
+
+
+class Sighting(msgspec.Struct, frozen=True, kw_only=True):
+    """One node as it was last seen; `status` is None until it answered once. `skips` holds each reason once."""
+
+    peer: Peer
+    status: Status | None = None
+    skips: tuple[str, ...] = ()
+
+
+class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
+    """The whole demo at one time (Unix seconds)."""
+
+    at: float
+    sightings: tuple[Sighting, ...]
+    votes: tuple[Vote, ...] = ()
+    memory: int = 0
+    memory_peak: int = 0
+
+    @property
+    def round(self) -> int:
+        """The newest round that a node knows of, -1 before the first."""
+        return max((seen.status.round for seen in self.sightings if seen.status), default=-1)
+
+    @property
+    def newest(self) -> Status | None:
+        """The status of a node that knows the newest stage."""
+        known = [seen.status for seen in self.sightings if seen.status]
+        return max(known, key=lambda status: (status.round, status.stage), default=None)
+
+    def votes_of(self, address: Address) -> int:
+        """Return how many votes of a peer are on the chain."""
+        return sum(vote.voter == address for vote in self.votes)
+
+
+def seen(before: Sighting, status: Status | None) -> Sighting:
+    """Return a sighting with what a node says now; a node that does not answer stays as it was."""
+    if status is None:
+        return before
+    new = (status.last_skip,) if status.last_skip and status.last_skip not in before.skips else ()
+    return msgspec.structs.replace(before, status=status, skips=(*before.skips, *new))
+
+
+class NodeReader:
+    """Reads the statuses of nodes by the address that each has written into its data directory."""
+
+    def __init__(self) -> None:
+        self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
+        self._decoder = msgspec.json.Decoder(Status)
+
+    def status(self, directory: Path) -> Status | None:
+        """Return a node's status, None while it does not answer."""
+        url = node_url(directory)
+        if url is None:
+            return None
+        try:
+            answer = self._client.get(f"{url}/status.json")
+            answer.raise_for_status()
+        except httpx.HTTPError:
+            return None
+        return self._decoder.decode(answer.content)
+
+    def close(self) -> None:
+        """Close connections."""
+        self._client.close()
+
+
+class VoteReader:
+    """Reads the votes on the chain, each block once."""
+
+    def __init__(self, url: str, contract: Address) -> None:
+        self._contract = contract_at(url, contract)
+        self._next = 0
+        self._votes: tuple[Vote, ...] = ()
+
+    def votes(self) -> tuple[Vote, ...]:
+        """Return every vote so far, in the order of the chain. Raises what web3 raises while the chain is away."""
+        newest = int(self._contract.w3.eth.block_number)
+        if newest >= self._next:
+            logs = self._contract.events.WinnersSubmitted().get_logs(from_block=self._next, to_block=newest)
+            self._votes += tuple(_vote(log) for log in logs)
+            self._next = newest + 1
+        return self._votes
+
+
+def _vote(log: Any) -> Vote:
+    said = log["args"]
+    return Vote(
+        round=int(said["round"]),
+        voter=str(said["node"]).lower(),
+        winners=tuple(str(winner).lower() for winner in said["winners"]),
+        transaction=str(log["transactionHash"].to_0x_hex()),
+    )
+
+
+def node_url(directory: Path) -> str | None:
+    """Return where a node serves its status, None while it does not."""
+    try:
+        said: dict[str, Any] = msgspec.json.decode((directory / "http.json").read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+    return str(said["url"])
