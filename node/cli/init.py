@@ -1,0 +1,192 @@
+"""`swarm init`."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from node.cli.options import data_dir_option, expanded
+from node.config import FILE, ChainSettings, load_config
+from node.exits import Exit, Refusal
+from protocols.manifest import parse_manifest
+
+EXAMPLES = Path(__file__).parents[2] / "configs" / "swarms"
+"""Manifests that come along, in a checkout and in an installation alike."""
+
+ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
+URL = re.compile(r"(ws|wss|http|https)://[^\s,]+")
+
+
+class Answers(msgspec.Struct, frozen=True, kw_only=True):
+    """What the operator chose. `manifest` is the file's content."""
+
+    manifest: bytes
+    urls: tuple[str, ...]
+    contract: str
+    model: str
+    data: str
+    bootnodes: tuple[str, ...]
+
+
+@click.command(short_help="Prepare a data directory.")
+@data_dir_option
+@click.option("--swarm", "swarm", metavar="FILE|NAME", help="The swarm's manifest: a file, or one that comes along.")
+@click.option("--model", help="Directory or name of the model; the manifest's by default.")
+@click.option("--data", help="This node's copy of the questions, where the manifest names a file.")
+@click.option("--chain-url", "urls", multiple=True, help="RPC endpoint; several are tried in order.")
+@click.option("--contract", help="The coordinator's address.")
+@click.option("--bootnode", "bootnodes", multiple=True, help="Multiaddr of a bootnode, besides the contract's.")
+def init(
+    data_dir: Path,
+    swarm: str | None,
+    model: str | None,
+    data: str | None,
+    urls: tuple[str, ...],
+    contract: str | None,
+    bootnodes: tuple[str, ...],
+) -> None:
+    """Prepare a data directory: swarm.toml, manifest.toml, and the node key swarm.pem.
+
+    What no flag says is asked for on a terminal. Nothing that exists is ever overwritten.
+    """
+    home = expanded(data_dir)
+    if (home / FILE).exists():
+        raise Refusal(Exit.EXISTS, f"{home / FILE} exists and stays as it is; edit it, or choose another --data-dir")
+    answers = Answers(
+        manifest=_manifest(_asked(swarm, "--swarm", f"Swarm (file, or {' / '.join(swarm_manifests())})", "local")),
+        urls=tuple(
+            _url(url) for url in urls or _asked(None, "--chain-url", "Chain RPC", ChainSettings().urls[0]).split(",")
+        ),
+        contract=_address(_asked(contract, "--contract", "Coordinator contract")),
+        model=_place(_asked(model, "--model", "Model (empty: the manifest's)", "", needed=False)),
+        data=_place(data or ""),
+        bootnodes=bootnodes,
+    )
+    for line in prepare(home, answers):
+        click.echo(line)
+
+
+def prepare(home: Path, answers: Answers) -> list[str]:
+    """Write the directory; return what to tell the operator. Raises `Refusal` before anything would be overwritten.
+
+    swarm.toml comes last: where it is missing, `swarm init` may be repeated.
+    """
+    from node.identity import IdentityError, load_or_create, name_of
+    from node.store.directory import DataDirectory
+
+    with DataDirectory(home):
+        _keep_or_write(home / "manifest.toml", answers.manifest)
+        try:
+            key = load_or_create(home / "swarm.pem")
+        except IdentityError as error:
+            raise Refusal(Exit.IDENTITY, str(error)) from error
+        _create(home / FILE, config_text(answers).encode())
+        load_config(home, {}, {})
+    return [
+        f"directory  {home}",
+        f"name       {name_of(key.peer_id)}",
+        f"peer id    {key.peer_id}",
+        f"address    {key.address} (fund it for gas, then: swarm run)",
+    ]
+
+
+def config_text(answers: Answers) -> str:
+    """Return swarm.toml: what was chosen; every other key has its default (docs/reference/config.md)."""
+    lines = ["# Every key, its default and its environment variable: docs/reference/config.md", "", "[chain]"]
+    lines += [f"urls = {_toml(answers.urls)}", f"contract = {_toml(answers.contract)}"]
+    trainer = [(name, value) for name, value in (("model", answers.model), ("data", answers.data)) if value]
+    if trainer:
+        lines += ["", "[trainer]", *(f"{name} = {_toml(value)}" for name, value in trainer)]
+    if answers.bootnodes:
+        lines += ["", "[gossip]", f"bootnodes = {_toml(answers.bootnodes)}"]
+    return "\n".join(lines) + "\n"
+
+
+def _toml(value: str | tuple[str, ...]) -> str:
+    """Return text or a list of texts as TOML; JSON's escapes are TOML's, but for DEL."""
+    return json.dumps(value).replace("\x7f", "\\u007f")
+
+
+def _asked(given: str | None, flag: str, question: str, default: str | None = None, *, needed: bool = True) -> str:
+    """Return the flag's value, or the answer on a terminal, or `default` where nothing needs to be said.
+
+    Raises `Refusal` naming the flag where it is needed and nobody can be asked.
+    """
+    if given is not None:
+        return given
+    if sys.stdin.isatty():
+        return str(click.prompt(question, default=default, show_default=bool(default))).strip()
+    if needed:
+        raise Refusal(Exit.USAGE, f"{flag} is missing, and there is no terminal to ask on; give {flag}")
+    return default or ""
+
+
+def _asked_urls() -> list[str]:
+    return _asked(None, "--chain-url", "Chain RPC", ChainSettings().urls[0]).split(",")
+
+
+def swarm_manifests() -> dict[str, Path]:
+    """Return the manifests that come along, by name."""
+    return {path.stem: path for path in sorted(EXAMPLES.glob("*.toml"))}
+
+
+def _manifest(choice: str) -> bytes:
+    path = swarm_manifests().get(choice, Path(choice).expanduser())
+    try:
+        content = path.read_bytes()
+        parse_manifest(content)
+    except OSError as error:
+        names = ", ".join(swarm_manifests())
+        raise Refusal(
+            Exit.CONFIG, f"cannot read the manifest {choice}: {error.strerror}; name a file, or one of {names}"
+        ) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise Refusal(
+            Exit.CONFIG, f"the manifest {path} is not valid: {error}; get it from the swarm's organiser"
+        ) from error
+    return content
+
+
+def _url(url: str) -> str:
+    if not URL.fullmatch(url.strip()):
+        raise Refusal(Exit.USAGE, f"--chain-url {url}: an RPC endpoint begins with ws://, wss://, http:// or https://")
+    return url.strip()
+
+
+def _address(text: str) -> str:
+    if not ADDRESS.fullmatch(text):
+        raise Refusal(Exit.USAGE, f"--contract {text}: an address is 0x and 40 hex digits; ask the swarm's organiser")
+    return text.lower()
+
+
+def _place(text: str) -> str:
+    """Return a path that exists as an absolute one (the node may be started from elsewhere), a name as it is."""
+    return str(Path(text).expanduser().absolute()) if text and Path(text).expanduser().exists() else text
+
+
+def _keep_or_write(path: Path, content: bytes) -> None:
+    if not path.exists():
+        _create(path, content)
+    elif path.read_bytes() != content:
+        raise Refusal(Exit.EXISTS, f"{path} is there with another content; move it away, or choose another --data-dir")
+
+
+def _create(path: Path, content: bytes) -> None:
+    """Write a new file for its owner only, whole or not at all; never replace one."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        draft.chmod(0o600)
+        os.link(draft, path)
+    except FileExistsError as error:
+        raise Refusal(Exit.EXISTS, f"{path} has just been written by somebody else; look at it first") from error
+    except OSError as error:
+        raise Refusal(Exit.STORE, f"cannot write {path}: {error.strerror}; check path and disk") from error
+    finally:
+        draft.unlink(missing_ok=True)

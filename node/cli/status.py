@@ -1,0 +1,97 @@
+"""`swarm status`."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import click
+import httpx
+import msgspec
+
+from node.cli.options import data_dir_option, expanded
+from node.exits import Exit, Refusal
+from node.machine.status import Presence, Status
+
+TIMEOUT_SECONDS = 3.0
+VOTES_SHOWN = 3
+PEERS_SHOWN = 12
+
+
+class Endpoint(msgspec.Struct):
+    """What is needed of http.json."""
+
+    url: str
+    pid: int
+
+
+@click.command()
+@data_dir_option
+@click.option("--json", "as_json", is_flag=True, help="Print the status as one JSON object.")
+def status(data_dir: Path, as_json: bool) -> None:
+    """Print what the node on this data directory is doing."""
+    body = fetch(expanded(data_dir))
+    if as_json:
+        click.echo(body.decode())
+    else:
+        click.echo(text_of(msgspec.json.decode(body, type=Status), time.time()))
+
+
+def fetch(home: Path) -> bytes:
+    """Return the running node's status. Raises `Refusal` where no node runs on `home`, or none answers."""
+    try:
+        endpoint = msgspec.json.decode((home / "http.json").read_bytes(), type=Endpoint)
+    except FileNotFoundError as error:
+        raise Refusal(Exit.NOT_RUNNING, f"no node runs on {home}; start it with `swarm run`") from error
+    except (OSError, msgspec.DecodeError) as error:
+        raise Refusal(Exit.NOT_RUNNING, f"cannot read {home / 'http.json'}: {error}; check --data-dir") from error
+    try:
+        answer = httpx.get(f"{endpoint.url}/status.json", timeout=TIMEOUT_SECONDS, trust_env=False)
+        answer.raise_for_status()
+    except httpx.HTTPError as error:
+        raise Refusal(
+            Exit.NOT_RUNNING,
+            f"the node on {home} (process {endpoint.pid}) does not answer at {endpoint.url}: "
+            f"{type(error).__name__}; where that process is gone, start it with `swarm run`",
+        ) from error
+    return answer.content
+
+
+def text_of(status: Status, now: float) -> str:
+    """Return a status for reading; `now` is Unix time in seconds."""
+    totals = status.totals
+    rows = [
+        ("node", status.address),
+        ("phase", status.phase),
+        ("round, stage", f"{status.round}, {status.stage}" if status.round >= 0 else "not known yet"),
+        ("deadline", remaining(status.deadline - now) if status.deadline else "not known yet"),
+        ("registered", "yes" if status.registered else "no"),
+        ("chain", presence(status.chain)),
+        ("network", f"{presence(status.network)}, {status.connected} connected"),
+        ("trainer", presence(status.trainer)),
+        ("own reward", f"{status.reward:.3f}"),
+        ("accuracy", f"{status.accuracy:.1%} held out" if status.curve else "not measured yet"),
+        ("rounds", f"{totals.rounds_worked} worked, {totals.rounds_skipped} skipped"),
+        (
+            "trained on",
+            f"{totals.own_groups} own and {totals.external_groups} external groups in {totals.updates} updates",
+        ),
+        ("votes", f"{totals.votes} mined, {totals.votes_failed} failed"),
+        *[(f"vote {vote.round}", f"{vote.phase}, {len(vote.winners)} winners") for vote in status.votes[-VOTES_SHOWN:]],
+        *[("peer", f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}") for peer in status.peers[:PEERS_SHOWN]],
+    ]
+    hidden = len(status.peers) - PEERS_SHOWN
+    rows += [("", f"and {hidden} more peers")] if hidden > 0 else []
+    rows += [("last skip", status.last_skip)] if status.last_skip else []
+    rows += [("note", status.note)] if status.note else []
+    return "\n".join(f"{title:<13} {value}" for title, value in rows)
+
+
+def remaining(seconds: float) -> str:
+    """Return how long until a deadline, or since."""
+    return f"in {seconds:.0f} s" if seconds >= 0 else f"passed {-seconds:.0f} s ago"
+
+
+def presence(value: Presence) -> str:
+    """Return a presence in words."""
+    return {"present": "up", "absent": "away", "unknown": "not known yet"}[value]
