@@ -6,7 +6,7 @@ from node.identity import NodeKey
 from node.machine.commands import FetchRollouts, PublishRollouts
 from protocols.identifiers import Digest
 from protocols.manifest import Limits
-from protocols.wire import PROTOCOL_VERSION, Announcement, Envelope, encode, signing_hash
+from protocols.wire import ENVELOPE_OVERHEAD, PROTOCOL_VERSION, Announcement, Envelope, encode, signing_hash
 
 
 def announcement_of(command: PublishRollouts | FetchRollouts, swarm: Digest, inline: bytes = b"") -> Announcement:
@@ -25,5 +25,6 @@ def announcement_of(command: PublishRollouts | FetchRollouts, swarm: Digest, inl
 
 def signed_announcement(key: NodeKey, swarm: Digest, limits: Limits, command: PublishRollouts, body: bytes) -> bytes:
     """Return the encoded envelope for a body, which travels inside when it is small. Signing is deterministic."""
-    payload = encode(announcement_of(command, swarm, body if len(body) <= limits.inline else b""))
+    small = len(body) <= min(limits.inline, limits.announcement - ENVELOPE_OVERHEAD)
+    payload = encode(announcement_of(command, swarm, body if small else b""))
     return encode(Envelope(payload, key.sign(signing_hash(payload))))

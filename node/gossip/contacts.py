@@ -25,6 +25,8 @@ WANTED = 12
 """Connections that are striven for: GossipSub's upper mesh degree. Inbound ones may exceed it up to max_peers."""
 DIALS_AT_ONCE = 3
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+STEADY_SECONDS = 10.0
+"""A connection that lasted this long resets the back-off: a peer that hangs up on us is not dialled every second."""
 BOOTNODE_SECONDS = 60.0
 EXCHANGE_SECONDS = 20.0
 MISSED_PINGS = 2
@@ -127,9 +129,6 @@ class Contacts:
         if connected:
             self._book.met(peer, time.time(), transport)
             self._turns[peer] = turn - 1
-            self._pauses.pop(peer, None)
-            self._next_dial[peer] = trio.current_time() + FIRST_PAUSE
-            return
         pause = self._pauses[peer] = min(self._pauses.get(peer, FIRST_PAUSE / 2) * 2, LONGEST_PAUSE)
         self._next_dial[peer] = trio.current_time() + pause * random.uniform(0.75, 1.25)
         self._forget_surplus()
@@ -159,7 +158,7 @@ class Contacts:
         """Exchange addresses, then ping until the peer is gone or frozen."""
         log.info("gossip.peer_connected", peer=peer)
         self._book.met(peer, time.time())
-        missed = 0
+        began, missed = trio.current_time(), 0
         try:
             await self._ask_peers(peer)
             while peer in self._host.connected() and missed < MISSED_PINGS:
@@ -168,6 +167,9 @@ class Contacts:
                 if self._host.hoards(peer):
                     self._host.blame(peer, "hoard")
                     missed = MISSED_PINGS
+            if trio.current_time() - began > STEADY_SECONDS:
+                self._pauses.pop(peer, None)
+                self._next_dial.pop(peer, None)
             if missed:
                 self._give_up(peer)
         finally:

@@ -96,9 +96,12 @@ class SafeGossipSub(GossipSub):
         return bool(table.setdefault(known, digest) == digest)
 
     def _periodic_security_cleanup(self) -> None:
-        """Drop the delivery times that only adaptive gossip, switched off here, would ever trim."""
+        """Runs with every heartbeat: drop the delivery times that only adaptive gossip, switched off here, would trim,
+        and renew streams."""
         super()._periodic_security_cleanup()
         self.recent_message_deliveries.clear()
+        if isinstance(self.pubsub, SafePubsub):
+            self.pubsub.renew_dead_streams()
 
     def _handle_dropped_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, reason: str) -> None:
         super()._handle_dropped_rpc(peer_id, rpc, reason)
@@ -121,11 +124,31 @@ class SafePubsub(Pubsub):
         await super().run()
 
     async def _handle_new_peer(self, peer_id: ID) -> None:
+        self._renew(peer_id)
         await super()._handle_new_peer(peer_id)
         queue = self.peer_queues.get(peer_id)
         if queue is not None:
             queue._queue.max_size = OUTBOUND_FRAMES
             queue.max_message_size = FRAME_LIMIT
+
+    def renew_dead_streams(self) -> None:
+        """Give up outbound streams whose connection is gone: the library keeps such a stream, and skips the peer as
+        "already registered", when the peer is back (or has another connection) before it has noticed."""
+        for peer in list(self.peers):
+            if self._renew(peer) and self._peer_is_connected(peer):
+                self._schedule_peer_stream_retry(peer)
+
+    def _renew(self, peer: ID) -> bool:
+        """Drop a dead outbound stream; the subscriptions, which came on the peer's own stream, stay."""
+        stream = self.peers.get(peer)
+        if stream is None or not cast(Any, stream.muxed_conn).event_shutting_down.is_set():
+            return False
+        del self.peers[peer]
+        queue = self.peer_queues.pop(peer, None)
+        if queue is not None:
+            queue.close()
+        self.router.remove_peer(peer)
+        return True
 
     async def write_msg(self, stream: INetStream, rpc_msg: rpc_pb2.RPC) -> bool:
         """Let one writer at a time use a stream: replay and queue task would interleave their frames."""

@@ -11,12 +11,18 @@ from typing import Any, cast
 import structlog
 import trio
 from libp2p import new_host
-from libp2p.abc import INetStream
+from libp2p.abc import INetStream, ISecureTransport
+from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.secp256k1 import create_new_key_pair
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
 from libp2p.custom_types import TProtocol
 from libp2p.network.config import ConnectionConfig, RetryConfig
 from libp2p.peer.id import ID
 from libp2p.peer.peerinfo import PeerInfo
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
 from node.gossip.hardened import install, isolate_tasks, isolated
@@ -50,8 +56,9 @@ class Host:
         self.inner = cast(
             Any,
             new_host(
-                key_pair=create_new_key_pair(key.secret),
-                muxer_preference="YAMUX",
+                key_pair=(identity := create_new_key_pair(key.secret)),
+                sec_opt=_noise_only(identity),
+                muxer_opt={TProtocol(YAMUX): Yamux},
                 connection_config=config,
                 disable_identify_address_discovery=True,
             ),
@@ -162,6 +169,11 @@ async def open_host(key: NodeKey, announce: Sequence[str], max_peers: int) -> As
     async with host.inner.run([]):
         isolate_tasks(host.inner.get_network().manager)
         yield host
+
+
+def _noise_only(identity: KeyPair) -> dict[TProtocol, ISecureTransport]:
+    """By default the library also accepts plain text, where anybody may claim any peer id."""
+    return {TProtocol(NOISE): NoiseTransport(identity, noise_privkey=create_noise_key().private_key)}
 
 
 def _with_peer(address: str, peer: str) -> str:

@@ -15,9 +15,6 @@ from libp2p.tools.anyio_service import background_trio_service
 from node.gossip.hardened import Judgement, SafeGossipSub, SafePubsub
 from node.gossip.host import Host
 
-ENVELOPE_ROOM = 1024
-"""Bytes that GossipSub's own fields may add to a message."""
-
 JudgeMessage = Callable[[str, bytes, str, Any], Judgement]
 """Judge (forwarder, data, origin, carrier): peers by id, `carrier` is what `Mesh.forward` takes."""
 

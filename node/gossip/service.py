@@ -37,6 +37,8 @@ log = structlog.get_logger()
 
 ANNOUNCEMENTS_WAITING = 1024
 CATCHUP_SECONDS = 15.0
+FLOOD_SECONDS, DROPPED_AT_MOST = 10.0, 200
+"""How many announcements that came to nothing a peer may bring in a time: even an honest one brings some."""
 PENALTIES = {"slow": 0.0, "swarm": 5.0, "subscriptions": 5.0}
 PENALTY = 10.0
 """Points for a fault whose reason is not in `PENALTIES`; `node.gossip.book` has the limit."""
@@ -68,6 +70,7 @@ class GossipNode:
         self._publish = trio.Event()
         self._accepted_in, self._accepted_out = trio.open_memory_channel[Accepted](ANNOUNCEMENTS_WAITING)
         self._released_in, self._released_out = trio.open_memory_channel[Any](math.inf)
+        self._dropped: Counter[str] = Counter()
         self._host: Host | None = None
         self._listening: tuple[str, ...] = tuple(settings.listen)
 
@@ -147,6 +150,7 @@ class GossipNode:
                 try:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(contacts.run)
+                        nursery.start_soon(self._forgive_floods)
                         nursery.start_soon(self._tell_announcements, report)
                         nursery.start_soon(self._send_released, mesh)
                         nursery.start_soon(self._send_own, mesh)
@@ -187,8 +191,12 @@ class GossipNode:
 
     def _hear(self, forwarder: str, heard: Heard) -> Judgement:
         judged = self._intake.judge(heard)
+        if judged.outcome == "drop":
+            self._dropped[forwarder] += 1
         if judged.reason in CULPABLE:
             self._penalise(forwarder, judged.reason)
+        elif self._dropped[forwarder] > DROPPED_AT_MOST:
+            self._blame(forwarder, "flood")
         if judged.accepted is not None and not self._take_in(judged.accepted):
             return "drop"
         return "accept" if judged.accepted else "hold" if judged.outcome == "hold" else "drop"
@@ -213,6 +221,11 @@ class GossipNode:
             await report(
                 RolloutsAnnounced(accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline))
             )
+
+    async def _forgive_floods(self) -> None:
+        while True:
+            await trio.sleep(FLOOD_SECONDS)
+            self._dropped.clear()
 
     async def _catch_up(self, catchup: CatchUp, mesh: Mesh) -> None:
         """Ask each new subscriber once, then a random one now and then, for what gossip did not bring."""

@@ -76,6 +76,7 @@ class Peer:
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
         self.shelf = Shelf()
+        self.running = trio.CancelScope()
         self.round, self.stage = 1, 0
         gossip = GossipSettings(
             listen=(settings.get("listen", "/ip4/127.0.0.1/tcp/0"),),
@@ -121,6 +122,8 @@ class Peer:
                     self.move(told["round"], told["stage"])
                 case "counters":
                     tell(event="counters", counters=dict(self.node.counters))
+                case "restart":
+                    self.running.cancel()
                 case "stop":
                     return
 
@@ -129,10 +132,17 @@ class Peer:
             await trio.sleep(0.02)
         tell(event="up", addresses=self.node.addresses, peer_id=peer_key(self.settings["number"]).peer_id)
 
+    async def run_again(self) -> None:
+        while True:
+            self.running = trio.CancelScope()
+            with self.running:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self.node.run, self.report)
+                    nursery.start_soon(self.tell_addresses)
+
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.node.run, self.report)
-            nursery.start_soon(self.tell_addresses)
+            nursery.start_soon(self.run_again)
             await self.obey()
             nursery.cancel_scope.cancel()
 

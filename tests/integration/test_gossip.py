@@ -270,6 +270,21 @@ async def test_a_frozen_peer_is_cut(tmp_path: Path) -> None:
         await nodes[2].event("RolloutsArrived", seconds=40, body=body)
 
 
+async def test_a_restarted_service_is_found_again(tmp_path: Path) -> None:
+    """A service that is ended and run again in the same process keeps its port, its peers and what it announced."""
+    async with swarm_of(tmp_path, 3) as swarm:
+        nodes = await swarm.start_all(range(1, 4))
+        body = await nodes[0].publish(body="before the restart")
+        await nodes[1].event("RolloutsArrived", body=body)
+        mark = len(nodes[0].said)
+        await nodes[0].do("restart")
+        await nodes[0].event("NetworkChanged", since=mark, connected=2)
+        up = await nodes[0].event("up", since=mark)
+        assert up["addresses"] == addresses(nodes[0])
+        again = await nodes[1].publish(size=50_000)
+        await nodes[0].event("RolloutsArrived", body=again)
+
+
 # --- a hostile peer -----------------------------------------------------------------------------------------------
 
 
@@ -362,6 +377,14 @@ async def test_a_hostile_peer_breaks_nothing(tmp_path: Path) -> None:
         async with hostile(21, victim) as peer:
             await peer.frame(b"\xff\xff\xff\xff\x7f" + b"x" * 100)
             await victim.counted("frame-size")
+        async with hostile(22, victim) as peer:
+            rubbish = announcement(peer_key(22), round=5, seed=seed(5))
+            for _ in range(600):
+                await peer.say(rubbish)
+                await trio.sleep(0.004)
+            await victim.counted("flood", 10)
+            await trio.sleep(1)
+            assert peer.victim not in peer.host.connected()
         body = await nodes[1].publish(size=2_000)
         await victim.event("RolloutsArrived", body=body)
         assert all(process.inner.returncode is None for process in nodes)
@@ -396,6 +419,27 @@ async def test_hostile_frames_and_streams_break_nothing(tmp_path: Path) -> None:
         await victim.event("RolloutsArrived", body=body)
         back = await victim.publish(size=2_000)
         await nodes[2].event("RolloutsArrived", body=back)
+
+
+async def test_plain_text_is_refused(tmp_path: Path) -> None:
+    """A dialler that proposes anything but noise is turned away: without it anybody could claim any peer id."""
+    async with swarm_of(tmp_path, 1) as swarm:
+        victim = await swarm.start(1)
+        host, port = addresses(victim)[0].split("/")[2], int(addresses(victim)[0].split("/")[4])
+        for protocol, answer in (
+            (b"/plaintext/2.0.0\n", b"na\n"),
+            (b"/tls/1.0.0\n", b"na\n"),
+            (b"/noise\n", b"/noise\n"),
+        ):
+            stream = await trio.open_tcp_stream(host, port)
+            hello = b"/multistream/1.0.0\n"
+            await stream.send_all(bytes([len(hello)]) + hello + bytes([len(protocol)]) + protocol)
+            said = b""
+            with trio.move_on_after(2):
+                while len(said) < 1 + len(hello) + 1 + len(answer):
+                    said += await stream.receive_some(100)
+            await stream.aclose()
+            assert said == bytes([len(hello)]) + hello + bytes([len(answer)]) + answer
 
 
 def odd_rpcs() -> list[rpc_pb2.RPC]:
