@@ -1,0 +1,254 @@
+"""Wiring and life cycle: builds the parts, starts them under supervision, stops them in order."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+from eth_account import Account
+
+from node.bus import Bus
+from node.chain.binding import CoordinatorFacts
+from node.chain.service import CoordinatorService
+from node.config import Config
+from node.data.load import load_questions
+from node.exits import Exit, Refusal
+from node.gossip.service import GossipNode
+from node.http.service import HttpService
+from node.identity import NodeKey, load_or_create
+from node.intake import body_checker
+from node.logs import configure
+from node.loop import Loop, restore
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.machine import views
+from node.machine.state import State, initial
+from node.seams import Questions, RoundWindow, Service
+from node.store.bodies import BodyStore
+from node.store.directory import DataDirectory
+from node.store.journal import Journal
+from node.store.outbox import SqliteOutbox
+from node.store.votes import VoteProtection
+from node.supervisor import describe, supervise
+from node.timers import Timers
+from node.trainer.link import TrainerLink
+from protocols.identifiers import Digest, swarm_id
+from protocols.manifest import Manifest, manifest_digest, parse_manifest
+
+log = structlog.get_logger()
+
+Fault = Callable[[str], i.AnyInput | None]
+
+RETRY_SECONDS = 5.0
+"""Pause between two attempts to read the contract while the node has never seen it."""
+
+
+def run_node(config: Config, data_dir: Path) -> int:
+    """Run the node until told to stop; return its exit code. Raises `Refusal` for what only the operator can mend."""
+    configure(config.log)
+    with DataDirectory(data_dir) as directory:
+        return trio.run(_run, config, directory.path)
+
+
+async def _run(config: Config, home: Path) -> int:
+    manifest = load_manifest(home / config.manifest)
+    key = load_or_create(home / config.identity)
+    with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
+        node = Node(config, home, manifest, key, journal, guard)
+        return await node.run()
+
+
+def load_manifest(path: Path) -> Manifest:
+    """Read the swarm manifest. Raises `Refusal` naming file and field."""
+    try:
+        return parse_manifest(path.read_bytes())
+    except OSError as error:
+        raise Refusal(Exit.CONFIG, f"cannot read the manifest {path}: {error.strerror}; run `swarm init`") from error
+    except msgspec.DecodeError as error:
+        raise Refusal(Exit.CONFIG, f"the manifest {path} is not valid: {error}; correct it") from error
+
+
+def open_questions(manifest: Manifest, config: Config) -> Questions:
+    """Load this node's own copy of the data. Raises `Refusal` naming the file and what is wrong with it."""
+    try:
+        return load_questions(manifest.data, config.trainer.data)
+    except (OSError, ValueError) as error:
+        raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; set trainer.data to a good copy") from error
+
+
+def nothing(_reason: str) -> None:
+    """Tell the machine nothing: this part's faults do not change what it decides."""
+
+
+class Node:
+    """One running node: its parts, and the routes between them."""
+
+    def __init__(
+        self, config: Config, home: Path, manifest: Manifest, key: NodeKey, journal: Journal, guard: VoteProtection
+    ) -> None:
+        self.config, self.home, self.manifest, self.key = config, home, manifest, key
+        self.bus = Bus()
+        self.bodies = BodyStore(home / "bodies")
+        self.timers = Timers(time.time)
+        self.chain = CoordinatorService(
+            config.chain,
+            Account.from_key(key.secret),
+            manifest,
+            SqliteOutbox(home / "outbox.sqlite"),
+            guard,
+            key.secret,
+        )
+        self.trainer = TrainerLink(config.trainer, manifest, key.address, home / "trainer", self.bodies)
+        self.gossip: GossipNode | None = None
+        state, replayed = restore(journal, initial(key.address, manifest))
+        self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
+        self.window: RoundWindow | None = None
+        self.swarm: Digest = bytes(32)
+        log.info("node.restored", address=key.address, peer_id=key.peer_id, replayed=replayed)
+
+    @property
+    def state(self) -> State:
+        """The machine's state."""
+        return self.loop.state
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Start every part and take inputs until the machine says stop. Returns the exit code."""
+        http = HttpService(self.config.http, self.home, lambda: views.status(self.state), self.counters)
+        code, refusal = int(Exit.OK), None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._signals, nursery.cancel_scope)
+            nursery.start_soon(supervise, http, self.bus.reporter("operator"), nothing)
+            try:
+                await self._join()
+                self._start(nursery)
+                code = await self._inputs()
+            except Refusal as refused:
+                refusal = refused
+            nursery.cancel_scope.cancel()
+        if refusal:
+            raise refusal
+        return code
+
+    def _start(self, nursery: trio.Nursery) -> None:
+        """Start the services, each under supervision, each with its own source on the bus."""
+        assert self.gossip
+        supervised: tuple[tuple[Service[Any], str, Fault], ...] = (
+            (self.timers, "timers", nothing),
+            (self.chain, "chain", i.ChainLost),
+            (self.gossip, "gossip", lambda _: i.NetworkChanged(0)),
+            (self.trainer, "trainer", i.TrainerLost),
+        )
+        for service, source, fault in supervised:
+            nursery.start_soon(supervise, service, self.bus.reporter(source), fault)
+
+    async def _inputs(self) -> int:
+        stop = await self.loop.take(i.NodeStarted())
+        while stop is None:
+            stop = await self.loop.take(await self.bus.next())
+        return stop.code
+
+    async def _signals(self, everything: trio.CancelScope) -> None:
+        """SIGTERM and SIGINT stop at once (the journal makes that safe); SIGUSR1 drains."""
+        report = self.bus.reporter("operator")
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as received:
+            async for number in received:
+                if self.gossip is None:
+                    everything.cancel()
+                await report(i.DrainRequested() if number == signal.SIGUSR1 else i.StopRequested())
+
+    # --- joining ------------------------------------------------------------------------------------------------
+
+    async def _join(self) -> None:
+        """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
+        facts = await self._facts()
+        self._agree(facts)
+        self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+        check = body_checker(self.manifest, open_questions(self.manifest, self.config))
+        self.gossip = GossipNode(
+            self.config.gossip,
+            self.key,
+            self.manifest.limits,
+            self.swarm,
+            self.bodies,
+            check,
+            self.home / "peers.json",
+            self.chain.bootnodes,
+        )
+        self._move_window()
+
+    async def _facts(self) -> CoordinatorFacts:
+        """Read what the contract fixed at deployment; without the chain, what was read the last time."""
+        path = self.home / "coordinator.json"
+        while True:
+            try:
+                facts = await self.chain.describe()
+            except Exception as error:  # noqa: BLE001 - whatever keeps the chain away, the node waits for it
+                if path.exists():
+                    return msgspec.json.decode(path.read_bytes(), type=CoordinatorFacts)
+                log.warning("chain.lost", reason=describe(error), retry_in=RETRY_SECONDS)
+                await trio.sleep(RETRY_SECONDS)
+            else:
+                path.write_bytes(msgspec.json.encode(facts))
+                return facts
+
+    def _agree(self, facts: CoordinatorFacts) -> None:
+        """Refuse to start where manifest and contract disagree."""
+        seconds = tuple(stage.seconds for stage in self.manifest.stages)
+        if facts.manifest_digest != manifest_digest(self.manifest):
+            raise Refusal(
+                Exit.MANIFEST,
+                f"the manifest's digest {manifest_digest(self.manifest).hex()[:16]} is not the contract's "
+                f"{facts.manifest_digest.hex()[:16]}; get the swarm's current manifest from its organiser",
+            )
+        if tuple(facts.stage_seconds) != seconds or facts.voting_mode != self.manifest.voting.mode:
+            raise Refusal(
+                Exit.MANIFEST,
+                f"the contract plays stages of {list(facts.stage_seconds)} s with {facts.voting_mode} votes, "
+                f"the manifest {list(seconds)} s with {self.manifest.voting.mode} votes; tell the organiser",
+            )
+
+    # --- routes -------------------------------------------------------------------------------------------------
+
+    async def dispatch(self, command: c.AnyCommand) -> None:
+        """Hand a command to the service that carries it out."""
+        match command:
+            case c.SetTimer() | c.CancelTimer():
+                await self.timers.execute(command)
+            case c.PublishRollouts() | c.FetchRollouts():
+                if self.gossip:
+                    await self.gossip.execute(command)
+            case c.SkipToRound() | c.StopNode():
+                pass
+            case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
+                await self.trainer.execute(command)
+            case _:
+                await self.chain.execute(command)
+
+    def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
+        """Tell subscribers what happened, and gossip's validator what it must know."""
+        self.bus.publish(stamped, commands)
+        self._move_window()
+
+    def _move_window(self) -> None:
+        """Give gossip a new window where the machine's view of the chain has changed."""
+        state = self.state
+        window = RoundWindow(
+            swarm=self.swarm, round=state.round, stage=state.stage, stages=len(self.manifest.stages),
+            seeds=views.window_seeds(state), peers=views.eligible(state),
+        )  # fmt: skip
+        if self.gossip and window != self.window:
+            self.window = window
+            self.gossip.update_window(window)
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return counts by metric and reason, for /metrics."""
+        dropped = dict(self.gossip.counters) if self.gossip else {}
+        return {"gossip_dropped": dropped, "bus": dict(self.bus.counters)}
