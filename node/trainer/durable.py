@@ -32,7 +32,7 @@ def replace_directory(directory: Path) -> Iterator[Path]:
     fresh.mkdir()
     try:
         yield fresh
-        for each in [*fresh.iterdir(), fresh]:
+        for each in [*fresh.rglob("*"), fresh]:
             sync(each)
         if directory.exists():
             directory.rename(old)

@@ -1,0 +1,145 @@
+"""Checkpoints: weights, optimiser, random state and counters; atomic, checked by digest, the last two kept."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from node.trainer.durable import replace_directory
+from node.trainer.engine import Engine
+from protocols.identifiers import Digest
+
+log = structlog.get_logger()
+
+KEPT = 2
+STATE, OPTIMIZER, MODEL = "state.json", "optimizer.safetensors", "model"
+_NAME = re.compile(r"checkpoint-(\d{8})")
+
+RNG, CUDA_RNG = "rng", "rng.cuda"
+"""Names of the random states among the optimiser's tensors, whose own names are "PARAMETER.KEY"."""
+
+
+class Counters(msgspec.Struct, frozen=True, kw_only=True):
+    """What the trainer counts: the last round worked (-1 before the first) and optimiser steps made."""
+
+    round: int = -1
+    updates: int = 0
+
+
+class _State(msgspec.Struct, frozen=True, kw_only=True):
+    counters: Counters
+    parameters: int
+    tokenizer: Digest
+    optimizer: list[dict[str, Any]]
+    files: dict[str, str]
+
+
+class Checkpoints:
+    """The checkpoints in one directory, `checkpoint-00000007` and so on, counted up at every save."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+
+    def save(self, engine: Engine, optimizer: torch.optim.Optimizer, counters: Counters) -> None:
+        """Write a checkpoint; it is on disk when this returns. Raises OSError where the disk is full."""
+        found = self._numbers()
+        target = self._path(found[-1] + 1 if found else 0)
+        with replace_directory(target) as fresh:
+            engine.save(fresh / MODEL)
+            state = optimizer.state_dict()
+            save_file(_tensors(state["state"]), fresh / OPTIMIZER)
+            record = _State(
+                counters=counters,
+                parameters=engine.parameter_count,
+                tokenizer=engine.fingerprint,
+                optimizer=state["param_groups"],
+                files=_digests(fresh),
+            )
+            (fresh / STATE).write_bytes(msgspec.json.encode(record))
+        for number in self._numbers()[:-KEPT]:
+            shutil.rmtree(self._path(number))
+
+    def resume(self, engine: Engine, optimizer: torch.optim.Optimizer) -> Counters | None:
+        """Load the newest checkpoint that is intact and of this model; None where there is none."""
+        for number in reversed(self._numbers()):
+            problem, state = _read(self._path(number), engine)
+            if state is None:
+                log.warning("checkpoint.skipped", name=self._path(number).name, reason=problem)
+                continue
+            self._load(self._path(number), state, engine, optimizer)
+            return state.counters
+        return None
+
+    def _load(self, path: Path, state: _State, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
+        engine.load_weights(path / MODEL)
+        engine.weights_changed()
+        tensors = load_file(path / OPTIMIZER)
+        torch.set_rng_state(tensors.pop(RNG))
+        cuda = tensors.pop(CUDA_RNG, None)
+        if cuda is not None and torch.cuda.is_available():
+            torch.cuda.set_rng_state(cuda)
+        by_parameter: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            parameter, key = name.split(".", 1)
+            by_parameter.setdefault(int(parameter), {})[key] = tensor
+        groups = [_with_tuples(group) for group in state.optimizer]
+        optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+
+    def _numbers(self) -> list[int]:
+        names = (_NAME.fullmatch(path.name) for path in self._directory.iterdir())
+        return sorted(int(name.group(1)) for name in names if name)
+
+    def _path(self, number: int) -> Path:
+        return self._directory / f"checkpoint-{number:08d}"
+
+
+def _tensors(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
+    """Return the optimiser's state and the random states as named tensors."""
+    tensors = {
+        f"{parameter}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
+        for parameter, values in state.items()
+        for key, value in values.items()
+    }
+    tensors[RNG] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        tensors[CUDA_RNG] = torch.cuda.get_rng_state()
+    return tensors
+
+
+def _with_tuples(group: dict[str, Any]) -> dict[str, Any]:
+    """Return a parameter group as it was before JSON made lists of its tuples (AdamW's betas)."""
+    return {key: tuple(value) if key != "params" and isinstance(value, list) else value for key, value in group.items()}
+
+
+def _read(path: Path, engine: Engine) -> tuple[str, _State | None]:
+    """Return the state of a checkpoint that is intact and of this model, or why it is not."""
+    try:
+        state = msgspec.json.decode((path / STATE).read_bytes(), type=_State)
+        if state.files != _digests(path):
+            return "damaged: a file's digest differs", None
+    except (OSError, msgspec.DecodeError) as error:
+        return f"damaged: {error}", None
+    if (state.parameters, state.tokenizer) != (engine.parameter_count, engine.fingerprint):
+        return "of another model", None
+    return "", state
+
+
+def _digests(path: Path) -> dict[str, str]:
+    """Return the BLAKE2b digest of every file but the state's own, by relative path."""
+    files = sorted(each for each in path.rglob("*") if each.is_file() and each.name != STATE)
+    return {str(each.relative_to(path)): _digest(each) for each in files}
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.blake2b(digest_size=16)).hexdigest()

@@ -1,0 +1,39 @@
+"""From `trainer.model` to an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import structlog
+
+from node.config import TrainerSettings
+from node.trainer.engine import Engine
+from node.trainer.tiny import TinyEngine
+from node.trainer.tiny_model import read_shape
+from node.trainer.warmstart import build_base_model
+from protocols.manifest import GameSpec
+
+log = structlog.get_logger()
+
+BUILTIN, SPARSE = "builtin", "builtin:sparse"
+
+
+def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> Engine:
+    """Return the engine of the model that the settings name.
+
+    "" and "builtin" make the built-in model in `directory` unless it is there; "builtin:sparse" likewise with the
+    sparse start; a path with a built-in model reads it; anything else is a causal LM of transformers.
+    """
+    model = settings.model or BUILTIN
+    if model in (BUILTIN, SPARSE):
+        sparse = model == SPARSE
+        target = directory / f"{'sparse' if sparse else 'base'}-{settings.seed}"
+        if read_shape(target) is None:
+            log.info("model.building", directory=str(target), sparse=sparse)
+            build_base_model(target, settings.seed, sparse=sparse)
+        return TinyEngine.load(target, game, settings.device)
+    if read_shape(Path(model)) is not None:
+        return TinyEngine.load(Path(model), game, settings.device)
+    from node.trainer.causal import CausalEngine
+
+    return CausalEngine.load(settings, game)

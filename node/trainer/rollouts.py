@@ -1,0 +1,120 @@
+"""Between what travels (`protocols.wire`) and what is sampled or trained on."""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from collections.abc import Sequence
+from typing import Generic, TypeVar
+
+from node.seams import Questions
+from node.trainer.engine import Engine, Sample, TrainingGroup
+from node.trainer.grpo import advantages
+from protocols.games.share import has_advantage, question_text, rewards
+from protocols.identifiers import body_digest
+from protocols.manifest import GameSpec, Limits
+from protocols.wire import Completion, Group, Rollouts, decode_rollouts
+
+ItemT = TypeVar("ItemT")
+
+
+def completion_of(sample: Sample, limits: Limits) -> Completion:
+    """Return a sample as it travels; a text above the limit is cut, which costs it its ids at the receiver."""
+    count = len(sample.tokens)
+    return Completion(
+        text=sample.text[: limits.completion_chars],
+        tokens=struct.pack(f"<{count}I", *sample.tokens),
+        logps=struct.pack(f"<{count}f", *sample.logps),
+        finished=sample.finished,
+    )
+
+
+def read_body(body: bytes) -> Rollouts | None:
+    """Return the rollouts of a body that the node has checked; None for the empty body."""
+    return decode_rollouts(body, body_digest(body), len(body)) if body else None
+
+
+def training_groups(
+    rollouts: Rollouts, questions: Questions, game: GameSpec, engine: Engine, *, external: bool
+) -> list[TrainingGroup]:
+    """Return a body's groups with advantages from recomputed rewards; groups without text are left out."""
+    groups = (
+        _training_group(group, rollouts, questions, game, engine, external)
+        for group in rollouts.groups
+        if 0 <= group.question < len(questions)
+    )
+    return [group for group in groups if group is not None]
+
+
+def _training_group(
+    group: Group, rollouts: Rollouts, questions: Questions, game: GameSpec, engine: Engine, external: bool
+) -> TrainingGroup | None:
+    question = questions[group.question]
+    same_ids = rollouts.tokenizer == engine.fingerprint
+    read = [read_completion(each, engine, game, same_ids=same_ids) for each in group.completions]
+    graded = rewards(game, [each.text for each in group.completions], question.answer)
+    values = advantages(graded) if has_advantage(graded) else [0.0] * len(graded)
+    kept = [(ids, logps, value) for (ids, logps), value in zip(read, values, strict=True) if ids]
+    if not kept:
+        return None
+    ids, logps, values = (list(column) for column in zip(*kept, strict=True))
+    return TrainingGroup(
+        prompt=engine.encode(question_text(game, question.text)),
+        completions=ids,
+        behaviour=logps,
+        advantages=values,
+        external=external,
+    )
+
+
+def read_completion(
+    completion: Completion, engine: Engine, game: GameSpec, *, same_ids: bool
+) -> tuple[list[int], list[float]]:
+    """Return ids and behaviour log-probabilities to train on.
+
+    Ids that came along are used only where the tokenizer is the same and they decode to the text, log-probabilities
+    only with them and if each is finite and at most 0. Otherwise the text is read anew and has no weight; what
+    it has above the game's length is cut.
+    """
+    if same_ids:
+        ids = list(struct.unpack(f"<{len(completion.tokens) // 4}I", completion.tokens))
+        if decodes_to(ids, completion.text, engine):
+            return ids, usable(completion.logps, len(ids))
+    return engine.completion_ids(completion.text, completion.finished)[: game.max_completion], []
+
+
+def decodes_to(ids: list[int], text: str, engine: Engine) -> bool:
+    """Tell whether these ids are that text."""
+    try:
+        return bool(ids) and engine.decode(ids) == text
+    except ValueError:
+        return False
+
+
+def usable(packed: bytes, count: int) -> list[float]:
+    """Return `count` log-probabilities packed as little-endian float32, or none where one can't be one."""
+    if len(packed) != 4 * count:
+        return []
+    values = list(struct.unpack(f"<{count}f", packed))
+    return values if all(math.isfinite(value) and value <= 0 for value in values) else []
+
+
+class Deck(Generic[ItemT]):
+    """Deals items in random order; none again before all were dealt, none twice in one hand."""
+
+    def __init__(self, items: Sequence[ItemT], rng: random.Random) -> None:
+        self._items, self._rng = list(items), rng
+        self._left: list[int] = []
+
+    def deal(self, count: int) -> list[ItemT]:
+        """Return `count` items, all of them where there are fewer."""
+        count = min(count, len(self._items))
+        hand, self._left = self._left[:count], self._left[count:]
+        if len(hand) < count:
+            fresh = [each for each in range(len(self._items)) if each not in hand]
+            self._rng.shuffle(fresh)
+            missing = count - len(hand)
+            self._left = fresh[missing:] + hand
+            hand = hand + fresh[:missing]
+        return [self._items[each] for each in hand]
