@@ -16,19 +16,19 @@ from protocols.schedule import commit_step, reveal_step
 
 ALREADY = "AlreadyVoted"
 """The contract's error for a vote that is there already: this node's own, sent before a crash or a reorg."""
+CLOSED = ("done", "failed")
 
 
 def move_votes(state: State, at: float) -> Result:
     """Bring every vote to where the stage that has just opened wants it; plan the one that is due."""
     state = _planned(state)
-    commands: list[AnyCommand] = []
-    votes = []
-    for vote in state.votes:
-        moved = _moved(state, vote)
-        if moved.phase != vote.phase and moved.phase in ("committing", "revealing"):
-            commands.append(_command(state, moved))
-        votes.append(moved)
-    return _counted(state, tuple(votes)), tuple(commands)
+    votes = tuple(vote if vote.phase in CLOSED else _moved(state, vote) for vote in state.votes)
+    commands = tuple(
+        _command(state, after)
+        for before, after in zip(state.votes, votes, strict=True)
+        if before is not after and after.phase in ("committing", "revealing")
+    )
+    return _counted(state, votes), commands
 
 
 def votes_again(state: State) -> tuple[AnyCommand, ...]:
@@ -50,7 +50,8 @@ def vote_settled(state: State, settled: i.TransactionSettled, at: float) -> Resu
     """Move a vote on when one of its transactions is mined or refused for good."""
     kind, _, rest = settled.key.partition(":")
     round_text, _, seed_text = rest.partition(":")
-    for place, vote in enumerate(state.votes):
+    for place in reversed(range(len(state.votes))):
+        vote = state.votes[place]
         if str(vote.round) == round_text and vote.seed.hex() == seed_text:
             return _settle(state, place, kind, settled)
     return state, ()
@@ -77,7 +78,7 @@ def _planned(state: State) -> State:
 
 
 def _moved(state: State, vote: Vote) -> Vote:
-    if vote.phase in ("done", "failed"):
+    if vote.phase in CLOSED:
         return vote
     step, stages = current_step(state), state.terms.stages
     closes = reveal_step(vote.round, stages) if state.terms.sealed else commit_step(vote.round, stages)
@@ -112,20 +113,21 @@ def _advanced(state: State, vote: Vote, kind: str, ok: bool) -> Vote:
 
 
 def _counted(state: State, votes: tuple[Vote, ...]) -> State:
-    """Return the state with these votes; totals follow from which are done and which have failed."""
-    if votes == state.votes:
+    """Return the state with these votes in place of its own; totals follow those that changed their phase."""
+    done = failed = 0
+    changed = False
+    for before, after in zip(state.votes, votes, strict=True):
+        if before is not after:
+            changed = True
+            done += (after.phase == "done") - (before.phase == "done")
+            failed += (after.phase == "failed") - (before.phase == "failed")
+    if not changed:
         return state
-    before, after = state.votes, votes
-    totals = replace(
-        state.totals,
-        votes=state.totals.votes + _in_phase(after, "done") - _in_phase(before, "done"),
-        votes_failed=state.totals.votes_failed + _in_phase(after, "failed") - _in_phase(before, "failed"),
-    )
+    if not (done or failed):
+        return replace(state, votes=votes)
+    before_totals = state.totals
+    totals = replace(before_totals, votes=before_totals.votes + done, votes_failed=before_totals.votes_failed + failed)
     return replace(state, votes=votes, totals=totals)
-
-
-def _in_phase(votes: tuple[Vote, ...], phase: str) -> int:
-    return sum(vote.phase == phase for vote in votes)
 
 
 def _command(state: State, vote: Vote) -> AnyCommand:
