@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from node.cli.demo import demo
+from node.cli import main as swarm
 from tools.fetch_model import default_directory, fetch_model
 
 NEEDED = (
@@ -22,7 +22,7 @@ def main() -> None:
         raise SystemExit(NEEDED)
     if not any(word == "--model" or word.startswith("--model=") for word in arguments):
         arguments += ["--model", _model()]
-    demo.main(arguments, prog_name="demo-real")
+    swarm(["demo", *arguments])
 
 
 def _model() -> str:

@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import click
-import msgspec
 
-from node.exits import Exit
+from node.exits import Exit, Refusal
 from tools.demo.compare import compare, comparison_lines
 from tools.demo.curves import draw, draw_comparison
 from tools.demo.inputs import real_inputs
@@ -23,7 +22,7 @@ from tools.demo.view import view_for
 DEFAULT_OUT = Path("demo-out")
 
 
-@click.command()
+@click.command(short_help="Run a whole swarm on this machine.")
 @click.option("--peers", type=int, default=0, metavar="N", help="Nodes of the swarm: 4, with --model 2.")
 @click.option("--rounds", type=int, default=0, metavar="N", help="Rounds to play.")
 @click.option("--slow", type=int, default=0, metavar="N", help="Make node N too slow: it must skip.")
@@ -92,8 +91,7 @@ def _told() -> Iterator[None]:
     """Turn what ends a demo into one line and an exit code."""
     try:
         yield
-    except (PlanError, DemoError, msgspec.DecodeError) as error:
-        raise click.ClickException(str(error)) from error
-    except KeyboardInterrupt:
-        click.echo("interrupted: every process of the demo was ended", err=True)
-        sys.exit(int(Exit.INTERRUPTED))
+    except PlanError as error:
+        raise Refusal(Exit.USAGE, str(error)) from error
+    except DemoError as error:
+        raise Refusal(Exit.FAULT, str(error)) from error

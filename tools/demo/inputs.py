@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -12,8 +11,8 @@ from node.data.load import JSONL, load_questions
 from protocols.manifest import DataSpec, Manifest, parse_manifest
 from tools.demo.plan import Options, PlanError
 
-TEMPLATE = "mawps.toml"
-"""In `configs/swarms`: a few-shot prompt, and a game that fits two small CPUs."""
+TEMPLATE = Path(__file__).parents[2] / "configs" / "swarms" / "mawps.toml"
+"""A few-shot prompt, and a game that fits two small CPUs."""
 
 
 def real_inputs(options: Options) -> tuple[Manifest | None, DataSpec | None]:
@@ -23,7 +22,7 @@ def real_inputs(options: Options) -> tuple[Manifest | None, DataSpec | None]:
     """
     if not options.real:
         return None, None
-    template = parse_manifest(resources.files("configs.swarms").joinpath(TEMPLATE).read_bytes())
+    template = parse_manifest(TEMPLATE.read_bytes())
     return template, question_spec(Path(options.data), template.data) if options.data else DataSpec()
 
 

@@ -19,6 +19,7 @@ TOO_SLOW = 2.0
 """Stages that a slowed node needs for one single group."""
 
 REAL_LEARNING_RATE = 3e-5
+REAL_MICRO_BATCH = 1024
 SPARSE_LEARNING_RATE = 3e-4
 
 
@@ -183,6 +184,7 @@ def _node(options: Options, number: int, stage_seconds: int, real: bool) -> Node
             threads=1,
             seed=options.seed * 1000 + number,
             learning_rate=rate,
+            micro_batch=REAL_MICRO_BATCH if real else TrainerSettings().micro_batch,
             data=options.data and str(Path(options.data).absolute()),
             slowdown=TOO_SLOW * stage_seconds if options.slow == number else 0.0,
         ),
