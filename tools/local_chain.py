@@ -27,6 +27,14 @@ START_SECONDS = 15.0
 PR_SET_PDEATHSIG = 1
 
 
+class ChainCallError(RuntimeError):
+    """The local chain refused a request; `data` holds revert data where there is any."""
+
+    def __init__(self, text: str, data: object = None) -> None:
+        super().__init__(text)
+        self.data = data
+
+
 def find_or_install_anvil(cache_dir: Path | None = None) -> Path:
     """Return an anvil program: from PATH, from the cache, or newly installed there as an npm package.
 
@@ -144,13 +152,14 @@ class LocalChain:
         self._signal(signal.SIGCONT)
 
     def call(self, method: str, *parameters: object) -> Any:
-        """Make one JSON-RPC request over HTTP. Raises RuntimeError with the chain's own words."""
+        """Make one JSON-RPC request over HTTP. Raises `ChainCallError` with the chain's own words."""
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).encode()
         request = urllib.request.Request(self.http_url, body, {"content-type": "application/json"})  # noqa: S310
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - always our own loopback URL
             answer = json.load(response)
         if answer.get("error"):
-            raise RuntimeError(f"{method}: {answer['error'].get('message')}")
+            error = answer["error"]
+            raise ChainCallError(f"{method}: {error.get('message')}", error.get("data"))
         return answer.get("result")
 
     def fund(self, address: str, ether: int = 100) -> None:
