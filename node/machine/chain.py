@@ -45,7 +45,7 @@ def chain_restored(state: State, restored: i.ChainRestored, at: float) -> Result
 
 def chain_lost(state: State, lost: i.ChainLost, at: float) -> Result:
     """Go on with the current stage; nothing new can begin without the chain."""
-    return replace(state, chain="absent", gap=state.gap or "the chain was away"), ()
+    return pursue(replace(state, chain="absent", gap=state.gap or "the chain was away"), at)
 
 
 def peer_registered(state: State, registered: i.PeerRegistered, at: float) -> Result:

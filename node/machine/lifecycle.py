@@ -12,7 +12,7 @@ from node.machine.joining import register_timer
 from node.machine.pacing import local_deadline
 from node.machine.state import Result, State, in_turn
 from node.machine.voting import votes_again
-from node.machine.work import publish_again, pursue, report_again, train_timer, wait_for_rollouts
+from node.machine.work import publish_again, pursue, report_again, train_timer, training_lost, wait_for_rollouts
 
 
 def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
@@ -20,6 +20,7 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
 
     The trainer's work follows when trainer and chain have reported: the stage may be over by now.
     """
+    state, lost = training_lost(state, "cut off by a restart")
     state = replace(
         state,
         draining=False,
@@ -35,7 +36,14 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
         register_error="",
     )
     state, timers = in_turn(state, at, wait_for_turn, wait_for_rollouts)
-    return state, (*publish_again(state), *report_again(state), *fetch_again(state), *votes_again(state), *timers)
+    return state, (
+        *lost,
+        *publish_again(state),
+        *report_again(state),
+        *fetch_again(state),
+        *votes_again(state),
+        *timers,
+    )
 
 
 def drain_requested(state: State, requested: i.DrainRequested, at: float) -> Result:

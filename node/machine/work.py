@@ -205,13 +205,19 @@ def trainer_ready(state: State, ready: i.TrainerReady, at: float) -> Result:
 def trainer_lost(state: State, lost: i.TrainerLost, at: float) -> Result:
     """Note what is to be asked for again. An evaluation or a checkpoint that killed the child is not."""
     task = state.task
-    state = replace(state, trainer="absent", task=None)
-    if task is None or task.kind == "generate":
+    state = replace(state, trainer="absent")
+    if task is not None and task.kind in ("evaluate", "save"):
+        return _given_up(replace(state, task=None), task, lost.reason)
+    return training_lost(state, f"lost with the trainer: {lost.reason}")
+
+
+def training_lost(state: State, how: str) -> Result:
+    """Forget the trainer's task. What belongs to the current stage is asked for again; an earlier one's is missed."""
+    task = state.task
+    state = replace(state, task=None)
+    if task is None or task.kind != "train":
         return state, ()
-    if task.kind == "train":
-        reason = f"training of {label(state, task.round, task.stage)} was lost with the trainer: {lost.reason}"
-        return lost_training(state, task, reason)
-    return _given_up(state, task, lost.reason)
+    return lost_training(state, task, f"training of {label(state, task.round, task.stage)} was {how}")
 
 
 def _given_up(state: State, task: Task, reason: str) -> Result:

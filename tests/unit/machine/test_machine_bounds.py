@@ -1,0 +1,116 @@
+"""What the machine keeps is bounded, what it asks for fits, every input has its transition."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import msgspec
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.machine import views
+from node.machine.collecting import MAX_EXTERNAL, MAX_EXTERNAL_BYTES, unused_bodies
+from node.machine.pacing import groups_that_fit, local_deadline, margin, training_estimate
+from node.machine.state import MAX_BODIES, MAX_PEERS, Body, Pace, State, initial
+from node.machine.step import HANDLERS, step
+from protocols.identifiers import body_digest
+from protocols.manifest import Manifest, StageSpec
+
+ME = f"0x{1:040x}"
+SEED = body_digest(b"seed")
+
+
+def address(number: int) -> str:
+    return f"0x{number:040x}"
+
+
+def in_round(number: int, peers: int, at: float = 0.0) -> State:
+    """Return a node in an open round among this many registered peers, itself included; its trainer is not up."""
+    state = initial(ME, Manifest(name="bounds", stages=(StageSpec(name="play", seconds=60),)))
+    state = replace(state, peers={address(each): 0 for each in range(1, peers + 1)})
+    for happened in (i.NodeStarted(), i.ChainRestored(0.0), i.StageOpened(number, 0, SEED, 60, 0, 1)):
+        state, _ = step(state, i.Stamped(at, happened))
+    return state
+
+
+def test_every_input_has_its_transition() -> None:
+    """An input type that is added to the journal's schema can't be forgotten in the table."""
+    assert set(HANDLERS) == set(get_args(i.AnyInput))
+
+
+def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
+    """A stage with more announcing peers than the bound costs the bound."""
+    state = in_round(3, MAX_BODIES + 50)
+    fetched = 0
+    for number in range(2, MAX_BODIES + 50):
+        said = i.RolloutsAnnounced(address(number), 3, 0, body_digest(str(number).encode()), 1000, inline=False)
+        state, commands = step(state, i.Stamped(1.0, said))
+        fetched += sum(isinstance(command, c.FetchRollouts) for command in commands)
+
+    assert fetched == MAX_BODIES
+    assert len(state.pools[3]) == MAX_BODIES
+
+
+def test_the_peer_list_is_bounded_but_never_without_this_node() -> None:
+    """A flood of registrations can't grow the state for ever, nor lock this node out of its own list."""
+    state = replace(in_round(3, 1), peers={address(each): 0 for each in range(2, MAX_PEERS + 2)})
+
+    state, _ = step(state, i.Stamped(1.0, i.PeerRegistered(address(MAX_PEERS + 9), 0)))
+    assert address(MAX_PEERS + 9) not in state.peers
+
+    state, _ = step(state, i.Stamped(1.0, i.PeerRegistered(ME, 0)))
+    assert views.status(state).registered
+
+
+@given(st.lists(st.integers(1, 8 << 20), max_size=80))
+def test_the_bodies_of_one_training_fit_its_frame(sizes: list[int]) -> None:
+    """However large bodies are, what one training takes is bounded in number and bytes, and is what is there."""
+    pool = {
+        address(number): Body(body_digest(str(number).encode()), size, "arrived", 4, 1.0)
+        for number, size in enumerate(sizes, 2)
+    }
+    state = replace(in_round(3, 1), pools={3: pool})
+    length = {body.digest: body.size for body in pool.values()}
+    chosen = unused_bodies(state)
+
+    assert len(chosen) == len(set(chosen)) <= MAX_EXTERNAL
+    assert sum(length[digest] for digest in chosen) <= MAX_EXTERNAL_BYTES
+    if len(sizes) <= MAX_EXTERNAL and sum(sizes) <= MAX_EXTERNAL_BYTES:
+        assert set(chosen) == set(length)
+
+
+@given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0, 80))
+def test_the_groups_asked_for_fit_the_time(generate: float, train: float, at: float) -> None:
+    """Measured speed times groups, training and the margin end by the deadline; one group more would not."""
+    state = replace(in_round(3, 1), pace=Pace(generate, train))
+    left = local_deadline(state) - at - margin(state) - training_estimate(state)
+    groups = groups_that_fit(state, at)
+
+    assert 0 <= groups <= state.terms.generated
+    assert groups == 0 or groups * generate <= left + 1e-6
+    assert groups == state.terms.generated or (groups + 1) * generate > left - 1e-6
+
+
+def test_a_fresh_status_can_be_shown() -> None:
+    """A node that has heard nothing has a status that encodes, and says that it is starting."""
+    status = views.status(initial(ME, Manifest(name="fresh")))
+
+    assert status.phase == "starting"
+    assert b'"round":-1' in msgspec.json.encode(status)
+
+
+def test_the_window_shows_who_counts_and_which_seeds_are_accepted() -> None:
+    """Gossip is told the peers of the current round only, and the seeds of the rounds that are kept."""
+    state = in_round(3, 2)
+    state, _ = step(state, i.Stamped(1.0, i.PeerRegistered(address(9), 4)))
+    assert views.eligible(state) == {ME, address(2)}
+    assert views.window_seeds(state) == {3: SEED}
+
+    for number in (4, 5):
+        opened = i.StageOpened(number, 0, body_digest(str(number).encode()), 60 * number, 0, 2)
+        state, _ = step(state, i.Stamped(60.0, opened))
+    assert views.eligible(state) == {ME, address(2), address(9)}
+    assert set(views.window_seeds(state)) == {4, 5}
