@@ -20,58 +20,82 @@ DATA_DIR_VARIABLE = "SWARM_DATA_DIR"
 class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [chain]. `urls` are tried in order; each is ws:// or http:// (wss, https)."""
 
-    urls: tuple[str, ...] = ("ws://127.0.0.1:8545",)
-    contract: str = ""
-    poll_seconds: Annotated[float, Meta(gt=0)] = 5.0
-    max_fee_gwei: Annotated[float, Meta(gt=0)] = 100.0
+    urls: Annotated[tuple[str, ...], Meta(description="RPC endpoints, tried in order: ws, wss, http, https.")] = (
+        "ws://127.0.0.1:8545",
+    )
+    contract: Annotated[str, Meta(description="The coordinator contract's address.")] = ""
+    poll_seconds: Annotated[
+        float, Meta(gt=0, description="How often an endpoint is asked where it does not push new blocks, in seconds.")
+    ] = 5.0
+    max_fee_gwei: Annotated[
+        float, Meta(gt=0, description="The most that is paid per unit of gas; above it transactions wait.")
+    ] = 100.0
 
 
 class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [gossip]. Addresses are multiaddrs; `bootnodes` come on top of those in the contract."""
 
-    listen: tuple[str, ...] = ("/ip4/0.0.0.0/tcp/38331",)
-    announce: tuple[str, ...] = ()
-    bootnodes: tuple[str, ...] = ()
-    max_peers: Annotated[int, Meta(ge=1)] = 64
-    ping_seconds: Annotated[float, Meta(gt=0)] = 5.0
+    listen: Annotated[tuple[str, ...], Meta(description="Multiaddrs to listen on.")] = ("/ip4/0.0.0.0/tcp/38331",)
+    announce: Annotated[
+        tuple[str, ...],
+        Meta(description="Multiaddrs under which others reach this node, where they differ (NAT, proxy)."),
+    ] = ()
+    bootnodes: Annotated[tuple[str, ...], Meta(description="Multiaddrs of bootnodes, on top of the contract's.")] = ()
+    max_peers: Annotated[int, Meta(ge=1, description="The most connections that are kept.")] = 64
+    ping_seconds: Annotated[
+        float, Meta(gt=0, description="How often each peer is pinged, in seconds; one that freezes is cut.")
+    ] = 5.0
 
 
 class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [trainer]; crosses to the child as it is. `slowdown` adds seconds per generated group."""
 
-    model: str = ""
-    device: str = "auto"
-    dtype: str = "auto"
-    threads: Annotated[int, Meta(ge=1)] = 1
-    seed: int = 0
-    learning_rate: Annotated[float, Meta(gt=0)] = 4e-4
-    importance_cap: float = 2.0
-    max_grad_norm: float = 1.0
-    micro_batch: Annotated[int, Meta(ge=1)] = 256
-    data: str = ""
-    slowdown: Annotated[float, Meta(ge=0)] = 0.0
-    memory_limit_mib: Annotated[int, Meta(ge=0)] = 0
+    model: Annotated[str, Meta(description="Directory or name of the model; empty is the manifest's.")] = ""
+    device: Annotated[str, Meta(description="auto, cpu, cuda or mps.")] = "auto"
+    dtype: Annotated[str, Meta(description="auto, float32 or bfloat16.")] = "auto"
+    threads: Annotated[int, Meta(ge=1, description="CPU threads of the trainer.")] = 1
+    seed: Annotated[int, Meta(description="Seed of initialisation and sampling.")] = 0
+    learning_rate: Annotated[float, Meta(gt=0, description="Step size of the optimiser.")] = 4e-4
+    importance_cap: Annotated[float, Meta(description="Bound on the importance weight of external rollouts.")] = 2.0
+    max_grad_norm: Annotated[float, Meta(description="Bound on the norm of the gradient.")] = 1.0
+    micro_batch: Annotated[
+        int,
+        Meta(ge=1, description="Sequences that go through the model at once; shrinks by itself when memory is short."),
+    ] = 256
+    data: Annotated[str, Meta(description="This node's copy of the questions, where the manifest names a file.")] = ""
+    slowdown: Annotated[
+        float, Meta(ge=0, description="Seconds added per generated group, for trials of slow nodes.")
+    ] = 0.0
+    memory_limit_mib: Annotated[
+        int, Meta(ge=0, description="Bound on the memory of the trainer process, MiB; 0 is none.")
+    ] = 0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [http]. Port 0 takes a free one; the one taken stands in DATA/http.json."""
 
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65535)] = 8087
+    host: Annotated[str, Meta(description="Address of the status server.")] = "127.0.0.1"
+    port: Annotated[
+        int, Meta(ge=0, le=65535, description="Port of the status server; 0 takes a free one, written to http.json.")
+    ] = 8087
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [log]. `auto` is text on a terminal, JSON elsewhere."""
 
-    format: Literal["auto", "json", "text"] = "auto"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Annotated[
+        Literal["auto", "json", "text"], Meta(description="auto is text on a terminal, JSON elsewhere.")
+    ] = "auto"
+    level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="Lowest level that is written.")
+    ] = "info"
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole of `swarm.toml`. Paths are relative to the data directory."""
 
-    manifest: str = "manifest.toml"
-    identity: str = "swarm.pem"
+    manifest: Annotated[str, Meta(description="The swarm's manifest.")] = "manifest.toml"
+    identity: Annotated[str, Meta(description="The node key.")] = "swarm.pem"
     chain: ChainSettings = ChainSettings()
     gossip: GossipSettings = GossipSettings()
     trainer: TrainerSettings = TrainerSettings()
@@ -83,12 +107,18 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Key(msgspec.Struct, frozen=True):
-    """One configuration key: dotted name, environment variable, type as annotated, default."""
+    """One configuration key: dotted name, environment variable, type as annotated, default, what it is for."""
 
     name: str
     variable: str
     type: Any
     default: object
+    help: str
+
+    @property
+    def listed(self) -> bool:
+        """Whether the key holds several values."""
+        return tuple in (get_origin(self.type), get_origin(getattr(self.type, "__origin__", None)))
 
 
 def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Key]:
@@ -98,7 +128,8 @@ def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Key]:
         if isinstance(hints[field.name], type) and issubclass(hints[field.name], msgspec.Struct):
             yield from _keys(hints[field.name], f"{name}.")
         else:
-            yield Key(name, PREFIX + name.replace(".", "_").upper(), hints[field.name], field.default)
+            text = next((each.description or "" for each in getattr(hints[field.name], "__metadata__", ())), "")
+            yield Key(name, PREFIX + name.replace(".", "_").upper(), hints[field.name], field.default, text)
 
 
 KEYS: dict[str, Key] = {key.name: key for key in _keys(Config)}
@@ -187,7 +218,7 @@ def _converted(source: str, name: str, value: object) -> object:
     if name not in KEYS:
         raise Refusal(Exit.CONFIG, f"{source}: {unknown(name)}")
     key = KEYS[name]
-    if get_origin(key.type) is tuple and isinstance(value, str):
+    if key.listed and isinstance(value, str):
         value = [part.strip() for part in value.split(",") if part.strip()]
     try:
         return msgspec.convert(value, key.type, strict=False)

@@ -92,6 +92,7 @@ def lead() -> list[dict[str, Any]]:
             ours, theirs = context.Pipe()
             process = context.Process(target=follow, args=(number, home, tuple(boots), theirs), daemon=True)
             process.start()
+            theirs.close()
             links.append(ours)
             processes.append(process)
             if number < 3:
@@ -171,6 +172,7 @@ class Follower:
         """Follow the schedule."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.node.run, self.report)
+            nursery.start_soon(self.end_with, os.getppid())
             while not self.node.addresses:  # noqa: ASYNC110 - the service has no event for it
                 await trio.sleep(0.02)
             if self.number < 3:
@@ -180,6 +182,12 @@ class Follower:
             await self.take_turns(await trio.to_thread.run_sync(self.link.recv))
             self.link.send((self.sent, self.heard))
             nursery.cancel_scope.cancel()
+
+    async def end_with(self, parent: int) -> None:
+        """End when the leading process has gone, however it went."""
+        while os.getppid() == parent:  # noqa: ASYNC110 - there is no event for it
+            await trio.sleep(1)
+        os._exit(1)
 
     async def take_turns(self, begin: float) -> None:
         """Send in turn, then all at once, then wait for what is still under way."""

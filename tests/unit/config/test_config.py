@@ -115,3 +115,8 @@ def test_a_section_that_is_no_table_stays_an_error_under_a_variable(tmp_path: Pa
 def test_no_two_keys_share_a_variable() -> None:
     """SECTION_KEY is unambiguous."""
     assert len({key.variable for key in KEYS.values()}) == len(KEYS)
+
+
+def test_every_key_says_what_it_is_for() -> None:
+    """The reference has a line for each key."""
+    assert [key.name for key in KEYS.values() if not key.help] == []

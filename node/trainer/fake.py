@@ -1,0 +1,206 @@
+"""A trainer without a model: the interface of `TrainerLink`, bodies that pass every check, seconds by a given clock.
+
+Its skill is one number, the chance that a completion is right; training on groups with an advantage raises it. The same
+commands give the same bodies.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import msgspec
+import trio
+
+from node.data.arithmetic import Draws
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.seams import Bodies, Question, Questions, Report
+from node.trainer.orders import Work, refusal
+from protocols.assignment import assignment
+from protocols.games.share import has_advantage, rewards
+from protocols.identifiers import Address, Digest, Seed, body_digest
+from protocols.manifest import GameSpec, Manifest
+from protocols.wire import Completion, Group, Rollouts, decode_rollouts, encode
+
+TOKENIZER: Digest = body_digest(b"node.trainer.fake")
+PARTS_PER_MILLION = 1_000_000
+
+
+class Pace(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds that things take: loading, one group, one update, an evaluation, a checkpoint."""
+
+    load: float = 3.0
+    group: float = 0.1
+    update: float = 1.0
+    evaluation: float = 2.0
+    save: float = 0.05
+
+
+class FakeTrainer:
+    """`node.seams.TrainerService` with an arithmetic of learning instead of a model."""
+
+    name = "trainer"
+    tokenizer = TOKENIZER
+
+    def __init__(
+        self,
+        manifest: Manifest,
+        peer: Address,
+        questions: Questions,
+        bodies: Bodies,
+        *,
+        pace: Pace | None = None,
+        skill: float = 0.25,
+        gain: float = 0.002,
+        sleep: Callable[[float], Awaitable[None]] = trio.sleep,
+    ) -> None:
+        self._manifest, self._peer, self._questions, self._bodies = manifest, peer, questions, bodies
+        self._pace, self._gain, self._sleep = pace or Pace(), gain, sleep
+        self.skill = skill
+        self.saved: tuple[int, float] = (-1, skill)
+        self._queue: deque[Work] = deque()
+        self._more = trio.Event()
+        self._task: trio.CancelScope | None = None
+        self._child: trio.CancelScope | None = None
+        self._reports_in, self._reports_out = trio.open_memory_channel[i.AnyInput](math.inf)
+        self._lost = i.TrainerLost("")
+
+    async def execute(self, command: c.TrainerCommand) -> None:
+        """Queue a command, cancel everything for `AbortWork`, refuse while the child is away."""
+        if isinstance(command, c.AbortWork):
+            self._abort()
+        elif self._child is None:
+            self._reports_in.send_nowait(refusal(command, "trainer away"))
+        else:
+            self._queue.append(command)
+            self._more.set()
+
+    def _abort(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+        while self._queue:
+            self._reports_in.send_nowait(refusal(self._queue.popleft(), "cancelled before it began"))
+
+    def lose(self, reason: str, *, shrink: bool = False) -> None:
+        """Let the child die: what it learned since the last checkpoint is gone."""
+        if self._child is not None:
+            self._lost = i.TrainerLost(reason, shrink)
+            self._child.cancel()
+
+    async def run(self, report: Report) -> None:
+        """Keep a child until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._forward, report)
+            while True:
+                await self._sleep(self._pace.load)
+                await self._live()
+
+    async def _forward(self, report: Report) -> None:
+        async for happened in self._reports_out:
+            await report(happened)
+
+    async def _live(self) -> None:
+        checkpoint_round, self.skill = self.saved
+        try:
+            with trio.CancelScope() as self._child:
+                self._reports_in.send_nowait(i.TrainerReady(0, "fake", checkpoint_round))
+                await self._work()
+        finally:
+            self._child = self._task = None
+            self._queue.clear()
+        self._reports_in.send_nowait(self._lost)
+
+    async def _work(self) -> None:
+        """Carry commands out until cancelled."""
+        while True:
+            await self._more.wait()
+            self._more = trio.Event()
+            while self._queue:
+                await self._carry_out(self._queue.popleft())
+
+    async def _carry_out(self, command: Work) -> None:
+        happened: i.AnyInput = refusal(command, "cancelled")
+        with trio.CancelScope() as self._task:
+            happened = await self._result(command)
+        self._task = None
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._reports_in.send_nowait(happened)
+
+    async def _result(self, command: Work) -> i.AnyInput:
+        match command:
+            case c.GenerateRollouts():
+                return await self._generate(command)
+            case c.TrainOnRollouts():
+                return await self._train(command)
+            case c.EvaluateModel():
+                await self._sleep(self._pace.evaluation)
+                count = self._manifest.data.held_out
+                return i.EvaluationFinished(command.round, self.skill, count, self._pace.evaluation)
+            case c.SaveCheckpoint():
+                await self._sleep(self._pace.save)
+                self.saved = (command.round, self.skill)
+                return i.CheckpointSaved(command.round)
+
+    async def _generate(self, command: c.GenerateRollouts) -> i.AnyInput:
+        seconds = self._pace.group * command.groups
+        await self._sleep(seconds)
+        body, reward = fake_body(
+            self._manifest.game, self._questions, self._peer, command.seed,
+            (command.round, command.stage), command.groups, self.skill,
+        )  # fmt: skip
+        digest = body_digest(body)
+        self._bodies.put(digest, body, command.round)
+        return i.RolloutsGenerated(command.round, command.stage, digest, len(body), command.groups, reward, seconds)
+
+    async def _train(self, command: c.TrainOnRollouts) -> i.AnyInput:
+        seconds = min(self._pace.update * command.updates, command.seconds)
+        await self._sleep(seconds)
+        own = self._informative([command.own], self._manifest.game.own) * command.updates
+        external = self._informative(command.external, self._manifest.game.external) * command.updates
+        self.skill += (1 - self.skill) * (1 - (1 - self._gain) ** (own + external))
+        return i.TrainingFinished(command.round, command.stage, command.updates, own, external, 0.0, seconds)
+
+    def _informative(self, digests: list[Digest] | tuple[Digest, ...], most: int) -> int:
+        """Return how many groups in these bodies have an advantage, at most `most`."""
+        bodies = [body for digest in digests if (body := self._bodies.get(digest))]
+        groups = [group for body in bodies for group in decode_rollouts(body, body_digest(body), len(body)).groups]
+        return min(most, sum(has_advantage(self._rewards(group)) for group in groups))
+
+    def _rewards(self, group: Group) -> tuple[float, ...]:
+        answer = self._questions[group.question].answer
+        return rewards(self._manifest.game, [each.text for each in group.completions], answer)
+
+
+def fake_body(
+    game: GameSpec,
+    questions: Questions,
+    peer: Address,
+    seed: Seed,
+    at: tuple[int, int],
+    groups: int,
+    skill: float,
+) -> tuple[bytes, float]:
+    """Return an encoded body for (round, stage) and the sum of its groups' mean rewards."""
+    round_number, stage = at
+    picked = assignment(questions.digest, seed, peer, stage, groups, len(questions))
+    draws = Draws(f"fake/{peer}/{seed.hex()}/{round_number}/{stage}")
+    made: list[Group] = []
+    reward = 0.0
+    for slot, number in enumerate(picked):
+        question = questions[number]
+        completions = tuple(_completion(question, skill, draws) for _ in range(game.group_size))
+        graded = rewards(game, [each.text for each in completions], question.answer)
+        reward += sum(graded) / len(graded)
+        made.append(Group(slot, number, completions))
+    return encode(Rollouts(round_number, stage, TOKENIZER, tuple(made))), reward
+
+
+def _completion(question: Question, skill: float, draws: Draws) -> Completion:
+    right = draws.below(PARTS_PER_MILLION) < skill * PARTS_PER_MILLION
+    number = question.answer.rsplit("####", 1)[-1].strip()
+    text = f"#### {number}" if right else "#### none"
+    count = 3
+    return Completion(text, struct.pack(f"<{count}I", *range(count)), struct.pack(f"<{count}f", *[-1.0] * count), True)

@@ -1,0 +1,109 @@
+"""What the link asks of the child and what it tells the machine: pure."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+import msgspec
+
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.seams import Bodies
+from node.trainer import frames as f
+from protocols.identifiers import body_digest
+
+Work: TypeAlias = c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.SaveCheckpoint
+Asked: TypeAlias = f.Generate | f.Train | f.Evaluate | f.Save
+Answer: TypeAlias = f.Generated | f.Trained | f.Evaluated | f.Saved | f.Failed
+
+FRAME_SHARE = f.FRAME_LIMIT * 3 // 4
+"""Bytes of bodies that one frame carries."""
+
+KINDS: dict[type[Work], str] = {
+    c.GenerateRollouts: "generate",
+    c.TrainOnRollouts: "train",
+    c.EvaluateModel: "evaluate",
+    c.SaveCheckpoint: "save",
+}
+"""The machine's names of the kinds of work, for `WorkFailed`."""
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A command under way: the frame that carries it."""
+
+    command: Work
+    frame: Asked
+
+    @property
+    def task(self) -> int:
+        """The number under which the child answers."""
+        return self.frame.task
+
+    @property
+    def round(self) -> int:
+        """The command's round."""
+        return self.command.round
+
+
+def kind_of(command: Work) -> str:
+    """Return the machine's name of a kind of work."""
+    return KINDS[type(command)]
+
+
+def refusal(command: Work, reason: str) -> i.WorkFailed:
+    """Return the input that says nothing will come of a command."""
+    stage = command.stage if isinstance(command, c.GenerateRollouts | c.TrainOnRollouts) else 0
+    return i.WorkFailed(kind_of(command), command.round, stage, reason)
+
+
+def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Order | str:
+    """Return the order for a command, or why it can't be given. `limit` bounds a body, in bytes.
+
+    A foreign body that is not kept any more is left out; so are the last ones where all would not fit into a frame.
+    """
+    match command:
+        case c.GenerateRollouts():
+            frame: Asked = f.Generate(task, command.round, command.stage, command.seed, command.groups)
+        case c.TrainOnRollouts():
+            own = bodies.get(command.own) if command.own else b""
+            external = fitting([bodies.get(each) for each in command.external], FRAME_SHARE - limit)
+            if not own and not external:
+                return "no body to train on is kept any more"
+            frame = f.Train(
+                task, command.round, command.stage, own or b"", external, command.updates, command.seconds
+            )  # fmt: skip
+        case c.EvaluateModel():
+            frame = f.Evaluate(task, command.round)
+        case c.SaveCheckpoint():
+            frame = f.Save(task, command.round)
+    return Order(command, frame)
+
+
+def fitting(bodies: list[bytes | None], room: int) -> tuple[bytes, ...]:
+    """Return the bodies that are there, as many from the front as have room, in bytes."""
+    kept: list[bytes] = []
+    for body in bodies:
+        if body is not None and len(body) <= room:
+            kept.append(body)
+            room -= len(body)
+    return tuple(kept)
+
+
+def input_of(order: Order, answer: Answer) -> i.AnyInput | None:
+    """Return the input that tells the machine of an answer; None where it is not one to this order."""
+    match order.command, answer:
+        case c.GenerateRollouts() as asked, f.Generated() as made:
+            return i.RolloutsGenerated(
+                asked.round, asked.stage, body_digest(made.body), len(made.body), made.groups, made.reward, made.seconds
+            )
+        case c.TrainOnRollouts() as asked, f.Trained() as done:
+            return i.TrainingFinished(
+                asked.round, asked.stage, done.updates, done.own, done.external, done.loss, done.seconds
+            )
+        case c.EvaluateModel() as asked, f.Evaluated() as measured:
+            return i.EvaluationFinished(asked.round, measured.accuracy, measured.questions, measured.seconds)
+        case c.SaveCheckpoint() as asked, f.Saved():
+            return i.CheckpointSaved(asked.round)
+        case asked, f.Failed() as failed:
+            return refusal(asked, failed.reason if failed.kind == "cancelled" else f"{failed.kind}: {failed.reason}")
+    return None

@@ -1,0 +1,34 @@
+"""The generated reference."""
+
+import pytest
+
+from tools.reference import DIRECTORY, bounds, logged_lines, pages
+
+PAGES = pages()
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_each_page_is_what_the_code_says(name: str) -> None:
+    """A page that differs from what `make docs` would write is stale: run it and commit the result."""
+    path = DIRECTORY / name
+    assert path.exists(), f"run `make docs`: {name} is missing"
+    assert path.read_text() == PAGES[name], f"run `make docs`: {name} is stale"
+
+
+def test_no_page_is_left_over() -> None:
+    """Every file of the folder is written by the generator."""
+    assert {path.name for path in DIRECTORY.glob("*.md")} == set(PAGES)
+
+
+def test_events_are_found_in_the_sources() -> None:
+    """Lines are read from calls, with level and fields."""
+    found = {line.event: line for line in logged_lines()}
+    assert found["http.listening"].level == "info"
+    assert found["http.listening"].fields == ("url",)
+    assert found["node.failed"].level == "error"
+
+
+def test_bounds_of_a_key_are_shown() -> None:
+    """The port's range is part of its type; a plain type has none."""
+    assert "integer, at least 0, at most 65535" in PAGES["config.md"]
+    assert bounds(int) == ""

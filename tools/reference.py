@@ -1,0 +1,254 @@
+"""Writes docs/reference/*.md from the code: configuration, metrics, exit codes, log events, messages between peers."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
+from node.exits import MEANING
+from node.http.metrics import documented
+from node.story import COMMAND_EVENTS, INPUT_EVENTS
+from protocols import manifest, wire
+
+ROOT = Path(__file__).parents[1]
+DIRECTORY = ROOT / "docs" / "reference"
+NOTICE = "<!-- Written by `make docs` from the code: change it there. -->"
+LEVELS = ("debug", "info", "warning", "error", "exception")
+LOGGED_IN = ("node", "tools")
+
+
+def main() -> int:
+    """Write every page; say which changed."""
+    DIRECTORY.mkdir(parents=True, exist_ok=True)
+    for name, text in pages().items():
+        path = DIRECTORY / name
+        if not path.exists() or path.read_text() != text:
+            path.write_text(text)
+            print(f"written {path.relative_to(ROOT)}")
+    return 0
+
+
+def pages() -> dict[str, str]:
+    """Return every page by file name."""
+    return {
+        "config.md": config_page(),
+        "exit-codes.md": exit_page(),
+        "log-events.md": log_page(),
+        "manifest.md": structs_page(
+            "Swarm manifest", "The content of `manifest.toml`: what all peers of a swarm agree on.", MANIFEST
+        ),
+        "metrics.md": metrics_page(),
+        "wire.md": structs_page("Messages between peers", (wire.__doc__ or "").partition("\n\n")[2], WIRE),
+    }
+
+
+# --- Markdown -----------------------------------------------------------------------------------------------------
+
+
+def page(title: str, introduction: str, *parts: str) -> str:
+    """Return a page."""
+    return "\n\n".join([NOTICE, f"# {title}", " ".join(introduction.split()), *parts]).rstrip() + "\n"
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Return a table; bars inside cells are escaped."""
+    lines = [" | ".join(head), " | ".join("---" for _ in head)]
+    lines += [" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in rows]
+    return "\n".join(f"| {line} |" for line in lines)
+
+
+def code(value: str) -> str:
+    """Return a value in code type, nothing for nothing."""
+    return f"`{value}`" if value else ""
+
+
+# --- configuration ------------------------------------------------------------------------------------------------
+
+
+def config_page() -> str:
+    """Return the page of configuration keys."""
+    introduction = f"""Flags win over environment variables, those over `swarm.toml` in the data directory, that over
+    defaults. In variables and flags a list is separated by commas. An unknown key, or a value of the wrong type, ends
+    the command with exit code 3. The data directory itself is `--data-dir` or `{DATA_DIR_VARIABLE}`."""
+    return page("Configuration", introduction, *(section(name) for name in ("", *sections())))
+
+
+def sections() -> tuple[str, ...]:
+    """Return the sections in their order."""
+    return tuple(dict.fromkeys(name.split(".")[0] for name in KEYS if "." in name))
+
+
+def section(name: str) -> str:
+    """Return heading and table of one section; "" is the top of the file."""
+    keys = [key for key in KEYS.values() if key.name.rpartition(".")[0] == name]
+    rows = [(code(key.name), code(key.variable), code(shown(key.default)), type_of(key), key.help) for key in keys]
+    title = f"## [{name}]" if name else "## Top level"
+    return f"{title}\n\n" + table(("Key", "Variable", "Default", "Type", "Meaning"), rows)
+
+
+def shown(value: object) -> str:
+    """Return a default as it stands in TOML."""
+    return msgspec.json.encode(value).decode()
+
+
+def type_of(key: Key) -> str:
+    """Return a key's type and bounds."""
+    hint = get_type_hints(owner_of(key.name))[key.name.rpartition(".")[2]]
+    return type_text(hint) + bounds(key.type)
+
+
+def owner_of(name: str) -> type[msgspec.Struct]:
+    """Return the struct that holds a dotted key."""
+    head, dot, _ = name.partition(".")
+    owner: type[msgspec.Struct] = get_type_hints(Config)[head] if dot else Config
+    return owner
+
+
+def bounds(hint: object) -> str:
+    """Return ", > 0" and the like for an annotated type."""
+    if get_origin(hint) is not Annotated:
+        return ""
+    signs = {"gt": ">", "ge": "at least", "lt": "<", "le": "at most"}
+    metas = [each for each in get_args(hint)[1:] if isinstance(each, msgspec.Meta)]
+    found = [(sign, getattr(meta, name)) for meta in metas for name, sign in signs.items()]
+    return "".join(f", {sign} {value}" for sign, value in found if value is not None)
+
+
+def type_text(hint: object) -> str:
+    """Return a type for reading."""
+    if get_origin(hint) is Literal:
+        return " or ".join(code(str(each)) for each in get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"list of {type_text(get_args(hint)[0])}"
+    names = {str: "text", int: "integer", float: "number", bool: "true or false", bytes: "bytes"}
+    return names.get(hint, getattr(hint, "__name__", str(hint)))  # type: ignore[call-overload, no-any-return]
+
+
+# --- exit codes and metrics ---------------------------------------------------------------------------------------
+
+
+def exit_page() -> str:
+    """Return the page of exit codes."""
+    rows = [(str(int(each)), each.name, meaning) for each, meaning in MEANING.items()]
+    introduction = "Of every `swarm` command. An error is one line on stderr: what happened, why, what to do."
+    return page("Exit codes", introduction, table(("Code", "Name", "Meaning"), rows))
+
+
+def metrics_page() -> str:
+    """Return the page of metrics."""
+    rows = [(code(name), kind, ", ".join(map(code, labels)), text) for name, kind, labels, text in documented()]
+    introduction = """`/metrics` of the status server, in Prometheus' text format or OpenMetrics; `swarm_process_*`
+    (memory, CPU time, open files) come on top."""
+    return page("Metrics", introduction, table(("Metric", "Kind", "Labels", "Meaning"), rows))
+
+
+# --- log events ---------------------------------------------------------------------------------------------------
+
+
+class Line(NamedTuple):
+    """One event as it is logged somewhere."""
+
+    event: str
+    level: str
+    fields: tuple[str, ...]
+    where: str
+
+
+def log_page() -> str:
+    """Return the page of log events."""
+    merged: dict[str, list[Line]] = {}
+    for line in sorted({*story_lines(), *logged_lines()}):
+        merged.setdefault(line.event, []).append(line)
+    rows = [
+        (
+            code(event),
+            ", ".join(dict.fromkeys(line.level for line in lines)),
+            ", ".join(code(name) for name in dict.fromkeys(name for line in lines for name in line.fields)),
+            ", ".join(code(where) for where in dict.fromkeys(line.where for line in lines)),
+        )
+        for event, lines in sorted(merged.items())
+    ]
+    introduction = """One JSON object per line on stdout (text on a terminal). Every line has `ts` (ISO 8601, UTC),
+    `level` and `event`, and `round` and `stage` where they are known; what libraries log is `library.log` with
+    `library` and `message`. Values under keys that name a secret, and credentials inside URLs, are blanked."""
+    return page("Log events", introduction, table(("Event", "Level", "Fields", "From"), rows))
+
+
+def story_lines() -> Iterator[Line]:
+    """Yield what the loop tells of inputs and commands."""
+    for kind, (level, event) in (INPUT_EVENTS | COMMAND_EVENTS).items():
+        yield Line(event, level, tuple(field.name for field in msgspec.structs.fields(kind)), kind.__name__)
+
+
+def logged_lines() -> Iterator[Line]:
+    """Yield every `log.LEVEL("event", key=...)` in the sources."""
+    for path in sorted(path for room in LOGGED_IN for path in (ROOT / room).rglob("*.py")):
+        for found in ast.walk(ast.parse(path.read_text())):
+            if isinstance(found, ast.Call):
+                yield from _lines_of(found, path.relative_to(ROOT).as_posix())
+
+
+def _lines_of(call: ast.Call, where: str) -> Iterator[Line]:
+    function = call.func
+    if not (isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and call.args):
+        return
+    if function.value.id != "log" or function.attr not in LEVELS:
+        return
+    level = "error" if function.attr == "exception" else function.attr
+    fields = tuple(keyword.arg for keyword in call.keywords if keyword.arg)
+    for event in _texts(call.args[0]):
+        if "." in event and " " not in event:
+            yield Line(event, level, fields, where)
+
+
+def _texts(given: ast.expr) -> Iterator[str]:
+    """Yield the texts an expression can be: a constant, or either branch of a condition."""
+    if isinstance(given, ast.Constant) and isinstance(given.value, str):
+        yield given.value
+    elif isinstance(given, ast.IfExp):
+        yield from _texts(given.body)
+        yield from _texts(given.orelse)
+
+
+# --- structs ------------------------------------------------------------------------------------------------------
+
+MANIFEST = (
+    manifest.Manifest,
+    manifest.DataSpec,
+    manifest.GameSpec,
+    manifest.StageSpec,
+    manifest.VotingSpec,
+    manifest.Limits,
+)
+WIRE = (wire.Envelope, wire.Announcement, wire.Rollouts, wire.Group, wire.Completion)
+
+
+def structs_page(title: str, introduction: str, structs: Sequence[type[msgspec.Struct]]) -> str:
+    """Return a page that describes structs field by field, in the order of their encoding."""
+    return page(title, introduction, *map(struct_part, structs))
+
+
+def struct_part(struct: type[msgspec.Struct]) -> str:
+    """Return heading, description and fields of a struct."""
+    hints = get_type_hints(struct)
+    defaults = {field.name: field for field in msgspec.structs.fields(struct)}
+    rows = [
+        (code(name), type_text(hints[name]), code(default_of(field)) or "(needed)") for name, field in defaults.items()
+    ]
+    return f"## {struct.__name__}\n\n{inspect.getdoc(struct)}\n\n" + table(("Field", "Type", "Default"), rows)
+
+
+def default_of(field: msgspec.structs.FieldInfo) -> str:
+    """Return a field's default, empty where it has none."""
+    return "" if field.default is msgspec.NODEFAULT else shown(field.default)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
