@@ -220,7 +220,7 @@ class Node:
     async def dispatch(self, command: c.AnyCommand) -> None:
         """Hand a command to the service that carries it out."""
         match command:
-            case c.SetTimer() | c.CancelTimer():
+            case c.SetTimer():
                 await self.timers.execute(command)
             case c.PublishRollouts() | c.FetchRollouts():
                 if self.gossip:

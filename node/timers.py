@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from node.machine.commands import CancelTimer, SetTimer
+from node.machine.commands import SetTimer
 from node.machine.inputs import TimerFired
 from node.seams import Report
 
@@ -21,13 +21,9 @@ class Timers:
         self._due: dict[str, float] = {}
         self._changed = trio.Event()
 
-    async def execute(self, command: SetTimer | CancelTimer) -> None:
-        """Set, replace or forget a timer."""
-        match command:
-            case SetTimer(name=name, at=at):
-                self._due[name] = at
-            case CancelTimer(name=name):
-                self._due.pop(name, None)
+    async def execute(self, command: SetTimer) -> None:
+        """Set or replace a timer."""
+        self._due[command.name] = command.at
         self._changed.set()
         await trio.lowlevel.checkpoint()
 

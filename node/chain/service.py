@@ -34,6 +34,9 @@ log = structlog.get_logger()
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 """Seconds between two attempts to connect: doubled from one to the next, jittered."""
 
+PAUSE_SHARE = 0.2
+"""No pause is longer than this share of the shortest stage: a vote has one stage to reach the chain once it is back."""
+
 DEPLOYMENT = "deployment"
 """The outbox key that remembers which deployment its records are for."""
 
@@ -69,6 +72,7 @@ class CoordinatorService:
         self._shelf = Shelf(outbox)
         self._tracker = Tracker(manifest.confirmations)
         self._confirmations = manifest.confirmations
+        self._last_pause = min(LAST_PAUSE, PAUSE_SHARE * min(stage.seconds for stage in manifest.stages))
         self._follower = Follower(self._contract, self._tracker.take, FILTER)
         self._answers: list[TransactionSettled] = []
         self._answered = trio.Event()
@@ -143,7 +147,7 @@ class CoordinatorService:
                 known_lost = True
                 await self._report(ChainLost(reason))
             rounds = min(failures // len(self._settings.urls), 8)
-            await trio.sleep(min(LAST_PAUSE, FIRST_PAUSE * 2**rounds) * random.uniform(0.5, 1.0))
+            await trio.sleep(min(self._last_pause, FIRST_PAUSE * 2**rounds) * random.uniform(0.5, 1.0))
 
     async def _session(self, url: str, live: trio.Event, known_lost: bool) -> str:
         """Work over one endpoint until it fails; return why it did."""

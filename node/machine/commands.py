@@ -141,12 +141,6 @@ class SetTimer(Command, frozen=True):
     at: float
 
 
-class CancelTimer(Command, frozen=True):
-    """Forget a timer."""
-
-    name: str
-
-
 class SkipToRound(Command, frozen=True):
     """Nothing to carry out: tells operator and metrics that work was skipped, and why."""
 
@@ -167,5 +161,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | AdvanceStage | CommitVote | RevealVote | CastVote | ReportReward
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | CancelTimer | SkipToRound | StopNode
+NodeCommand: TypeAlias = SetTimer | SkipToRound | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

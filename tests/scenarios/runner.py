@@ -158,8 +158,6 @@ class Scenario:
         for command in commands:
             if isinstance(command, c.SetTimer):
                 self.timers[command.name] = command.at
-            elif isinstance(command, c.CancelTimer):
-                self.timers.pop(command.name, None)
         return [self.text(command) for command in commands]
 
     def text(self, command: c.AnyCommand) -> str:

@@ -43,16 +43,25 @@ DRAIN_SECONDS = 30.0
 class Network:
     """A running swarm. Use as a context manager: whatever happens, every process is ended."""
 
-    def __init__(self, plan: Plan, home: Path, *, base: Path | None = None, keys: Path | None = None) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        home: Path,
+        *,
+        base: Path | None = None,
+        keys: Path | None = None,
+        chain: LocalChain | None = None,
+    ) -> None:
         """Take the plan and an empty directory; `base` is the model that all start from, made there if None.
 
-        `keys` holds the node keys of a swarm before, so that the same peers play again.
+        `keys` holds the node keys of a swarm before, so that the same peers play again. `chain`, not yet started, is
+        the swarm's own from then on; None is one that forgets everything at its end.
         """
         self.plan, self.home, self._keys = plan, home, keys
         self.base = base or home / "base-model"
         self.contract = ""
         self.peers: tuple[Peer, ...] = ()
-        self._chain = LocalChain(block_seconds=BLOCK_SECONDS)
+        self._chain = chain or LocalChain(block_seconds=BLOCK_SECONDS)
         self._children: list[Child] = []
         self._nodes: dict[int, Child] = {}
         self._reader = NodeReader()
@@ -84,10 +93,19 @@ class Network:
         self.peers = tuple(self._prepare(node) for node in self.plan.nodes)
         self._snapshot = Snapshot(at=time.time(), sightings=tuple(Sighting(peer=peer) for peer in self.peers))
         for node in self.plan.nodes:
-            self._nodes[node.number] = self._spawn(
-                f"node {node.number}", [*SWARM, "run", "--data-dir", str(self._directory(node.number))]
-            )
+            self._start_node(node.number)
         tell(f"{len(self._nodes)} nodes are starting: {', '.join(peer.name for peer in self.peers)}")
+
+    def kill_node(self, number: int) -> None:
+        """End a node at once (SIGKILL) and start it again on the same data directory."""
+        child = self._nodes[number]
+        child.kill_group()
+        self._children.remove(child)
+        self._start_node(number)
+
+    def _start_node(self, number: int) -> None:
+        command = [*SWARM, "run", "--data-dir", str(self._directory(number))]
+        self._nodes[number] = self._spawn(f"node {number}", command)
 
     def _make_base(self) -> Child | None:
         if self.base.exists() or self.plan.base == "given":
@@ -166,6 +184,11 @@ class Network:
         child = Child(name, command, self.home / f"{name.replace(' ', '-')}.log", ENVIRONMENT)
         self._children.append(child)
         return child
+
+    @property
+    def node_pids(self) -> tuple[int, ...]:
+        """The nodes' process ids, in the order of the plan."""
+        return tuple(child.pid for child in self._nodes.values())
 
     # --- while it runs ------------------------------------------------------------------------------------------
 

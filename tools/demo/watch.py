@@ -99,21 +99,32 @@ class NodeReader:
 
 
 class VoteReader:
-    """Reads the votes on the chain, each block once."""
+    """Reads the votes on the chain, each block once; all again where the chain is not the one that was read."""
 
     def __init__(self, url: str, contract: Address) -> None:
         self._contract = contract_at(url, contract)
-        self._next = 0
+        self._read: tuple[int, bytes] = (-1, b"")
         self._votes: tuple[Vote, ...] = ()
 
     def votes(self) -> tuple[Vote, ...]:
         """Return every vote so far, in the order of the chain. Raises what web3 raises while the chain is away."""
-        newest = int(self._contract.w3.eth.block_number)
-        if newest >= self._next:
-            logs = self._contract.events.WinnersSubmitted().get_logs(from_block=self._next, to_block=newest)
+        newest = self._contract.w3.eth.get_block("latest")
+        number = int(newest["number"])
+        if self._rewritten(number):
+            self._read, self._votes = (-1, b""), ()
+        first = self._read[0] + 1
+        if number >= first:
+            logs = self._contract.events.WinnersSubmitted().get_logs(from_block=first, to_block=number)
             self._votes += tuple(_vote(log) for log in logs)
-            self._next = newest + 1
+            self._read = (number, bytes(newest["hash"]))
         return self._votes
+
+    def _rewritten(self, newest: int) -> bool:
+        """Tell whether the last block that was read is not in the chain any more."""
+        number, known = self._read
+        if number < 0:
+            return False
+        return newest < number or bytes(self._contract.w3.eth.get_block(number)["hash"]) != known
 
 
 def _vote(log: Any) -> Vote:

@@ -1,0 +1,47 @@
+"""A real node, but for its trainer, that kills itself (SIGKILL) before or after carrying out a command.
+
+`python crashing_node.py DATA_DIR`. The file DATA_DIR/crash holds "before COMMAND" or "after COMMAND"; while it is
+missing the node just runs. Chain, gossip, journal, outbox and vote protection are the real ones.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import node.app as app
+from node.config import load_config
+from node.machine.commands import AnyCommand
+from node.trainer.fake import FakeTrainer, Pace
+
+LOAD_SECONDS = 0.2
+
+
+class CrashingNode(app.Node):
+    """A node that dies where it is told to."""
+
+    def __init__(self, config: Any, home: Path, manifest: Any, key: Any, journal: Any, guard: Any) -> None:
+        super().__init__(config, home, manifest, key, journal, guard)
+        pace = Pace(load=LOAD_SECONDS, group=config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
+        questions = app.open_questions(manifest, config)
+        self.trainer: Any = FakeTrainer(manifest, key.address, questions, self.bodies, pace=pace)
+
+    async def dispatch(self, command: AnyCommand) -> None:
+        """Carry a command out, unless the node is to die of it."""
+        self._die_if(f"before {type(command).__name__}")
+        await super().dispatch(command)
+        self._die_if(f"after {type(command).__name__}")
+
+    def _die_if(self, here: str) -> None:
+        crash = self.home / "crash"
+        if crash.exists() and crash.read_text() == here:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+if __name__ == "__main__":
+    home = Path(sys.argv[1])
+    app.Node = CrashingNode  # type: ignore[misc]
+    sys.exit(app.run_node(load_config(home, {}, {}), home))

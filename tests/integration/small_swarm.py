@@ -1,0 +1,162 @@
+"""A swarm of crashing nodes on a real chain, for tests that kill them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from contracts import Parameters, contract_at, deploy
+from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
+from node.identity import load_or_create
+from protocols.identifiers import Address
+from protocols.manifest import Manifest, manifest_digest
+from tools.demo.toml import toml_text
+from tools.demo.watch import NodeReader
+from tools.local_chain import LocalChain, free_port
+
+NODE = Path(__file__).with_name("crashing_node.py")
+LOOK_SECONDS = 0.25
+
+
+class Member:
+    """One node of the swarm: its data directory, its process, its address."""
+
+    def __init__(self, home: Path, address: Address) -> None:
+        self.home, self.address = home, address
+        self.process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> None:
+        """Start the process; it crashes where the file `crash` says."""
+        with (self.home / "log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, str(NODE), str(self.home)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def arm(self, where: str) -> None:
+        """Have the node die at the next command that `where` names ("before CommitVote")."""
+        fresh = self.home / "crash.new"
+        fresh.write_text(where)
+        fresh.replace(self.home / "crash")
+
+    def disarm(self) -> None:
+        """Let the node live."""
+        (self.home / "crash").unlink(missing_ok=True)
+
+    def died(self, seconds: float) -> bool:
+        """Wait for the process to be killed; tell whether it was, by SIGKILL."""
+        assert self.process is not None
+        try:
+            return self.process.wait(timeout=seconds) == -9
+        except subprocess.TimeoutExpired:
+            return False
+
+    def end(self) -> None:
+        """End the process, whatever it does."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+
+class SmallSwarm:
+    """Chain, contract and members; the first one is the others' bootnode.
+
+    Use as a context manager: every process is ended.
+    """
+
+    def __init__(self, manifest: Manifest, home: Path, slowdowns: tuple[float, ...]) -> None:
+        self.manifest = manifest
+        self.chain = LocalChain(block_seconds=1)
+        self.contract: Any = None
+        self._reader = NodeReader()
+        self._home, self._slowdowns = home, slowdowns
+        self._port = free_port()
+        self._bootnodes: tuple[str, ...] = ()
+        self.members: list[Member] = []
+
+    def __enter__(self) -> Self:
+        self.chain.start()
+        terms = Parameters(
+            stage_seconds=tuple(stage.seconds for stage in self.manifest.stages),
+            manifest_digest=manifest_digest(self.manifest),
+            voting_mode=self.manifest.voting.mode,
+            winners=self.manifest.voting.winners,
+            block_seconds=1,
+        )
+        self.contract = contract_at(self.chain.url, deploy(self.chain.url, self.chain.keys[0], terms).address)
+        for number, slowdown in enumerate(self._slowdowns, 1):
+            self.members.append(self._member(number, slowdown))
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        for member in self.members:
+            member.end()
+        self._reader.close()
+        self.chain.stop()
+
+    def _member(self, number: int, slowdown: float) -> Member:
+        home = self._home / f"node-{number}"
+        home.mkdir(mode=0o700, parents=True)
+        key = load_or_create(home / "swarm.pem")
+        config = Config(
+            chain=ChainSettings(urls=(self.chain.url,), contract=self.contract.address.lower(), poll_seconds=1.0),
+            gossip=GossipSettings(
+                listen=(f"/ip4/127.0.0.1/tcp/{0 if self._bootnodes else self._port}",), bootnodes=self._bootnodes
+            ),
+            trainer=TrainerSettings(slowdown=slowdown),
+            http=HttpSettings(port=0),
+            log=LogSettings(format="json"),
+        )
+        (home / "swarm.toml").write_text(toml_text(config))
+        (home / "manifest.toml").write_text(toml_text(self.manifest))
+        self.chain.fund(key.address)
+        self._bootnodes = self._bootnodes or (f"/ip4/127.0.0.1/tcp/{self._port}/p2p/{key.peer_id}",)
+        return Member(home, key.address)
+
+    def is_current(self, member: Member) -> bool:
+        """Tell whether a node says that it is in the contract's round."""
+        status = self._reader.status(member.home)
+        return status is not None and status.chain == "present" and status.round == self.round()
+
+    # --- what stands on the chain -------------------------------------------------------------------------------
+
+    def round(self) -> int:
+        """Return the round that the contract is in."""
+        return int(self.contract.functions.current().call()[0])
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the arguments of every event of that name, in the order of the chain."""
+        return [dict(log["args"]) for log in self.contract.events[name]().get_logs(from_block=0)]
+
+    def rounds_voted(self, address: Address) -> Counter[int]:
+        """Return how often a node's winners stand on the chain, by round."""
+        votes = self.events("WinnersSubmitted")
+        return Counter(int(vote["round"]) for vote in votes if str(vote["node"]).lower() == address)
+
+    def failed_transactions(self, address: Address) -> list[str]:
+        """Return the transactions of a node that were mined and failed, other than lost races to turn the clock."""
+        eth = self.contract.w3.eth
+        failed = []
+        for number in range(int(eth.block_number) + 1):
+            for sent in eth.get_block(number, full_transactions=True)["transactions"]:
+                if str(sent["from"]).lower() != address or not sent.get("to"):
+                    continue
+                name = self.contract.decode_function_input(sent["input"])[0].fn_name
+                receipt = eth.get_transaction_receipt(sent["hash"])
+                if receipt["status"] != 1 and name != "advance":
+                    failed.append(name)
+        return failed
+
+    def wait(self, seconds: float, holds: Callable[[], bool]) -> bool:
+        """Wait until `holds()`; tell whether it did within `seconds`."""
+        until = time.monotonic() + seconds
+        while time.monotonic() < until:
+            if holds():
+                return True
+            time.sleep(LOOK_SECONDS)
+        return holds()

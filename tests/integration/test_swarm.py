@@ -1,0 +1,90 @@
+"""A whole swarm as the demo starts it (real chain, nodes, trainers), with its parts killed while it learns."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from node.machine.status import Status
+from tools.demo.network import Network
+from tools.demo.plan import BLOCK_SECONDS, FIRST_ROUND, Options, demo_plan
+from tools.demo.watch import Snapshot
+from tools.local_chain import LocalChain
+
+pytestmark = pytest.mark.integration
+
+PEERS, STAGE_SECONDS = 3, 5
+PATIENCE = 90.0
+AWAY_SECONDS = 30.0
+
+
+class Watch:
+    """A running swarm and the means to wait for it."""
+
+    def __init__(self, network: Network, chain: LocalChain) -> None:
+        self.network, self.chain = network, chain
+
+    def until(self, holds: Callable[[Snapshot], bool]) -> Snapshot:
+        """Return the first snapshot that is as wanted."""
+        limit = time.monotonic() + PATIENCE
+        while not holds(snapshot := self.network.look()):
+            assert time.monotonic() < limit, [seen.status and seen.status.note for seen in snapshot.sightings]
+            time.sleep(0.3)
+        return snapshot
+
+    def until_round(self, number: int) -> Snapshot:
+        """Return the first snapshot in which every node is in that round, or beyond."""
+        return self.until(lambda seen: all(status.round >= number for status in statuses(seen)))
+
+
+def statuses(snapshot: Snapshot) -> list[Status]:
+    """Return what the nodes say; nothing at all while one has never answered."""
+    known = [seen.status for seen in snapshot.sightings if seen.status]
+    return known if len(known) == PEERS else []
+
+
+def everybody(holds: Callable[[Status], bool]) -> Callable[[Snapshot], bool]:
+    """Return whether all nodes are as wanted."""
+    return lambda snapshot: bool(statuses(snapshot)) and all(holds(status) for status in statuses(snapshot))
+
+
+@pytest.fixture(scope="module")
+def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
+    """A swarm in its third round of work, on a chain that keeps its state on disk."""
+    home: Path = tmp_path_factory.mktemp("swarm")
+    plan = demo_plan(Options(peers=PEERS, rounds=100, seconds=STAGE_SECONDS, warm_steps=200))
+    chain = LocalChain(block_seconds=BLOCK_SECONDS, state=home / "chain.json")
+    with Network(plan, home / "run", chain=chain) as network:
+        network.start(lambda _: None)
+        found = Watch(network, chain)
+        found.until(everybody(lambda status: status.round >= FIRST_ROUND + 2))
+        yield found
+
+
+def test_a_killed_node_goes_on_from_its_checkpoint(watch: Watch) -> None:
+    """kill -9 of a node ends its trainer too; restarted, it works and votes on, its updates not forgotten."""
+    before = watch.until(everybody(lambda status: status.totals.updates >= 2))
+    updates = statuses(before)[0].totals.updates
+    now = before.round
+    watch.network.kill_node(1)
+    after = watch.until_round(now + 3)
+    me = statuses(after)[0]
+    assert me.totals.updates >= updates
+    last = max(vote.round for vote in me.votes)
+    assert last >= now
+
+
+def test_nothing_is_lost_while_the_chain_is_away(watch: Watch) -> None:
+    """Killed for 30 s, the chain finds all nodes again, and every vote planned before stands on it."""
+    before = watch.network.look()
+    planned = {(vote.round, status.address) for status in statuses(before) for vote in status.votes}
+    watch.chain.kill()
+    time.sleep(AWAY_SECONDS)
+    watch.chain.start()
+    after = watch.until(everybody(lambda status: status.chain == "present" and status.round >= before.round + 4))
+    assert planned
+    assert planned <= {(vote.round, vote.voter) for vote in after.votes}
+    assert all(status.totals.votes_failed == 0 for status in statuses(after))
