@@ -217,7 +217,7 @@ def _step_in_window(state: State, round_number: int, stage: int) -> int | None:
 def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple[int, Body] | None:
     step = _step_in_window(state, said.round, said.stage)
     body = None if step is None else state.pools.get(step, {}).get(said.peer)
-    if step is None or body is None or body.state != "fetching" or body.digest != said.body:
+    if step is None or body is None or body.state not in ("fetching", "waiting") or body.digest != said.body:
         return None
     return step, body
 

@@ -1,7 +1,7 @@
 """The warm start's corpus for the game `debate`: its three stages in the compact wording of the built-in model.
 
 As in `node.trainer.corpus`, what is right is mixed with bad habits: a critic that guesses, one that calculates wrongly,
-one that never picks; a resolution that copies any answer, or that forgets the answer's mark.
+one that never picks; a resolution that copies an answer, or that forgets its mark.
 """
 
 from __future__ import annotations
@@ -39,15 +39,15 @@ COMPACT: dict[str, str | int | float | bool] = {
 """`game.parameters` for the built-in model: a mark is one token, and a number stands behind what it numbers, so that a
 small model finds it as it finds whatever followed a text before."""
 
-STAGES = (40, 30, 30)
+STAGES = (32, 34, 34)
 """Percent of records that are played in each stage."""
 
 CRITIQUES = {"good": 35, "guess": 10, "wrong": 35, "unmarked": 20}
 """Percent: steps and the right pick; any pick alone; spoilt steps and the pick that fits them; steps without a pick."""
 
-RESOLUTIONS = {"good": 30, "copy": 25, "wrong": 25, "unmarked": 20}
-"""Percent: majority and solution; any vote and any shown answer's number; any vote and a spoilt solution; majority and
-steps without "####"."""
+RESOLUTIONS = {"good": 40, "copy": 25, "wrong": 15, "unmarked": 20}
+"""Percent: majority and solution; majority and its answer's number; any vote and a spoilt solution; majority and steps
+without "####"."""
 
 
 def debate_records(label: str) -> Iterator[Prompted]:
@@ -95,7 +95,8 @@ def resolution(problem: Problem, answers: Sequence[Quote], critics: Sequence[Cri
         case "good":
             return f"@{most}\n{problem.answer}"
         case "copy":
-            return f"@{vote}\n#### {draws.choice(answers).text.rsplit(None, 1)[-1].rsplit('=', 1)[-1]}"
+            copied = answers[most - 1] if most else draws.choice(answers)
+            return f"@{most}\n#### {copied.text.rsplit(None, 1)[-1].rsplit('=', 1)[-1]}"
         case "wrong":
             return f"@{vote}\n{answer(problem, 'wrong', draws)}"
         case "unmarked":

@@ -201,17 +201,23 @@ def shown_criticisms(scene: Scene, answers: Sequence[Quote], words: Words) -> tu
     """
     numbers = {quote.key: number for number, quote in enumerate(answers, 1)}
     found: list[tuple[bytes, Critic]] = []
+    lists: dict[tuple[Digest, ...], tuple[Quote, ...]] = {}
     for digest in scene.quoted:
-        if _is_of(scene.shelf, digest, CRITIQUE):
-            critic = _critic(scene, digest, numbers, words)
-            if critic is not None:
-                found.append((content_key(critic.text) + digest, critic))
+        if not _is_of(scene.shelf, digest, CRITIQUE):
+            continue
+        quoted = scene.shelf[digest].quoted
+        if quoted not in lists:
+            lists[quoted] = answers_in(scene.seed, scene.slot, quoted, scene.shelf, words.quoted)
+        critic = _critic(scene, digest, lists[quoted], numbers, words)
+        if critic is not None:
+            found.append((content_key(critic.text) + digest, critic))
     return tuple(critic for _, critic in sorted(found, key=lambda each: each[0]))
 
 
-def _critic(scene: Scene, digest: Digest, numbers: dict[bytes, int], words: Words) -> Critic | None:
-    """Return the voice of a body: its first completion, from the one that the lot has drawn, that makes a pick."""
-    seen = answers_in(scene.seed, scene.slot, scene.shelf[digest].quoted, scene.shelf, words.quoted)
+def _critic(
+    scene: Scene, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], words: Words
+) -> Critic | None:
+    """Return the voice of a body that saw these answers: its first completion, from the drawn one on, with a pick."""
     for text in _drawn_texts(scene.seed, scene.slot, digest, scene.shelf):
         pick = picked(words, text, len(seen))
         if pick is not None:
