@@ -7,7 +7,7 @@ from itertools import groupby, pairwise
 
 from node.library import Library
 from node.seams import Bodies, Questions, Verdict
-from protocols.games import Game, Scene, Shelf, game_named
+from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.manifest import Manifest
@@ -63,7 +63,7 @@ def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: 
     """Return the reason why the body does not belong to its announcement, or an empty text."""
     if (rollouts.round, rollouts.stage) != (said.round, said.stage):
         return "round"
-    if rollouts.seed != (said.seed if len(game.stages) > 1 else b""):
+    if rollouts.seed != body_seed(game, said.seed):
         return "seed"
     if len(rollouts.tokenizer) != 32:
         return "schema"

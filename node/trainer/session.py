@@ -32,7 +32,7 @@ from node.trainer.frames import (
 )
 from node.trainer.models import load_engine
 from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
-from protocols.games import Game, Scene, Shelf, game_named
+from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.grading import GRADERS
 from protocols.manifest import GameSpec
 from protocols.wire import Group, Rollouts, encode
@@ -106,13 +106,20 @@ class Session:
             for slot, (question, group) in enumerate(zip(picked, samples, strict=True))
         ]
         body, groups = self._fitting(frame, groups)
+        reward, right = self._worth(groups, scenes, questions)
+        return Generated(frame.task, body, len(groups), reward, time.monotonic() - began, right)
+
+    def _worth(
+        self, groups: Sequence[Group], scenes: Sequence[Scene], questions: Sequence[Question]
+    ) -> tuple[float, float]:
+        """Return the sums over groups of their mean reward and of the share that ends in the right answer."""
+        rules, grade = game_named(self.game.name), GRADERS[self.game.grader]
         reward = right = 0.0
-        grade = GRADERS[self.game.grader]
         for group, scene, question in zip(groups, scenes, questions, strict=False):
             texts = [each.text for each in group.completions]
             reward += _mean(rules.rewards(self.game, scene, texts, question.answer))
-            right += _mean([grade(rules.final(self.game, frame.stage, text), question.answer) for text in texts])
-        return Generated(frame.task, body, len(groups), reward, time.monotonic() - began, right)
+            right += _mean([grade(rules.final(self.game, scene.stage, text), question.answer) for text in texts])
+        return reward, right
 
     def _picked(self, frame: Generate, rules: Game) -> list[int]:
         """Return the questions of slots 0 to `groups` - 1."""
@@ -128,7 +135,7 @@ class Session:
 
     def _fitting(self, frame: Generate, groups: list[Group]) -> tuple[bytes, list[Group]]:
         """Return the encoded body; the last groups are left out where it would exceed the swarm's limit."""
-        seed = frame.seed if len(self._manifest.stages) > 1 else b""
+        seed = body_seed(game_named(self.game.name), frame.seed)
         while True:
             body = encode(
                 Rollouts(frame.round, frame.stage, self.engine.fingerprint, tuple(groups), frame.quoted, seed)

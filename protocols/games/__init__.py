@@ -8,6 +8,7 @@ from __future__ import annotations
 from protocols.games.debate import Debate
 from protocols.games.interface import Game, Scene, Shelf
 from protocols.games.share import Share
+from protocols.identifiers import Seed
 from protocols.manifest import Manifest
 
 _games: dict[str, Game] = {"share": Share(), "debate": Debate()}
@@ -27,6 +28,11 @@ def register_game(name: str, game: Game) -> None:
         raise ValueError(f"two games are called {name!r}: rename or remove one of the packages")
 
 
+def body_seed(game: Game, seed: Seed) -> Seed:
+    """Return what stands as seed in a body: the round's where stages may quote each other, else nothing."""
+    return seed if len(game.stages) > 1 else b""
+
+
 def game_problems(manifest: Manifest) -> list[str]:
     """Return every reason why a manifest's game can't be played as it stands there."""
     spec = manifest.game
@@ -43,4 +49,4 @@ def game_problems(manifest: Manifest) -> list[str]:
     return [*stages, *game.problems(spec)]
 
 
-__all__ = ["Game", "Scene", "Shelf", "game_named", "game_problems", "register_game"]
+__all__ = ["Game", "Scene", "Shelf", "body_seed", "game_named", "game_problems", "register_game"]
