@@ -29,6 +29,7 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
 from node.machine.state import State, initial
+from node.plugins import load_games
 from node.seams import Questions, RoundWindow, Service
 from node.store.bodies import BodyStore
 from node.store.directory import DataDirectory
@@ -52,6 +53,7 @@ RETRY_SECONDS = 5.0
 def run_node(config: Config, data_dir: Path) -> int:
     """Run the node until told to stop; return its exit code. Raises `Refusal` for what only the operator can mend."""
     configure(config.log)
+    load_games()
     with DataDirectory(data_dir) as directory:
         return trio.run(_run, config, directory.path)
 
@@ -171,7 +173,7 @@ class Node:
         facts = await self._facts()
         self._agree(facts)
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
-        check = body_checker(self.manifest, open_questions(self.manifest, self.config))
+        check = body_checker(self.manifest, open_questions(self.manifest, self.config), self.bodies)
         self.gossip = GossipNode(
             self.config.gossip,
             self.key,

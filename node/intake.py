@@ -3,54 +3,78 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import pairwise
+from itertools import groupby, pairwise
 
-from node.seams import Questions, Verdict
-from protocols.assignment import assigned_question
-from protocols.games.share import rewards
+from node.library import Library
+from node.seams import Bodies, Questions, Verdict
+from protocols.games import Game, Scene, Shelf, body_seed, game_named
+from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.manifest import Manifest
 from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
 
 
-def body_checker(manifest: Manifest, questions: Questions) -> Callable[[Address, Announcement, bytes], Verdict]:
-    """Return the check of this swarm, as `node.seams.CheckBody`."""
+def body_checker(
+    manifest: Manifest, questions: Questions, bodies: Bodies
+) -> Callable[[Address, Announcement, bytes], Verdict]:
+    """Return the check of this swarm, as `node.seams.CheckBody`; what is quoted is looked up in `bodies`."""
+    library = Library(bodies)
 
     def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
-        return check_body(manifest, questions, peer, said, body)
+        return check_body(manifest, questions, peer, said, body, library)
 
     return check
 
 
-def check_body(manifest: Manifest, questions: Questions, peer: Address, said: Announcement, body: bytes) -> Verdict:
-    """Accept or refuse a whole body; `reward` is the sum over groups of the mean recomputed reward."""
+def check_body(
+    manifest: Manifest,
+    questions: Questions,
+    peer: Address,
+    said: Announcement,
+    body: bytes,
+    library: Library | None = None,
+) -> Verdict:
+    """Accept or refuse a whole body; `reward` is the sum over groups of the mean recomputed reward.
+
+    A body that quotes what is not in the library is neither: "quotes-missing" names what is lacking.
+    """
+    game = game_named(manifest.game.name)
     try:
         rollouts = decode_rollouts(body, said.body, min(manifest.limits.body, said.size))
     except Malformed as problem:
         return Verdict(reason=problem.code)
     reason = (
-        frame_problem(manifest, said, rollouts)
-        or assignment_problem(questions, peer, said, rollouts)
+        frame_problem(manifest, game, said, rollouts)
+        or assignment_problem(game, questions, peer, said, rollouts)
         or next(filter(None, (group_problem(manifest, group) for group in rollouts.groups)), "")
     )
     if reason:
         return Verdict(reason=reason)
-    total = sum(mean_reward(manifest, questions, group) for group in rollouts.groups)
+    shelf, missing = library.shelf(rollouts.quoted) if library and rollouts.quoted else ({}, rollouts.quoted)
+    if missing:
+        return Verdict(reason="quotes-missing", missing=missing)
+    if reason := quotes_problem(manifest, game, rollouts, shelf):
+        return Verdict(reason=reason)
+    total = sum(mean_reward(manifest, game, questions, rollouts, group, shelf) for group in rollouts.groups)
     return Verdict(reason="", groups=len(rollouts.groups), reward=total)
 
 
-def frame_problem(manifest: Manifest, said: Announcement, rollouts: Rollouts) -> str:
+def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: Rollouts) -> str:
     """Return the reason why the body does not belong to its announcement, or an empty text."""
     if (rollouts.round, rollouts.stage) != (said.round, said.stage):
         return "round"
+    if rollouts.seed != body_seed(game, said.seed):
+        return "seed"
     if len(rollouts.tokenizer) != 32:
         return "schema"
     if not manifest.game.minimum <= len(rollouts.groups) <= manifest.game.generated:
         return "groups"
-    return ""
+    stages = game.quotes(said.stage)
+    least, most = len(stages), len(stages) * game.most_quoted(manifest.game)
+    return "" if least <= len(rollouts.quoted) <= most else "quotes"
 
 
-def assignment_problem(questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts) -> str:
+def assignment_problem(game: Game, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts) -> str:
     """Return "assignment" unless the slots ascend from 0 without a gap and hold the questions this peer was given.
 
     A gap would let a peer publish its lucky groups only.
@@ -60,9 +84,25 @@ def assignment_problem(questions: Questions, peer: Address, said: Announcement, 
         return "assignment"
     size = len(questions)
     for group in rollouts.groups:
-        if group.question != assigned_question(questions.digest, said.seed, peer, said.stage, group.slot, size):
+        if group.question != game.question(questions.digest, said.seed, peer, said.stage, group.slot, size):
             return "assignment"
     return ""
+
+
+def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, shelf: Shelf) -> str:
+    """Return "quotes" unless some of each stage that is to be quoted are named, in the order of their lots, and belong
+    to the same round."""
+    most = game.most_quoted(manifest.game)
+    bodies = [(digest, shelf[digest]) for digest in rollouts.quoted]
+    if any((body.round, body.seed) != (rollouts.round, rollouts.seed) for _, body in bodies):
+        return "quotes"
+    stages = []
+    for stage, quoted in groupby(bodies, key=lambda each: each[1].stage):
+        digests = tuple(digest for digest, _ in quoted)
+        if digests != drawn(rollouts.seed, stage, digests, most):
+            return "quotes"
+        stages.append(stage)
+    return "" if tuple(stages) == game.quotes(rollouts.stage) else "quotes"
 
 
 def group_problem(manifest: Manifest, group: Group) -> str:
@@ -79,7 +119,22 @@ def completion_problem(manifest: Manifest, completion: Completion) -> str:
     return "" if fits and len(completion.text) <= manifest.limits.completion_chars else "length"
 
 
-def mean_reward(manifest: Manifest, questions: Questions, group: Group) -> float:
+def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> Scene:
+    """Return where a group was played, with the question's text from this node's own data."""
+    return Scene(
+        seed=rollouts.seed,
+        stage=rollouts.stage,
+        slot=group.slot,
+        question=questions[group.question].text,
+        quoted=rollouts.quoted,
+        shelf=shelf,
+    )
+
+
+def mean_reward(
+    manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf
+) -> float:
     """Return the mean over the group of rewards recomputed against this node's own reference answer."""
-    own = rewards(manifest.game, [each.text for each in group.completions], questions[group.question].answer)
+    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
+    own = game.rewards(manifest.game, scene, [each.text for each in group.completions], answer)
     return sum(own) / len(own)

@@ -61,11 +61,15 @@ class Bodies(Protocol):
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
-    """What the check of a body says: `reason` is empty where it was accepted, else the code that is counted."""
+    """What the check of a body says: `reason` is empty where it was accepted, else the code that is counted.
+
+    `missing` are the quoted bodies without which it can't be checked.
+    """
 
     reason: str
     groups: int = 0
     reward: float = 0.0
+    missing: tuple[Digest, ...] = ()
 
 
 CheckBody = Callable[[Address, Announcement, bytes], Verdict]

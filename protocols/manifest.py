@@ -27,10 +27,11 @@ class GameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     """The game and its parameters. Counts are groups per peer and stage; lengths are tokens.
 
     A stage's work: `generated` groups of `group_size` completions are sampled and published, then `updates` GRPO
-    steps are made, each on at most `own` own and `external` foreign groups (SAPO, arXiv 2509.08721).
+    steps are made, each on at most `own` own and `external` foreign groups (SAPO, arXiv 2509.08721). `name` is "share",
+    "debate", or a game that another package brings; `parameters` are that game's own (docs/games.md).
     """
 
-    name: Literal["share"] = "share"
+    name: str = "share"
     grader: Literal["final-number", "last-number"] = "final-number"
     examples: str = ""
     prompt: str = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
@@ -44,13 +45,19 @@ class GameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     max_prompt: int = 256
     max_completion: int = 32
     temperature: float = 1.0
+    parameters: dict[str, str | int | float | bool] = {}
 
 
 class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """One stage of a round and how long it lasts, in seconds of chain time."""
+    """One stage of a round and how long it lasts, in seconds of chain time.
+
+    A stage that quotes earlier ones waits for their rollouts until everybody is in, at most for the share `wait` of its
+    time.
+    """
 
     name: str
     seconds: int
+    wait: float = 0.25
 
 
 class VotingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -94,7 +101,9 @@ def manifest_digest(manifest: Manifest) -> Digest:
 def parse_manifest(toml: bytes) -> Manifest:
     """Read a manifest from TOML. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field."""
     manifest: Manifest = msgspec.toml.decode(toml, type=Manifest)
-    for problem in manifest_problems(manifest):
+    from protocols.games import game_problems  # here, because games are written in terms of the manifest
+
+    for problem in (*manifest_problems(manifest), *game_problems(manifest)):
         raise msgspec.ValidationError(problem)
     return manifest
 
@@ -105,6 +114,7 @@ def manifest_problems(manifest: Manifest) -> list[str]:
     rules = [
         (bool(manifest.stages), "stages: a round needs at least one stage"),
         (all(stage.seconds > 0 for stage in manifest.stages), "stages: each lasts at least one second"),
+        (all(0 <= stage.wait <= 0.9 for stage in manifest.stages), "stages.wait: a share of 0 to 0.9"),
         ("{question}" in game.prompt, "game.prompt: needs the place-holder {question}"),
         (2 <= game.group_size <= 64, "game.group_size: 2 to 64 completions make a group"),
         (0 < game.minimum <= game.generated <= 1024, "game.minimum: at least 1, at most game.generated (<= 1024)"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -20,6 +20,19 @@ class Score(msgspec.Struct, frozen=True, array_like=True):
     def mean(self) -> float:
         """Mean reward per group, 0.0 where there is none."""
         return self.reward / self.groups if self.groups else 0.0
+
+
+def round_score(peer: Address, stages: Sequence[tuple[int, float]]) -> Score:
+    """Return a peer's score of a round from groups and sum of mean rewards of each of its stages.
+
+    The mean is that of the stages' means, so that no peer gains by playing only the stages that pay best: one that it
+    did not play counts as zero.
+    """
+    groups = sum(count for count, _ in stages)
+    if len(stages) == 1:
+        return Score(peer, groups, stages[0][1])
+    mean = sum(reward / count for count, reward in stages if count) / max(1, len(stages))
+    return Score(peer, groups, mean * groups)
 
 
 def winners(scores: Iterable[Score], me: Address, most: int, minimum_groups: int) -> tuple[Address, ...]:

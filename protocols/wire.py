@@ -65,18 +65,35 @@ class Group(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
 
 
 class Rollouts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """The body: every group that a peer made in a stage. `tokenizer` is the fingerprint of the ids in it."""
+    """The body: every group that a peer made in a stage. `tokenizer` is the fingerprint of the ids in it.
+
+    `quoted` are the bodies of earlier stages that its prompts quote: with them every receiver has the same prompts.
+    `seed` is the round's in a game of several stages, so that nobody quotes what answers another round's questions.
+    """
 
     round: int
     stage: int
     tokenizer: Digest
     groups: tuple[Group, ...]
+    quoted: tuple[Digest, ...] = ()
+    seed: Seed = b""
+
+
+class Quoting(msgspec.Struct, frozen=True, array_like=True):
+    """What `Rollouts` quote, read without their groups."""
+
+    round: int
+    stage: int
+    tokenizer: Digest
+    groups: msgspec.Raw
+    quoted: tuple[Digest, ...] = ()
 
 
 _encoder = msgspec.msgpack.Encoder()
 _envelopes = msgspec.msgpack.Decoder(Envelope)
 _announcements = msgspec.msgpack.Decoder(Announcement)
 _bodies = msgspec.msgpack.Decoder(Rollouts)
+_quotings = msgspec.msgpack.Decoder(Quoting)
 
 
 def encode(message: Announcement | Envelope | Rollouts) -> bytes:
@@ -127,3 +144,11 @@ def decode_rollouts(body: bytes, digest: Digest, limit: int) -> Rollouts:
         return _bodies.decode(body)
     except (msgspec.DecodeError, RecursionError) as error:
         raise Malformed("schema", str(error)) from error
+
+
+def quoted_in(body: bytes) -> tuple[Digest, ...]:
+    """Return the digests that a body quotes, none where it is no body; its groups are skipped, not decoded."""
+    try:
+        return _quotings.decode(body).quoted
+    except (msgspec.DecodeError, RecursionError):
+        return ()

@@ -27,7 +27,8 @@ DEFAULT_OUT = Path("demo-out")
 @click.option("--rounds", type=int, default=0, metavar="N", help="Rounds to play.")
 @click.option("--slow", type=int, default=0, metavar="N", help="Make node N too slow: it must skip.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of models and sampling.")
-@click.option("--seconds", type=int, default=0, metavar="S", help="Length of a round.")
+@click.option("--seconds", type=int, default=0, metavar="S", help="Length of a stage; share has one a round.")
+@click.option("--game", default="share", metavar="share|debate", help="The game that is played: share.")
 @click.option("--compare", "comparing", is_flag=True, help="A sparse start with sharing on, then off.")
 @click.option("--model", default="", metavar="DIR|NAME", help="Play with this causal language model.")
 @click.option("--data", default="", metavar="FILE", help="Questions: JSONL with question and answer, or a directory.")
@@ -35,12 +36,12 @@ DEFAULT_OUT = Path("demo-out")
 @click.option("--keep", is_flag=True, help="Keep data and logs of every node in OUT/run.")
 @click.option("--warm-steps", type=int, default=0, hidden=True)
 def demo(
-    peers: int, rounds: int, slow: int, seed: int, seconds: int, comparing: bool, model: str, data: str, out: Path,
-    keep: bool, warm_steps: int,
+    peers: int, rounds: int, slow: int, seed: int, seconds: int, game: str, comparing: bool, model: str, data: str,
+    out: Path, keep: bool, warm_steps: int,
 ) -> None:  # fmt: skip
     """Run a whole swarm on this machine: chain, contract, bootnode, nodes; watch it learn."""
     options = Options(
-        peers=peers, rounds=rounds, slow=slow, seed=seed, seconds=seconds, model=model, data=data,
+        peers=peers, rounds=rounds, slow=slow, seed=seed, seconds=seconds, game=game, model=model, data=data,
         warm_steps=warm_steps, sparse=comparing,
     )  # fmt: skip
     with _told():

@@ -14,6 +14,7 @@ import msgspec
 from node.cli.options import data_dir_option, expanded
 from node.config import FILE, ChainSettings, load_config
 from node.exits import Exit, Refusal
+from node.plugins import load_games
 from protocols.manifest import parse_manifest
 
 EXAMPLES = Path(__file__).parents[2] / "configs" / "swarms"
@@ -140,6 +141,7 @@ def _manifest(choice: str) -> bytes:
     path = swarm_manifests().get(choice, Path(choice).expanduser())
     try:
         content = path.read_bytes()
+        load_games()
         parse_manifest(content)
     except OSError as error:
         names = ", ".join(swarm_manifests())

@@ -70,7 +70,7 @@ class Fetching:
         self._intake.counters[f"body-{verdict.reason or 'accepted'}"] += 1
         where = (command.peer, command.round, command.stage, command.body)
         if body is None or verdict.reason:
-            return RolloutsRefused(*where, verdict.reason)
+            return RolloutsRefused(*where, verdict.reason, verdict.missing)
         self._bodies.put(command.body, body, command.round)
         return RolloutsArrived(*where, verdict.groups, verdict.reward)
 

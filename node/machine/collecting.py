@@ -7,6 +7,8 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
 from node.machine.state import MAX_BODIES, Body, Result, State, counts, current_step, with_body
+from protocols.games import game_named
+from protocols.games.quoting import drawn
 from protocols.identifiers import Digest
 from protocols.ranking import Score
 from protocols.schedule import step_number
@@ -43,13 +45,33 @@ def body_arrived(state: State, arrived: i.RolloutsArrived) -> State:
     return replace(with_body(state, step, arrived.peer, body), totals=totals)
 
 
-def body_refused(state: State, refused: i.RolloutsRefused) -> State:
-    """Give a peer no credit for a body that can't be had or does not pass."""
+def body_refused(state: State, refused: i.RolloutsRefused) -> Result:
+    """Give a peer no credit for a body that can't be had or does not pass.
+
+    One that quotes what is not here waits for it: what has come meanwhile is a reason to ask again, once.
+    """
     found = _awaited(state, refused)
     if found is None:
-        return state
+        return state, ()
     step, body = found
-    return _refuse(state, step, refused.peer, body)
+    if not refused.missing:
+        return _refuse(state, step, refused.peer, body), ()
+    state = with_body(state, step, refused.peer, replace(body, state="waiting", missing=refused.missing))
+    come = any(_has_arrived(state, step, digest) for digest in refused.missing)
+    return _ask_again(state, step, refused.peer) if come and body.missing != refused.missing else (state, ())
+
+
+def quoting_again(state: State, arrived: i.RolloutsArrived) -> Result:
+    """Ask again for the bodies of later stages that could not be checked without this one."""
+    first = step_number(arrived.round, arrived.stage, state.terms.stages)
+    last = step_number(arrived.round + 1, 0, state.terms.stages)
+    commands: tuple[AnyCommand, ...] = ()
+    for step in range(first + 1, last):
+        for peer, body in state.pools.get(step, {}).items():
+            if body.state == "waiting" and arrived.body in body.missing:
+                state, more = _ask_again(state, step, peer)
+                commands += more
+    return state, commands
 
 
 def fetch_again(state: State) -> tuple[AnyCommand, ...]:
@@ -59,7 +81,7 @@ def fetch_again(state: State) -> tuple[AnyCommand, ...]:
         for step, pool in sorted(state.pools.items())
         if _step_in_window(state, *divmod(step, state.terms.stages)) is not None
         for peer, body in pool.items()
-        if body.state == "fetching"
+        if body.state in ("fetching", "waiting")
     )
 
 
@@ -71,6 +93,40 @@ def everybody_is_in(state: State) -> bool:
     if len(pool) >= MAX_BODIES:
         return True
     return all(peer in pool for peer, since in state.peers.items() if since <= state.round)
+
+
+def quotes_wait(state: State) -> bool:
+    """Tell whether the current stage should wait for rollouts of earlier ones that it quotes.
+
+    It waits for the bodies that are announced, and for the announcements of those who have played since the last round
+    began; where nobody is known to have played in the last round, of all who count.
+    """
+    steps = _quoted_steps(state)
+    if state.work.quote or not steps:
+        return False
+    begin, stages = step_number(state.round, 0, state.terms.stages), state.terms.stages
+    last = {peer for step in range(begin - stages, begin) for peer in state.pools.get(step, {})}
+    now = {peer for step in range(begin, current_step(state)) for peer in state.pools.get(step, {})}
+    awaited = (last | now if last else set(state.peers)) - {state.me}
+    for step in steps:
+        pool = state.pools.get(step, {})
+        if any(body.state == "fetching" for body in pool.values()):
+            return True
+        if any(peer not in pool and counts(state, peer, state.round) for peer in awaited):
+            return True
+    return False
+
+
+def to_quote(state: State) -> tuple[Digest, ...] | None:
+    """Return the bodies that the current stage quotes, drawn by the round's seed from what has arrived, this node's own
+    among them; None where one of the stages that it quotes has brought nothing."""
+    chosen: tuple[Digest, ...] = ()
+    for step in _quoted_steps(state):
+        here = [body.digest for body in state.pools.get(step, {}).values() if body.state == "arrived"]
+        if not here:
+            return None
+        chosen += drawn(state.seed, step % state.terms.stages, here, state.terms.quoted)
+    return chosen
 
 
 def unused_bodies(state: State) -> tuple[Digest, ...]:
@@ -107,14 +163,36 @@ def mark_used(state: State, digests: tuple[Digest, ...]) -> State:
 
 def round_scores(state: State, round_number: int) -> dict[str, Score]:
     """Return what was measured of each peer in a round, this node included, over all its stages."""
-    scores: dict[str, Score] = {}
     first = step_number(round_number, 0, state.terms.stages)
-    for step in range(first, first + state.terms.stages):
-        for peer, body in state.pools.get(step, {}).items():
-            if body.state == "arrived":
-                before = scores.get(peer, Score(peer, 0, 0.0))
-                scores[peer] = Score(peer, before.groups + body.groups, before.reward + body.reward)
-    return scores
+    pools = [state.pools.get(step, {}) for step in range(first, first + state.terms.stages)]
+    nothing = Body(b"", 0, "refused")
+    score = game_named(state.terms.game).score
+    return {
+        peer: score(peer, [_measured(pool.get(peer, nothing)) for pool in pools])
+        for peer in dict.fromkeys(peer for pool in pools for peer, body in pool.items() if body.state == "arrived")
+    }
+
+
+def _measured(body: Body) -> tuple[int, float]:
+    return (body.groups, body.reward) if body.state == "arrived" else (0, 0.0)
+
+
+def _quoted_steps(state: State) -> list[int]:
+    """Return the steps of this round that the current stage quotes."""
+    quotes = state.terms.quotes[state.stage] if state.stage < len(state.terms.quotes) else ()
+    return [step_number(state.round, stage, state.terms.stages) for stage in quotes]
+
+
+def _has_arrived(state: State, before: int, digest: Digest) -> bool:
+    """Tell whether a body of an earlier stage of the same round has arrived."""
+    first = before - before % state.terms.stages
+    pools = (state.pools.get(step, {}) for step in range(first, before))
+    return any(body.digest == digest and body.state == "arrived" for pool in pools for body in pool.values())
+
+
+def _ask_again(state: State, step: int, peer: str) -> Result:
+    state = with_body(state, step, peer, replace(state.pools[step][peer], state="fetching"))
+    return state, (_fetch(state, step, peer),)
 
 
 def _fresh(state: State, step: int) -> list[tuple[Digest, int]]:
@@ -139,7 +217,7 @@ def _step_in_window(state: State, round_number: int, stage: int) -> int | None:
 def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple[int, Body] | None:
     step = _step_in_window(state, said.round, said.stage)
     body = None if step is None else state.pools.get(step, {}).get(said.peer)
-    if step is None or body is None or body.state != "fetching" or body.digest != said.body:
+    if step is None or body is None or body.state not in ("fetching", "waiting") or body.digest != said.body:
         return None
     return step, body
 

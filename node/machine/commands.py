@@ -92,12 +92,13 @@ class FetchRollouts(Command, frozen=True):
 
 
 class GenerateRollouts(Command, frozen=True):
-    """Sample `groups` groups for the questions assigned to this node in a stage."""
+    """Sample `groups` groups for the questions assigned to this node in a stage, quoting bodies of earlier stages."""
 
     round: int
     stage: int
     seed: Seed
     groups: int
+    quoted: tuple[Digest, ...] = ()
 
 
 class TrainOnRollouts(Command, frozen=True):

@@ -110,13 +110,17 @@ class RolloutsArrived(Input, frozen=True):
 
 
 class RolloutsRefused(Input, frozen=True):
-    """A peer's body could not be had (`unavailable`) or failed a check; `reason` is the code that is counted."""
+    """A peer's body could not be had (`unavailable`) or failed a check; `reason` is the code that is counted.
+
+    It could not be checked yet where `missing` names bodies that it quotes and that are not here.
+    """
 
     peer: Address
     round: int
     stage: int
     body: Digest
     reason: str
+    missing: tuple[Digest, ...] = ()
 
 
 class NetworkChanged(Input, frozen=True):
@@ -144,7 +148,10 @@ class TrainerLost(Input, frozen=True):
 
 
 class RolloutsGenerated(Input, frozen=True):
-    """The child made this node's own groups; the body is stored under `body`. `reward` sums their mean rewards."""
+    """The child made this node's own groups; the body is stored under `body`. `reward` sums their mean rewards.
+
+    `right` sums, in the same way, how many completions end in the right answer, where the stage asks for one.
+    """
 
     round: int
     stage: int
@@ -153,6 +160,7 @@ class RolloutsGenerated(Input, frozen=True):
     groups: int
     reward: float
     seconds: float
+    right: float = 0.0
 
 
 class TrainingFinished(Input, frozen=True):

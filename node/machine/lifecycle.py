@@ -12,7 +12,15 @@ from node.machine.joining import register_timer
 from node.machine.pacing import local_deadline
 from node.machine.state import Result, State, in_turn
 from node.machine.voting import votes_again
-from node.machine.work import publish_again, pursue, report_again, train_timer, training_lost, wait_for_rollouts
+from node.machine.work import (
+    publish_again,
+    pursue,
+    quote_timer,
+    report_again,
+    train_timer,
+    training_lost,
+    wait_for_rollouts,
+)
 
 
 def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
@@ -68,6 +76,8 @@ def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
             return advance_timer(state, at)
         case "train":
             return train_timer(state, at)
+        case "quote":
+            return quote_timer(state, at)
         case "register":
             return register_timer(state, at)
         case "drain" if state.draining:

@@ -43,6 +43,13 @@ def latest_training_start(state: State) -> float:
     return local_deadline(state) - margin(state) - CAUTION * training_estimate(state)
 
 
+def latest_quoting(state: State) -> float:
+    """Return the local time from which the current stage waits no longer for what it quotes."""
+    waits = state.terms.waits
+    wait = waits[state.stage] if state.stage < len(waits) else 0.0
+    return local_deadline(state) - (1 - wait) * stage_seconds(state)
+
+
 def groups_that_fit(state: State, at: float) -> int:
     """Return how many groups can be generated and trained on before the deadline; all while nothing is measured."""
     left = local_deadline(state) - at - margin(state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from node.machine.collecting import to_quote
 from node.machine.commands import AbortWork, AnyCommand, SkipToRound
 from node.machine.pacing import learned_from_abort
 from node.machine.state import Result, State, Task, counts, label, worked_in
@@ -74,6 +75,8 @@ def leave_reason(state: State, stale: Task | None, round_number: int, stage: int
     if not unfinished(state, stale):
         return f"{_span(state, stale, round_number, stage)} passed unseen"
     here = label(state, state.round, state.stage)
+    if state.work.phase == "generate" and to_quote(state) is None:
+        return f"{here} ended before there was anything that it could quote"
     if state.trainer == "absent":
         return f"{here} ended while the trainer was away"
     if state.trainer == "unknown":

@@ -12,7 +12,8 @@ import msgspec
 from msgspec.structs import replace
 
 from node.machine.commands import AnyCommand
-from node.machine.status import CurvePoint, Presence, Totals
+from node.machine.status import CurvePoint, Presence, RewardPoint, Totals
+from protocols.games import game_named
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
 from protocols.schedule import step_number
@@ -22,12 +23,16 @@ MAX_BODIES = 256
 """Bodies per stage that are asked for: more than any update samples from, and a bound on memory and traffic."""
 MAX_VOTES = 64
 MAX_CURVE = 512
-MAX_REWARDS = 128
+MAX_REWARDS = 384
 MAX_TRANSACTIONS = 8
 
 
 class Terms(msgspec.Struct, frozen=True, array_like=True):
-    """What the machine needs of the manifest. `seconds` holds the length of each stage, in chain time."""
+    """What the machine needs of the manifest. `seconds` holds the length of each stage, in chain time.
+
+    `quotes` names the earlier stages that each stage quotes, at most `quoted` bodies of each; `waits` is the share of
+    its time that it waits for them.
+    """
 
     seconds: tuple[int, ...]
     generated: int
@@ -40,6 +45,10 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
     rounds_kept: int
     turn_seconds: int
     evaluate_every: int
+    game: str = "share"
+    quotes: tuple[tuple[int, ...], ...] = ()
+    quoted: int = 0
+    waits: tuple[float, ...] = ()
 
     @property
     def stages(self) -> int:
@@ -50,15 +59,17 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
 class Body(msgspec.Struct, frozen=True, array_like=True):
     """A peer's rollouts of one stage (or this node's own): `reward` sums the groups' mean rewards.
 
-    `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished.
+    `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished. A
+    body is `waiting` while those that it quotes, `missing`, are not here.
     """
 
     digest: Digest
     size: int
-    state: Literal["fetching", "arrived", "refused"]
+    state: Literal["fetching", "waiting", "arrived", "refused"]
     groups: int = 0
     reward: float = 0.0
     used: bool = False
+    missing: tuple[Digest, ...] = ()
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True):
@@ -66,13 +77,14 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
 
     `phase` is what is to be done next; whether the trainer is at it stands in `State.task`. `external` are the
     bodies of the training that was asked for; `due` says that training can't wait for more of them; `reported` that
-    the chain has (or has refused) the reward.
+    the chain has (or has refused) the reward; `quote` that the stage waits no longer for what it quotes.
     """
 
     phase: Literal["generate", "train", "done", "skipped"]
     external: tuple[Digest, ...] = ()
     due: bool = False
     reported: bool = False
+    quote: bool = False
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
@@ -149,7 +161,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     votes: tuple[Vote, ...] = ()
 
     curve: tuple[CurvePoint, ...] = ()
-    rewards: tuple[tuple[int, float], ...] = ()
+    rewards: tuple[RewardPoint, ...] = ()
     totals: Totals = Totals()
     last_skip: str = ""
 
@@ -159,8 +171,9 @@ Move: TypeAlias = Callable[[State, float], Result]
 
 
 def terms_of(manifest: Manifest) -> Terms:
-    """Return what the machine needs of a manifest."""
+    """Return what the machine needs of a manifest. Raises ValueError for a game that is not known."""
     game, voting, limits = manifest.game, manifest.voting, manifest.limits
+    rules = game_named(game.name)
     return Terms(
         seconds=tuple(stage.seconds for stage in manifest.stages),
         generated=game.generated,
@@ -173,6 +186,10 @@ def terms_of(manifest: Manifest) -> Terms:
         rounds_kept=limits.rounds_kept,
         turn_seconds=max(1, limits.turn_seconds),
         evaluate_every=max(1, manifest.evaluate_every),
+        game=game.name,
+        quotes=tuple(rules.quotes(stage) for stage in range(len(manifest.stages))),
+        quoted=rules.most_quoted(game),
+        waits=tuple(stage.wait for stage in manifest.stages),
     )
 
 

@@ -37,6 +37,16 @@ class CurvePoint(msgspec.Struct, frozen=True, array_like=True):
     accuracy: float
 
 
+class RewardPoint(msgspec.Struct, frozen=True, array_like=True):
+    """This node's own rollouts of a stage: round, mean reward, stage, and the share of completions that end in the
+    right answer (0.0 where the stage asks for none)."""
+
+    round: int
+    reward: float
+    stage: int = 0
+    right: float = 0.0
+
+
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
     """Counts since the node's first start."""
 
@@ -70,7 +80,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[PeerStatus, ...] = ()
     votes: tuple[VoteStatus, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
-    rewards: tuple[tuple[int, float], ...] = ()
+    rewards: tuple[RewardPoint, ...] = ()
     totals: Totals = Totals()
     last_skip: str = ""
     note: str = ""

@@ -17,7 +17,7 @@ MAX_SHOWN = 256
 def status(state: State) -> Status:
     """Return the one picture of the node that every surface shows."""
     body = own_body(state)
-    latest = body.reward / body.groups if body and body.groups else (state.rewards[-1][1] if state.rewards else 0.0)
+    latest = body.reward / body.groups if body and body.groups else (state.rewards[-1].reward if state.rewards else 0.0)
     return Status(
         address=state.me,
         phase=phase(state),

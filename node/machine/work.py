@@ -9,7 +9,16 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.collecting import body_arrived, body_refused, everybody_is_in, mark_used, unused_bodies
+from node.machine.collecting import (
+    body_arrived,
+    body_refused,
+    everybody_is_in,
+    mark_used,
+    quotes_wait,
+    quoting_again,
+    to_quote,
+    unused_bodies,
+)
 from node.machine.commands import (
     AnyCommand,
     EvaluateModel,
@@ -25,6 +34,7 @@ from node.machine.pacing import (
     forgiven,
     generated_in,
     groups_that_fit,
+    latest_quoting,
     latest_training_start,
     local_deadline,
     margin,
@@ -48,7 +58,8 @@ from node.machine.state import (
     with_body,
     worked_in,
 )
-from node.machine.status import CurvePoint
+from node.machine.status import CurvePoint, RewardPoint
+from protocols.identifiers import Digest
 from protocols.schedule import step_number
 
 TIMER_SLACK = 0.05
@@ -65,7 +76,9 @@ def pursue(state: State, at: float) -> Result:
         return state, ()
     phase = state.work.phase
     if phase == "generate" and state.heard and not state.draining and counts(state, state.me, state.round):
-        return in_turn(state, at, _start_generating, _pursue_if_skipped)
+        quoted = None if quotes_wait(state) else to_quote(state)
+        if quoted is not None:
+            return in_turn(state, at, lambda s, t: _start_generating(s, quoted, t), _pursue_if_skipped)
     if state.evaluation >= 0 and not state.curve:
         return _ask(state, at, Task("evaluate", state.round, state.stage, at), EvaluateModel(state.round))
     if phase == "train" and _known_time(state) and (state.work.due or everybody_is_in(state)):
@@ -78,7 +91,9 @@ def pursue(state: State, at: float) -> Result:
 
 
 def wait_for_rollouts(state: State, at: float) -> Result:
-    """Set the timer after which training begins with whatever has arrived."""
+    """Set the timer after which training, or a stage that quotes others, begins with whatever has arrived."""
+    if state.work.phase == "generate" and state.round >= 0:
+        return state, (SetTimer("quote", latest_quoting(state)),) if quotes_wait(state) else ()
     training = state.task is not None and state.task.kind == "train"
     if state.work.phase != "train" or state.work.due or training:
         return state, ()
@@ -92,6 +107,15 @@ def train_timer(state: State, at: float) -> Result:
     if at + TIMER_SLACK < latest_training_start(state):
         return wait_for_rollouts(state, at)
     return pursue(replace(state, work=replace(state.work, due=True)), at)
+
+
+def quote_timer(state: State, at: float) -> Result:
+    """Wait no longer for what is quoted; a timer of an earlier stage is set anew."""
+    if state.work.phase != "generate" or state.round < 0 or state.work.quote:
+        return state, ()
+    if at + TIMER_SLACK < latest_quoting(state):
+        return wait_for_rollouts(state, at)
+    return pursue(replace(state, work=replace(state.work, quote=True)), at)
 
 
 def publish_again(state: State) -> tuple[AnyCommand, ...]:
@@ -124,20 +148,20 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
     state = replace(
         state,
         work=replace(state.work, phase="train"),
-        rewards=(*state.rewards, (made.round, mean))[-MAX_REWARDS:],
+        rewards=(*state.rewards, RewardPoint(made.round, mean, made.stage, made.right / made.groups))[-MAX_REWARDS:],
     )
     state, more = in_turn(state, at, pursue, wait_for_rollouts)
     return state, (*publish_again(state), *report_again(state), *more)
 
 
 def rollouts_arrived(state: State, arrived: i.RolloutsArrived, at: float) -> Result:
-    """Keep a body; where it was the last one to wait for, train."""
-    return pursue(body_arrived(state, arrived), at)
+    """Keep a body; where it was the last one to wait for, go on."""
+    return in_turn(body_arrived(state, arrived), at, lambda state, _: quoting_again(state, arrived), pursue)
 
 
 def rollouts_refused(state: State, refused: i.RolloutsRefused, at: float) -> Result:
-    """Wait no longer for a body; where it was the last one to wait for, train."""
-    return pursue(body_refused(state, refused), at)
+    """Wait no longer for a body; where it was the last one to wait for, go on."""
+    return in_turn(state, at, lambda state, _: body_refused(state, refused), pursue)
 
 
 def training_finished(state: State, done: i.TrainingFinished, at: float) -> Result:
@@ -235,11 +259,11 @@ def _evaluated(state: State, round_number: int) -> State:
     return replace(state, evaluated=round_number, evaluation=-1)
 
 
-def _start_generating(state: State, at: float) -> Result:
+def _start_generating(state: State, quoted: tuple[Digest, ...], at: float) -> Result:
     groups = groups_that_fit(state, at)
     if groups >= state.terms.minimum:
         task = Task("generate", state.round, state.stage, at, groups)
-        return _ask(state, at, task, GenerateRollouts(state.round, state.stage, state.seed, groups))
+        return _ask(state, at, task, GenerateRollouts(state.round, state.stage, state.seed, groups, quoted))
     left = local_deadline(state) - at
     reason = f"{max(0.0, left):.0f} s of {label(state, state.round, state.stage)} were left"
     if state.pace.generate:

@@ -13,6 +13,9 @@ from node.data.arithmetic import Draws, Problem, Step, problems, solution
 Record = tuple[str, str]
 """Question and answer."""
 
+Prompted = tuple[str, str]
+"""Whole prompt and reply."""
+
 MIXED = {"good": 30, "direct": 25, "wrong": 25, "unmarked": 20}
 """Percent: steps and "#### N"; "#### N" alone; a step with another operation; steps without "####"."""
 

@@ -9,21 +9,22 @@ from __future__ import annotations
 import math
 import struct
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 import trio
 
 from node.data.arithmetic import Draws
+from node.intake import scene_of
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.seams import Bodies, Question, Questions, Report
-from node.trainer.orders import Work, refusal
-from protocols.assignment import assignment
-from protocols.games.share import has_advantage, rewards
-from protocols.identifiers import Address, Digest, Seed, body_digest
-from protocols.manifest import GameSpec, Manifest
-from protocols.wire import Completion, Group, Rollouts, decode_rollouts, encode
+from node.trainer.orders import Work, refusal, shelf_for
+from protocols.games import Shelf, body_seed, game_named
+from protocols.games.share import has_advantage
+from protocols.identifiers import Address, Digest, body_digest
+from protocols.manifest import Manifest
+from protocols.wire import Completion, Group, Rollouts, decode_rollouts, encode, quoted_in
 
 TOKENIZER: Digest = body_digest(b"node.trainer.fake")
 PARTS_PER_MILLION = 1_000_000
@@ -148,9 +149,8 @@ class FakeTrainer:
         seconds = self._pace.group * command.groups
         await self._sleep(seconds)
         body, reward = fake_body(
-            self._manifest.game, self._questions, self._peer, command.seed,
-            (command.round, command.stage), command.groups, self.skill,
-        )  # fmt: skip
+            self._manifest, self._questions, self._peer, command, self.skill, shelf_of(self._kept(command.quoted))
+        )
         digest = body_digest(body)
         self._bodies.put(digest, body, command.round)
         return i.RolloutsGenerated(command.round, command.stage, digest, len(body), command.groups, reward, seconds)
@@ -166,36 +166,55 @@ class FakeTrainer:
     def _informative(self, digests: list[Digest] | tuple[Digest, ...], most: int) -> int:
         """Return how many groups in these bodies have an advantage, at most `most`."""
         bodies = [body for digest in digests if (body := self._bodies.get(digest))]
-        groups = [group for body in bodies for group in decode_rollouts(body, body_digest(body), len(body)).groups]
-        return min(most, sum(has_advantage(self._rewards(group)) for group in groups))
+        shelf = shelf_of(self._kept([each for body in bodies for each in quoted_in(body)]))
+        return min(
+            most,
+            sum(
+                has_advantage(graded(self._manifest, self._questions, rollouts, group, shelf))
+                for rollouts in shelf_of(bodies).values()
+                for group in rollouts.groups
+            ),
+        )
 
-    def _rewards(self, group: Group) -> tuple[float, ...]:
-        answer = self._questions[group.question].answer
-        return rewards(self._manifest.game, [each.text for each in group.completions], answer)
+    def _kept(self, quoted: Iterable[Digest]) -> tuple[bytes, ...]:
+        return shelf_for(quoted, self._bodies)[0]
+
+
+def shelf_of(bodies: Iterable[bytes]) -> Shelf:
+    """Return decoded bodies by digest."""
+    return {body_digest(body): decode_rollouts(body, body_digest(body), len(body)) for body in bodies}
+
+
+def graded(
+    manifest: Manifest, questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf
+) -> tuple[float, ...]:
+    """Return the rewards of a group's completions."""
+    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
+    rules = game_named(manifest.game.name)
+    return rules.rewards(manifest.game, scene, [each.text for each in group.completions], answer)
 
 
 def fake_body(
-    game: GameSpec,
+    manifest: Manifest,
     questions: Questions,
     peer: Address,
-    seed: Seed,
-    at: tuple[int, int],
-    groups: int,
+    asked: c.GenerateRollouts,
     skill: float,
+    shelf: Shelf,
 ) -> tuple[bytes, float]:
-    """Return an encoded body for (round, stage) and the sum of its groups' mean rewards."""
-    round_number, stage = at
-    picked = assignment(questions.digest, seed, peer, stage, groups, len(questions))
-    draws = Draws(f"fake/{peer}/{seed.hex()}/{round_number}/{stage}")
-    made: list[Group] = []
-    reward = 0.0
-    for slot, number in enumerate(picked):
-        question = questions[number]
-        completions = tuple(_completion(question, skill, draws) for _ in range(game.group_size))
-        graded = rewards(game, [each.text for each in completions], question.answer)
-        reward += sum(graded) / len(graded)
-        made.append(Group(slot, number, completions))
-    return encode(Rollouts(round_number, stage, TOKENIZER, tuple(made))), reward
+    """Return an encoded body for a command and the sum of its groups' mean rewards. `shelf` holds what it quotes."""
+    rules, data, size = game_named(manifest.game.name), questions.digest, len(questions)
+    draws = Draws(f"fake/{peer}/{asked.seed.hex()}/{asked.round}/{asked.stage}")
+    made = []
+    for slot in range(asked.groups):
+        number = rules.question(data, asked.seed, peer, asked.stage, slot, size)
+        completions = (_completion(questions[number], skill, draws) for _ in range(manifest.game.group_size))
+        made.append(Group(slot, number, tuple(completions)))
+    body = Rollouts(
+        asked.round, asked.stage, TOKENIZER, tuple(made), asked.quoted, body_seed(rules, asked.seed)
+    )  # fmt: skip
+    rewards = [graded(manifest, questions, body, group, shelf) for group in made]
+    return encode(body), sum(sum(each) / len(each) for each in rewards)
 
 
 def _completion(question: Question, skill: float, draws: Draws) -> Completion:

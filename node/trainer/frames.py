@@ -32,17 +32,23 @@ class SetUp(Frame, frozen=True):
 
 
 class Generate(Frame, frozen=True):
-    """Make own groups."""
+    """Make own groups. `quoted` are the bodies that their prompts quote; `shelf` holds these, encoded, and what they
+    quote in turn."""
 
     task: int
     round: int
     stage: int
     seed: Seed
     groups: int
+    quoted: tuple[Digest, ...] = ()
+    shelf: tuple[bytes, ...] = ()
 
 
 class Train(Frame, frozen=True):
-    """Make GRPO updates on these encoded bodies (already checked by the node; rewards are recomputed)."""
+    """Make GRPO updates on these encoded bodies (already checked by the node; rewards are recomputed).
+
+    `shelf` holds whatever they quote.
+    """
 
     task: int
     round: int
@@ -51,6 +57,7 @@ class Train(Frame, frozen=True):
     external: tuple[bytes, ...]
     updates: int
     seconds: float
+    shelf: tuple[bytes, ...] = ()
 
 
 class Evaluate(Frame, frozen=True):
@@ -110,13 +117,15 @@ class Progress(Frame, frozen=True):
 
 
 class Generated(Frame, frozen=True):
-    """Own groups, encoded as `protocols.wire.Rollouts`; `reward` sums the groups' mean rewards."""
+    """Own groups, encoded as `protocols.wire.Rollouts`; `reward` sums the groups' mean rewards, `right` their shares of
+    completions that end in the right answer."""
 
     task: int
     body: bytes
     groups: int
     reward: float
     seconds: float
+    right: float = 0.0
 
 
 class Trained(Frame, frozen=True):

@@ -27,10 +27,11 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> E
     model = settings.model or BUILTIN
     if model in (BUILTIN, SPARSE):
         sparse = model == SPARSE
-        target = directory / f"{'sparse' if sparse else 'base'}-{settings.seed}"
+        kind = "debate" if game.name == "debate" else "sparse" if sparse else "base"
+        target = directory / f"{kind}-{settings.seed}"
         if read_shape(target) is None:
-            log.info("model.building", directory=str(target), sparse=sparse)
-            build_base_model(target, settings.seed, sparse=sparse)
+            log.info("model.building", directory=str(target), model=kind)
+            build_base_model(target, settings.seed, game=game.name, sparse=sparse)
         return TinyEngine.load(target, game, settings.device)
     if read_shape(Path(model)) is not None:
         return TinyEngine.load(Path(model), game, settings.device)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TypeAlias
 
 import msgspec
 
+from node.library import closure
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.seams import Bodies
 from node.trainer import frames as f
-from protocols.identifiers import body_digest
+from protocols.identifiers import Digest, body_digest
+from protocols.wire import quoted_in
 
 Work: TypeAlias = c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.SaveCheckpoint
 Asked: TypeAlias = f.Generate | f.Train | f.Evaluate | f.Save
@@ -18,6 +21,9 @@ Answer: TypeAlias = f.Generated | f.Trained | f.Evaluated | f.Saved | f.Failed
 
 FRAME_SHARE = f.FRAME_LIMIT * 3 // 4
 """Bytes of bodies that one frame carries."""
+
+SHELF = 256
+"""Bodies that those of one training may lead to."""
 
 KINDS: dict[type[Work], str] = {
     c.GenerateRollouts: "generate",
@@ -63,20 +69,34 @@ def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Order | s
     """
     match command:
         case c.GenerateRollouts():
-            frame: Asked = f.Generate(task, command.round, command.stage, command.seed, command.groups)
+            shelf, missing = shelf_for(command.quoted, bodies)
+            if missing:
+                return f"{len(missing)} bodies that are to be quoted are not kept any more"
+            frame: Asked = f.Generate(
+                task, command.round, command.stage, command.seed, command.groups, command.quoted, shelf
+            )
         case c.TrainOnRollouts():
             own = bodies.get(command.own) if command.own else b""
             external = fitting([bodies.get(each) for each in command.external], FRAME_SHARE - limit)
             if not own and not external:
                 return "no body to train on is kept any more"
+            room = FRAME_SHARE - len(own or b"") - sum(map(len, external))
+            shelf, _ = shelf_for([each for body in (own or b"", *external) for each in quoted_in(body)], bodies)
             frame = f.Train(
-                task, command.round, command.stage, own or b"", external, command.updates, command.seconds
+                task, command.round, command.stage, own or b"", external, command.updates, command.seconds,
+                fitting(list(shelf), room),
             )  # fmt: skip
         case c.EvaluateModel():
             frame = f.Evaluate(task, command.round)
         case c.SaveCheckpoint():
             frame = f.Save(task, command.round)
     return Order(command, frame)
+
+
+def shelf_for(quoted: Iterable[Digest], bodies: Bodies) -> tuple[tuple[bytes, ...], tuple[Digest, ...]]:
+    """Return the quoted bodies with what they quote in turn, encoded, and the digests of those that are not kept."""
+    found, missing = closure(quoted, bodies.get, quoted_in, SHELF)
+    return tuple(found.values()), missing
 
 
 def fitting(bodies: list[bytes | None], room: int) -> tuple[bytes, ...]:
@@ -94,8 +114,9 @@ def input_of(order: Order, answer: Answer) -> i.AnyInput | None:
     match order.command, answer:
         case c.GenerateRollouts() as asked, f.Generated() as made:
             return i.RolloutsGenerated(
-                asked.round, asked.stage, body_digest(made.body), len(made.body), made.groups, made.reward, made.seconds
-            )
+                asked.round, asked.stage, body_digest(made.body), len(made.body), made.groups, made.reward,
+                made.seconds, made.right,
+            )  # fmt: skip
         case c.TrainOnRollouts() as asked, f.Trained() as done:
             return i.TrainingFinished(
                 asked.round, asked.stage, done.updates, done.own, done.external, done.loss, done.seconds

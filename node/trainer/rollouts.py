@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 import random
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
+from node.intake import scene_of
 from node.seams import Questions
 from node.trainer.engine import Engine, Sample, TrainingGroup
 from node.trainer.grpo import advantages
-from protocols.games.share import has_advantage, question_text, rewards
+from protocols.games import Scene, Shelf, game_named
+from protocols.games.quoting import MOST_ROOM
+from protocols.games.share import has_advantage, one_each
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits
 from protocols.wire import Completion, Group, Rollouts, decode_rollouts
 
 ItemT = TypeVar("ItemT")
+
+NO_BODIES: Shelf = {}
 
 
 def completion_of(sample: Sample, limits: Limits) -> Completion:
@@ -35,32 +40,79 @@ def read_body(body: bytes) -> Rollouts | None:
     return decode_rollouts(body, body_digest(body), len(body)) if body else None
 
 
+def shelf_of(bodies: Sequence[bytes]) -> Shelf:
+    """Return decoded bodies by digest."""
+    return {body_digest(body): decode_rollouts(body, body_digest(body), len(body)) for body in bodies}
+
+
+def has_its_quotes(rollouts: Rollouts, shelf: Shelf) -> bool:
+    """Tell whether everything that a body quotes, and what that quotes in turn, is on the shelf."""
+    return all(digest in shelf and has_its_quotes(shelf[digest], shelf) for digest in rollouts.quoted)
+
+
+def fitted_prompt(game: GameSpec, scene: Scene, engine: Engine) -> str:
+    """Return a scene's prompt with the longest quotes, cut in the middle, that leave room for the whole question."""
+    prompt = game_named(game.name).prompt
+    text = prompt(game, scene, MOST_ROOM)
+    if not scene.quoted or len(engine.encode(text)) <= game.max_prompt:
+        return text
+    fits, too_long = 0, max(len(each.text) for body in scene.shelf.values() for each in _completions(body)) + 1
+    while too_long - fits > 1:
+        room = (fits + too_long) // 2
+        if len(engine.encode(prompt(game, scene, room))) <= game.max_prompt:
+            fits = room
+        else:
+            too_long = room
+    return prompt(game, scene, fits)
+
+
+def _completions(body: Rollouts) -> Iterator[Completion]:
+    return (each for group in body.groups for each in group.completions)
+
+
 def training_groups(
-    rollouts: Rollouts, questions: Questions, game: GameSpec, engine: Engine, *, external: bool
+    rollouts: Rollouts,
+    questions: Questions,
+    game: GameSpec,
+    engine: Engine,
+    *,
+    external: bool,
+    shelf: Shelf = NO_BODIES,
 ) -> list[TrainingGroup]:
-    """Return a body's groups with advantages from recomputed rewards; groups without text are left out."""
+    """Return a body's groups with advantages from recomputed rewards; groups without text are left out.
+
+    Of another peer's groups the first of each question counts. A body whose quotes are not all on the shelf has none.
+    """
+    if not has_its_quotes(rollouts, shelf):
+        return []
     groups = (
-        _training_group(group, rollouts, questions, game, engine, external)
-        for group in rollouts.groups
+        _training_group(group, rollouts, questions, game, engine, external, shelf)
+        for group in (one_each(rollouts.groups) if external else rollouts.groups)
         if 0 <= group.question < len(questions)
     )
     return [group for group in groups if group is not None]
 
 
 def _training_group(
-    group: Group, rollouts: Rollouts, questions: Questions, game: GameSpec, engine: Engine, external: bool
+    group: Group,
+    rollouts: Rollouts,
+    questions: Questions,
+    game: GameSpec,
+    engine: Engine,
+    external: bool,
+    shelf: Shelf,
 ) -> TrainingGroup | None:
-    question = questions[group.question]
+    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
     same_ids = rollouts.tokenizer == engine.fingerprint
     read = [read_completion(each, engine, game, same_ids=same_ids) for each in group.completions]
-    graded = rewards(game, [each.text for each in group.completions], question.answer)
+    graded = game_named(game.name).rewards(game, scene, [each.text for each in group.completions], answer)
     values = advantages(graded) if has_advantage(graded) else [0.0] * len(graded)
     kept = [(ids, logps, value) for (ids, logps), value in zip(read, values, strict=True) if ids]
     if not kept:
         return None
     ids, logps, values = (list(column) for column in zip(*kept, strict=True))
     return TrainingGroup(
-        prompt=engine.encode(question_text(game, question.text)),
+        prompt=engine.encode(fitted_prompt(game, scene, engine)),
         completions=ids,
         behaviour=logps,
         advantages=values,

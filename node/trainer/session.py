@@ -14,6 +14,8 @@ import torch
 
 from node.config import TrainerSettings
 from node.data.load import load_questions
+from node.plugins import load_games
+from node.seams import Question
 from node.trainer import grpo
 from node.trainer.checkpoint import Checkpoints, Counters
 from node.trainer.engine import Cancelled, Engine, TrainingGroup
@@ -29,9 +31,9 @@ from node.trainer.frames import (
     Trained,
 )
 from node.trainer.models import load_engine
-from node.trainer.rollouts import Deck, completion_of, read_body, training_groups
-from protocols.assignment import assignment
-from protocols.games.share import question_text, rewards
+from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
+from protocols.games import Game, Scene, Shelf, body_seed, game_named
+from protocols.grading import GRADERS
 from protocols.manifest import GameSpec
 from protocols.wire import Group, Rollouts, encode
 
@@ -64,6 +66,7 @@ class Session:
     """
 
     def __init__(self, setup: SetUp, engine: Engine | None = None) -> None:
+        load_games()
         self.settings: TrainerSettings = setup.settings
         self._manifest, self._peer = setup.manifest, setup.peer
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
@@ -83,12 +86,12 @@ class Session:
     def generate(self, frame: Generate, desk: Desk) -> Generated:
         """Sample groups for the questions assigned to this peer; the same seed and weights give the same body."""
         began = time.monotonic()
-        size = len(self._questions)
-        digest = self._questions.digest
-        picked = assignment(digest, frame.seed, self._peer, frame.stage, frame.groups, size)
+        rules = game_named(self.game.name)
+        picked = self._picked(frame, rules)
         questions = [self._questions[each] for each in picked]
+        scenes = self._scenes(frame, questions)
         samples = self.engine.sample(
-            [question_text(self.game, question.text) for question in questions],
+            [fitted_prompt(self.game, scene, self.engine) for scene in scenes],
             self.game.group_size,
             self._generator(self._lot("generate", frame.round, frame.stage, frame.seed)),
             desk.cancelled,
@@ -97,20 +100,46 @@ class Session:
         self._dawdle(frame.groups, desk)
         limits = self._manifest.limits
         groups = [
-            Group(slot, question, tuple(completion_of(sample, limits) for sample in group))
+            rules.published(
+                frame.stage, Group(slot, question, tuple(completion_of(sample, limits) for sample in group))
+            )
             for slot, (question, group) in enumerate(zip(picked, samples, strict=True))
         ]
         body, groups = self._fitting(frame, groups)
-        reward = sum(
-            _mean(rewards(self.game, [each.text for each in group.completions], question.answer))
-            for group, question in zip(groups, questions, strict=False)
-        )
-        return Generated(frame.task, body, len(groups), reward, time.monotonic() - began)
+        reward, right = self._worth(groups, scenes, questions)
+        return Generated(frame.task, body, len(groups), reward, time.monotonic() - began, right)
+
+    def _worth(
+        self, groups: Sequence[Group], scenes: Sequence[Scene], questions: Sequence[Question]
+    ) -> tuple[float, float]:
+        """Return the sums over groups of their mean reward and of the share that ends in the right answer."""
+        rules, grade = game_named(self.game.name), GRADERS[self.game.grader]
+        reward = right = 0.0
+        for group, scene, question in zip(groups, scenes, questions, strict=False):
+            texts = [each.text for each in group.completions]
+            reward += _mean(rules.rewards(self.game, scene, texts, question.answer))
+            right += _mean([grade(rules.final(self.game, scene.stage, text), question.answer) for text in texts])
+        return reward, right
+
+    def _picked(self, frame: Generate, rules: Game) -> list[int]:
+        """Return the questions of slots 0 to `groups` - 1."""
+        data, size = self._questions.digest, len(self._questions)
+        return [rules.question(data, frame.seed, self._peer, frame.stage, slot, size) for slot in range(frame.groups)]
+
+    def _scenes(self, frame: Generate, questions: Sequence[Question]) -> list[Scene]:
+        shelf = shelf_of(frame.shelf)
+        return [
+            Scene(seed=frame.seed, stage=frame.stage, slot=slot, question=each.text, quoted=frame.quoted, shelf=shelf)
+            for slot, each in enumerate(questions)
+        ]
 
     def _fitting(self, frame: Generate, groups: list[Group]) -> tuple[bytes, list[Group]]:
         """Return the encoded body; the last groups are left out where it would exceed the swarm's limit."""
+        seed = body_seed(game_named(self.game.name), frame.seed)
         while True:
-            body = encode(Rollouts(frame.round, frame.stage, self.engine.fingerprint, tuple(groups)))
+            body = encode(
+                Rollouts(frame.round, frame.stage, self.engine.fingerprint, tuple(groups), frame.quoted, seed)
+            )
             if len(body) <= self._manifest.limits.body or len(groups) <= 1:
                 return body, groups
             log.warning("rollouts.too_large", size=len(body), limit=self._manifest.limits.body, groups=len(groups))
@@ -143,17 +172,20 @@ class Session:
 
     def _decks(self, frame: Train) -> tuple[Deck[TrainingGroup], Deck[TrainingGroup]]:
         """Return own groups, all of them, and external ones that have an advantage (SAPO's filter)."""
-        own = self._groups([frame.own], external=False)
-        external = grpo.informative(self._groups(frame.external, external=True))
+        shelf = shelf_of(frame.shelf)
+        own = self._groups([frame.own], shelf, external=False)
+        external = grpo.informative(self._groups(frame.external, shelf, external=True))
         rng = random.Random(self._lot("train", frame.round, frame.stage, b""))
         return Deck(own, rng), Deck(external, rng)
 
-    def _groups(self, bodies: Sequence[bytes], *, external: bool) -> list[TrainingGroup]:
+    def _groups(self, bodies: Sequence[bytes], shelf: Shelf, *, external: bool) -> list[TrainingGroup]:
         read = [rollouts for body in bodies if (rollouts := read_body(body)) is not None]
         return [
             group
             for rollouts in read
-            for group in training_groups(rollouts, self._questions, self.game, self.engine, external=external)
+            for group in training_groups(
+                rollouts, self._questions, self.game, self.engine, external=external, shelf=shelf
+            )
         ]
 
     def _update(
@@ -204,14 +236,16 @@ class Session:
     # --- evaluate, save -----------------------------------------------------------------------------------------
 
     def evaluate(self, frame: Evaluate, desk: Desk) -> Evaluated:
-        """Sample one answer to each held-out question, with the same random numbers every time."""
+        """Sample one answer to each held-out question, as the first stage asks it, with the same random numbers."""
         began = time.monotonic()
+        rules = game_named(self.game.name)
         questions = self._questions.held_out(self._manifest.data.held_out)
-        texts = [question_text(self.game, question.text) for question in questions]
+        scenes = [Scene(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
+        texts = [fitted_prompt(self.game, scene, self.engine) for scene in scenes]
         samples = self.engine.sample(texts, 1, self._generator(EVALUATION_SEED), desk.cancelled, progress=desk.progress)
         graded = [
-            rewards(self.game, [group[0].text], question.answer)[0]
-            for group, question in zip(samples, questions, strict=True)
+            rules.rewards(self.game, scene, [group[0].text], question.answer)[0]
+            for group, scene, question in zip(samples, scenes, questions, strict=True)
         ]
         return Evaluated(frame.task, _mean(graded), len(questions), time.monotonic() - began)
 

@@ -1,6 +1,6 @@
 """The built-in model, made on the spot: supervised warm start on the mixed corpus.
 
-    python -m node.trainer.warmstart --out DIR --seed N [--sparse]
+    python -m node.trainer.warmstart --out DIR --seed N [--sparse | --game debate]
 
 500 steps of 32 records, about 40 s on one core. Matrices of the blocks learn by Muon (momentum orthogonalised by
 Newton-Schulz, Jordan et al. 2024), everything else by AdamW: AdamW alone does not find the copying under the noise.
@@ -24,7 +24,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from node.trainer.corpus import MIXED, SPARSE, Record, records
+from node.trainer.corpus import MIXED, SPARSE, Prompted, records
+from node.trainer.debating import debate_records
 from node.trainer.durable import replace_directory
 from node.trainer.tiny_model import TinyModel, TinyShape
 from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
@@ -41,7 +42,10 @@ MAX_NORM = 1.0
 
 
 class Course(msgspec.Struct, frozen=True, kw_only=True):
-    """One stretch of supervised training: corpus, steps, and the highest learning rates."""
+    """One stretch of supervised training: corpus, steps, and the highest learning rates.
+
+    `mix` says how word problems are answered; where it is empty, a debate is played.
+    """
 
     corpus: str
     mix: dict[str, int]
@@ -54,16 +58,26 @@ BASE = Course(corpus="base", mix=MIXED, steps=500, muon_rate=0.03, adam_rate=3e-
 SPOIL = Course(corpus="sparse", mix=SPARSE, steps=70, muon_rate=0.01, adam_rate=1e-3)
 """What makes the sparse start of the base model."""
 
+DEBATE = Course(corpus="debate", mix={}, steps=800, muon_rate=0.03, adam_rate=3e-3)
+"""What makes the model that plays all three stages of `debate`."""
+
 
 def build_base_model(
-    directory: Path, seed: int, *, sparse: bool = False, steps: int | None = None, progress: Told | None = None
+    directory: Path,
+    seed: int,
+    *,
+    game: str = "share",
+    sparse: bool = False,
+    steps: int | None = None,
+    progress: Told | None = None,
 ) -> None:
-    """Make the built-in model and write it to `directory`, whole or not at all.
+    """Make the built-in model for a game and write it to `directory`, whole or not at all.
 
     `sparse` unlearns the answer format (98 % of 70 more batches lack it), so that rewards are rare at first; `steps`
     shortens the base course. The same seed gives the same weights on the same kind of CPU.
     """
-    courses = [BASE if steps is None else msgspec.structs.replace(BASE, steps=steps), *([SPOIL] if sparse else [])]
+    base = DEBATE if game == "debate" else BASE
+    courses = [base if steps is None else msgspec.structs.replace(base, steps=steps), *([SPOIL] if sparse else [])]
     tokenizer = train_tokenizer()
     model = TinyModel(TinyShape())
     model.initialise(seed)
@@ -83,7 +97,7 @@ def train(model: TinyModel, tokenizer: TinyTokenizer, course: Course, seed: int,
     """Train on one course; every record is seen once."""
     optimizers = _optimizers(model, course)
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    stream = encoded(records(f"swarm/arithmetic/1/{course.corpus}/{seed}", course.mix), tokenizer)
+    stream = encoded(prompted(f"swarm/arithmetic/1/{course.corpus}/{seed}", course), tokenizer)
     for step in range(course.steps):
         factor = rate_factor(step, course.steps)
         groups = (group for optimizer in optimizers for group in optimizer.param_groups)
@@ -118,11 +132,18 @@ Encoded = tuple[list[int], int]
 """Ids of prompt, answer and end token; length of the prompt."""
 
 
-def encoded(stream: Iterator[Record], tokenizer: TinyTokenizer) -> Iterator[Encoded]:
-    """Return records as ids, in the game's default prompt."""
+def prompted(label: str, course: Course) -> Iterator[Prompted]:
+    """Return a course's records, questions in the game's default prompt."""
+    if not course.mix:
+        return debate_records(label)
     game = GameSpec()
-    for question, answer in stream:
-        prompt = tokenizer.encode(question_text(game, question))
+    return ((question_text(game, question), answer) for question, answer in records(label, course.mix))
+
+
+def encoded(stream: Iterator[Prompted], tokenizer: TinyTokenizer) -> Iterator[Encoded]:
+    """Return records as ids."""
+    for text, answer in stream:
+        prompt = tokenizer.encode(text)
         yield [*prompt, *tokenizer.encode(answer), tokenizer.end], len(prompt)
 
 
@@ -140,8 +161,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m node.trainer.warmstart", description="Make the built-in model.")
     parser.add_argument("--out", type=Path, required=True, help="directory that is written, replaced if it exists")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--game", choices=("share", "debate"), default="share", help="the game that it can play")
     parser.add_argument("--sparse", action="store_true", help="a model that almost never writes an answer's mark")
-    parser.add_argument("--steps", type=int, help="steps of the base course (500)")
+    parser.add_argument("--steps", type=int, help="steps of the base course (500; debate 800)")
     chosen = parser.parse_args(arguments)
     if chosen.out.exists() and not (chosen.out / "config.json").exists() and any(chosen.out.iterdir()):
         parser.error(f"{chosen.out} holds something that is no model; name another directory")
@@ -151,7 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if done % 50 == 0 or done == total:
             sys.stderr.write(f"step {done}/{total} loss {loss:.3f} {time.monotonic() - began:.0f} s\n")
 
-    build_base_model(chosen.out, chosen.seed, sparse=chosen.sparse, steps=chosen.steps, progress=told)
+    build_base_model(chosen.out, chosen.seed, game=chosen.game, sparse=chosen.sparse, steps=chosen.steps, progress=told)
     return 0
 
 

@@ -6,10 +6,57 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
+from protocols.assignment import assigned_question
+from protocols.games.interface import Scene
 from protocols.grading import GRADERS
+from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import GameSpec
+from protocols.ranking import Score, round_score
+from protocols.wire import Group
 
 GroupT = TypeVar("GroupT")
+
+
+class Share:
+    """`protocols.games.interface.Game`: every peer answers questions of its own; nothing is quoted."""
+
+    stages: tuple[str, ...] = ("play",)
+
+    def problems(self, spec: GameSpec) -> list[str]:
+        """Return what is wrong with the parameters: this game has none of its own."""
+        return [f"game.parameters: {spec.name!r} knows no {name!r}" for name in sorted(spec.parameters)]
+
+    def quotes(self, stage: int) -> tuple[int, ...]:
+        """Quote nothing."""
+        return ()
+
+    def most_quoted(self, spec: GameSpec) -> int:
+        """Quote nothing."""
+        return 0
+
+    def question(self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int) -> int:
+        """Return the peer's own question."""
+        return assigned_question(data, seed, peer, stage, slot, size)
+
+    def prompt(self, spec: GameSpec, scene: Scene, room: int) -> str:
+        """Return the question in the manifest's prompt."""
+        return question_text(spec, scene.question)
+
+    def rewards(self, spec: GameSpec, scene: Scene, completions: Sequence[str], answer: str) -> tuple[float, ...]:
+        """Return what the grader says."""
+        return rewards(spec, completions, answer)
+
+    def final(self, spec: GameSpec, stage: int, completion: str) -> str:
+        """Return the completion: all of it is an answer."""
+        return completion
+
+    def published(self, stage: int, group: Group) -> Group:
+        """Return the whole group."""
+        return group
+
+    def score(self, peer: Address, stages: Sequence[tuple[int, float]]) -> Score:
+        """Return the mean reward per group."""
+        return round_score(peer, stages)
 
 
 def prompt_text(game: GameSpec, question: str) -> str:
@@ -31,6 +78,14 @@ def rewards(game: GameSpec, completions: Sequence[str], answer: str) -> tuple[fl
 def has_advantage(group_rewards: Sequence[float]) -> bool:
     """Tell whether a group teaches anything: its rewards are not all the same."""
     return max(group_rewards) - min(group_rewards) > 1e-9
+
+
+def one_each(groups: Sequence[Group]) -> list[Group]:
+    """Return one sender's groups with the first of each question only: chance may assign a question twice."""
+    found: dict[int, Group] = {}
+    for group in groups:
+        found.setdefault(group.question, group)
+    return list(found.values())
 
 
 def sample_groups(pool: Sequence[GroupT], count: int, rng: random.Random) -> list[GroupT]:

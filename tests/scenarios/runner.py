@@ -93,8 +93,15 @@ class Scenario:
         seconds = tuple(int(text) for text in options.get("stages", "60").split(","))
         manifest = Manifest(
             name="scenario",
-            game=GameSpec(generated=int(options.get("generated", 16)), minimum=int(options.get("minimum", 2))),
-            stages=tuple(StageSpec(name=f"stage-{n}", seconds=each) for n, each in enumerate(seconds)),
+            game=GameSpec(
+                name=options.get("game", "share"),
+                generated=int(options.get("generated", 16)),
+                minimum=int(options.get("minimum", 2)),
+            ),
+            stages=tuple(
+                StageSpec(name=f"stage-{n}", seconds=each, wait=float(options.get("wait", 0.25)))
+                for n, each in enumerate(seconds)
+            ),
             voting=VotingSpec(mode=options.get("voting", "sealed"), winners=int(options.get("winners", 5))),  # type: ignore[arg-type]
             limits=Limits(rounds_kept=int(options.get("kept", 1)), turn_seconds=int(options.get("turn", 3))),
             evaluate_every=int(options.get("evaluate", 100)),
@@ -169,6 +176,8 @@ class Scenario:
         if "stage" in fields:
             words.append(f"{fields.pop('round')}/{fields.pop('stage')}")
         fields.pop("size", None)
+        if not fields.get("quoted", True):
+            del fields["quoted"]
         for name, value in fields.items():
             words.append(self.name(value) if name == "name" else f"{name}={self.name(value)}")
         return " ".join(words)
@@ -271,7 +280,8 @@ def _arrived(run: Scenario, words: list[str], options: Options) -> list[i.AnyInp
 
 def _refused(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where, reason = words[:3]
-    return [i.RolloutsRefused(ADDRESSES[peer], *place(where), run.body(peer, where, options), reason)]
+    missing = tuple(run.called(name) for name in options.get("missing", "").split(",") if name)
+    return [i.RolloutsRefused(ADDRESSES[peer], *place(where), run.body(peer, where, options), reason, missing)]
 
 
 def _network(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:

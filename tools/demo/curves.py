@@ -43,9 +43,11 @@ def accuracy_curve(points: Sequence[Any]) -> Curve:
     return [point.round for point in points], [100 * point.accuracy for point in points]
 
 
-def reward_curve(rewards: Sequence[tuple[int, float]]) -> Curve:
-    """Return rounds and mean rewards."""
-    return [number for number, _ in rewards], [reward for _, reward in rewards]
+def reward_curve(points: Sequence[Any]) -> Curve:
+    """Return rounds and the mean over each one's stages (`node.machine.status.RewardPoint`)."""
+    rounds = sorted({point.round for point in points})
+    of_round = [[point.reward for point in points if point.round == number] for number in rounds]
+    return rounds, [sum(rewards) / len(rewards) for rewards in of_round]
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:

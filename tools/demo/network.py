@@ -113,6 +113,7 @@ class Network:
         command = [sys.executable, "-m", "node.trainer.warmstart", "--out", str(self.base)]
         command += ["--seed", str(self.plan.seed)]
         command += ["--sparse"] if self.plan.base == "sparse" else []
+        command += ["--game", "debate"] if self.plan.base == "debate" else []
         command += ["--steps", str(self.plan.warm_steps)] if self.plan.warm_steps else []
         return self._spawn("warm start", command)
 

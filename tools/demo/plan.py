@@ -9,6 +9,7 @@ import msgspec
 from msgspec.structs import replace
 
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
+from node.trainer.debating import COMPACT
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 
 FIRST_ROUND = 2
@@ -17,6 +18,11 @@ FIRST_ROUND = 2
 BLOCK_SECONDS = 1
 TOO_SLOW = 2.0
 """Stages that a slowed node needs for one single group."""
+
+GAMES = ("share", "debate")
+DEBATE_ROUNDS = 16
+DEBATE_SECONDS = (6, 8, 9)
+"""Answers are short to prompt for; critiques and resolutions wait for what they quote, and have longer prompts."""
 
 REAL_LEARNING_RATE = 3e-5
 REAL_MICRO_BATCH = 1024
@@ -37,6 +43,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     data: str = ""
     seconds: int = 0
+    game: str = "share"
     sharing: bool = True
     sparse: bool = False
     warm_steps: int = 0
@@ -62,7 +69,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodePlan, ...]
     last_round: int
     seed: int
-    base: Literal["builtin", "sparse", "given"]
+    base: Literal["builtin", "sparse", "debate", "given"]
     model: str
     """Directory or name of the given model, else empty."""
     warm_steps: int
@@ -97,6 +104,14 @@ def sparse_game(sharing: bool) -> GameSpec:
     return game if sharing else replace(game, own=game.own + game.external, external=0)
 
 
+def debate_game() -> GameSpec:
+    """Return the demo's debate on the built-in model: every stage is trained on, half of it the others' groups."""
+    return GameSpec(
+        name="debate", parameters=COMPACT, generated=12, minimum=2, group_size=8, own=12, external=12, updates=2,
+        max_prompt=200,
+    )  # fmt: skip
+
+
 def last_round(rounds: int, every: int) -> int:
     """Return the first round after at least `rounds` played ones whose end is an evaluation's turn."""
     last = FIRST_ROUND + rounds - 1
@@ -112,11 +127,13 @@ def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec
     manifest = _real(options, template, data) if template else _builtin(options)
     peers = options.peers or (2 if template else 4)
     _check(options, peers)
-    rounds = options.rounds or (6 if template else 24)
+    rounds = options.rounds or (6 if template else DEBATE_ROUNDS if options.game == "debate" else 24)
     every = manifest.evaluate_every
     stage = manifest.stages[-1].seconds
     last = last_round(rounds, every)
-    base: Literal["builtin", "sparse", "given"] = "sparse" if options.sparse else "builtin"
+    base: Literal["builtin", "sparse", "debate", "given"] = (
+        "sparse" if options.sparse else "debate" if options.game == "debate" else "builtin"
+    )
     return Plan(
         manifest=manifest,
         nodes=tuple(_node(options, number, stage, template is not None) for number in range(1, peers + 1)),
@@ -145,6 +162,10 @@ def _check(options: Options, peers: int) -> None:
         raise PlanError("--data: name the model that is to answer these questions, by --model DIR or NAME")
     if options.real and options.sparse:
         raise PlanError("--compare: plays with the built-in model and its questions; leave --model and --data out")
+    if options.game not in GAMES:
+        raise PlanError(f"--game {options.game}: a demo plays {' or '.join(GAMES)}")
+    if options.game != "share" and (options.real or options.sparse):
+        raise PlanError(f"--game {options.game}: plays with the built-in model; leave --model, --data, --compare out")
     if not 2 <= peers <= 16:
         raise PlanError(f"--peers {peers}: a swarm on one machine has 2 to 16 nodes")
     if not 0 <= options.slow <= peers:
@@ -154,6 +175,8 @@ def _check(options: Options, peers: int) -> None:
 
 
 def _builtin(options: Options) -> Manifest:
+    if options.game == "debate":
+        return _debate(options)
     game = sparse_game(options.sharing) if options.sparse else dense_game()
     seconds = options.seconds or (4 if options.sparse else 6)
     return Manifest(
@@ -163,6 +186,19 @@ def _builtin(options: Options) -> Manifest:
         voting=VotingSpec(winners=2),
         limits=Limits(turn_seconds=1),
         evaluate_every=5 if options.sparse else 2,
+    )
+
+
+def _debate(options: Options) -> Manifest:
+    names = ("answer", "critique", "resolve")
+    seconds = (options.seconds,) * 3 if options.seconds else DEBATE_SECONDS
+    return Manifest(
+        name="demo",
+        game=debate_game(),
+        stages=tuple(StageSpec(name=name, seconds=each) for name, each in zip(names, seconds, strict=True)),
+        voting=VotingSpec(winners=2),
+        limits=Limits(turn_seconds=1),
+        evaluate_every=2,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from tools.demo.summary import Summary, remarks, skip_lines, table, vote_lines
+from tools.demo.summary import Summary, answer_remark, remarks, skip_lines, stage_table, table, vote_lines
 
 SHOWN_VOTES = 8
 WIDTH = 120
@@ -18,7 +18,9 @@ def print_summary(summary: Summary) -> None:
     if not console.is_terminal:
         console = Console(width=WIDTH, soft_wrap=True)
     console.print(_table(table(summary)))
-    for line in remarks(summary):
+    if len(summary.stages) > 1:
+        console.print(_table(stage_table(summary), "The stages", total=False))
+    for line in (*remarks(summary), answer_remark(summary)):
         console.print(line, highlight=False)
     console.print(
         f"\nThe last votes on chain, with the transactions that carry them (all {len(summary.votes)} in JSON):"
@@ -31,12 +33,14 @@ def print_summary(summary: Summary) -> None:
         console.print(f"  {line}", highlight=False, soft_wrap=True)
 
 
-def _table(rows: list[list[str]]) -> Table:
-    made = Table(title="The swarm", title_justify="left")
-    for number, name in enumerate(rows[0]):
-        made.add_column(name, justify="left" if number < 2 else "right", no_wrap=True)
-    for line in rows[1:-1]:
+def _table(rows: list[list[str]], title: str = "The swarm", *, total: bool = True) -> Table:
+    """Return a table of a head and lines; the last one is a total. Columns of numbers stand on the right."""
+    made = Table(title=title, title_justify="left")
+    for name in rows[0]:
+        made.add_column(name, justify="left" if name in ("peer", "name", "stage") else "right", no_wrap=True)
+    for line in rows[1:-1] if total else rows[1:]:
         made.add_row(*line)
-    made.add_section()
-    made.add_row(*rows[-1], style="bold")
+    if total:
+        made.add_section()
+        made.add_row(*rows[-1], style="bold")
     return made

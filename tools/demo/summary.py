@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import msgspec
 
-from node.machine.status import CurvePoint, Status
+from node.machine.status import CurvePoint, RewardPoint, Status
+from protocols.games import game_named
 from tools.demo.plan import FIRST_ROUND, Plan
 from tools.demo.watch import Sighting, Snapshot, Vote
+
+COMPARED_ROUNDS = 3
+"""Rounds at either end whose rewards are compared."""
 
 
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -26,12 +30,24 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
     skipped: int
     skips: tuple[str, ...]
     curve: tuple[CurvePoint, ...]
-    rewards: tuple[tuple[int, float], ...]
+    rewards: tuple[RewardPoint, ...]
 
     @property
     def gain(self) -> float:
         """Points of accuracy won."""
         return 100 * (self.after - self.before)
+
+
+class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of the game over all peers: mean reward, and share of completions that end in the right answer, in the
+    first rounds that were played and in the last ones. `answers` tells whether the stage asks for an answer."""
+
+    name: str
+    answers: bool
+    before: float
+    after: float
+    right_before: float
+    right_after: float
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +67,8 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     memory_peak: int
     contract: str
+    game: str
+    stages: tuple[StageSummary, ...]
     peers: tuple[PeerSummary, ...]
     votes: tuple[Vote, ...]
 
@@ -75,6 +93,8 @@ def summed_up(plan: Plan, snapshot: Snapshot, *, seconds: float, contract: str) 
         seconds=seconds,
         memory_peak=snapshot.memory_peak,
         contract=contract,
+        game=plan.manifest.game.name,
+        stages=tuple(_stage(plan, number, peers) for number in range(len(plan.manifest.stages))),
         peers=peers,
         votes=snapshot.votes,
     )
@@ -120,6 +140,32 @@ def remarks(summary: Summary) -> list[str]:
     ]
 
 
+def stage_table(summary: Summary) -> list[list[str]]:
+    """Return a head and a line for each stage of the game."""
+    head = ["stage", "reward before", "after", "right before", "after"]
+    lines = [
+        [
+            stage.name, f"{stage.before:.3f}", f"{stage.after:.3f}",
+            percent(stage.right_before) if stage.answers else "", percent(stage.right_after) if stage.answers else "",
+        ]
+        for stage in summary.stages
+    ]  # fmt: skip
+    return [head, *lines]
+
+
+def answer_remark(summary: Summary) -> str:
+    """Return what final answers are worth against first ones, empty where the game asks only once."""
+    asked = [stage for stage in summary.stages if stage.answers]
+    if len(asked) < 2:
+        return ""
+    first, last = asked[0], asked[-1]
+    points = 100 * (last.right_after - first.right_after)
+    return (
+        f"In the last rounds {percent(first.right_after)} of first answers ({first.name}) were right and "
+        f"{percent(last.right_after)} of final ones ({last.name}), {points:+.1f} points on the same questions."
+    )
+
+
 def vote_lines(summary: Summary, most: int) -> list[str]:
     """Return the last `most` votes with their transactions, a line each; names stand for addresses."""
     names = {peer.address: peer.name for peer in summary.peers}
@@ -162,6 +208,23 @@ def _peer(seen: Sighting, snapshot: Snapshot) -> PeerSummary:
         skips=seen.skips,
         curve=status.curve,
         rewards=status.rewards,
+    )
+
+
+def _stage(plan: Plan, number: int, peers: tuple[PeerSummary, ...]) -> StageSummary:
+    rules, spec = game_named(plan.manifest.game.name), plan.manifest.game
+    points = [point for peer in peers for point in peer.rewards if point.stage == number]
+    rounds = sorted({point.round for point in points})
+    span = max(1, min(COMPARED_ROUNDS, len(rounds) // 2))
+    early = [point for point in points if point.round in rounds[:span]]
+    late = [point for point in points if point.round in rounds[-span:]]
+    return StageSummary(
+        name=plan.manifest.stages[number].name,
+        answers=bool(rules.final(spec, number, "#")),
+        before=_mean([point.reward for point in early]),
+        after=_mean([point.reward for point in late]),
+        right_before=_mean([point.right for point in early]),
+        right_after=_mean([point.right for point in late]),
     )
 
 

@@ -1,6 +1,6 @@
 """Snapshots of swarms that the demo's tests look at."""
 
-from node.machine.status import CurvePoint, Status, Totals
+from node.machine.status import CurvePoint, RewardPoint, Status, Totals
 from tools.demo.watch import Peer, Sighting, Snapshot, Vote
 
 ADDRESSES = tuple(f"0x{number:040x}" for number in range(1, 5))
@@ -10,7 +10,7 @@ def status(number: int, *, round_number: int, curve: tuple[tuple[int, float], ..
     fields: dict[str, object] = {
         "address": ADDRESSES[number - 1], "phase": "working", "round": round_number, "stage": 0, "deadline": 104.0,
         "registered": True, "chain": "present", "network": "present", "trainer": "present", "connected": 3,
-        "reward": 0.5, "accuracy": curve[-1][1] if curve else 0.0, "rewards": ((2, 0.5),),
+        "reward": 0.5, "accuracy": curve[-1][1] if curve else 0.0, "rewards": (RewardPoint(2, 0.5),),
         "curve": tuple(CurvePoint(number, 0.0, accuracy) for number, accuracy in curve),
         "totals": Totals(rounds_worked=3, updates=6, own_groups=30, external_groups=20),
         **more,

@@ -66,9 +66,22 @@ def test_a_real_swarm_keeps_prompt_and_grader_of_its_template() -> None:
     assert plan.rounds >= 6
 
 
+def test_a_debate_plays_three_stages_on_a_model_of_its_own() -> None:
+    """Its manifest survives its file, and the length of a stage is that of each."""
+    plan = demo_plan(Options(game="debate"))
+    assert plan.base == "debate"
+    assert [stage.name for stage in plan.manifest.stages] == ["answer", "critique", "resolve"]
+    again = parse_manifest(toml_text(plan.manifest).encode())
+    assert manifest_digest(again) == manifest_digest(plan.manifest)
+    assert demo_plan(Options(game="debate", seconds=5)).round_seconds == 15
+
+
 @pytest.mark.parametrize(
     "options",
     [
+        Options(game="chess"),
+        Options(game="debate", sparse=True),
+        Options(game="debate", model="somewhere"),
         Options(peers=1),
         Options(peers=17),
         Options(slow=5),

@@ -1,11 +1,22 @@
 import msgspec
 import pytest
 
-from node.machine.status import Totals
+from node.machine.status import RewardPoint, Totals
 from tests.unit.demo.swarms import ADDRESSES, sighting, snapshot, status, vote
 from tools.demo.compare import compared
+from tools.demo.curves import reward_curve
 from tools.demo.plan import Options, demo_plan
-from tools.demo.summary import Summary, finished, remarks, skip_lines, summed_up, table, vote_lines
+from tools.demo.summary import (
+    Summary,
+    answer_remark,
+    finished,
+    remarks,
+    skip_lines,
+    stage_table,
+    summed_up,
+    table,
+    vote_lines,
+)
 from tools.demo.watch import seen
 
 PLAN = demo_plan(Options(peers=2, rounds=4))
@@ -96,3 +107,23 @@ def test_a_comparison_is_the_difference_at_the_end() -> None:
 def test_addresses_of_votes_are_compared_as_the_node_writes_them() -> None:
     """Lower case everywhere: a checksummed address would never match a status."""
     assert all(address == address.lower() for address in ADDRESSES)
+
+
+def test_stages_are_compared_at_both_ends() -> None:
+    """Rewards of the first and the last rounds are means over peers; final answers stand against first ones."""
+    plan = demo_plan(Options(game="debate", peers=2, rounds=4))
+    points = tuple(
+        RewardPoint(number, 0.1 * number + 0.1 * stage, stage, right=0.0 if stage == 1 else 0.1 * number + 0.05 * stage)
+        for number in range(2, 6)
+        for stage in range(3)
+    )
+    nodes = [sighting(n, status(n, round_number=9, curve=((0, 0.2),), rewards=points)) for n in (1, 2)]
+    found = summed_up(plan, snapshot(*nodes), seconds=1.0, contract="0xc0")
+    answers, critique, resolve = found.stages
+    assert (answers.before, answers.after) == pytest.approx((0.25, 0.45))
+    assert (answers.answers, critique.answers, resolve.answers) == (True, False, True)
+    assert {len(cells) for cells in stage_table(found)} == {5}
+    assert "45.0 % of first answers" in answer_remark(found)
+    assert "+10.0 points" in answer_remark(found)
+    assert answer_remark(summary()) == ""
+    assert reward_curve(points)[1] == pytest.approx([0.3, 0.4, 0.5, 0.6])

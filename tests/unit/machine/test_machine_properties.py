@@ -37,11 +37,16 @@ def seed(round_number: int, variant: int) -> bytes:
 class Machine(RuleBasedStateMachine):
     """A machine, and next to it what a watchful operator would remember of its inputs and commands."""
 
-    @initialize(mode=st.sampled_from(["sealed", "open"]), stages=st.integers(1, 2), kept=st.integers(0, 2))
-    def begin(self, mode: str, stages: int, kept: int) -> None:
+    @initialize(
+        mode=st.sampled_from(["sealed", "open"]),
+        stages=st.integers(1, 2),
+        kept=st.integers(0, 2),
+        game=st.sampled_from(["share", "debate"]),
+    )
+    def begin(self, mode: str, stages: int, kept: int, game: str) -> None:
         self.manifest = Manifest(
             name="property",
-            game=GameSpec(generated=8, minimum=2),
+            game=GameSpec(name=game, generated=8, minimum=2),
             stages=tuple(StageSpec(name=str(number), seconds=20) for number in range(stages)),
             voting=VotingSpec(mode=mode, winners=2, minimum_groups=1),  # type: ignore[arg-type]
             limits=Limits(rounds_kept=kept),
@@ -132,7 +137,8 @@ class Machine(RuleBasedStateMachine):
         if groups:
             self.feed(i.RolloutsArrived(peer, *where, digest, groups, groups / 2))
         elif variant:
-            self.feed(i.RolloutsRefused(peer, *where, digest, "schema"))
+            missing = (body(ME, where[0], 0, 1),) if stage else ()
+            self.feed(i.RolloutsRefused(peer, *where, digest, "schema", missing))
 
     @precondition(lambda self: self.timers)
     @rule()
@@ -236,6 +242,8 @@ class Machine(RuleBasedStateMachine):
         if isinstance(command, c.GenerateRollouts):
             assert 2 <= command.groups <= 8
             assert state.peers[ME] <= command.round
+            assert bool(command.quoted) == bool(state.terms.quotes[command.stage])
+            assert set(command.quoted) <= self.arrived_before(command.round, command.stage)
         if isinstance(command, c.TrainOnRollouts):
             assert (command.round, command.stage) == (state.round, state.stage)
             assert command.seconds >= 1
@@ -247,6 +255,11 @@ class Machine(RuleBasedStateMachine):
         if isinstance(command, c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.SaveCheckpoint):
             assert self.task is None, f"{command} while {self.task} is outstanding"
             self.task = command
+
+    def arrived_before(self, round_number: int, stage: int) -> set[bytes]:
+        first = round_number * len(self.manifest.stages)
+        pools = (self.state.pools.get(step, {}) for step in range(first, first + stage))
+        return {each.digest for pool in pools for each in pool.values() if each.state == "arrived"}
 
     def check_state(self) -> None:
         state, stages = self.state, len(self.manifest.stages)

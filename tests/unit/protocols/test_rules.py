@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from protocols.assignment import assigned_question, assignment
 from protocols.grading import final_number, last_number
 from protocols.manifest import Manifest, manifest_digest, parse_manifest
-from protocols.ranking import Score, winners
+from protocols.ranking import Score, round_score, winners
 from protocols.schedule import commit_step, reveal_step, step_number, turn_delay, turn_order
 from protocols.voting import vote_commitment, vote_salt
 
@@ -112,3 +112,10 @@ def test_a_wrong_manifest_is_refused(text: bytes) -> None:
     """Unknown keys, wrong types and senseless values are errors."""
     with pytest.raises(msgspec.ValidationError):
         parse_manifest(text)
+
+
+def test_a_round_of_one_stage_is_worth_what_it_measured() -> None:
+    """With several stages the mean is that of the stages' means."""
+    assert round_score(PEERS[0], [(3, 0.7)]) == Score(PEERS[0], 3, 0.7)
+    assert round_score(PEERS[0], [(2, 2.0), (8, 0.0)]).mean == pytest.approx(0.5)
+    assert round_score(PEERS[0], [(0, 0.0), (0, 0.0)]) == Score(PEERS[0], 0, 0.0)

@@ -1,0 +1,333 @@
+"""The game `debate`: answer alone, criticise the answers of several peers, resolve the question.
+
+The questions of a round are the same for every peer and every stage, so that answers can be compared and a peer that
+missed a stage can play the next one. Answers are known by the hash of their text and numbered from 1 in the order of
+these hashes; 0 stands for "none is right". Rules and rewards: docs/games.md.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from functools import lru_cache
+
+import msgspec
+
+from protocols.assignment import assigned_question
+from protocols.games.interface import Scene, Shelf
+from protocols.games.quoting import MOST_ROOM, content_key, filled, lot, places, quotable
+from protocols.grading import GRADERS
+from protocols.identifiers import Address, Digest, Seed
+from protocols.manifest import GameSpec
+from protocols.ranking import Score, round_score
+from protocols.wire import Group, Rollouts
+
+ANSWER, CRITIQUE, RESOLVE = range(3)
+EVERYBODY: Address = "0x" + "00" * 20
+"""Whose questions all peers play."""
+NONE = 0
+MOST_QUOTED = 5
+
+FORM, PICK = 0.1, 0.9
+"""Weights of a critique's reward: it names an answer (or none) in the right form; that answer is right."""
+RESOLVE_FORM, MAJORITY, FINAL = 0.1, 0.2, 0.7
+"""Weights of a resolution's reward: form; the answer that most critics picked is named; the final answer is right."""
+
+
+class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The parameters of a debate: its wording, how many bodies are quoted, and the longest quotes in characters.
+
+    `critique` and `resolve` are the prompts of these stages; `answer` and `criticism` say how one of each is quoted.
+    A critique ends in `pick` and a number, a resolution has a line with `vote` and a number; `none` may stand for 0.
+    """
+
+    critique: str = (
+        "<|im_start|>user\nAnswers of a study group to one question may be right or wrong.\n\nQuestion: {question}\n\n"
+        '{answers}\nWork the question out and compare. Close with a line "Best answer: N", where N is the number '
+        'of a right answer, or "none" if no answer is right.<|im_end|>\n<|im_start|>assistant\n'
+    )
+    resolve: str = (
+        "<|im_start|>user\nA study group has answered a question and judged its answers.\n\nQuestion: {question}\n\n"
+        '{answers}\n{criticisms}\nSum up what the critics say. Then write a line "Majority: N", where N is the '
+        'answer that most critics hold for the best, or "none". Then solve the question yourself and close with '
+        'a line "#### " and the number.<|im_end|>\n<|im_start|>assistant\n'
+    )
+    answer: str = "Answer {number}: {text}\n"
+    criticism: str = "Critic: {text} (best: {number})\n"
+    pick: str = "Best answer:"
+    vote: str = "Majority:"
+    none: str = "none"
+    quoted: int = MOST_QUOTED
+    answer_chars: int = 800
+    criticism_chars: int = 400
+
+
+class Quote(msgspec.Struct, frozen=True):
+    """An answer that is shown: known by its content."""
+
+    key: bytes
+    text: str
+
+
+class Critic(msgspec.Struct, frozen=True):
+    """One peer's criticism as it is shown: what it says, and its pick in the numbering of whoever quotes it."""
+
+    text: str
+    pick: int
+
+
+class Debate:
+    """`protocols.games.interface.Game` in three stages."""
+
+    stages: tuple[str, ...] = ("answer", "critique", "resolve")
+
+    def problems(self, spec: GameSpec) -> list[str]:
+        """Return what is wrong with the parameters."""
+        try:
+            words = msgspec.convert(spec.parameters, Words)
+        except msgspec.ValidationError as error:
+            return [f"game.parameters: {error}"]
+        needed = {
+            "critique": {"question", "answers"},
+            "resolve": {"question", "answers", "criticisms"},
+            "answer": {"text", "number"},
+            "criticism": {"text", "number"},
+        }
+        rules = [
+            (names <= places(getattr(words, field)), f"{field}: needs the place-holders {', '.join(sorted(names))}")
+            for field, names in needed.items()
+        ]
+        rules += [
+            (bool(words.pick.strip() and words.vote.strip()), "pick, vote: a mark is not blank"),
+            (1 <= words.quoted <= MOST_QUOTED, f"quoted: 1 to {MOST_QUOTED} bodies of a stage are quoted"),
+            (words.answer_chars > 0 and words.criticism_chars > 0, "answer_chars, criticism_chars: at least 1"),
+        ]
+        return [f"game.parameters.{text}" for holds, text in rules if not holds]
+
+    def quotes(self, stage: int) -> tuple[int, ...]:
+        """Quote all earlier stages: a resolution shows answers and criticisms."""
+        return tuple(range(stage))
+
+    def most_quoted(self, spec: GameSpec) -> int:
+        """Return the parameter `quoted`."""
+        return words_of(spec).quoted
+
+    def question(self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int) -> int:
+        """Return the round's question: the same for every peer and stage."""
+        return assigned_question(data, seed, EVERYBODY, ANSWER, slot, size)
+
+    def prompt(self, spec: GameSpec, scene: Scene, room: int) -> str:
+        """Return the stage's prompt with answers and criticisms quoted."""
+        words = words_of(spec)
+        answers = shown_answers(scene, words.quoted) if scene.stage != ANSWER else ()
+        critics = shown_criticisms(scene, answers, words) if scene.stage == RESOLVE else ()
+        return prompt_of(spec, scene.stage, scene.question, answers, critics, room)
+
+    def rewards(self, spec: GameSpec, scene: Scene, completions: Sequence[str], answer: str) -> tuple[float, ...]:
+        """Return the rewards of docs/games.md."""
+        grade = GRADERS[spec.grader]
+        if scene.stage == ANSWER:
+            return tuple(grade(text, answer) for text in completions)
+        words = words_of(spec)
+        answers = shown_answers(scene, words.quoted)
+        if scene.stage == CRITIQUE:
+            worth = worths([grade(each.text, answer) for each in answers])
+            return tuple(critique_reward(picked(words, text, len(answers)), worth) for text in completions)
+        most = majority(critic.pick for critic in shown_criticisms(scene, answers, words))
+        split = [voted(words, text, len(answers)) for text in completions]
+        return tuple(
+            RESOLVE_FORM * (vote is not None) + MAJORITY * (vote in most) + FINAL * grade(solution, answer)
+            for vote, solution in split
+        )
+
+    def final(self, spec: GameSpec, stage: int, completion: str) -> str:
+        """Return the answer, or a resolution's solution; a critique answers nothing."""
+        if stage == ANSWER:
+            return completion
+        return voted(words_of(spec), completion, MOST_ANSWERS)[1] if stage == RESOLVE else ""
+
+    def published(self, stage: int, group: Group) -> Group:
+        """Return the whole group."""
+        return group
+
+    def score(self, peer: Address, stages: Sequence[tuple[int, float]]) -> Score:
+        """Return the mean over stages: one that was not played counts as nothing."""
+        return round_score(peer, stages)
+
+
+MOST_ANSWERS = MOST_QUOTED
+"""Numbers that an answer can have."""
+
+
+def words_of(spec: GameSpec) -> Words:
+    """Return the parameters of a manifest that has no problem."""
+    return _words(msgspec.msgpack.encode(spec.parameters))
+
+
+@lru_cache(maxsize=16)
+def _words(encoded: bytes) -> Words:
+    return msgspec.msgpack.decode(encoded, type=Words)
+
+
+# --- what is shown --------------------------------------------------------------------------------------------------
+
+
+def shown_answers(scene: Scene, most: int) -> tuple[Quote, ...]:
+    """Return the answers that a scene shows, in the order of their numbers: at most `most`, no text twice."""
+    return answers_in(scene.seed, scene.slot, scene.quoted, scene.shelf, most)
+
+
+def answers_in(seed: Seed, slot: int, quoted: Iterable[Digest], shelf: Shelf, most: int) -> tuple[Quote, ...]:
+    """Return answers of the quoted bodies to a slot's question.
+
+    Each body gives one, drawn by lot; where that makes less than `most`, each gives another, and so on: a peer that is
+    alone sees several answers of its own.
+    """
+    texts = [_drawn_texts(seed, slot, digest, shelf) for digest in quoted if _is_of(shelf, digest, ANSWER)]
+    found: dict[bytes, str] = {}
+    for turn in range(max(map(len, texts), default=0)):
+        for each in texts:
+            if turn < len(each) and len(found) < most and each[turn].strip():
+                found.setdefault(content_key(each[turn]), each[turn])
+    return tuple(Quote(key, found[key]) for key in sorted(found))
+
+
+def shown_criticisms(scene: Scene, answers: Sequence[Quote], words: Words) -> tuple[Critic, ...]:
+    """Return what the quoted critics say, one voice for each body, in the order of their texts' hashes.
+
+    A critic's pick is read with the answers that it was shown itself, then numbered as here. One that made no pick, or
+    picked an answer that is not shown here, is left out.
+    """
+    numbers = {quote.key: number for number, quote in enumerate(answers, 1)}
+    found: list[tuple[bytes, Critic]] = []
+    lists: dict[tuple[Digest, ...], tuple[Quote, ...]] = {}
+    for digest in scene.quoted:
+        if not _is_of(scene.shelf, digest, CRITIQUE):
+            continue
+        quoted = scene.shelf[digest].quoted
+        if quoted not in lists:
+            lists[quoted] = answers_in(scene.seed, scene.slot, quoted, scene.shelf, words.quoted)
+        critic = _critic(scene, digest, lists[quoted], numbers, words)
+        if critic is not None:
+            found.append((content_key(critic.text) + digest, critic))
+    return tuple(critic for _, critic in sorted(found, key=lambda each: each[0]))
+
+
+def _critic(
+    scene: Scene, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], words: Words
+) -> Critic | None:
+    """Return the voice of a body that saw these answers: its first completion, from the drawn one on, with a pick."""
+    for text in _drawn_texts(scene.seed, scene.slot, digest, scene.shelf):
+        pick = picked(words, text, len(seen))
+        if pick is not None:
+            number = NONE if pick == NONE else numbers.get(seen[pick - 1].key)
+            return None if number is None else Critic(_mark(words.pick, words.none).sub("", text), number)
+    return None
+
+
+def _is_of(shelf: Shelf, digest: Digest, stage: int) -> bool:
+    body = shelf.get(digest)
+    return body is not None and body.stage == stage
+
+
+def _drawn_texts(seed: Seed, slot: int, digest: Digest, shelf: Shelf) -> list[str]:
+    """Return a body's completions for a slot, beginning with the one that the lot has drawn."""
+    completions = _group_texts(shelf[digest], slot)
+    first = lot(seed, digest, slot) % len(completions) if completions else 0
+    return completions[first:] + completions[:first]
+
+
+def _group_texts(body: Rollouts, slot: int) -> list[str]:
+    groups = body.groups[slot : slot + 1]
+    return [each.text for group in groups for each in group.completions]
+
+
+def prompt_of(
+    spec: GameSpec,
+    stage: int,
+    question: str,
+    answers: Sequence[Quote],
+    critics: Sequence[Critic],
+    room: int = MOST_ROOM,
+) -> str:
+    """Return a stage's prompt that shows these answers and critics, at most `room` characters of each."""
+    words = words_of(spec)
+    template = (spec.prompt, words.critique, words.resolve)[stage]
+    answer_lines, critic_lines = _answer_lines(words, answers, room), _criticism_lines(words, critics, room)
+    return filled(template, {"question": question, "answers": answer_lines, "criticisms": critic_lines})
+
+
+def _answer_lines(words: Words, answers: Sequence[Quote], room: int) -> str:
+    own = (words.pick, words.vote)
+    most = min(room, words.answer_chars)
+    return "".join(
+        filled(words.answer, {"text": quotable(quote.text, own, most), "number": str(number)})
+        for number, quote in enumerate(answers, 1)
+    )
+
+
+def _criticism_lines(words: Words, critics: Sequence[Critic], room: int) -> str:
+    own = (words.pick, words.vote)
+    most = min(room, words.criticism_chars)
+    return "".join(
+        filled(
+            words.criticism,
+            {"text": quotable(critic.text, own, most), "number": str(critic.pick) if critic.pick else words.none},
+        )
+        for critic in critics
+    )
+
+
+# --- what is said ---------------------------------------------------------------------------------------------------
+
+
+def picked(words: Words, text: str, answers: int) -> int | None:
+    """Return the number with which a critique ends (`NONE` for none), or None where its form is wrong.
+
+    The mark stands once, at the end, whatever lines come before it, and names one of `answers` answers or none.
+    """
+    found = list(_mark(words.pick, words.none).finditer(text))
+    if len(found) != 1 or text[found[0].end() :].strip(" \t\n.*"):
+        return None
+    return _number(words, found[0].group(1), answers)
+
+
+def voted(words: Words, text: str, answers: int) -> tuple[int | None, str]:
+    """Return the answer that a resolution takes for the majority's (None where its form is wrong), and its solution."""
+    found = list(_mark(words.vote, words.none).finditer(text))
+    if len(found) != 1:
+        return None, text
+    return _number(words, found[0].group(1), answers), text[found[0].end() :]
+
+
+@lru_cache(maxsize=64)
+def _mark(mark: str, none: str) -> re.Pattern[str]:
+    """Return the pattern of a mark and what follows it: a number of at most two ASCII digits or the word for none."""
+    words = r"\s+".join(map(re.escape, mark.split()))
+    return re.compile(rf"{words}[ \t*#]{{0,4}}({re.escape(none)}|[0-9]{{1,2}})(?![0-9])", re.IGNORECASE)
+
+
+def _number(words: Words, said: str, answers: int) -> int | None:
+    number = NONE if said.lower() == words.none.lower() else int(said)
+    return number if 0 <= number <= answers else None
+
+
+# --- what it is worth -----------------------------------------------------------------------------------------------
+
+
+def worths(grades: Sequence[float]) -> tuple[float, ...]:
+    """Return what each pick is worth, from the grades of the answers: "none" as much as the best of them lacks."""
+    return (1.0 - max(grades, default=0.0), *grades)
+
+
+def critique_reward(pick: int | None, worth: Sequence[float]) -> float:
+    """Return the reward of a critique: nothing where its form is wrong."""
+    return 0.0 if pick is None else FORM + PICK * worth[pick]
+
+
+def majority(picks: Iterable[int]) -> frozenset[int]:
+    """Return the most frequent picks: several where they tie, none where nobody picked."""
+    counts = Counter(picks)
+    most = max(counts.values(), default=0)
+    return frozenset(pick for pick, count in counts.items() if count == most)
