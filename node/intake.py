@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import pairwise
 
+from node.grading.registry import gave_up
 from node.seams import Questions, Verdict
-from protocols.assignment import assigned_question
+from protocols.assignment import assignment
 from protocols.games.share import rewards
 from protocols.identifiers import Address
 from protocols.manifest import Manifest
 from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
+
+DEAR = 3
+"""Completions of one body that may run into a bound of their grader."""
 
 
 def body_checker(manifest: Manifest, questions: Questions) -> Callable[[Address, Announcement, bytes], Verdict]:
@@ -23,20 +27,29 @@ def body_checker(manifest: Manifest, questions: Questions) -> Callable[[Address,
 
 
 def check_body(manifest: Manifest, questions: Questions, peer: Address, said: Announcement, body: bytes) -> Verdict:
-    """Accept or refuse a whole body; `reward` is the sum over groups of the mean recomputed reward."""
+    """Accept or refuse a whole body; `reward` is the sum over its `groups` with a rank of the mean recomputed reward.
+
+    Groups of the common slots are checked like all others and have no rank. A body whose completions make the grader
+    give up more than `DEAR` times is refused: they are made to.
+    """
     try:
         rollouts = decode_rollouts(body, said.body, min(manifest.limits.body, said.size))
     except Malformed as problem:
         return Verdict(reason=problem.code)
     reason = (
         frame_problem(manifest, said, rollouts)
-        or assignment_problem(questions, peer, said, rollouts)
+        or assignment_problem(manifest, questions, peer, said, rollouts)
         or next(filter(None, (group_problem(manifest, group) for group in rollouts.groups)), "")
     )
     if reason:
         return Verdict(reason=reason)
-    total = sum(mean_reward(manifest, questions, group) for group in rollouts.groups)
-    return Verdict(reason="", groups=len(rollouts.groups), reward=total)
+    ranked = [group for group in rollouts.groups if group.slot >= manifest.game.common]
+    total, before = 0.0, gave_up()
+    for group in ranked:
+        total += mean_reward(manifest, questions, group)
+        if gave_up() - before > DEAR:
+            return Verdict(reason="dear")
+    return Verdict(reason="", groups=len(ranked), reward=total)
 
 
 def frame_problem(manifest: Manifest, said: Announcement, rollouts: Rollouts) -> str:
@@ -50,7 +63,9 @@ def frame_problem(manifest: Manifest, said: Announcement, rollouts: Rollouts) ->
     return ""
 
 
-def assignment_problem(questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts) -> str:
+def assignment_problem(
+    manifest: Manifest, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts
+) -> str:
     """Return "assignment" unless the slots ascend from 0 without a gap and hold the questions this peer was given.
 
     A gap would let a peer publish its lucky groups only.
@@ -58,11 +73,8 @@ def assignment_problem(questions: Questions, peer: Address, said: Announcement, 
     slots = [group.slot for group in rollouts.groups]
     if slots[0] != 0 or any(after != before + 1 for before, after in pairwise(slots)):
         return "assignment"
-    size = len(questions)
-    for group in rollouts.groups:
-        if group.question != assigned_question(questions.digest, said.seed, peer, said.stage, group.slot, size):
-            return "assignment"
-    return ""
+    given = assignment(questions.digest, said.seed, peer, said.stage, len(slots), len(questions), manifest.game.common)
+    return "" if given == tuple(group.question for group in rollouts.groups) else "assignment"
 
 
 def group_problem(manifest: Manifest, group: Group) -> str:

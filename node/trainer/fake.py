@@ -185,7 +185,7 @@ def fake_body(
 ) -> tuple[bytes, float]:
     """Return an encoded body for (round, stage) and the sum of its groups' mean rewards."""
     round_number, stage = at
-    picked = assignment(questions.digest, seed, peer, stage, groups, len(questions))
+    picked = assignment(questions.digest, seed, peer, stage, groups, len(questions), game.common)
     draws = Draws(f"fake/{peer}/{seed.hex()}/{round_number}/{stage}")
     made: list[Group] = []
     reward = 0.0

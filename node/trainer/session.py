@@ -14,6 +14,7 @@ import torch
 
 from node.config import TrainerSettings
 from node.data.load import load_questions
+from node.grading.registry import prepare_grader
 from node.trainer import grpo
 from node.trainer.checkpoint import Checkpoints, Counters
 from node.trainer.engine import Cancelled, Engine, TrainingGroup
@@ -66,6 +67,7 @@ class Session:
     def __init__(self, setup: SetUp, engine: Engine | None = None) -> None:
         self.settings: TrainerSettings = setup.settings
         self._manifest, self._peer = setup.manifest, setup.peer
+        prepare_grader(setup.manifest.game.grader)
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
         self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory))
         self._optimizer = adam(self.engine, setup.settings)
@@ -85,7 +87,7 @@ class Session:
         began = time.monotonic()
         size = len(self._questions)
         digest = self._questions.digest
-        picked = assignment(digest, frame.seed, self._peer, frame.stage, frame.groups, size)
+        picked = assignment(digest, frame.seed, self._peer, frame.stage, frame.groups, size, self.game.common)
         questions = [self._questions[each] for each in picked]
         samples = self.engine.sample(
             [question_text(self.game, question.text) for question in questions],

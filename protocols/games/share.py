@@ -6,7 +6,7 @@ import random
 from collections.abc import Sequence
 from typing import TypeVar
 
-from protocols.grading import GRADERS
+from protocols.grading import grades
 from protocols.manifest import GameSpec
 
 GroupT = TypeVar("GroupT")
@@ -24,8 +24,7 @@ def question_text(game: GameSpec, question: str) -> str:
 
 def rewards(game: GameSpec, completions: Sequence[str], answer: str) -> tuple[float, ...]:
     """Return the reward of each completion in [0, 1], recomputed from the receiver's own reference answer."""
-    grade = GRADERS[game.grader]
-    return tuple(grade(text, answer) for text in completions)
+    return grades(game.grader, completions, answer)
 
 
 def has_advantage(group_rewards: Sequence[float]) -> bool:
