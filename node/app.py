@@ -72,7 +72,7 @@ def load_manifest(path: Path) -> Manifest:
         return parse_manifest(path.read_bytes())
     except OSError as error:
         raise Refusal(Exit.CONFIG, f"cannot read the manifest {path}: {error.strerror}; run `swarm init`") from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise Refusal(Exit.CONFIG, f"the manifest {path} is not valid: {error}; correct it") from error
 
 

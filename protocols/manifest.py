@@ -154,7 +154,7 @@ def _last_part(name: str) -> str:
 
 
 def parse_manifest(toml: bytes) -> Manifest:
-    """Read a manifest from TOML. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field."""
+    """Read a manifest from TOML. Raises ValueError: `msgspec.ValidationError` naming the field, or what is not TOML."""
     manifest: Manifest = msgspec.toml.decode(toml, type=Manifest)
     for problem in manifest_problems(manifest):
         raise msgspec.ValidationError(problem)

@@ -101,7 +101,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
             if line.strip():
                 try:
                     yield f"{path}:{number}", decoder.decode(line)
-                except (msgspec.DecodeError, UnicodeDecodeError) as error:
+                except ValueError as error:
                     raise ValueError(
                         f"{path}:{number}: not a JSON object: {error}; each line holds one record"
                     ) from error

@@ -42,7 +42,7 @@ def send(connection: socket.socket, frame: msgspec.Struct) -> None:
 
 def receive(connection: socket.socket, kind: type[FrameT]) -> FrameT:
     """Return the next frame. Raises EOFError where the other side is gone, TimeoutError as the socket says, ValueError
-    for what is no such frame."""
+    or RecursionError for what is no such frame."""
     (length,) = _length.unpack(_exactly(connection, _length.size))
     if length > LIMIT:
         raise ValueError(f"a frame of {length} bytes, limit {LIMIT}")

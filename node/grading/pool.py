@@ -81,7 +81,7 @@ class Worker:
         try:
             self._line.settimeout(seconds)
             return receive(self._line, kind)
-        except (OSError, EOFError, ValueError) as error:
+        except (OSError, EOFError, ValueError, RecursionError) as error:
             raise Lost(f"{type(error).__name__}: {error}") from error
 
     def end(self) -> None:
