@@ -109,6 +109,30 @@ def placed(config: Config, manifest: Manifest) -> Config:
     return msgspec.structs.replace(config, chain=msgspec.structs.replace(config.chain, contract=contract))
 
 
+def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:
+    """Raise `Refusal` where the manifest is not the contract's: another place, another digest, other rules."""
+    place, digest = manifest.deployment, manifest_digest(manifest)
+    if place and (place.chain, place.contract.lower()) != (facts.chain_id, facts.contract.lower()):
+        raise Refusal(
+            Exit.MANIFEST,
+            f"the manifest names contract {place.contract} on chain {place.chain}, this node is connected to "
+            f"{facts.contract} on chain {facts.chain_id}; set chain.urls and chain.contract",
+        )
+    if facts.manifest_digest != digest:
+        raise Refusal(
+            Exit.MANIFEST,
+            f"the manifest's digest {digest.hex()[:16]} is not the contract's {facts.manifest_digest.hex()[:16]}; "
+            "get the swarm's current manifest from its organiser",
+        )
+    seconds = tuple(stage.seconds for stage in manifest.stages)
+    if tuple(facts.stage_seconds) != seconds or facts.voting_mode != manifest.voting.mode:
+        raise Refusal(
+            Exit.MANIFEST,
+            f"the contract plays stages of {list(facts.stage_seconds)} s with {facts.voting_mode} votes, "
+            f"the manifest {list(seconds)} s with {manifest.voting.mode} votes; tell the organiser",
+        )
+
+
 def nothing(_reason: str) -> None:
     """Tell the machine nothing: this part's faults do not change what it decides."""
 
@@ -196,7 +220,7 @@ class Node:
     async def _join(self) -> None:
         """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
         facts = await self._facts()
-        self._agree(facts)
+        agree(self.manifest, facts)
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
         check = body_checker(self.manifest, questions)
@@ -226,29 +250,6 @@ class Node:
             else:
                 path.write_bytes(msgspec.json.encode(facts))
                 return facts
-
-    def _agree(self, facts: CoordinatorFacts) -> None:
-        """Refuse to start where manifest and contract disagree."""
-        seconds = tuple(stage.seconds for stage in self.manifest.stages)
-        place = self.manifest.deployment
-        if place and (place.chain, place.contract.lower()) != (facts.chain_id, facts.contract.lower()):
-            raise Refusal(
-                Exit.MANIFEST,
-                f"the manifest names contract {place.contract} on chain {place.chain}, this node is connected to "
-                f"{facts.contract} on chain {facts.chain_id}; set chain.urls and chain.contract",
-            )
-        if facts.manifest_digest != manifest_digest(self.manifest):
-            raise Refusal(
-                Exit.MANIFEST,
-                f"the manifest's digest {manifest_digest(self.manifest).hex()[:16]} is not the contract's "
-                f"{facts.manifest_digest.hex()[:16]}; get the swarm's current manifest from its organiser",
-            )
-        if tuple(facts.stage_seconds) != seconds or facts.voting_mode != self.manifest.voting.mode:
-            raise Refusal(
-                Exit.MANIFEST,
-                f"the contract plays stages of {list(facts.stage_seconds)} s with {facts.voting_mode} votes, "
-                f"the manifest {list(seconds)} s with {self.manifest.voting.mode} votes; tell the organiser",
-            )
 
     # --- routes -------------------------------------------------------------------------------------------------
 
