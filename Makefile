@@ -3,7 +3,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install check unit test demo demo-real bench lock docs contracts clean
+.PHONY: install check unit test demo demo-real bench fuzz lock docs contracts clean
 
 install: $(VENV)/.installed
 
@@ -33,6 +33,9 @@ demo-real: install
 
 bench: install
 	$(BIN)/python -m tests.bench
+
+fuzz: install
+	$(BIN)/python -m tests.fuzz $(ARGS)
 
 docs: install
 	$(BIN)/python -m tools.reference

@@ -20,6 +20,7 @@ from node.config import Config
 from node.data.load import load_questions
 from node.exits import Exit, Refusal
 from node.gossip.service import GossipNode
+from node.grading.registry import prepare_grader
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create
 from node.intake import body_checker
@@ -40,7 +41,7 @@ from node.supervisor import describe, supervise
 from node.timers import Timers
 from node.trainer.link import TrainerLink
 from protocols.identifiers import Digest, swarm_id
-from protocols.manifest import Manifest, manifest_digest, parse_manifest
+from protocols.manifest import Manifest, allows_model, manifest_digest, parse_manifest
 
 log = structlog.get_logger()
 
@@ -52,14 +53,15 @@ RETRY_SECONDS = 5.0
 
 def run_node(config: Config, data_dir: Path) -> int:
     """Run the node until told to stop; return its exit code. Raises `Refusal` for what only the operator can mend."""
+    manifest = load_manifest(data_dir / config.manifest)
+    config = placed(config, manifest)
     configure(config.log)
     load_games()
     with DataDirectory(data_dir) as directory:
-        return trio.run(_run, config, directory.path)
+        return trio.run(_run, config, manifest, directory.path)
 
 
-async def _run(config: Config, home: Path) -> int:
-    manifest = load_manifest(home / config.manifest)
+async def _run(config: Config, manifest: Manifest, home: Path) -> int:
     key = load_or_create(home / config.identity)
     with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
         node = Node(config, home, manifest, key, journal, guard)
@@ -72,16 +74,65 @@ def load_manifest(path: Path) -> Manifest:
         return parse_manifest(path.read_bytes())
     except OSError as error:
         raise Refusal(Exit.CONFIG, f"cannot read the manifest {path}: {error.strerror}; run `swarm init`") from error
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         raise Refusal(Exit.CONFIG, f"the manifest {path} is not valid: {error}; correct it") from error
 
 
 def open_questions(manifest: Manifest, config: Config) -> Questions:
-    """Load this node's own copy of the data. Raises `Refusal` naming the file and what is wrong with it."""
+    """Load this node's own copy of the data, and the grader. Raises `Refusal` naming what is wrong with either."""
     try:
-        return load_questions(manifest.data, config.trainer.data)
+        prepare_grader(manifest.game.grader)
+    except ValueError as error:
+        raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
+    try:
+        return load_questions(manifest.data, config.trainer.data, manifest.game.grader)
     except (OSError, ValueError) as error:
-        raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; set trainer.data to a good copy") from error
+        raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; trainer.data names a good copy") from error
+
+
+def placed(config: Config, manifest: Manifest) -> Config:
+    """Return the configuration with the manifest's contract where it names none of its own.
+
+    Raises `Refusal` where neither does, and for a model that the manifest does not allow.
+    """
+    if not allows_model(manifest, config.trainer.model):
+        raise Refusal(
+            Exit.CONFIG,
+            f"the swarm {manifest.name!r} does not play with the model {config.trainer.model!r}; "
+            f"set trainer.model to one of {', '.join(dict.fromkeys((manifest.model, *manifest.models)))}",
+        )
+    contract = config.chain.contract or (manifest.deployment.contract if manifest.deployment else "")
+    if not contract:
+        raise Refusal(
+            Exit.CONFIG,
+            "neither configuration (chain.contract) nor manifest (deployment) names a coordinator contract; "
+            "give --contract",
+        )
+    return msgspec.structs.replace(config, chain=msgspec.structs.replace(config.chain, contract=contract))
+
+
+def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:
+    """Raise `Refusal` where the manifest is not the contract's: another place, another digest, other rules."""
+    place, digest = manifest.deployment, manifest_digest(manifest)
+    if place and (place.chain, place.contract.lower()) != (facts.chain_id, facts.contract.lower()):
+        raise Refusal(
+            Exit.MANIFEST,
+            f"the manifest names contract {place.contract} on chain {place.chain}, this node is connected to "
+            f"{facts.contract} on chain {facts.chain_id}; set chain.urls and chain.contract",
+        )
+    if facts.manifest_digest != digest:
+        raise Refusal(
+            Exit.MANIFEST,
+            f"the manifest's digest {digest.hex()[:16]} is not the contract's {facts.manifest_digest.hex()[:16]}; "
+            "get the swarm's current manifest from its organiser",
+        )
+    seconds = tuple(stage.seconds for stage in manifest.stages)
+    if tuple(facts.stage_seconds) != seconds or facts.voting_mode != manifest.voting.mode:
+        raise Refusal(
+            Exit.MANIFEST,
+            f"the contract plays stages of {list(facts.stage_seconds)} s with {facts.voting_mode} votes, "
+            f"the manifest {list(seconds)} s with {manifest.voting.mode} votes; tell the organiser",
+        )
 
 
 def nothing(_reason: str) -> None:
@@ -171,9 +222,10 @@ class Node:
     async def _join(self) -> None:
         """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
         facts = await self._facts()
-        self._agree(facts)
+        agree(self.manifest, facts)
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
-        check = body_checker(self.manifest, open_questions(self.manifest, self.config), self.bodies)
+        questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
+        check = body_checker(self.manifest, questions, self.bodies)
         self.gossip = GossipNode(
             self.config.gossip,
             self.key,
@@ -200,22 +252,6 @@ class Node:
             else:
                 path.write_bytes(msgspec.json.encode(facts))
                 return facts
-
-    def _agree(self, facts: CoordinatorFacts) -> None:
-        """Refuse to start where manifest and contract disagree."""
-        seconds = tuple(stage.seconds for stage in self.manifest.stages)
-        if facts.manifest_digest != manifest_digest(self.manifest):
-            raise Refusal(
-                Exit.MANIFEST,
-                f"the manifest's digest {manifest_digest(self.manifest).hex()[:16]} is not the contract's "
-                f"{facts.manifest_digest.hex()[:16]}; get the swarm's current manifest from its organiser",
-            )
-        if tuple(facts.stage_seconds) != seconds or facts.voting_mode != self.manifest.voting.mode:
-            raise Refusal(
-                Exit.MANIFEST,
-                f"the contract plays stages of {list(facts.stage_seconds)} s with {facts.voting_mode} votes, "
-                f"the manifest {list(seconds)} s with {self.manifest.voting.mode} votes; tell the organiser",
-            )
 
     # --- routes -------------------------------------------------------------------------------------------------
 

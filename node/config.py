@@ -189,7 +189,7 @@ def _from_file(path: Path) -> dict[str, Any]:
         return {}
     except OSError as error:
         raise Refusal(Exit.CONFIG, f"cannot read {path}: {error.strerror}; check path and owner") from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise Refusal(Exit.CONFIG, f"{path} is not valid TOML: {error}; correct it") from error
     for name in _dotted(found):
         if name not in KEYS:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import groupby, pairwise
 
+from node.grading.registry import gave_up
 from node.library import Library
 from node.seams import Bodies, Questions, Verdict
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
@@ -12,6 +13,9 @@ from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.manifest import Manifest
 from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
+
+DEAR = 3
+"""Completions of one body that may run into a bound of their grader."""
 
 
 def body_checker(
@@ -34,9 +38,11 @@ def check_body(
     body: bytes,
     library: Library | None = None,
 ) -> Verdict:
-    """Accept or refuse a whole body; `reward` is the sum over groups of the mean recomputed reward.
+    """Accept or refuse a whole body; `reward` is the sum over its `groups` with a rank of the mean recomputed reward.
 
-    A body that quotes what is not in the library is neither: "quotes-missing" names what is lacking.
+    Groups of the common slots are checked like all others and have no rank. A body that quotes what is not in the
+    library is neither: "quotes-missing" names what is lacking. One whose completions make the grader give up more than
+    `DEAR` times is refused: they are made to.
     """
     game = game_named(manifest.game.name)
     try:
@@ -45,7 +51,7 @@ def check_body(
         return Verdict(reason=problem.code)
     reason = (
         frame_problem(manifest, game, said, rollouts)
-        or assignment_problem(game, questions, peer, said, rollouts)
+        or assignment_problem(manifest, game, questions, peer, said, rollouts)
         or next(filter(None, (group_problem(manifest, group) for group in rollouts.groups)), "")
     )
     if reason:
@@ -55,8 +61,13 @@ def check_body(
         return Verdict(reason="quotes-missing", missing=missing)
     if reason := quotes_problem(manifest, game, rollouts, shelf):
         return Verdict(reason=reason)
-    total = sum(mean_reward(manifest, game, questions, rollouts, group, shelf) for group in rollouts.groups)
-    return Verdict(reason="", groups=len(rollouts.groups), reward=total)
+    ranked = [group for group in rollouts.groups if group.slot >= manifest.game.common]
+    total, before = 0.0, gave_up()
+    for group in ranked:
+        total += mean_reward(manifest, game, questions, rollouts, group, shelf)
+        if gave_up() - before > DEAR:
+            return Verdict(reason="dear")
+    return Verdict(reason="", groups=len(ranked), reward=total)
 
 
 def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: Rollouts) -> str:
@@ -74,7 +85,9 @@ def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: 
     return "" if least <= len(rollouts.quoted) <= most else "quotes"
 
 
-def assignment_problem(game: Game, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts) -> str:
+def assignment_problem(
+    manifest: Manifest, game: Game, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts
+) -> str:
     """Return "assignment" unless the slots ascend from 0 without a gap and hold the questions this peer was given.
 
     A gap would let a peer publish its lucky groups only.
@@ -82,9 +95,10 @@ def assignment_problem(game: Game, questions: Questions, peer: Address, said: An
     slots = [group.slot for group in rollouts.groups]
     if slots[0] != 0 or any(after != before + 1 for before, after in pairwise(slots)):
         return "assignment"
-    size = len(questions)
+    size, common = len(questions), manifest.game.common
     for group in rollouts.groups:
-        if group.question != game.question(questions.digest, said.seed, peer, said.stage, group.slot, size):
+        given = game.question(questions.digest, said.seed, peer, said.stage, group.slot, size, common)
+        if group.question != given:
             return "assignment"
     return ""
 

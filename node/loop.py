@@ -61,7 +61,7 @@ def _from_snapshot(journal: Journal, fresh: State) -> tuple[State, int]:
     sequence, snapshot = found
     try:
         state = _states.decode(snapshot)
-    except msgspec.DecodeError as error:
+    except ValueError as error:
         log.warning("snapshot.unreadable", reason=str(error))
         return fresh, 0
     return state, sequence

@@ -6,18 +6,27 @@ import hashlib
 
 from protocols.identifiers import Address, Digest, Seed
 
+EVERYBODY: Address = "0x" + "0" * 40
+"""Whose questions stand in the common slots; nobody has a key to this address."""
 
-def assigned_question(data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int) -> int:
+
+def assigned_question(
+    data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int, common: int = 0
+) -> int:
     """Return the index in [0, size) of the question that `peer` answers in `slot` of a stage.
 
-    64 bits of BLAKE2b reduced modulo `size`: the bias is below size / 2**64. Raises ValueError for an empty set.
+    The first `common` slots hold the same questions for all peers. 64 bits of BLAKE2b reduced modulo `size`: the bias
+    is below size / 2**64. Raises ValueError for an empty set.
     """
     if size <= 0:
         raise ValueError("there is no question to assign in an empty data set")
-    key = data + seed + bytes.fromhex(peer[2:]) + stage.to_bytes(4, "big") + slot.to_bytes(4, "big")
+    whose = EVERYBODY if slot < common else peer
+    key = data + seed + bytes.fromhex(whose[2:]) + stage.to_bytes(4, "big") + slot.to_bytes(4, "big")
     return int.from_bytes(hashlib.blake2b(key, digest_size=8, person=b"swarm-assign").digest(), "big") % size
 
 
-def assignment(data: Digest, seed: Seed, peer: Address, stage: int, slots: int, size: int) -> tuple[int, ...]:
-    """Return the questions of slots 0 to `slots` - 1."""
-    return tuple(assigned_question(data, seed, peer, stage, slot, size) for slot in range(slots))
+def assignment(
+    data: Digest, seed: Seed, peer: Address, stage: int, slots: int, size: int, common: int = 0
+) -> tuple[int, ...]:
+    """Return the questions of slots 0 to `slots` - 1, the first `common` of them everybody's."""
+    return tuple(assigned_question(data, seed, peer, stage, slot, size, common) for slot in range(slots))

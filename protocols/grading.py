@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from typing import Protocol, runtime_checkable
+
+from protocols.quantities import equivalent, normal_form
 
 Grader = Callable[[str, str], float]
+"""From a completion and the reference answer to a reward in [0, 1]; anything not finite counts as 0."""
+
+
+@runtime_checkable
+class GroupGrader(Protocol):
+    """A grader that is better asked for a whole group at once."""
+
+    def many(self, completions: Sequence[str], answer: str) -> Sequence[float]:
+        """Return the reward of each completion."""
+
 
 _TAIL = 256
+_MATH_TAIL = 2048
 _DIGITS = 32
 _FINAL = re.compile(r"####[ \t]*\$?(-?[0-9][0-9,]{0,40}(?:\.[0-9]{1,32})?)\s*\Z")
 _NUMBER = re.compile(r"-?[0-9][0-9,]{0,40}(?:\.[0-9]{1,32})?")
+_MARK = re.compile(r"\\boxed ?\{|####|(?:[Aa]nswer|ANSWER)\**(?: is\b:?|[:=])\**")
 
 
 def parse_number(text: str) -> Decimal | None:
@@ -20,14 +37,21 @@ def parse_number(text: str) -> Decimal | None:
     if not plain or len(plain) > _DIGITS or not plain.isascii():
         return None
     try:
-        return Decimal(plain)
+        value = Decimal(plain)
     except InvalidOperation:
         return None
+    return value if value.is_finite() else None
 
 
+def reference_text(answer: str) -> str:
+    """Return what a reference answer comes down to: what follows its last "####" (GSM8K), else the whole text."""
+    return answer.rsplit("####", 1)[-1].strip()
+
+
+@lru_cache(maxsize=1024)
 def reference_number(answer: str) -> Decimal | None:
-    """Return the number of a reference answer: what follows its last "####" (GSM8K), else the whole text."""
-    return parse_number(answer.rsplit("####", 1)[-1][-_TAIL:])
+    """Return the number that a reference answer comes down to, or None."""
+    return parse_number(reference_text(answer)[-_TAIL:])
 
 
 def final_number(completion: str, answer: str) -> float:
@@ -48,5 +72,68 @@ def _equal(found: str | None, answer: str) -> float:
     return float(value is not None and value == reference_number(answer))
 
 
-GRADERS: dict[str, Grader] = {"final-number": final_number, "last-number": last_number}
-"""Graders by the name that a manifest gives."""
+def mathematics(completion: str, answer: str) -> float:
+    r"""Return 1.0 where the completion's final answer means the same as the reference, else 0.0.
+
+    The final answer is what `final_answers` finds; several of them must all be right, so that guesses can't be stacked.
+    "1/2", "\frac{1}{2}", "0.50" and "50%" are the same, and so are "1,000" and "1000"; what is no number must be the
+    same text but for spacing (`protocols.quantities`). What has to be worked out, as "2^{10}", is for "latex/1".
+    """
+    given = final_answers(completion)
+    return float(bool(given) and all(equivalent(reference_text(answer), each) for each in given))
+
+
+def final_answers(completion: str) -> list[str]:
+    r"""Return the candidates on the last line with a mark: what each "\boxed{...}" of it holds, or, where there is no
+    box, what follows the last "####", "Answer:" or "answer is". Nothing is found beyond the last 2,048 characters."""
+    tail = completion[-_MATH_TAIL:]
+    marks = list(_MARK.finditer(tail))
+    if not marks:
+        return []
+    last = marks[-1]
+    if not last.group().startswith("\\"):
+        return [tail[last.end() :].split("\n", 1)[0].strip()]
+    line = tail.rfind("\n", 0, last.start())
+    return [_braced(tail, mark.end()) for mark in marks if mark.start() > line and mark.group().startswith("\\")]
+
+
+def _braced(text: str, start: int) -> str:
+    """Return what stands from `start` to the brace that closes the one before it; nothing where none does."""
+    depth = 1
+    for place in range(start, len(text)):
+        depth += {"{": 1, "}": -1}.get(text[place], 0)
+        if not depth:
+            return text[start:place].strip()
+    return ""
+
+
+GRADERS: dict[str, Grader] = {
+    "final-number/1": final_number,
+    "last-number/1": last_number,
+    "math/1": mathematics,
+}
+"""Graders by the name that a manifest gives; `node.grading` adds the swarm's own at start where it is another one."""
+
+NUMERIC = frozenset({"final-number/1", "last-number/1"})
+"""Graders whose reference answers are numbers."""
+
+
+def grades(name: str, completions: Sequence[str], answer: str) -> tuple[float, ...]:
+    """Return the reward of each completion, in [0, 1] whatever the grader returns. KeyError for an unknown one."""
+    grade = GRADERS[name]
+    found = (
+        grade.many(completions, answer) if isinstance(grade, GroupGrader) else [grade(c, answer) for c in completions]
+    )
+    return tuple(map(bounded, found))
+
+
+def bounded(reward: float) -> float:
+    """Return a reward inside [0, 1]; 0.0 for what is not finite."""
+    return min(1.0, max(0.0, float(reward))) if math.isfinite(reward) else 0.0
+
+
+def gradable(name: str, answer: str) -> bool:
+    """Tell whether a grader can ever find a completion right against this reference answer."""
+    if name in NUMERIC:
+        return reference_number(answer) is not None
+    return bool(normal_form(reference_text(answer)) if name == "math/1" else answer)

@@ -1,24 +1,55 @@
-"""The swarm manifest: everything that all peers of one swarm agree on, and its digest that stands in the contract."""
+"""The swarm manifest: everything that all peers of one swarm agree on, and its digest that stands in the contract.
+
+The digest must be known before the contract is deployed, for it is an argument of the deployment; the contract's
+address is known only after. So the section `deployment` (chain and contract) stands in the manifest's file, where a
+newcomer finds it, but not under the digest. Nothing is lost: a node asks the contract at that address for the digest
+and refuses to play where it is another one, and everything that peers sign is bound to chain, address and
+deployment block by `protocols.identifiers.swarm_id`.
+"""
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 import msgspec
 
 from protocols.identifiers import Digest, body_digest
 
+_DIGEST = re.compile(r"(?:[0-9a-f]{64})?")
+_GRADER = re.compile(r"[a-z0-9][a-z0-9.-]*/[1-9][0-9]*")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Where the swarm's contract is: EIP-155 chain id and address. Beside the digest, not under it."""
+
+    chain: int
+    contract: str
+
 
 class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Where the questions come from.
 
-    `source` is "builtin:arithmetic" or "jsonl:PATH" (a node may map it to its own copy); `digest` is the hex
-    BLAKE2b-256 over the canonical records of the training split, empty only for built-in data.
+    `source` is "builtin:arithmetic", "hub:OWNER/NAME" (a Hugging Face data set at `revision`, of its `config`),
+    "jsonl:PATH" or "parquet:PATH" (a file, or a directory in the hub's layout), "reasoning-gym:TASK" with the task's
+    `parameters` (size and seed among them), or "SCHEME:ANYTHING" of an installed plug-in. A node may map any of them to
+    its own copy. `question` and `answer` name columns; dots go into nested ones, as in "reward_model.ground_truth", and
+    of a list of chat messages the last one of the user counts.
+
+    `split` is trained on, `test` is held out; where the source has no split of that name, the questions whose CRC-32 is
+    divisible by ten are held out. `digest` is the hex BLAKE2b-256 over the canonical records of the training split;
+    without it a swarm's peers notice different copies only by refusing each other's rollouts.
     """
 
     source: str = "builtin:arithmetic"
+    revision: str = ""
+    config: str = ""
+    split: str = "train"
+    test: str = "test"
     question: str = "question"
     answer: str = "answer"
+    parameters: dict[str, int | float | str | bool] = {}
     digest: str = ""
     held_out: int = 400
 
@@ -26,18 +57,24 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class GameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The game and its parameters. Counts are groups per peer and stage; lengths are tokens.
 
+    `grader` is a name with its version, so that all peers reward alike: "final-number/1", "last-number/1", "math/1"
+    (`protocols.grading`), "latex/1", "reasoning-gym/1" (`node.grading`) or a plug-in's. `examples` are worked examples
+    put before every prompt; their tokens are computed once. The first `common` slots of a stage hold the same questions
+    for every peer, for comparison and the copy test; they count for no rank.
+
     A stage's work: `generated` groups of `group_size` completions are sampled and published, then `updates` GRPO
     steps are made, each on at most `own` own and `external` foreign groups (SAPO, arXiv 2509.08721). `name` is "share",
     "debate", or a game that another package brings; `parameters` are that game's own (docs/games.md).
     """
 
     name: str = "share"
-    grader: Literal["final-number", "last-number"] = "final-number"
+    grader: str = "final-number/1"
     examples: str = ""
     prompt: str = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
     stop: str = "<|im_end|>"
     generated: int = 16
     minimum: int = 2
+    common: int = 0
     group_size: int = 8
     own: int = 16
     external: int = 16
@@ -61,8 +98,12 @@ class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class VotingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How winners are chosen: at most `winners` per vote, peers with fewer than `minimum_groups` groups can't win."""
+    """How winners are chosen, at most `winners` per vote; fewer than `minimum_groups` ranked groups can't win.
 
+    `ranking` "mean/1" is the mean of recomputed rewards over a peer's own questions, ties by address.
+    """
+
+    ranking: Literal["mean/1"] = "mean/1"
     mode: Literal["sealed", "open"] = "sealed"
     winners: int = 5
     minimum_groups: int = 2
@@ -80,10 +121,15 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A whole swarm. `stages` are played in order; a round is one pass over them."""
+    """A whole swarm. `stages` are played in order; a round is one pass over them.
+
+    `model` is the one advised; where `models` names any, a node plays with one of them or with `model`.
+    """
 
     name: str
+    deployment: Deployment | None = None
     model: str = "builtin"
+    models: tuple[str, ...] = ()
     data: DataSpec = DataSpec()
     game: GameSpec = GameSpec()
     stages: tuple[StageSpec, ...] = (StageSpec(name="play", seconds=60),)
@@ -93,13 +139,29 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     evaluate_every: int = 5
 
 
+def canonical_manifest(manifest: Manifest) -> bytes:
+    """Return what the digest covers: sorted, compact JSON of every field but `deployment`. It parses back."""
+    undeployed = msgspec.structs.replace(manifest, deployment=None)
+    return msgspec.json.encode(undeployed, order="sorted")
+
+
 def manifest_digest(manifest: Manifest) -> Digest:
-    """Return the 32-byte digest of the manifest's canonical form (sorted, compact JSON of every field)."""
-    return body_digest(msgspec.json.encode(manifest, order="sorted"))
+    """Return the 32-byte digest of the manifest's canonical form, the one that stands in the contract."""
+    return body_digest(canonical_manifest(manifest))
+
+
+def allows_model(manifest: Manifest, model: str) -> bool:
+    """Tell whether a node may play with `model`, a name or path whose last part counts; "" is the advised one."""
+    allowed = {_last_part(name) for name in (*manifest.models, manifest.model)}
+    return not model or not manifest.models or _last_part(model) in allowed
+
+
+def _last_part(name: str) -> str:
+    return name.rstrip("/").rpartition("/")[2].lower()
 
 
 def parse_manifest(toml: bytes) -> Manifest:
-    """Read a manifest from TOML. Raises `msgspec.ValidationError` or `msgspec.DecodeError` naming the field."""
+    """Read a manifest from TOML. Raises ValueError: `msgspec.ValidationError` naming the field, or what is not TOML."""
     manifest: Manifest = msgspec.toml.decode(toml, type=Manifest)
     from protocols.games import game_problems  # here, because games are written in terms of the manifest
 
@@ -110,16 +172,28 @@ def parse_manifest(toml: bytes) -> Manifest:
 
 def manifest_problems(manifest: Manifest) -> list[str]:
     """Return every reason why a well-typed manifest still makes no sense; empty when it does."""
-    game = manifest.game
+    game, data = manifest.game, manifest.data
     rules = [
         (bool(manifest.stages), "stages: a round needs at least one stage"),
         (all(stage.seconds > 0 for stage in manifest.stages), "stages: each lasts at least one second"),
         (all(0 <= stage.wait <= 0.9 for stage in manifest.stages), "stages.wait: a share of 0 to 0.9"),
+        (all(data.source.partition(":")), f"data.source: {data.source!r} is not of the form SCHEME:NAME"),
+        (bool(data.revision) or not data.source.startswith("hub:"), "data.revision: a hub data set needs its commit"),
+        (bool(_DIGEST.fullmatch(data.digest)), "data.digest: 64 lower-case hex digits, or empty"),
+        (data.split not in ("", data.test), "data.split: needs a name, and another one than data.test"),
+        (data.held_out > 0, "data.held_out: at least 1"),
+        (bool(_GRADER.fullmatch(game.grader)), f"game.grader: {game.grader!r} is not of the form NAME/VERSION"),
         ("{question}" in game.prompt, "game.prompt: needs the place-holder {question}"),
         (2 <= game.group_size <= 64, "game.group_size: 2 to 64 completions make a group"),
         (0 < game.minimum <= game.generated <= 1024, "game.minimum: at least 1, at most game.generated (<= 1024)"),
+        (0 <= game.common < game.minimum, "game.common: at least 0, below game.minimum, so that every body has a rank"),
         (game.own >= 0 and game.external >= 0 and game.own + game.external > 0, "game.own: nothing to train on"),
         (1 <= manifest.voting.winners <= 16, "voting.winners: 1 to 16"),
         (manifest.limits.inline < manifest.limits.announcement, "limits.inline: must be below limits.announcement"),
+        (_is_place(manifest.deployment), "deployment: a chain id above 0 and an address of 0x and 40 hex digits"),
     ]
     return [text for holds, text in rules if not holds]
+
+
+def _is_place(deployment: Deployment | None) -> bool:
+    return deployment is None or (deployment.chain > 0 and bool(_ADDRESS.fullmatch(deployment.contract)))

@@ -1,6 +1,7 @@
 """Messages between peers: the signed announcement (gossip) and the body of rollouts (fetched by digest).
 
-Encoding is MessagePack with array-like structs. Size is checked before decoding; decoding is strict.
+Encoding is MessagePack with array-like structs. Size is checked before decoding; decoding is strict. Broken UTF-8 makes
+msgspec raise UnicodeDecodeError, which is a ValueError like its own DecodeError, but not one of those.
 """
 
 from __future__ import annotations
@@ -113,7 +114,7 @@ def decode_envelope(data: bytes, limit: int) -> tuple[Envelope, Announcement]:
     try:
         envelope = _envelopes.decode(data)
         announcement = _announcements.decode(envelope.payload)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed("schema", str(error)) from error
     problem = _shape_problem(envelope, announcement)
     if problem:
@@ -142,7 +143,7 @@ def decode_rollouts(body: bytes, digest: Digest, limit: int) -> Rollouts:
         raise Malformed("digest", "the body is not the announced one")
     try:
         return _bodies.decode(body)
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise Malformed("schema", str(error)) from error
 
 

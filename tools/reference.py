@@ -7,7 +7,8 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, NamedTuple, get_args, get_origin, get_type_hints
+from types import UnionType
+from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
@@ -125,6 +126,10 @@ def type_text(hint: object) -> str:
     """Return a type for reading."""
     if get_origin(hint) is Literal:
         return " or ".join(code(str(each)) for each in get_args(hint))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(type_text(each) for each in get_args(hint) if each is not type(None))
+    if get_origin(hint) is dict:
+        return f"table of {type_text(get_args(hint)[1])}"
     if get_origin(hint) is tuple:
         return f"list of {type_text(get_args(hint)[0])}"
     names = {str: "text", int: "integer", float: "number", bool: "true or false", bytes: "bytes"}
@@ -221,6 +226,7 @@ def _texts(given: ast.expr) -> Iterator[str]:
 
 MANIFEST = (
     manifest.Manifest,
+    manifest.Deployment,
     manifest.DataSpec,
     manifest.GameSpec,
     manifest.StageSpec,
@@ -247,6 +253,8 @@ def struct_part(struct: type[msgspec.Struct]) -> str:
 
 def default_of(field: msgspec.structs.FieldInfo) -> str:
     """Return a field's default, empty where it has none."""
+    if field.default_factory is not msgspec.NODEFAULT:
+        return shown(field.default_factory())
     return "" if field.default is msgspec.NODEFAULT else shown(field.default)
 
 

@@ -79,7 +79,7 @@ class HttpEndpoint:
                 answer = await self._http.post(self._url, content=msgspec.json.encode(body))
             answer.raise_for_status()
             result = outcome(msgspec.json.decode(answer.content, type=dict[str, Any]))
-        except (httpx.HTTPError, msgspec.DecodeError, trio.TooSlowError) as error:
+        except (httpx.HTTPError, ValueError, trio.TooSlowError) as error:
             raise ConnectionLostError(f"{method}: {error or type(error).__name__}") from error
         if isinstance(result, RpcError):
             raise result
@@ -182,7 +182,7 @@ class WsLine:
                 message = msgspec.json.decode(await self._ws.get_message())
                 for one in message if isinstance(message, list) else [message]:
                     self._take(one)
-        except (trio_websocket.ConnectionClosed, OSError, msgspec.DecodeError):
+        except (trio_websocket.ConnectionClosed, OSError, ValueError):
             return  # whoever waits is told by its channel's end
         finally:
             self._closed = True

@@ -148,7 +148,7 @@ def _manifest(choice: str) -> bytes:
         raise Refusal(
             Exit.CONFIG, f"cannot read the manifest {choice}: {error.strerror}; name a file, or one of {names}"
         ) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except ValueError as error:
         raise Refusal(
             Exit.CONFIG, f"the manifest {path} is not valid: {error}; get it from the swarm's organiser"
         ) from error

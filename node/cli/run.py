@@ -25,10 +25,6 @@ def run(data_dir: Path, **flags: Any) -> int:
     """
     home = expanded(data_dir)
     config = config_from(home, flags)
-    if not config.chain.contract:
-        raise Refusal(
-            Exit.CONFIG, f"{home} names no coordinator contract (chain.contract); run `swarm init`, or give --contract"
-        )
     return _run(config, home)
 
 

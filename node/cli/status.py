@@ -43,7 +43,7 @@ def fetch(home: Path) -> bytes:
         endpoint = msgspec.json.decode((home / "http.json").read_bytes(), type=Endpoint)
     except FileNotFoundError as error:
         raise Refusal(Exit.NOT_RUNNING, f"no node runs on {home}; start it with `swarm run`") from error
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise Refusal(Exit.NOT_RUNNING, f"cannot read {home / 'http.json'}: {error}; check --data-dir") from error
     try:
         answer = httpx.get(f"{endpoint.url}/status.json", timeout=TIMEOUT_SECONDS, trust_env=False)

@@ -5,35 +5,79 @@ from __future__ import annotations
 from pathlib import Path
 
 from node.data.arithmetic import ArithmeticQuestions
+from node.data.columns import question_of
+from node.data.records import RecordedQuestions
+from node.entrypoints import DATA, load_plugin, plugin_names
 from node.seams import Questions
+from protocols.grading import gradable
 from protocols.manifest import DataSpec
 
 BUILTIN = "builtin:arithmetic"
 JSONL = "jsonl:"
+FILES = (JSONL, "parquet:")
+SCHEMES = "builtin:arithmetic, hub:OWNER/NAME, jsonl:PATH, parquet:PATH, reasoning-gym:TASK"
 
 
-def load_questions(spec: DataSpec, override: str = "") -> Questions:
+def load_questions(spec: DataSpec, override: str = "", grader: str = "") -> Questions:
     """Return the questions that a manifest names.
 
-    `override` is this node's own copy of a JSONL file (a path, with or without "jsonl:"). Raises ValueError for an
-    unknown source and where the copy's digest is not the manifest's, OSError where the file can't be read.
+    `override` is this node's own copy (a path, with or without "jsonl:" or "parquet:"): a file, or a directory in the
+    hub's layout. With `grader` every reference answer must be one that it can grade. Raises ValueError in one line for
+    an unknown source, a copy whose digest is not the manifest's, a row that can't be used or graded; OSError where a
+    file can't be read.
     """
-    questions = _open(spec, override)
+    questions = _open(spec, _path(override))
     if spec.digest and questions.digest.hex() != spec.digest.lower():
         raise ValueError(
             f"the questions have digest {questions.digest.hex()[:16]}, the manifest names {spec.digest[:16]}; "
-            "get the file that the swarm's organiser published"
+            "get the copy that the swarm's organiser published"
         )
+    for index in range(len(questions)) if grader else ():
+        if not gradable(grader, questions[index].answer):
+            raise ValueError(
+                f"question {index} ({questions[index].text[:40]!r}): {grader} can't grade the answer "
+                f"{questions[index].answer[-40:]!r}; set data.answer or game.grader"
+            )
     return questions
 
 
+def _path(override: str) -> str:
+    for scheme in FILES:
+        override = override.removeprefix(scheme)
+    return override
+
+
 def _open(spec: DataSpec, override: str) -> Questions:
+    scheme, _, name = spec.source.partition(":")
     if spec.source == BUILTIN:
         if override not in ("", BUILTIN):
             raise ValueError(f"this swarm plays {BUILTIN}, which needs no file; remove trainer.data = {override!r}")
         return ArithmeticQuestions()
-    if not spec.source.startswith(JSONL):
-        raise ValueError(f"data.source {spec.source!r} is unknown; it is {BUILTIN!r} or 'jsonl:PATH'")
-    from node.data.jsonl import JsonlQuestions
+    if spec.source.startswith(FILES):
+        from node.data.files import read_questions
 
-    return JsonlQuestions(Path((override or spec.source).removeprefix(JSONL)), spec)
+        return read_questions(Path(override or name), spec)
+    if scheme == "hub":
+        from node.data.hub import hub_questions
+
+        return hub_questions(name, spec, override)
+    if scheme == "reasoning-gym":
+        from node.data.gym import gym_questions
+
+        return gym_questions(name, spec)
+    return _from_plugin(scheme, name, spec, override)
+
+
+def _from_plugin(scheme: str, name: str, spec: DataSpec, override: str) -> RecordedQuestions:
+    if scheme not in plugin_names(DATA):
+        raise ValueError(
+            f"data.source {spec.source!r} is unknown; it is one of {SCHEMES}, or of an installed plug-in "
+            f"(there are {', '.join(plugin_names(DATA)) or 'none'})"
+        )
+    pairs = load_plugin(DATA, scheme)(name, spec, override)
+    columns = DataSpec(question="question", answer="answer")
+    records = [
+        question_of(f"{spec.source}:{number}", {"question": question, "answer": answer}, columns)
+        for number, (question, answer) in enumerate(pairs, 1)
+    ]
+    return RecordedQuestions(spec.source, records)

@@ -119,7 +119,7 @@ def _load(path: Path) -> dict[str, Entry]:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, Entry])
     except FileNotFoundError:
         return {}
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         log.warning("gossip.book_unreadable", path=str(path), reason=str(error))
         if path.is_file():
             path.replace(path.with_name(f"{path.name}.bad"))

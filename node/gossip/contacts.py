@@ -236,7 +236,7 @@ def _decode(frame: bytes) -> list[tuple[str, str]]:
     """Return (peer id, transport address) of every well-formed address in a frame. Raises `StreamFault`."""
     try:
         texts = _addresses.decode(frame)[:PEERS_TOLD]
-    except (msgspec.DecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise StreamFault("stream-schema") from error
     found = []
     for text in texts:

@@ -23,8 +23,6 @@ WORKERS = 4
 SOURCES = 6
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two rounds of asking; after the last one the body counts as unavailable."""
-THREAD_BYTES = 32 << 10
-"""From this size on a body is checked in a thread."""
 
 
 class Fetching:
@@ -96,12 +94,10 @@ class Fetching:
         return (first + others)[:SOURCES]
 
     async def _verdict(self, command: FetchRollouts, body: bytes) -> Verdict:
-        """Run the check: foreign data must not stop this node, whatever it makes the check do."""
+        """Run the check, in a thread, as a grader may take its time: foreign data must not stop this node."""
         window = self._intake.window
         said = announcement_of(command, window.swarm if window else bytes(32))
         try:
-            if len(body) < THREAD_BYTES:
-                return self._check(command.peer, said, body)
             return await trio.to_thread.run_sync(self._check, command.peer, said, body, limiter=self._checks)
         except Exception as error:
             log.exception("gossip.check_failed", peer=command.peer, error=type(error).__name__)

@@ -79,7 +79,7 @@ class Journal:
     def _decoded(self, number: int, stored: bytes) -> Stamped:
         try:
             return _decoder.decode(stored)
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise Refusal(Exit.STORE, f"{self.path}: input {number} can't be read ({error}); {ADVICE}") from error
 
     # --- snapshots ----------------------------------------------------------------------------------------------

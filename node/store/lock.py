@@ -44,7 +44,7 @@ class FileLock:
     def _named(self) -> str:
         try:
             holder = msgspec.json.decode(os.pread(self._descriptor, 4096, 0), type=Holder)
-        except msgspec.DecodeError:
+        except ValueError:
             return "another process that has just started"
         return f"process {holder.pid} on {holder.host} since {holder.since}"
 

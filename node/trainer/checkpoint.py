@@ -127,7 +127,7 @@ def _read(path: Path, engine: Engine) -> tuple[str, _State | None]:
         state = msgspec.json.decode((path / STATE).read_bytes(), type=_State)
         if state.files != _digests(path):
             return "damaged: a file's digest differs", None
-    except (OSError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         return f"damaged: {error}", None
     if (state.parameters, state.tokenizer) != (engine.parameter_count, engine.fingerprint):
         return "of another model", None

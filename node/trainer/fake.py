@@ -207,7 +207,7 @@ def fake_body(
     draws = Draws(f"fake/{peer}/{asked.seed.hex()}/{asked.round}/{asked.stage}")
     made = []
     for slot in range(asked.groups):
-        number = rules.question(data, asked.seed, peer, asked.stage, slot, size)
+        number = rules.question(data, asked.seed, peer, asked.stage, slot, size, manifest.game.common)
         completions = (_completion(questions[number], skill, draws) for _ in range(manifest.game.group_size))
         made.append(Group(slot, number, tuple(completions)))
     body = Rollouts(

@@ -246,7 +246,7 @@ class Child:
             try:
                 length = f.frame_length(header)
                 frame: f.FromChild = f.from_child.decode(await self._exactly(length))
-            except (ValueError, msgspec.DecodeError) as error:
+            except (ValueError, RecursionError) as error:
                 raise Lost(f"it wrote garbage: {error}") from error
             return frame
         raise Lost(f"it said nothing for {patience:.0f} s")

@@ -14,6 +14,7 @@ import torch
 
 from node.config import TrainerSettings
 from node.data.load import load_questions
+from node.grading.registry import prepare_grader
 from node.plugins import load_games
 from node.seams import Question
 from node.trainer import grpo
@@ -33,7 +34,7 @@ from node.trainer.frames import (
 from node.trainer.models import load_engine
 from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
-from protocols.grading import GRADERS
+from protocols.grading import grades
 from protocols.manifest import GameSpec
 from protocols.wire import Group, Rollouts, encode
 
@@ -69,6 +70,7 @@ class Session:
         load_games()
         self.settings: TrainerSettings = setup.settings
         self._manifest, self._peer = setup.manifest, setup.peer
+        prepare_grader(setup.manifest.game.grader)
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
         self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory))
         self._optimizer = adam(self.engine, setup.settings)
@@ -113,18 +115,22 @@ class Session:
         self, groups: Sequence[Group], scenes: Sequence[Scene], questions: Sequence[Question]
     ) -> tuple[float, float]:
         """Return the sums over groups of their mean reward and of the share that ends in the right answer."""
-        rules, grade = game_named(self.game.name), GRADERS[self.game.grader]
+        rules = game_named(self.game.name)
         reward = right = 0.0
         for group, scene, question in zip(groups, scenes, questions, strict=False):
             texts = [each.text for each in group.completions]
             reward += _mean(rules.rewards(self.game, scene, texts, question.answer))
-            right += _mean([grade(rules.final(self.game, scene.stage, text), question.answer) for text in texts])
+            final = [rules.final(self.game, scene.stage, text) for text in texts]
+            right += _mean(grades(self.game.grader, final, question.answer))
         return reward, right
 
     def _picked(self, frame: Generate, rules: Game) -> list[int]:
         """Return the questions of slots 0 to `groups` - 1."""
-        data, size = self._questions.digest, len(self._questions)
-        return [rules.question(data, frame.seed, self._peer, frame.stage, slot, size) for slot in range(frame.groups)]
+        data, size, common = self._questions.digest, len(self._questions), self.game.common
+        return [
+            rules.question(data, frame.seed, self._peer, frame.stage, slot, size, common)
+            for slot in range(frame.groups)
+        ]
 
     def _scenes(self, frame: Generate, questions: Sequence[Question]) -> list[Scene]:
         shelf = shelf_of(frame.shelf)

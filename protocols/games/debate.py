@@ -14,18 +14,16 @@ from functools import lru_cache
 
 import msgspec
 
-from protocols.assignment import assigned_question
+from protocols.assignment import EVERYBODY, assigned_question
 from protocols.games.interface import Scene, Shelf
 from protocols.games.quoting import MOST_ROOM, content_key, filled, lot, places, quotable
-from protocols.grading import GRADERS
+from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import GameSpec
 from protocols.ranking import Score, round_score
 from protocols.wire import Group, Rollouts
 
 ANSWER, CRITIQUE, RESOLVE = range(3)
-EVERYBODY: Address = "0x" + "00" * 20
-"""Whose questions all peers play."""
 NONE = 0
 MOST_QUOTED = 5
 
@@ -113,7 +111,9 @@ class Debate:
         """Return the parameter `quoted`."""
         return words_of(spec).quoted
 
-    def question(self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int) -> int:
+    def question(
+        self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int, common: int = 0
+    ) -> int:
         """Return the round's question: the same for every peer and stage."""
         return assigned_question(data, seed, EVERYBODY, ANSWER, slot, size)
 
@@ -126,19 +126,19 @@ class Debate:
 
     def rewards(self, spec: GameSpec, scene: Scene, completions: Sequence[str], answer: str) -> tuple[float, ...]:
         """Return the rewards of docs/games.md."""
-        grade = GRADERS[spec.grader]
         if scene.stage == ANSWER:
-            return tuple(grade(text, answer) for text in completions)
+            return grades(spec.grader, completions, answer)
         words = words_of(spec)
         answers = shown_answers(scene, words.quoted)
         if scene.stage == CRITIQUE:
-            worth = worths([grade(each.text, answer) for each in answers])
+            worth = worths(grades(spec.grader, [each.text for each in answers], answer))
             return tuple(critique_reward(picked(words, text, len(answers)), worth) for text in completions)
         most = majority(critic.pick for critic in shown_criticisms(scene, answers, words))
         split = [voted(words, text, len(answers)) for text in completions]
+        right = grades(spec.grader, [solution for _, solution in split], answer)
         return tuple(
-            RESOLVE_FORM * (vote is not None) + MAJORITY * (vote in most) + FINAL * grade(solution, answer)
-            for vote, solution in split
+            RESOLVE_FORM * (vote is not None) + MAJORITY * (vote in most) + FINAL * worth
+            for (vote, _), worth in zip(split, right, strict=True)
         )
 
     def final(self, spec: GameSpec, stage: int, completion: str) -> str:

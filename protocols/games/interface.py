@@ -49,8 +49,11 @@ class Game(Protocol):
     def most_quoted(self, spec: GameSpec) -> int:
         """Return how many bodies of each of those stages are quoted at most."""
 
-    def question(self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int) -> int:
-        """Return the index in [0, size) of the question that a peer plays in a slot of a stage."""
+    def question(
+        self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int, common: int = 0
+    ) -> int:
+        """Return the index in [0, size) of the question that a peer plays in a slot of a stage; the first `common`
+        slots hold the same questions for all."""
 
     def prompt(self, spec: GameSpec, scene: Scene, room: int) -> str:
         """Return the prompt (without the manifest's worked examples); each quote takes at most `room` characters."""

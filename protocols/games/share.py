@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from protocols.assignment import assigned_question
 from protocols.games.interface import Scene
-from protocols.grading import GRADERS
+from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import GameSpec
 from protocols.ranking import Score, round_score
@@ -34,9 +34,11 @@ class Share:
         """Quote nothing."""
         return 0
 
-    def question(self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int) -> int:
-        """Return the peer's own question."""
-        return assigned_question(data, seed, peer, stage, slot, size)
+    def question(
+        self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int, common: int = 0
+    ) -> int:
+        """Return the peer's own question, in the common slots everybody's."""
+        return assigned_question(data, seed, peer, stage, slot, size, common)
 
     def prompt(self, spec: GameSpec, scene: Scene, room: int) -> str:
         """Return the question in the manifest's prompt."""
@@ -71,8 +73,7 @@ def question_text(game: GameSpec, question: str) -> str:
 
 def rewards(game: GameSpec, completions: Sequence[str], answer: str) -> tuple[float, ...]:
     """Return the reward of each completion in [0, 1], recomputed from the receiver's own reference answer."""
-    grade = GRADERS[game.grader]
-    return tuple(grade(text, answer) for text in completions)
+    return grades(game.grader, completions, answer)
 
 
 def has_advantage(group_rewards: Sequence[float]) -> bool:

@@ -1,11 +1,15 @@
 """The check of bodies that strangers send."""
 
+from collections.abc import Sequence
+
 import msgspec
 import pytest
 
+from node.grading.pool import PooledGrader
 from node.intake import check_body
 from node.seams import Question, Verdict
 from protocols.assignment import assignment
+from protocols.grading import GRADERS
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest
 from protocols.wire import PROTOCOL_VERSION, Announcement, Completion, Group, Rollouts, encode
@@ -41,10 +45,10 @@ def rollouts(groups: int = 3) -> Rollouts:
     return Rollouts(5, 0, bytes(32), made)
 
 
-def verdict(body: Rollouts, **changes: object) -> Verdict:
+def verdict(body: Rollouts, manifest: Manifest = MANIFEST, **changes: object) -> Verdict:
     data = encode(body)
     said = Announcement(PROTOCOL_VERSION, bytes(32), 5, 0, SEED, body_digest(data), len(data), b"")
-    return check_body(MANIFEST, Doubles(), PEER, msgspec.structs.replace(said, **changes), data)
+    return check_body(manifest, Doubles(), PEER, msgspec.structs.replace(said, **changes), data)
 
 
 def test_an_honest_body_is_accepted_with_its_recomputed_reward() -> None:
@@ -87,6 +91,38 @@ GOOD = right_and_wrong(1)
 def test_each_dishonesty_has_its_reason(body: Rollouts, reason: str) -> None:
     """Foreign questions, gaps, other rounds, missing or oversized completions are refused by name."""
     assert reason == verdict(body).reason
+
+
+def test_groups_of_the_common_slots_are_checked_but_have_no_rank() -> None:
+    """The common slots hold everybody's questions; only the peer's own groups count and are rewarded."""
+    shared = msgspec.structs.replace(MANIFEST, game=msgspec.structs.replace(MANIFEST.game, common=1))
+    given = assignment(Doubles.digest, SEED, PEER, 0, 3, 50, common=1)
+    body = Rollouts(5, 0, bytes(32), tuple(Group(slot, at, right_and_wrong(at)) for slot, at in enumerate(given)))
+
+    assert verdict(body, manifest=shared) == Verdict(reason="", groups=2, reward=1.0)
+    assert verdict(body).reason == "assignment"
+    assert verdict(rollouts(), manifest=shared).reason == "assignment"
+
+
+class Weary(PooledGrader):
+    """A grader that gives up on every completion, without any process."""
+
+    def __init__(self) -> None:
+        self.gave_up = 0
+
+    def many(self, completions: Sequence[str], answer: str) -> list[float]:
+        self.gave_up += len(completions)
+        return [0.0] * len(completions)
+
+
+def test_a_body_made_to_wear_the_grader_out_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More than three completions that run into a bound are no accident; the grader isn't asked any further."""
+    grader = Weary()
+    monkeypatch.setitem(GRADERS, "weary/1", grader)
+    weary = msgspec.structs.replace(MANIFEST, game=msgspec.structs.replace(MANIFEST.game, grader="weary/1"))
+
+    assert verdict(rollouts(4), manifest=weary) == Verdict(reason="dear")
+    assert grader.gave_up == 4
 
 
 def test_a_body_longer_than_announced_is_refused() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 from msgspec.structs import replace
 
 from node.data.load import JSONL, load_questions
@@ -31,6 +30,6 @@ def question_spec(path: Path, like: DataSpec) -> DataSpec:
     spec = replace(like, source=f"{JSONL}{path.name}", digest="")
     try:
         digest = load_questions(spec, str(path.absolute())).digest
-    except (OSError, ValueError, msgspec.DecodeError) as error:
+    except (OSError, ValueError) as error:
         raise PlanError(f"--data {path}: {error}") from error
     return replace(spec, digest=digest.hex())

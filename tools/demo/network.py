@@ -237,6 +237,6 @@ def _addresses(path: Path) -> tuple[str, ...]:
     """Return the addresses that a bootnode has written, none while it has not."""
     try:
         said: dict[str, Any] = msgspec.json.decode(path.read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return ()
     return tuple(said["addresses"])

@@ -9,11 +9,13 @@ import msgspec
 
 
 def toml_text(struct: msgspec.Struct) -> str:
-    """Return a struct as TOML: its plain fields first, then a table for each struct in it.
+    """Return a struct as TOML: its plain fields first, then a table for each struct in it; a field of None is left out.
 
-    Raises TypeError for what TOML can't say (None, for one).
+    Raises TypeError for what TOML can't say.
     """
-    fields: dict[str, object] = msgspec.to_builtins(struct)
+    fields: dict[str, object] = {
+        name: value for name, value in msgspec.to_builtins(struct).items() if value is not None
+    }
     plain = [f"{name} = {_value(value)}" for name, value in fields.items() if not isinstance(value, Mapping)]
     tables = [_table(name, value) for name, value in fields.items() if isinstance(value, Mapping)]
     return "\n\n".join(["\n".join(plain), *tables]).lstrip("\n") + "\n"

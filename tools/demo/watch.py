@@ -141,6 +141,6 @@ def node_url(directory: Path) -> str | None:
     """Return where a node serves its status, None while it does not."""
     try:
         said: dict[str, Any] = msgspec.json.decode((directory / "http.json").read_bytes())
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
     return str(said["url"])

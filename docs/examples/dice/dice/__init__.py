@@ -1,0 +1,1 @@
+"""Sums of dice: a data source and a grader."""

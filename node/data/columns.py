@@ -1,0 +1,64 @@
+"""From a row of any data set to a question: which column holds what, however deep, and how a chat becomes a text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from node.seams import Question
+from protocols.manifest import DataSpec
+
+LONGEST = 65_536
+"""Characters of a question or an answer; a longer one has no place in a prompt."""
+
+
+def question_of(place: str, row: Mapping[str, Any], spec: DataSpec) -> Question:
+    """Return the question that a row holds. Raises ValueError, beginning with `place`, where a column is missing or
+    holds no usable text."""
+    return Question(
+        column_text(place, row, spec.question, "data.question"), column_text(place, row, spec.answer, "data.answer")
+    )
+
+
+def column_text(place: str, row: Mapping[str, Any], column: str, key: str) -> str:
+    """Return the text in a column whose name may be dotted; a name with dots in it that exists as it is comes first."""
+    found = row[column] if column in row else _nested(place, row, column, key)
+    text = _text(found)
+    if not text:
+        raise ValueError(f"{place}: the column {column!r} holds no text; leave the row out, or set {key}")
+    if len(text) > LONGEST:
+        raise ValueError(
+            f"{place}: {len(text)} characters in the column {column!r}, at most {LONGEST}; leave the row out"
+        )
+    return text
+
+
+def _nested(place: str, row: Mapping[str, Any], column: str, key: str) -> Any:
+    value: Any = row
+    for part in column.split("."):
+        if isinstance(value, list) and part.isdigit() and int(part) < len(value):
+            value = value[int(part)]
+        elif isinstance(value, Mapping) and part in value:
+            value = value[part]
+        else:
+            here = sorted(value) if isinstance(value, Mapping) else type(value).__name__
+            raise ValueError(f"{place}: no column {column!r}: no {part!r} among {here}; set {key}")
+    return value
+
+
+def _text(value: Any) -> str:
+    """Return a cell as text: of chat messages the last one of the user, of other lists the first entry."""
+    match value:
+        case None:
+            return ""
+        case [*messages] if all(isinstance(each, Mapping) and "content" in each for each in messages):
+            said = [each["content"] for each in messages if each.get("role", "user") == "user"]
+            return _text(said[-1]) if said else ""
+        case [first, *_]:
+            return _text(first)
+        case bool() | Mapping():
+            return ""
+        case float() if value.is_integer():
+            return str(int(value))
+        case _:
+            return str(value).strip()

@@ -1,0 +1,1 @@
+"""Graders that run foreign parsers, in a killable process pool with limits."""

@@ -1,0 +1,51 @@
+"""Which graders there are beyond the pure ones of `protocols.grading`, and how a swarm's grader is made ready."""
+
+from __future__ import annotations
+
+from node.entrypoints import GRADERS as GROUP
+from node.entrypoints import load_plugin, plugin_names
+from node.grading.pool import PooledGrader, Screen
+from protocols.grading import GRADERS, Grader
+
+LATEX, GYM = "latex/1", "reasoning-gym/1"
+
+
+def prepare_grader(name: str) -> None:
+    """Make `protocols.grading.grades` know the swarm's grader. To be called once, before anything is graded.
+
+    Raises ValueError in one line for a grader that is unknown here or whose package is missing.
+    """
+    if name in GRADERS:
+        return
+    known = (*GRADERS, LATEX, GYM, *plugin_names(GROUP))
+    if name not in known:
+        raise ValueError(f"the grader {name!r} is unknown here; there are {', '.join(known)}; install its plug-in")
+    GRADERS[name] = PooledGrader(name, screen_of(name))
+
+
+def foreign_grader(name: str) -> Grader:
+    """Return the function that a worker runs. Raises ValueError where its package is missing or does not load."""
+    if name == LATEX:
+        from node.grading.latex import latex_grader
+
+        return latex_grader()
+    if name == GYM:
+        from node.grading.gym import gym_grader
+
+        return gym_grader()
+    grade: Grader = load_plugin(GROUP, name)
+    return grade
+
+
+def screen_of(name: str) -> Screen | None:
+    """Return what decides without a worker, for graders that have it."""
+    if name != LATEX:
+        return None
+    from node.grading.latex import screen
+
+    return screen
+
+
+def gave_up() -> int:
+    """Return how many completions have run into a bound of their grader since this process started."""
+    return sum(grader.gave_up for grader in GRADERS.values() if isinstance(grader, PooledGrader))

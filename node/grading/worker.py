@@ -1,0 +1,128 @@
+"""A pool's worker: `python -m node.grading.worker FD GRADER SECONDS MEBIBYTES`, started by `node.grading.pool` only.
+
+It loads the grader once and grades every task in a fork of itself, so that a fresh process costs milliseconds. The
+fork has limits of its own on memory and CPU time, and is killed when a completion takes longer than `SECONDS`; the next
+completion gets another fork. Where the pool is gone, so is the worker.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import select
+import signal
+import socket
+import struct
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from node.grading.frames import Graded, Ready, Task, receive, send
+from node.grading.registry import foreign_grader
+from protocols.grading import Grader
+
+DEPTH = 2000
+"""Recursion limit of a grader: deep nesting ends in RecursionError, not in a broken stack."""
+
+_value = struct.Struct("<d")
+
+
+class Bounds(msgspec.Struct, frozen=True):
+    """What one completion may cost: wall-clock seconds, and bytes of address space above what the worker holds."""
+
+    seconds: float
+    memory: int
+
+
+def main(descriptor: int, name: str, bounds: Bounds) -> None:
+    """Serve tasks until the pool closes its end."""
+    connection = socket.socket(fileno=descriptor)
+    sys.setrecursionlimit(DEPTH)
+    try:
+        grade = foreign_grader(name)
+    except Exception as error:  # noqa: BLE001 - foreign code may fail at import with anything; the pool says it
+        send(connection, Ready(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)))
+        return
+    send(connection, Ready())
+    try:
+        while True:
+            task = receive(connection, Task)
+            send(connection, Graded(tuple(graded(grade, task, bounds))))
+    except (EOFError, OSError):
+        return
+
+
+def graded(grade: Grader, task: Task, bounds: Bounds) -> list[float | None]:
+    """Return the reward of each completion, None for those that ran into a bound."""
+    rewards: list[float | None] = []
+    while len(rewards) < len(task.completions):
+        rewards += _in_fork(grade, task.completions[len(rewards) :], task.answer, bounds)
+    return rewards
+
+
+def _in_fork(grade: Grader, completions: Sequence[str], answer: str, bounds: Bounds) -> list[float | None]:
+    """Return the rewards until all are known or one ran into a bound, which is None and the last."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if not child:
+        _grade_all(grade, completions, answer, bounds, writing)
+    os.close(writing)
+    rewards: list[float | None] = []
+    try:
+        while len(rewards) < len(completions) and None not in rewards:
+            rewards.append(_next_reward(reading, bounds.seconds))
+    finally:
+        os.close(reading)
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    return rewards
+
+
+def _next_reward(reading: int, seconds: float) -> float | None:
+    if not select.select([reading], [], [], seconds)[0]:
+        return None
+    data = os.read(reading, _value.size)
+    return float(_value.unpack(data)[0]) if len(data) == _value.size else None
+
+
+def _grade_all(grade: Grader, completions: Sequence[str], answer: str, bounds: Bounds, writing: int) -> None:
+    """Be the fork: write one reward after the other, and end. What a grader can't read is wrong, whatever it raises."""
+    try:
+        confine(bounds, len(completions))
+        for completion in completions:
+            try:
+                reward = float(grade(completion, answer))
+            except MemoryError:
+                raise
+            except Exception:  # noqa: BLE001 - a foreign parser may raise anything at hostile text
+                reward = 0.0
+            os.write(writing, _value.pack(reward))
+    finally:
+        os._exit(0)
+
+
+def confine(bounds: Bounds, completions: int) -> None:
+    """Lower this process's limits for good: memory, CPU time, no core, no file grown."""
+    cpu = math.ceil(bounds.seconds * completions) + 1
+    memory = _address_space() + bounds.memory
+    for kind, limit in (
+        (resource.RLIMIT_AS, memory), (resource.RLIMIT_CPU, cpu), (resource.RLIMIT_CORE, 0), (resource.RLIMIT_FSIZE, 0),
+    ):  # fmt: skip
+        _, most = resource.getrlimit(kind)
+        limit = limit if most == resource.RLIM_INFINITY else min(limit, most)
+        resource.setrlimit(kind, (limit, limit))
+
+
+def _address_space() -> int:
+    """Return the bytes of address space that this process has; 1 GiB where /proc does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+    except OSError:
+        return 1 << 30
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2], Bounds(float(sys.argv[3]), int(sys.argv[4]) << 20))

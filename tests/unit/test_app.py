@@ -1,0 +1,78 @@
+"""What a node refuses before it plays: a contract, a model or a grader that is not its manifest's."""
+
+import msgspec
+import pytest
+
+from node.app import agree, open_questions, placed
+from node.chain.binding import CoordinatorFacts
+from node.config import ChainSettings, Config, TrainerSettings
+from node.exits import Exit, Refusal
+from protocols.manifest import DataSpec, Deployment, GameSpec, Manifest, StageSpec, manifest_digest
+
+CONTRACT, OTHER = "0x" + "ab" * 20, "0x" + "cd" * 20
+MANIFEST = Manifest(name="a", deployment=Deployment(chain=5, contract="0x" + "AB" * 20))
+FACTS = CoordinatorFacts(
+    chain_id=5, contract=CONTRACT, deployment_block=1, deployment_block_hash=bytes(32),
+    manifest_digest=manifest_digest(MANIFEST), stage_seconds=(60,), voting_mode="sealed",
+)  # fmt: skip
+
+
+def refusal(manifest: Manifest, facts: CoordinatorFacts) -> str:
+    with pytest.raises(Refusal) as caught:
+        agree(manifest, facts)
+    assert caught.value.code == Exit.MANIFEST
+    return str(caught.value)
+
+
+def test_the_contracts_own_manifest_is_played_wherever_it_says_it_is() -> None:
+    """With the deployment named, in any spelling of the address, and without."""
+    agree(MANIFEST, FACTS)
+    agree(msgspec.structs.replace(MANIFEST, deployment=None), FACTS)
+
+
+def test_another_manifest_is_refused_with_both_digests_named() -> None:
+    """One changed rule is another digest; the operator reads both, and whom to ask."""
+    changed = msgspec.structs.replace(MANIFEST, game=GameSpec(group_size=4))
+    said = refusal(changed, FACTS)
+
+    assert manifest_digest(changed).hex()[:16] in said
+    assert FACTS.manifest_digest.hex()[:16] in said
+    assert "get the swarm's current manifest from its organiser" in said
+
+
+def test_another_place_or_pace_is_refused() -> None:
+    """A contract elsewhere, and one that plays other stages than the manifest it names."""
+    assert "connected to 0xcdcd" in refusal(MANIFEST, msgspec.structs.replace(FACTS, contract=OTHER))
+    assert "on chain 6" in refusal(MANIFEST, msgspec.structs.replace(FACTS, chain_id=6))
+    slower = msgspec.structs.replace(MANIFEST, stages=(StageSpec(name="play", seconds=90),))
+    facts = msgspec.structs.replace(FACTS, manifest_digest=manifest_digest(slower))
+    assert "stages of [60] s" in refusal(slower, facts)
+
+
+def test_the_manifest_names_the_contract_where_the_configuration_does_not() -> None:
+    """The configuration wins; with neither the node does not start."""
+    given = Config(chain=ChainSettings(contract=OTHER))
+
+    assert placed(Config(), MANIFEST).chain.contract.lower() == CONTRACT
+    assert placed(given, MANIFEST).chain.contract == OTHER
+    with pytest.raises(Refusal, match=r"names a coordinator contract; give --contract"):
+        placed(Config(), Manifest(name="a"))
+
+
+def test_a_model_that_the_swarm_does_not_play_with_is_refused() -> None:
+    """The line lists those it does."""
+    strict = msgspec.structs.replace(MANIFEST, model="x/small", models=("x/large",))
+
+    with pytest.raises(Refusal, match=r"the model 'y/other'; set trainer.model to one of x/small, x/large"):
+        placed(Config(trainer=TrainerSettings(model="y/other")), strict)
+
+
+def test_a_grader_or_a_copy_that_is_missing_is_one_line() -> None:
+    """Before anything is trained the operator learns what to install, or which file to get."""
+    for manifest, said in (
+        (Manifest(name="a", game=GameSpec(grader="magic/1")), "can't be graded here: the grader 'magic/1' is unknown"),
+        (Manifest(name="a", data=DataSpec(source="jsonl:/nowhere.jsonl")), "the questions can't be used: .*nowhere"),
+    ):
+        with pytest.raises(Refusal, match=said) as caught:
+            open_questions(manifest, Config())
+        assert caught.value.code == Exit.CONFIG
