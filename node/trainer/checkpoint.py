@@ -1,4 +1,7 @@
-"""Checkpoints: weights, optimiser, random state and counters; atomic, checked by digest, the last two kept."""
+"""Checkpoints: weights, optimiser, random state and counters; atomic, checked by digest, the last ones kept.
+
+The step size follows from the counters, and the groups that are dealt from seed and round: neither is stored.
+"""
 
 from __future__ import annotations
 
@@ -14,13 +17,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from node.trainer.durable import replace_directory
+from node.trainer.durable import point, replace_directory
 from node.trainer.engine import Engine
 from protocols.identifiers import Digest
 
 log = structlog.get_logger()
 
-KEPT = 2
 STATE, OPTIMIZER, MODEL = "state.json", "optimizer.safetensors", "model"
 _NAME = re.compile(r"checkpoint-(\d{8})")
 
@@ -29,25 +31,31 @@ RNG, CUDA_RNG = "rng", "rng.cuda"
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """What the trainer counts: the last round worked (-1 before the first) and optimiser steps made."""
+    """What the trainer counts: the last round worked (-1 before the first), optimiser steps made, and steps (or
+    samplings) given up because something was not finite."""
 
     round: int = -1
     updates: int = 0
+    skipped: int = 0
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
     counters: Counters
     parameters: int
+    trained: int
     tokenizer: Digest
     optimizer: list[dict[str, Any]]
     files: dict[str, str]
 
 
 class Checkpoints:
-    """The checkpoints in one directory, `checkpoint-00000007` and so on, counted up at every save."""
+    """The checkpoints in one directory, `checkpoint-00000007` and so on, counted up at every save.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    `current` is a link to the newest one's model, a Hugging Face directory; it is replaced at once, never missing.
+    """
+
+    def __init__(self, directory: Path, kept: int, current: Path) -> None:
+        self._directory, self._kept, self._current = directory, kept, current
         directory.mkdir(parents=True, exist_ok=True)
 
     def save(self, engine: Engine, optimizer: torch.optim.Optimizer, counters: Counters) -> None:
@@ -61,12 +69,14 @@ class Checkpoints:
             record = _State(
                 counters=counters,
                 parameters=engine.parameter_count,
+                trained=_trained(engine),
                 tokenizer=engine.fingerprint,
                 optimizer=state["param_groups"],
                 files=_digests(fresh),
             )
             (fresh / STATE).write_bytes(msgspec.json.encode(record))
-        for number in self._numbers()[:-KEPT]:
+        point(self._current, target / MODEL)
+        for number in self._numbers()[: -self._kept]:
             shutil.rmtree(self._path(number))
 
     def resume(self, engine: Engine, optimizer: torch.optim.Optimizer) -> Counters | None:
@@ -103,6 +113,11 @@ class Checkpoints:
         return self._directory / f"checkpoint-{number:08d}"
 
 
+def _trained(engine: Engine) -> int:
+    """Return how many parameters are trained: those of adapters are not those of the whole model."""
+    return sum(each.numel() for each in engine.parameters())
+
+
 def _tensors(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
     """Return the optimiser's state and the random states as named tensors."""
     tensors = {
@@ -131,6 +146,8 @@ def _read(path: Path, engine: Engine) -> tuple[str, _State | None]:
         return f"damaged: {error}", None
     if (state.parameters, state.tokenizer) != (engine.parameter_count, engine.fingerprint):
         return "of another model", None
+    if state.trained != _trained(engine):
+        return "other parameters were trained (trainer.lora)", None
     return "", state
 
 

@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from node.seams import Questions
 from node.trainer.engine import Engine, Sample, TrainingGroup
-from node.trainer.grpo import advantages
+from node.trainer.grpo import Objective, advantages
 from protocols.games.share import has_advantage, question_text, rewards
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits
@@ -36,11 +36,14 @@ def read_body(body: bytes) -> Rollouts | None:
 
 
 def training_groups(
-    rollouts: Rollouts, questions: Questions, game: GameSpec, engine: Engine, *, external: bool
+    rollouts: Rollouts, questions: Questions, game: GameSpec, engine: Engine, objective: Objective, *, external: bool
 ) -> list[TrainingGroup]:
-    """Return a body's groups with advantages from recomputed rewards; groups without text are left out."""
+    """Return a body's groups with advantages from recomputed rewards; groups without text are left out.
+
+    Completions that were cut off count for the group's advantages also where the objective masks them.
+    """
     groups = (
-        _training_group(group, rollouts, questions, game, engine, external)
+        _training_group(group, rollouts, questions, game, engine, objective, external)
         for group in rollouts.groups
         if 0 <= group.question < len(questions)
     )
@@ -48,14 +51,24 @@ def training_groups(
 
 
 def _training_group(
-    group: Group, rollouts: Rollouts, questions: Questions, game: GameSpec, engine: Engine, external: bool
+    group: Group,
+    rollouts: Rollouts,
+    questions: Questions,
+    game: GameSpec,
+    engine: Engine,
+    objective: Objective,
+    external: bool,
 ) -> TrainingGroup | None:
     question = questions[group.question]
     same_ids = rollouts.tokenizer == engine.fingerprint
     read = [read_completion(each, engine, game, same_ids=same_ids) for each in group.completions]
     graded = rewards(game, [each.text for each in group.completions], question.answer)
-    values = advantages(graded) if has_advantage(graded) else [0.0] * len(graded)
-    kept = [(ids, logps, value) for (ids, logps), value in zip(read, values, strict=True) if ids]
+    values = advantages(graded, scaled=not objective.longest) if has_advantage(graded) else [0.0] * len(graded)
+    kept = [
+        (ids, logps, value)
+        for (ids, logps), value, each in zip(read, values, group.completions, strict=True)
+        if ids and (each.finished or not objective.mask_truncated)
+    ]
     if not kept:
         return None
     ids, logps, values = (list(column) for column in zip(*kept, strict=True))
