@@ -30,10 +30,10 @@ class CausalEngine(TreeEngine):
     @classmethod
     def load(cls, settings: TrainerSettings, game: GameSpec) -> Self:
         """Plan the memory, then load `settings.model`. Raises ValueError with one line that says what is wrong."""
-        place, config, tokenizer = read(settings)
-        vocabulary = Vocabulary(tokenizer, game)
-        site = choose_site(settings, game, shape_of(config), len(vocabulary.prefix))
-        return cls(load_model(place, settings, site.placement), vocabulary, site, settings, game)
+        source = read(settings)
+        vocabulary = Vocabulary(source.tokenizer, game)
+        site = choose_site(source.settings, game, shape_of(source.config), len(vocabulary.prefix))
+        return cls(load_model(source, site.placement), vocabulary, site, source.settings, game)
 
     @classmethod
     def adopt(cls, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> Self:

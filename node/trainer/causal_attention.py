@@ -25,8 +25,11 @@ def tree_attention(
     scaling: float | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:
-    """Attend as `plan` says: transformers' attention interface, batch 1, [1, heads, N, d] in, [1, N, H, d] out."""
-    q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
+    """Attend as `plan` says: transformers' attention interface, batch 1, [1, heads, N, d] in, [1, N, H, d] out.
+
+    Under autocast the rotary embedding leaves queries and keys in the weights' type: they are brought to the values'.
+    """
+    q, k, v = (states[0].transpose(0, 1).to(value.dtype) for states in (query, key, value))
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     return plan.attend(int(module.layer_idx), q, k, v, scale).unsqueeze(0), None  # type: ignore[arg-type]
 

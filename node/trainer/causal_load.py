@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import msgspec
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
@@ -23,9 +24,34 @@ ALPHA = 32
 ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 
 
-def read(settings: TrainerSettings) -> tuple[str, Any, Any]:
-    """Return place, configuration and tokenizer of `settings.model`: a directory (nothing is fetched) or a name that
-    transformers resolves. Raises ValueError with one line that says what is wrong and what to do."""
+class Source(NamedTuple):
+    """Where a model comes from: its base, adapters for it (None: fresh ones, if any), configuration, tokenizer, and
+    the settings with the rank that adapters on disk have."""
+
+    base: str
+    adapters: Path | None
+    config: Any
+    tokenizer: Any
+    settings: TrainerSettings
+
+
+def read(settings: TrainerSettings) -> Source:
+    """Return the source of `settings.model`: a directory (nothing is fetched), of a whole model or of adapters, or a
+    name that transformers resolves. Raises ValueError with one line that says what is wrong and what to do."""
+    local = Path(settings.model).expanduser()
+    base, adapters = (str(local) if local.is_dir() else settings.model), None
+    if (local / ADAPTER_CONFIG).is_file():
+        found = msgspec.json.decode((local / ADAPTER_CONFIG).read_bytes())
+        base, adapters = str(found["base_model_name_or_path"]), local
+        settings = msgspec.structs.replace(settings, lora=int(found["r"]))
+    _refuse_missing(settings)
+    known = _known(base)
+    with _in_one_line(settings):
+        config = AutoConfig.from_pretrained(base, **known)
+        return Source(base, adapters, config, AutoTokenizer.from_pretrained(str(adapters or base), **known), settings)
+
+
+def _refuse_missing(settings: TrainerSettings) -> None:
     for extra, package, wanted in (
         ("lora", "peft", settings.lora),
         ("quant", "bitsandbytes", settings.quantise == "nf4" or settings.optimizer == "adam8bit"),
@@ -34,17 +60,16 @@ def read(settings: TrainerSettings) -> tuple[str, Any, Any]:
             raise ValueError(f"trainer: {package} is not installed: pip install 'swarm-node[{extra}]'")
     if settings.quantise == "nf4" and not settings.lora:
         raise ValueError("trainer.quantise: 4-bit weights can't be trained themselves: set trainer.lora = 16")
-    local = Path(settings.model).expanduser()
-    place = str(local) if local.is_dir() else settings.model
-    known: dict[str, Any] = {"local_files_only": local.is_dir(), "trust_remote_code": False}
-    with _in_one_line(settings):
-        return place, AutoConfig.from_pretrained(place, **known), AutoTokenizer.from_pretrained(place, **known)
 
 
-def load_model(place: str, settings: TrainerSettings, placement: Placement) -> Any:
+def _known(place: str) -> dict[str, Any]:
+    return {"local_files_only": Path(place).is_dir(), "trust_remote_code": False}
+
+
+def load_model(source: Source, placement: Placement) -> Any:
     """Return the model on its device, adapters included where the settings want them. Raises ValueError."""
-    known: dict[str, Any] = {"local_files_only": Path(place).is_dir(), "trust_remote_code": False}
-    if settings.quantise == "nf4":
+    known = _known(source.base)
+    if source.settings.quantise == "nf4":
         known["device_map"] = {"": placement.device}
         known["quantization_config"] = BitsAndBytesConfig(  # type: ignore[no-untyped-call]
             load_in_4bit=True,
@@ -52,9 +77,23 @@ def load_model(place: str, settings: TrainerSettings, placement: Placement) -> A
             bnb_4bit_use_double_quant=True,
             bnb_4bit_compute_dtype=placement.autocast or placement.weights,
         )
-    with _in_one_line(settings):
-        model = AutoModelForCausalLM.from_pretrained(place, dtype=placement.weights, use_safetensors=True, **known)
-    return prepare(model, settings, placement)
+    with _in_one_line(source.settings):
+        model = AutoModelForCausalLM.from_pretrained(
+            source.base, dtype=placement.weights, use_safetensors=True, **known
+        )
+    if source.settings.quantise == "nf4":
+        _keep_layout(model)
+    model = prepare(model, source.settings, placement)
+    if source.adapters is not None:
+        load_adapters(model, source.adapters)
+    return model
+
+
+def _keep_layout(model: Any) -> None:
+    """Keep bitsandbytes from repacking 4-bit weights on a CPU when they first sample: that layout has no gradient."""
+    for module in model.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def prepare(model: Any, settings: TrainerSettings, placement: Placement) -> Any:

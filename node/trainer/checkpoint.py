@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -98,12 +99,8 @@ class Checkpoints:
         cuda = tensors.pop(CUDA_RNG, None)
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
-        by_parameter: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            parameter, key = name.split(".", 1)
-            by_parameter.setdefault(int(parameter), {})[key] = tensor
         groups = [_with_tuples(group) for group in state.optimizer]
-        optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+        optimizer.load_state_dict({"state": _nested(tensors), "param_groups": groups})
 
     def _numbers(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self._directory.iterdir())
@@ -120,15 +117,32 @@ def _trained(engine: Engine) -> int:
 
 def _tensors(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
     """Return the optimiser's state and the random states as named tensors."""
-    tensors = {
-        f"{parameter}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
-        for parameter, values in state.items()
-        for key, value in values.items()
-    }
+    tensors = dict(_flat("", state))
     tensors[RNG] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors[CUDA_RNG] = torch.cuda.get_rng_state()
     return tensors
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors (and numbers, as tensors) of nested dictionaries under dotted names."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), inner)
+    else:
+        yield name, torch.as_tensor(value).detach().cpu().contiguous().clone()
+
+
+def _nested(tensors: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
+    """Undo `_flat` for a state by number of parameter; numbers stay tensors."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        number, *path, key = name.split(".")
+        place: dict[str, Any] = state.setdefault(int(number), {})
+        for step in path:
+            place = place.setdefault(step, {})
+        place[key] = tensor
+    return state
 
 
 def _with_tuples(group: dict[str, Any]) -> dict[str, Any]:

@@ -9,13 +9,11 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     LlamaConfig,
     MambaConfig,
-    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
@@ -25,8 +23,8 @@ from node.trainer.frames import TrainerSettings
 from node.trainer.memory import activation_bytes
 from node.trainer.placement import ask_of, shape_of
 from protocols.manifest import GameSpec
+from tests.unit.trainer.letters import LETTERS
 
-LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789?.", "Ġ", "Ċ", ".Ċ", "<eos>"]
 GAME = GameSpec(
     examples="one ab? c\ntwo de? f\n",
     prompt="{question}?",
@@ -52,11 +50,8 @@ FAMILIES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    rules = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(LETTERS)}, merges=[(".", "Ċ")]))
-    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    rules.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<eos>")
+def tokenizer(letters: Any) -> Any:
+    return letters
 
 
 @pytest.fixture(params=list(FAMILIES))

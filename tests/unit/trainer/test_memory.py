@@ -31,12 +31,21 @@ GB = 10**9
 def qwen(
     hidden: int, inner: int, layers: int, heads: int, key_value_heads: int, vocabulary: int, *, tied: bool
 ) -> ModelShape:
-    return shape_of(
-        Qwen2Config(
-            hidden_size=hidden, intermediate_size=inner, num_hidden_layers=layers, num_attention_heads=heads,
-            num_key_value_heads=key_value_heads, vocab_size=vocabulary, tie_word_embeddings=tied,
+    """The shape of a Qwen 2.5, from those of its first one and two layers."""
+    one, two = (
+        shape_of(
+            Qwen2Config(
+                hidden_size=hidden, intermediate_size=inner, num_hidden_layers=count, num_attention_heads=heads,
+                num_key_value_heads=key_value_heads, vocab_size=vocabulary, tie_word_embeddings=tied,
+            )
         )
+        for count in (1, 2)
     )  # fmt: skip
+    parameters, matrices, edges = (
+        getattr(one, name) + (layers - 1) * (getattr(two, name) - getattr(one, name))
+        for name in ("parameters", "matrices", "edges")
+    )
+    return msgspec.structs.replace(one, layers=layers, parameters=parameters, matrices=matrices, edges=edges)
 
 
 @pytest.fixture(scope="module")
