@@ -51,24 +51,74 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """Section [trainer]; crosses to the child as it is. `slowdown` adds seconds per generated group."""
 
     model: Annotated[str, Meta(description="Directory or name of the model; empty is the manifest's.")] = ""
-    device: Annotated[str, Meta(description="auto, cpu, cuda or mps.")] = "auto"
-    dtype: Annotated[str, Meta(description="auto, float32 or bfloat16.")] = "auto"
-    threads: Annotated[int, Meta(ge=1, description="CPU threads of the trainer.")] = 1
+    data: Annotated[str, Meta(description="This node's copy of the questions, where the manifest names a file.")] = ""
     seed: Annotated[int, Meta(description="Seed of initialisation and sampling.")] = 0
+    device: Annotated[str, Meta(description="auto, cpu, cuda or mps.")] = "auto"
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        Meta(description="Type of the arithmetic; auto is float32 on a CPU, what the GPU is made for elsewhere."),
+    ] = "auto"
+    threads: Annotated[int, Meta(ge=1, description="CPU threads of the trainer.")] = 1
+    engine: Annotated[
+        Literal["auto", "hf", "vllm"],
+        Meta(description="What samples: hf is built in; auto takes vllm for a large model on CUDA where installed."),
+    ] = "auto"
+    python: Annotated[
+        str, Meta(description="Interpreter of the trainer process; empty is the node's. For an engine of its own.")
+    ] = ""
+
     learning_rate: Annotated[float, Meta(gt=0, description="Step size of the optimiser.")] = 4e-4
-    importance_cap: Annotated[float, Meta(description="Bound on the importance weight of external rollouts.")] = 2.0
-    max_grad_norm: Annotated[float, Meta(description="Bound on the norm of the gradient.")] = 1.0
+    warm_up: Annotated[int, Meta(ge=0, description="Updates over which the step size rises.")] = 5
+    optimizer: Annotated[
+        Literal["adam", "adam8bit"], Meta(description="adam8bit keeps its state in 8 bits (extra `quant`).")
+    ] = "adam"
+    loss: Annotated[
+        Literal["grpo", "dr-grpo"],
+        Meta(description="dr-grpo leaves advantages unscaled and counts each completion as the longest possible."),
+    ] = "grpo"
+    clip_low: Annotated[float, Meta(ge=0, lt=1, description="How far a probability ratio may fall below 1.")] = 0.2
+    clip_high: Annotated[float, Meta(ge=0, description="How far a probability ratio may rise above 1.")] = 0.28
+    kl: Annotated[
+        float, Meta(ge=0, description="Weight of the divergence from the starting model, which is then kept.")
+    ] = 0.0
+    external: Annotated[
+        Literal["weighted", "on-policy"],
+        Meta(description="External groups: weighted by truncated importance, or as if sampled here (SAPO)."),
+    ] = "weighted"
+    importance_cap: Annotated[float, Meta(gt=0, description="Bound on the importance weight of external rollouts.")] = (
+        2.0
+    )
+    mask_truncated: Annotated[bool, Meta(description="Leave completions that were cut off out of the loss.")] = False
+    max_grad_norm: Annotated[float, Meta(gt=0, description="Bound on the norm of the gradient.")] = 1.0
+
+    lora: Annotated[int, Meta(ge=0, description="Rank of LoRA adapters (extra `lora`); 0 trains all weights.")] = 0
+    quantise: Annotated[
+        Literal["none", "nf4"], Meta(description="nf4 holds the base model in 4 bits (extra `quant`); needs lora.")
+    ] = "none"
+    recompute: Annotated[
+        Literal["auto", "always", "never"],
+        Meta(description="Compute activations again in the backward pass instead of keeping them; auto where needed."),
+    ] = "auto"
     micro_batch: Annotated[
         int,
-        Meta(ge=1, description="Sequences that go through the model at once; shrinks by itself when memory is short."),
+        Meta(ge=1, description="Completions that an update takes at once; shrinks by itself when memory is short."),
     ] = 256
-    data: Annotated[str, Meta(description="This node's copy of the questions, where the manifest names a file.")] = ""
-    slowdown: Annotated[
-        float, Meta(ge=0, description="Seconds added per generated group, for trials of slow nodes.")
-    ] = 0.0
+    micro_tokens: Annotated[
+        int, Meta(ge=0, description="Tokens that an update takes at once; 0 is by the memory plan.")
+    ] = 0
+    sample_rows: Annotated[
+        int, Meta(ge=0, description="Completions that are sampled at once; 0 is by the memory plan.")
+    ] = 0
+    memory_share: Annotated[
+        float, Meta(gt=0, le=1, description="Share of the device's free memory that the plan may use.")
+    ] = 0.9
     memory_limit_mib: Annotated[
         int, Meta(ge=0, description="Bound on the memory of the trainer process, MiB; 0 is none.")
     ] = 0
+    checkpoints: Annotated[int, Meta(ge=1, description="Checkpoints that are kept.")] = 2
+    slowdown: Annotated[
+        float, Meta(ge=0, description="Seconds added per generated group, for trials of slow nodes.")
+    ] = 0.0
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

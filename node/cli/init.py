@@ -12,6 +12,7 @@ import click
 import msgspec
 
 from node.cli.options import data_dir_option, expanded
+from node.cli.presets import Scalar, Settings, presets, settings_of
 from node.config import FILE, ChainSettings, load_config
 from node.exits import Exit, Refusal
 from node.plugins import load_games
@@ -30,15 +31,15 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
     manifest: bytes
     urls: tuple[str, ...]
     contract: str
-    model: str
-    data: str
+    trainer: Settings
     bootnodes: tuple[str, ...]
 
 
 @click.command(short_help="Prepare a data directory.")
 @data_dir_option
 @click.option("--swarm", "swarm", metavar="FILE|NAME", help="The swarm's manifest: a file, or one that comes along.")
-@click.option("--model", help="Directory or name of the model; the manifest's by default.")
+@click.option("--model", help="Model: a directory, a name, or a preset of configs/models; the manifest's by default.")
+@click.option("--device", type=click.Choice(tuple(presets("devices"))), help="Settings for a kind of device.")
 @click.option("--data", help="This node's copy of the questions, where the manifest names a file.")
 @click.option("--chain-url", "urls", multiple=True, help="RPC endpoint; several are tried in order.")
 @click.option("--contract", help="The coordinator's address.")
@@ -47,6 +48,7 @@ def init(
     data_dir: Path,
     swarm: str | None,
     model: str | None,
+    device: str | None,
     data: str | None,
     urls: tuple[str, ...],
     contract: str | None,
@@ -65,8 +67,13 @@ def init(
             _url(url) for url in urls or _asked(None, "--chain-url", "Chain RPC", ChainSettings().urls[0]).split(",")
         ),
         contract=_address(_asked(contract, "--contract", "Coordinator contract")),
-        model=_place(_asked(model, "--model", "Model (empty: the manifest's)", "", needed=False)),
-        data=_place(data or ""),
+        trainer=trainer_settings(
+            _asked(
+                model, "--model", f"Model (empty: the manifest's; or {' / '.join(presets('models'))})", "", needed=False
+            ),
+            device or "",
+            data or "",
+        ),
         bootnodes=bootnodes,
     )
     for line in prepare(home, answers):
@@ -101,16 +108,24 @@ def config_text(answers: Answers) -> str:
     """Return swarm.toml: what was chosen; every other key has its default (docs/reference/config.md)."""
     lines = ["# Every key, its default and its environment variable: docs/reference/config.md", "", "[chain]"]
     lines += [f"urls = {_toml(answers.urls)}", f"contract = {_toml(answers.contract)}"]
-    trainer = [(name, value) for name, value in (("model", answers.model), ("data", answers.data)) if value]
-    if trainer:
-        lines += ["", "[trainer]", *(f"{name} = {_toml(value)}" for name, value in trainer)]
+    if answers.trainer:
+        lines += ["", "[trainer]", *(f"{name} = {_toml(value)}" for name, value in answers.trainer.items())]
     if answers.bootnodes:
         lines += ["", "[gossip]", f"bootnodes = {_toml(answers.bootnodes)}"]
     return "\n".join(lines) + "\n"
 
 
-def _toml(value: str | tuple[str, ...]) -> str:
-    """Return text or a list of texts as TOML; JSON's escapes are TOML's, but for DEL."""
+def trainer_settings(model: str, device: str, data: str) -> Settings:
+    """Return section [trainer]: the model's preset (or the model as it was named), over it the device's."""
+    known = presets("models")
+    settings: Settings = settings_of(known[model]) if model in known else {"model": _place(model)} if model else {}
+    if device:
+        settings = settings | settings_of(presets("devices")[device])
+    return settings | ({"data": _place(data)} if data else {})
+
+
+def _toml(value: Scalar | tuple[str, ...]) -> str:
+    """Return a value or a list of texts as TOML; JSON's escapes are TOML's, but for DEL."""
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 

@@ -2,71 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from node.trainer.causal_attention import ATTENTION, Pair, Plan, PrefixPlan
-from node.trainer.causal_decode import Row, Sampler, sample_rows
-from node.trainer.causal_memory import Placement, activation_bytes, cache_bytes, choose_placement, free_bytes
+from node.trainer.causal_attention import ATTENTION
+from node.trainer.causal_load import ADAPTER_WEIGHTS, adapters_off, load_adapters, load_model, prepare, read
 from node.trainer.causal_text import Vocabulary, fingerprint
-from node.trainer.causal_update import pack, token_logps
-from node.trainer.engine import Sample, TrainingGroup
+from node.trainer.engine import TrainingGroup
 from node.trainer.frames import TrainerSettings
+from node.trainer.memory import SCORES_BYTES
+from node.trainer.placement import FLOAT32, Placement, Site, choose_site, free_bytes, shape_of
+from node.trainer.tree_attention import Plan
+from node.trainer.tree_engine import TreeEngine
 from protocols.manifest import GameSpec
 
-CACHE_BYTES = 512 << 20
-"""Key-value cache that sampling may take; more questions than fit are sampled in several batches."""
 
-SCORES_BYTES = 512 << 20
-"""Logits that an update keeps for its backward pass; beyond it they are computed again."""
-
-
-class CausalEngine:
-    """A causal LM behind the `Engine` protocol; transformers computes the layers, attention is by token tree.
-
-    Log-probabilities are those of the game's temperature, in sampling and in the update alike.
-    """
+class CausalEngine(TreeEngine):
+    """A causal LM behind the `Engine` protocol; transformers computes the layers, attention is by token tree."""
 
     @classmethod
-    def load(cls, settings: TrainerSettings, game: GameSpec) -> CausalEngine:
-        """Load `settings.model`: a directory (nothing is fetched) or a name that transformers resolves.
+    def load(cls, settings: TrainerSettings, game: GameSpec) -> Self:
+        """Plan the memory, then load `settings.model`. Raises ValueError with one line that says what is wrong."""
+        source = read(settings)
+        vocabulary = Vocabulary(source.tokenizer, game)
+        site = choose_site(source.settings, game, shape_of(source.config), len(vocabulary.prefix))
+        return cls(load_model(source, site.placement), vocabulary, site, source.settings, game)
 
-        Raises ValueError with one line that says what is wrong and what to do.
-        """
-        local = Path(settings.model).expanduser()
-        place = str(local) if local.is_dir() else settings.model
-        known: dict[str, Any] = {"local_files_only": local.is_dir(), "trust_remote_code": False}
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(place, **known)
-            model = AutoModelForCausalLM.from_pretrained(place, dtype=torch.float32, use_safetensors=True, **known)
-        except (OSError, ValueError, KeyError) as fault:
-            reason = next(iter(str(fault).splitlines()), type(fault).__name__)
-            raise ValueError(f"trainer.model: {settings.model!r} does not load ({reason}): name a directory") from fault
-        return cls(model, tokenizer, settings, game)
+    @classmethod
+    def adopt(cls, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> Self:
+        """Take over a model that lies in memory already. Raises ValueError."""
+        vocabulary = Vocabulary(tokenizer, game)
+        site = choose_site(settings, game, shape_of(model.config), len(vocabulary.prefix))
+        return cls(prepare(model, settings, site.placement), vocabulary, site, settings, game)
 
-    def __init__(self, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> None:
-        if game.temperature <= 0:
-            raise ValueError("game.temperature: must be above 0 (greedy sampling is for evaluation)")
-        self.parameter_count = int(sum(parameter.numel() for parameter in model.parameters()))
-        self._placement: Placement = choose_placement(settings, self.parameter_count)
-        self.device = self._placement.device
-        self.fingerprint = fingerprint(tokenizer)
-        self._vocabulary = Vocabulary(tokenizer, game)
-        self._game = game
-        self._limit_mib = settings.memory_limit_mib
-        self._model = model.to(device=self.device, dtype=self._placement.weights)
-        self._model.config.use_cache = False
-        self._prefix: dict[int, Pair] | None = None
+    def __init__(
+        self, model: Any, vocabulary: Vocabulary, site: Site, settings: TrainerSettings, game: GameSpec
+    ) -> None:
+        super().__init__(game, vocabulary.prefix, vocabulary.stops, site.placement.device)
+        self._model, self._vocabulary = model, vocabulary
+        self._placement: Placement = site.placement
+        self._settings = settings
+        self._recompute = site.plan.recompute
+        self.room, self.rows_at_once = site.plan.micro_tokens, site.plan.sample_rows
+        self.half_precision = site.placement.half
+        self.parameter_count = shape_of(self._model.config).parameters
+        self.fingerprint = fingerprint(self._vocabulary.tokenizer)
         _silence_dropout(self._model)
         self._refuse_windows()
         self._take_over_attention()
+        self._start = deepcopy(self._model).requires_grad_(False) if settings.kl and not settings.lora else None
+        self._use_recomputation()
+
+    # --- text -----------------------------------------------------------------------------------------------------
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens added."""
@@ -80,82 +74,13 @@ class CausalEngine:
         """Return the ids of a completion that came as text, the stop behind it where it finished by itself."""
         return self._vocabulary.completion(text, finished)
 
-    def sample(
-        self,
-        questions: Sequence[str],
-        group: int,
-        rng: torch.Generator,
-        cancelled: Callable[[], bool],
-        *,
-        greedy: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[list[Sample]]:
-        """Sample `group` completions for each question text; `progress` hears of groups done and wanted.
+    def _texts(self, rows: list[list[int]]) -> list[str]:
+        return [self._vocabulary.text(row) for row in rows]
 
-        Raises `Cancelled` between two tokens.
-        """
-        limit = self._game.max_completion
-        draws = torch.rand(len(questions), group, limit, generator=rng, device=rng.device)
-        prompts = [self._vocabulary.bounded(self.encode(text)) for text in questions]
-        made: list[list[Sample]] = []
-        with torch.inference_mode(), self._arithmetic():
-            how = self._sampler(cancelled, greedy)
-            for start, stop in self._batches(prompts, group):
+    # --- computation ----------------------------------------------------------------------------------------------
 
-                def ended(rows: int, before: int = start) -> None:
-                    if progress:
-                        progress(before + rows // group, len(prompts))
-
-                rows = sample_rows(how, prompts[start:stop], draws[start:stop], ended)
-                made += [[self._sample_of(row) for row in some] for some in rows]
-        return made
-
-    def completion_logps(self, groups: Sequence[TrainingGroup]) -> Tensor:
-        """Return, with gradient, the log-probability of every completion token [tokens].
-
-        The common prefix is computed once for all groups, each question once for its group; tokens that predict
-        nothing are not computed. Where memory asks, activations are computed again in the backward pass.
-        """
-        return self._logps(self._vocabulary.prefix, groups)
-
-    def cost(self, group: TrainingGroup) -> int:
-        """Return the tokens that a group costs in an update (the common prefix, paid once a micro-batch, apart)."""
-        return len(self._vocabulary.bounded(group.prompt)) + sum(map(len, group.completions))
-
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Return the parameters that are trained."""
-        return (parameter for parameter in self._model.parameters() if parameter.requires_grad)
-
-    def weights_changed(self) -> None:
-        """Forget the prefix's keys and values."""
-        self._prefix = None
-
-    def save(self, directory: Path) -> None:
-        """Write weights (safetensors, as they are trained), tokenizer and config as a Hugging Face directory."""
-        self._model.save_pretrained(str(directory))
-        self._vocabulary.tokenizer.save_pretrained(str(directory))
-
-    def load_weights(self, directory: Path) -> None:
-        """Read weights written by `save` into the parameters that exist. Raises ValueError where some lack."""
-        read: dict[str, Tensor] = {}
-        for part in sorted(directory.glob("*.safetensors")):
-            read |= load_file(part)
-        missing, unexpected = self._model.load_state_dict(read, strict=False)
-        tied = set(self._model.all_tied_weights_keys)
-        if set(missing) - tied or unexpected:
-            wrong = sorted({*missing, *unexpected} - tied)
-            raise ValueError(f"{directory}: these are not the weights of this model ({wrong[0]}, {len(wrong)} in all)")
-        self._model.tie_weights()
-        self.weights_changed()
-
-    def train_mode(self, on: bool) -> Any:
-        """Switch the layers' training mode (it permits recomputation; drop-out is off in both)."""
-        return self._model.train(on)
-
-    def _forward(self, ids: list[int], positions: list[int], plan: Plan) -> Tensor:
-        """Return the last hidden states [N, width] of a flat row."""
-        row, places = (torch.tensor([numbers], device=self.device) for numbers in (ids, positions))
-        out = self._model.base_model(input_ids=row, position_ids=places, use_cache=False, plan=plan)
+    def _forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        out = self._model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan)
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
 
@@ -167,52 +92,84 @@ class CausalEngine:
         cap = getattr(config, "final_logit_softcapping", None)
         return cap * torch.tanh(logits / cap) if cap else logits
 
-    def _logps(self, prefix: list[int], groups: Sequence[TrainingGroup]) -> Tensor:
-        if not any(any(group.completions) for group in groups):
-            return torch.zeros(0, device=self.device, requires_grad=True)
-        prompts = [self._vocabulary.bounded(group.prompt) for group in groups]
-        packed = pack(prefix, prompts, groups, self.device)
-        self._spare_layers(len(packed.ids))
-        kept = 4 * len(packed.targets) * int(self._model.config.vocab_size)
-        with self._arithmetic():
-            hidden = self._forward(packed.ids, packed.positions, packed.plan)
-            return token_logps(hidden, packed, self._logits, self._game.temperature, kept > SCORES_BYTES)
-
-    def _spare_layers(self, tokens: int) -> None:
-        """Have the layers computed again in the backward pass if keeping them would take half of what is free."""
-        width = 2 if torch.bfloat16 in (self._placement.weights, self._placement.autocast) else 4
-        wanted = activation_bytes(self._model.config, tokens, width)
-        if self._model.supports_gradient_checkpointing and wanted > free_bytes(self.device, self._limit_mib) // 2:
-            self._model.train()
-            self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
-        else:
-            self._model.gradient_checkpointing_disable()
-
-    def _sampler(self, cancelled: Callable[[], bool], greedy: bool) -> Sampler:
-        game, prefix = self._game, self._vocabulary.prefix
-        if self._prefix is None:
-            plan = PrefixPlan(len(prefix), self.device)
-            if prefix:
-                self._forward(prefix, list(range(len(prefix))), plan)
-            self._prefix = plan.pairs
-        stops = torch.tensor(self._vocabulary.stops, device=self.device)
-        limits = game.max_completion, game.temperature, greedy, cancelled
-        return Sampler(self._forward, self._logits, self._prefix, len(prefix), stops, *limits)
-
-    def _batches(self, prompts: Sequence[list[int]], group: int) -> Iterator[tuple[int, int]]:
-        """Cut the questions into runs whose key-value cache fits, at least one question each."""
-        width = torch.finfo(self._placement.autocast or self._placement.weights).bits // 8
-        tokens = CACHE_BYTES // cache_bytes(self._model.config, width)
-        each = max(map(len, prompts), default=0) + group * self._game.max_completion
-        size = max(1, tokens // max(1, each))
-        return ((start, min(start + size, len(prompts))) for start in range(0, len(prompts), size))
-
-    def _sample_of(self, row: Row) -> Sample:
-        return Sample(row.tokens, row.logps, self._vocabulary.text(row.tokens), row.finished)
+    def _sparing(self, tokens: int, targets: int) -> bool:
+        return 4 * targets * int(self._model.config.vocab_size) > SCORES_BYTES
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         kind = self._placement.autocast
         return torch.autocast(self.device.type, kind) if kind else nullcontext()
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        if self._settings.lora:
+            with adapters_off(self._model):
+                yield
+            return
+        if self._start is None:
+            raise RuntimeError("the model was loaded without its start")
+        self._model, trained = self._start, self._model
+        try:
+            yield
+        finally:
+            self._model = trained
+
+    def _use_recomputation(self) -> None:
+        """Have the layers computed again in the backward pass where the memory plan says so."""
+        if self._recompute and self._model.supports_gradient_checkpointing:
+            self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    # --- weights --------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Return the parameters that are trained."""
+        return (parameter for parameter in self._model.parameters() if parameter.requires_grad)
+
+    def save(self, directory: Path) -> None:
+        """Write weights (safetensors, as they are trained; with LoRA the adapters alone), tokenizer and config."""
+        self._model.save_pretrained(str(directory))
+        self._vocabulary.tokenizer.save_pretrained(str(directory))
+
+    def load_weights(self, directory: Path) -> None:
+        """Read weights written by `save` into the parameters that exist. Raises ValueError where some lack."""
+        if self._settings.lora:
+            load_adapters(self._model, directory)
+        else:
+            self._load_whole(directory)
+        self.weights_changed()
+
+    def _load_whole(self, directory: Path) -> None:
+        found: dict[str, Tensor] = {}
+        for part in sorted(directory.glob("*.safetensors")):
+            if part.name != ADAPTER_WEIGHTS:
+                found |= load_file(part)
+        missing, unexpected = self._model.load_state_dict(found, strict=False)
+        tied = set(self._model.all_tied_weights_keys)
+        if set(missing) - tied or unexpected:
+            wrong = sorted({*missing, *unexpected} - tied)
+            raise ValueError(f"{directory}: these are not the weights of this model ({wrong[0]}, {len(wrong)} in all)")
+        self._model.tie_weights()
+
+    def train_mode(self, on: bool) -> Any:
+        """Switch the layers' training mode (it permits recomputation; drop-out is off in both)."""
+        return self._model.train(on)
+
+    def use_float32(self) -> bool:
+        """Compute in float32 from now on, in parts half as large; return False where it does already or where the
+        wider weights would not fit. A 4-bit base stays as it is, only its arithmetic widens."""
+        placement = self._placement
+        wider = self.parameter_count * (4 - placement.weights.itemsize) * (self._settings.quantise == "none")
+        if (placement.weights, placement.autocast) == (FLOAT32, None):
+            return False
+        if wider > free_bytes(self.device, self._settings.memory_limit_mib):
+            return False
+        self._model.float() if self._settings.quantise == "none" else _widen(self._model)
+        self._placement = Placement(placement.device, FLOAT32, None)
+        self.half_precision = False
+        self.room, self.rows_at_once = max(1, self.room // 2), max(1, self.rows_at_once // 2)
+        self.weights_changed()
+        return True
+
+    # --- checks ---------------------------------------------------------------------------------------------------
 
     def _refuse_windows(self) -> None:
         """Raise ValueError where the model attends to fewer tokens than the game's prompts and answers have."""
@@ -237,7 +194,7 @@ class CausalEngine:
                 ours = self._logps(prefix, [group])
             except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as fault:
                 raise ValueError(f"trainer.model: {type(self._model).__name__} can't share its prompt") from fault
-        tolerance = 1e-3 if self._placement[1:] == (torch.float32, None) else 0.3
+        tolerance = 1e-3 if self._placement[1:] == (FLOAT32, None) and self._settings.quantise == "none" else 0.3
         if not torch.allclose(plain, ours, atol=tolerance):
             raise ValueError(f"trainer.model: {type(self._model).__name__} can't share its prompt: choose another")
 
@@ -255,3 +212,13 @@ def _silence_dropout(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+
+
+def _widen(model: Any) -> None:
+    """Have the matrices of a 4-bit base, and all else of the model, compute in float32."""
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = FLOAT32
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.float()

@@ -1,10 +1,14 @@
-"""Checkpoints: weights, optimiser, random state and counters; atomic, checked by digest, the last two kept."""
+"""Checkpoints: weights, optimiser, random state and counters; atomic, checked by digest, the last ones kept.
+
+The step size follows from the counters, and the groups that are dealt from seed and round: neither is stored.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import re
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +18,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from node.trainer.durable import replace_directory
+from node.trainer.durable import point, replace_directory
 from node.trainer.engine import Engine
 from protocols.identifiers import Digest
 
 log = structlog.get_logger()
 
-KEPT = 2
 STATE, OPTIMIZER, MODEL = "state.json", "optimizer.safetensors", "model"
 _NAME = re.compile(r"checkpoint-(\d{8})")
 
@@ -29,25 +32,31 @@ RNG, CUDA_RNG = "rng", "rng.cuda"
 
 
 class Counters(msgspec.Struct, frozen=True, kw_only=True):
-    """What the trainer counts: the last round worked (-1 before the first) and optimiser steps made."""
+    """What the trainer counts: the last round worked (-1 before the first), optimiser steps made, and steps (or
+    samplings) given up because something was not finite."""
 
     round: int = -1
     updates: int = 0
+    skipped: int = 0
 
 
 class _State(msgspec.Struct, frozen=True, kw_only=True):
     counters: Counters
     parameters: int
+    trained: int
     tokenizer: Digest
     optimizer: list[dict[str, Any]]
     files: dict[str, str]
 
 
 class Checkpoints:
-    """The checkpoints in one directory, `checkpoint-00000007` and so on, counted up at every save."""
+    """The checkpoints in one directory, `checkpoint-00000007` and so on, counted up at every save.
 
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
+    `current` is a link to the newest one's model, a Hugging Face directory; it is replaced at once, never missing.
+    """
+
+    def __init__(self, directory: Path, kept: int, current: Path) -> None:
+        self._directory, self._kept, self._current = directory, kept, current
         directory.mkdir(parents=True, exist_ok=True)
 
     def save(self, engine: Engine, optimizer: torch.optim.Optimizer, counters: Counters) -> None:
@@ -61,12 +70,14 @@ class Checkpoints:
             record = _State(
                 counters=counters,
                 parameters=engine.parameter_count,
+                trained=_trained(engine),
                 tokenizer=engine.fingerprint,
                 optimizer=state["param_groups"],
                 files=_digests(fresh),
             )
             (fresh / STATE).write_bytes(msgspec.json.encode(record))
-        for number in self._numbers()[:-KEPT]:
+        point(self._current, target / MODEL)
+        for number in self._numbers()[: -self._kept]:
             shutil.rmtree(self._path(number))
 
     def resume(self, engine: Engine, optimizer: torch.optim.Optimizer) -> Counters | None:
@@ -88,12 +99,8 @@ class Checkpoints:
         cuda = tensors.pop(CUDA_RNG, None)
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
-        by_parameter: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in tensors.items():
-            parameter, key = name.split(".", 1)
-            by_parameter.setdefault(int(parameter), {})[key] = tensor
         groups = [_with_tuples(group) for group in state.optimizer]
-        optimizer.load_state_dict({"state": by_parameter, "param_groups": groups})
+        optimizer.load_state_dict({"state": _nested(tensors), "param_groups": groups})
 
     def _numbers(self) -> list[int]:
         names = (_NAME.fullmatch(path.name) for path in self._directory.iterdir())
@@ -103,17 +110,39 @@ class Checkpoints:
         return self._directory / f"checkpoint-{number:08d}"
 
 
+def _trained(engine: Engine) -> int:
+    """Return how many parameters are trained: those of adapters are not those of the whole model."""
+    return sum(each.numel() for each in engine.parameters())
+
+
 def _tensors(state: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
     """Return the optimiser's state and the random states as named tensors."""
-    tensors = {
-        f"{parameter}.{key}": torch.as_tensor(value).detach().cpu().contiguous()
-        for parameter, values in state.items()
-        for key, value in values.items()
-    }
+    tensors = dict(_flat("", state))
     tensors[RNG] = torch.get_rng_state()
     if torch.cuda.is_available():
         tensors[CUDA_RNG] = torch.cuda.get_rng_state()
     return tensors
+
+
+def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
+    """Yield the tensors (and numbers, as tensors) of nested dictionaries under dotted names."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(f"{name}.{key}" if name else str(key), inner)
+    else:
+        yield name, torch.as_tensor(value).detach().cpu().contiguous().clone()
+
+
+def _nested(tensors: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
+    """Undo `_flat` for a state by number of parameter; numbers stay tensors."""
+    state: dict[int, dict[str, Any]] = {}
+    for name, tensor in tensors.items():
+        number, *path, key = name.split(".")
+        place: dict[str, Any] = state.setdefault(int(number), {})
+        for step in path:
+            place = place.setdefault(step, {})
+        place[key] = tensor
+    return state
 
 
 def _with_tuples(group: dict[str, Any]) -> dict[str, Any]:
@@ -131,6 +160,8 @@ def _read(path: Path, engine: Engine) -> tuple[str, _State | None]:
         return f"damaged: {error}", None
     if (state.parameters, state.tokenizer) != (engine.parameter_count, engine.fingerprint):
         return "of another model", None
+    if state.trained != _trained(engine):
+        return "other parameters were trained (trainer.lora)", None
     return "", state
 
 

@@ -41,3 +41,12 @@ def replace_directory(directory: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
         shutil.rmtree(old, ignore_errors=True)
+
+
+def point(link: Path, target: Path) -> None:
+    """Make `link` lead to `target` (by a relative path, so that the whole may be moved), at once and on disk."""
+    draft = link.with_name(f".{link.name}.{os.getpid()}.new")
+    draft.unlink(missing_ok=True)
+    draft.symlink_to(os.path.relpath(target, link.parent))
+    os.replace(draft, link)
+    sync(link.parent)

@@ -46,6 +46,14 @@ class Engine(Protocol):
     fingerprint: Digest
     parameter_count: int
     device: torch.device
+    name: str
+    """What samples: hf, vllm, or tiny for the built-in model."""
+    rows_at_once: int
+    """Completions sampled at the same time; may be lowered when memory runs out. No outcome depends on it."""
+    room: int
+    """Tokens that an update may take at once, by the memory plan."""
+    half_precision: bool
+    """Whether gradients are float16's and the loss must be scaled."""
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens added."""
@@ -69,12 +77,18 @@ class Engine(Protocol):
     ) -> list[list[Sample]]:
         """Sample `group` completions for each question text (`protocols.games.share.question_text`).
 
-        Lengths, temperature and stop text are the game's. Raises `Cancelled` between two tokens when `cancelled()`.
+        `rng` is a CPU generator; each completion takes its own stretch of its numbers, so that its outcome depends
+        on neither its neighbours nor on how many are sampled at once. Lengths, temperature and stop text are the
+        game's. Raises `Cancelled` between two tokens when `cancelled()`, `NotFinite` for logits that are none.
         """
 
     def completion_logps(self, groups: Sequence[TrainingGroup]) -> torch.Tensor:
         """Return, with gradient, the log-probability of every completion token: shape [tokens], in the order
         group, completion, token. Prompts are computed once per group."""
+
+    def reference_logps(self, groups: Sequence[TrainingGroup]) -> torch.Tensor:
+        """Return the same of the model as it was before any update, without gradient. Raises RuntimeError where
+        the settings have no `kl`: then none is kept."""
 
     def cost(self, group: TrainingGroup) -> int:
         """Return the tokens that a group costs in an update, for packing micro-batches."""
@@ -94,6 +108,13 @@ class Engine(Protocol):
     def train_mode(self, on: bool) -> Any:
         """Switch drop-out and the like."""
 
+    def use_float32(self) -> bool:
+        """Compute in float32 from now on, with the same parameters; return whether that changes anything."""
+
 
 class Cancelled(Exception):  # noqa: N818 - what happened to the task
     """The node gave the task up."""
+
+
+class NotFinite(Exception):  # noqa: N818 - what happened to the task
+    """Logits, loss or gradient hold what is no number; the weights are as before."""

@@ -155,6 +155,14 @@ class Saved(Frame, frozen=True):
     round: int
 
 
+class Logged(Frame, frozen=True):
+    """A line for the node's log."""
+
+    level: str
+    event: str
+    fields: dict[str, str | int | float | bool | None]
+
+
 class Failed(Frame, frozen=True):
     """A task was given up; `kind` is cancelled, memory, nonfinite or error."""
 
@@ -164,7 +172,7 @@ class Failed(Frame, frozen=True):
 
 
 ToChild: TypeAlias = SetUp | Generate | Train | Evaluate | Save | Cancel | Bye
-FromChild: TypeAlias = Hello | Ready | Heartbeat | Progress | Generated | Trained | Evaluated | Saved | Failed
+FromChild: TypeAlias = Hello | Ready | Heartbeat | Progress | Generated | Trained | Evaluated | Saved | Logged | Failed
 
 to_child = msgspec.msgpack.Decoder(ToChild)
 from_child = msgspec.msgpack.Decoder(FromChild)

@@ -45,6 +45,8 @@ END_SECONDS = 2.0
 REFUSED = 3
 """Exit code of a child that could not get data or model, and has said why."""
 
+LEVELS = ("debug", "info", "warning", "error")
+
 STDERR_LINE = 500
 """Bytes of a line of the child's standard error that are kept."""
 
@@ -117,7 +119,7 @@ class TrainerLink:
                 pause = next_pause(pause, lasted)
                 log.warning("trainer.child_lost", reason=lost.reason, shrink=lost.shrink, restart_in=pause)
                 if lost.shrink:
-                    self._settings = msgspec.structs.replace(self._settings, micro_batch=max(1, self.micro_batch // 2))
+                    self._settings = shrunk(self._settings)
                 self._tell(lost)
                 await trio.sleep(pause)
 
@@ -171,6 +173,8 @@ class TrainerLink:
                 self.resident = frame.resident
             case f.Progress():
                 self.progress = frame
+            case f.Logged():
+                getattr(log, frame.level if frame.level in LEVELS else "info")(frame.event, **frame.fields)
             case f.Failed(task=0):
                 raise Lost(frame.reason)
             case f.Hello():
@@ -300,6 +304,13 @@ def _available(descriptor: int) -> bytes:
         return os.read(descriptor, 1 << 16)
     except BlockingIOError:
         return b""
+
+
+def shrunk(settings: TrainerSettings) -> TrainerSettings:
+    """Return settings that take less memory: half the completions at once, a plan for three quarters of the memory."""
+    return msgspec.structs.replace(
+        settings, micro_batch=max(1, settings.micro_batch // 2), memory_share=settings.memory_share * 0.75
+    )
 
 
 def next_pause(pause: float, lasted: float) -> float:

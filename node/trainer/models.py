@@ -32,9 +32,16 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> E
         if read_shape(target) is None:
             log.info("model.building", directory=str(target), model=kind)
             build_base_model(target, settings.seed, game=game.name, sparse=sparse)
-        return TinyEngine.load(target, game, settings.device)
+        return _tiny(target, settings, game)
     if read_shape(Path(model)) is not None:
-        return TinyEngine.load(Path(model), game, settings.device)
+        return _tiny(Path(model), settings, game)
     from node.trainer.causal import CausalEngine
 
     return CausalEngine.load(settings, game)
+
+
+def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec) -> TinyEngine:
+    engine = TinyEngine.load(directory, game, settings.device, kept=settings.kl > 0)
+    engine.room = settings.micro_tokens or engine.room
+    engine.rows_at_once = settings.sample_rows or engine.rows_at_once
+    return engine

@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from node.intake import scene_of
 from node.seams import Questions
 from node.trainer.engine import Engine, Sample, TrainingGroup
-from node.trainer.grpo import advantages
+from node.trainer.grpo import Objective, advantages
 from protocols.games import Scene, Shelf, game_named
 from protocols.games.quoting import MOST_ROOM
 from protocols.games.share import has_advantage, one_each
@@ -75,6 +75,7 @@ def training_groups(
     questions: Questions,
     game: GameSpec,
     engine: Engine,
+    objective: Objective,
     *,
     external: bool,
     shelf: Shelf = NO_BODIES,
@@ -82,11 +83,12 @@ def training_groups(
     """Return a body's groups with advantages from recomputed rewards; groups without text are left out.
 
     Of another peer's groups the first of each question counts. A body whose quotes are not all on the shelf has none.
+    Completions that were cut off count for the group's advantages also where the objective masks them.
     """
     if not has_its_quotes(rollouts, shelf):
         return []
     groups = (
-        _training_group(group, rollouts, questions, game, engine, external, shelf)
+        _training_group(group, rollouts, questions, game, engine, objective, external, shelf)
         for group in (one_each(rollouts.groups) if external else rollouts.groups)
         if 0 <= group.question < len(questions)
     )
@@ -99,6 +101,7 @@ def _training_group(
     questions: Questions,
     game: GameSpec,
     engine: Engine,
+    objective: Objective,
     external: bool,
     shelf: Shelf,
 ) -> TrainingGroup | None:
@@ -106,8 +109,12 @@ def _training_group(
     same_ids = rollouts.tokenizer == engine.fingerprint
     read = [read_completion(each, engine, game, same_ids=same_ids) for each in group.completions]
     graded = game_named(game.name).rewards(game, scene, [each.text for each in group.completions], answer)
-    values = advantages(graded) if has_advantage(graded) else [0.0] * len(graded)
-    kept = [(ids, logps, value) for (ids, logps), value in zip(read, values, strict=True) if ids]
+    values = advantages(graded, scaled=not objective.longest) if has_advantage(graded) else [0.0] * len(graded)
+    kept = [
+        (ids, logps, value)
+        for (ids, logps), value, each in zip(read, values, group.completions, strict=True)
+        if ids and (each.finished or not objective.mask_truncated)
+    ]
     if not kept:
         return None
     ids, logps, values = (list(column) for column in zip(*kept, strict=True))

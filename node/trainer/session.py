@@ -6,6 +6,7 @@ import hashlib
 import random
 import time
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 
 import msgspec
@@ -31,6 +32,7 @@ from node.trainer.frames import (
     Train,
     Trained,
 )
+from node.trainer.learner import Learner, Step
 from node.trainer.models import load_engine
 from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
@@ -39,9 +41,6 @@ from protocols.manifest import GameSpec
 from protocols.wire import Group, Rollouts, encode
 
 log = structlog.get_logger()
-
-WARM_UP = 5
-"""Updates over which the learning rate rises."""
 
 EVALUATION_SEED = 999
 PAUSE = 0.02
@@ -55,28 +54,28 @@ class Desk(msgspec.Struct, frozen=True):
     progress: Callable[[int, int], None]
 
 
-class NonFinite(Exception):  # noqa: N818 - what happened to the task
-    """Every update of a task had a loss or gradient that is not finite."""
-
-
 class Session:
     """The trainer's state between frames. Methods take a frame and return the frame that answers it.
 
-    They raise `Cancelled`, `NonFinite`, MemoryError (or torch's errors for it); the weights are then those of the
+    They raise `Cancelled`, `NotFinite`, MemoryError (or torch's errors for it); the weights are then those of the
     last whole update.
     """
 
-    def __init__(self, setup: SetUp, engine: Engine | None = None) -> None:
+    def __init__(self, setup: SetUp, engine: Engine | None = None, clock: Callable[[], float] = time.monotonic) -> None:
         load_games()
         self.settings: TrainerSettings = setup.settings
         self._manifest, self._peer = setup.manifest, setup.peer
         prepare_grader(setup.manifest.game.grader)
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
         self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory))
-        self._optimizer = adam(self.engine, setup.settings)
-        self._checkpoints = Checkpoints(Path(setup.directory) / "checkpoints")
-        self.counters = self._checkpoints.resume(self.engine, self._optimizer) or Counters()
-        self.micro_batch = setup.settings.micro_batch
+        home = Path(setup.directory)
+        checkpoints = Checkpoints(home / "checkpoints", setup.settings.checkpoints, home / "model")
+        self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock)
+
+    @property
+    def counters(self) -> Counters:
+        """Rounds and updates so far."""
+        return self.learner.counters
 
     @property
     def game(self) -> GameSpec:
@@ -162,19 +161,17 @@ class Session:
     # --- train --------------------------------------------------------------------------------------------------
 
     def train(self, frame: Train, desk: Desk) -> Trained:
-        """Make updates until `updates` are made or another one would not fit into `seconds`."""
-        began = time.monotonic()
+        """Make at most `updates` updates, done within `seconds`."""
+        began = self.learner.clock()
         own, external = self._decks(frame)
-        trained: list[tuple[grpo.Outcome, int, int]] = []
-        longest = 0.0
+        steps: list[Step] = []
         for number in range(frame.updates):
-            start = time.monotonic()
-            if number and start - began + longest > frame.seconds:
+            step = self._update(own, external, began + frame.seconds, desk)
+            if step is None:
                 break
-            trained.append(self._update(own, external, desk))
-            longest = max(longest, time.monotonic() - start)
+            steps.append(step)
             desk.progress(number + 1, frame.updates)
-        return self._trained(frame, trained, time.monotonic() - began)
+        return self._trained(frame, steps, self.learner.clock() - began)
 
     def _decks(self, frame: Train) -> tuple[Deck[TrainingGroup], Deck[TrainingGroup]]:
         """Return own groups, all of them, and external ones that have an advantage (SAPO's filter)."""
@@ -190,52 +187,34 @@ class Session:
             group
             for rollouts in read
             for group in training_groups(
-                rollouts, self._questions, self.game, self.engine, external=external, shelf=shelf
+                rollouts,
+                self._questions,
+                self.game,
+                self.engine,
+                self.learner.objective,
+                external=external,
+                shelf=shelf,
             )
         ]
 
-    def _update(
-        self, own: Deck[TrainingGroup], external: Deck[TrainingGroup], desk: Desk
-    ) -> tuple[grpo.Outcome, int, int]:
-        """Make one update on groups dealt from both decks; return how it went, own and external groups used."""
-        groups = grpo.informative([*own.deal(self.game.own), *external.deal(self.game.external)])
-        foreign = sum(group.external for group in groups)
-        outcome = self._stepped(groups, desk) if groups else grpo.Outcome(True, 0.0, 0.0, 0)
-        if not outcome.stepped:
-            log.warning("update.skipped", reason="not finite", loss=outcome.loss, norm=outcome.norm)
-        return outcome, len(groups) - foreign, foreign
+    def _update(self, own: Deck[TrainingGroup], external: Deck[TrainingGroup], until: float, desk: Desk) -> Step | None:
+        """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
+        hands = zip_longest(own.deal(self.game.own), external.deal(self.game.external))
+        groups = grpo.informative([group for pair in hands for group in pair if group is not None])
+        if not groups:
+            return Step(grpo.Outcome(True, 0.0, 0.0, 0), [])
+        return self.learner.step(groups, until, desk.cancelled)
 
-    def _stepped(self, groups: list[TrainingGroup], desk: Desk) -> grpo.Outcome:
-        """Make the step; where memory runs out, again with half the micro-batch."""
-        for group in self._optimizer.param_groups:
-            group["lr"] = self.settings.learning_rate * min(1.0, (self.counters.updates + 1) / WARM_UP)
-        while True:
-            try:
-                outcome = grpo.update(
-                    self.engine, self._optimizer, groups, micro_batch=self.micro_batch, cancelled=desk.cancelled,
-                    cap=self.settings.importance_cap, max_norm=self.settings.max_grad_norm,
-                )  # fmt: skip
-            except (MemoryError, RuntimeError) as error:
-                if not is_memory(error) or self.micro_batch == 1:
-                    raise
-                self.micro_batch = self.micro_batch // 2
-                log.warning("memory.short", micro_batch=self.micro_batch)
-            else:
-                made = self.counters.updates + outcome.stepped
-                self.counters = msgspec.structs.replace(self.counters, updates=made)
-                return outcome
-
-    def _trained(self, frame: Train, updates: list[tuple[grpo.Outcome, int, int]], seconds: float) -> Trained:
-        done = [each for each in updates if each[0].stepped]
-        if updates and not done:
-            raise NonFinite(f"loss or gradient of all {len(updates)} updates was not finite; weights are as before")
-        self.counters = msgspec.structs.replace(self.counters, round=frame.round)
+    def _trained(self, frame: Train, steps: list[Step], seconds: float) -> Trained:
+        self.learner.worked(frame.round)
+        done = [step for step in steps if step.outcome.stepped]
+        external = sum(group.external for step in done for group in step.groups)
         return Trained(
             task=frame.task,
             updates=len(done),
-            own=sum(own for _, own, _ in done),
-            external=sum(external for _, _, external in done),
-            loss=_mean([outcome.loss for outcome, _, _ in done]),
+            own=sum(len(step.groups) for step in done) - external,
+            external=external,
+            loss=_mean([step.outcome.loss for step in done]),
             seconds=seconds,
         )
 
@@ -257,7 +236,8 @@ class Session:
 
     def save(self, frame: Save) -> Saved:
         """Write a checkpoint from which training resumes bit for bit on a CPU."""
-        self._checkpoints.save(self.engine, self._optimizer, msgspec.structs.replace(self.counters, round=frame.round))
+        self.learner.worked(frame.round)
+        self.learner.save()
         return Saved(frame.task, frame.round)
 
     # --- randomness ---------------------------------------------------------------------------------------------
@@ -268,21 +248,7 @@ class Session:
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
 
     def _generator(self, lot: int) -> torch.Generator:
-        return torch.Generator(self.engine.device).manual_seed(lot)
-
-
-def adam(engine: Engine, settings: TrainerSettings) -> torch.optim.Optimizer:
-    """Return the optimiser that trains an engine."""
-    return torch.optim.AdamW(
-        engine.parameters(), lr=settings.learning_rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True
-    )
-
-
-def is_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out: Python's, torch's on a device, or torch's CPU allocator's."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and ("not enough memory" in str(error) or "out of memory" in str(error))
+        return torch.Generator().manual_seed(lot)
 
 
 def _mean(values: Sequence[float]) -> float:

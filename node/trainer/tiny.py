@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from copy import deepcopy
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from node.trainer.engine import Sample, TrainingGroup
-from node.trainer.tiny_decode import Decoding, TinyDecoder, watch_for
 from node.trainer.tiny_model import TinyModel, read_shape
 from node.trainer.tiny_tokenizer import TinyTokenizer, load_tokenizer
+from node.trainer.tree_attention import Plan
+from node.trainer.tree_engine import TreeEngine
 from protocols.manifest import GameSpec
 
-ROWS = 512
-"""Completions that are sampled at the same time."""
-
-PADDING = -1
-PROMPT = 0
-"""Segments of a packed row: padding, the prompt; completions count from 1."""
+ROWS, ROOM = 512, 8192
+"""Completions sampled, and tokens trained on, at the same time."""
 
 
-class TinyEngine:
+class TinyEngine(TreeEngine):
     """Sampling and log-probabilities of the built-in model."""
 
-    def __init__(self, model: TinyModel, tokenizer: TinyTokenizer, game: GameSpec, device: str = "auto") -> None:
-        self._game = game
+    name = "tiny"
+
+    def __init__(
+        self, model: TinyModel, tokenizer: TinyTokenizer, game: GameSpec, device: str = "auto", *, kept: bool = False
+    ) -> None:
         self._tokenizer = tokenizer
-        self.device = torch.device("cpu" if device == "auto" else device)
-        self._model = model.to(self.device)
-        self._decoder: TinyDecoder | None = None
-        self._prefix = tokenizer.encode(game.examples)
         self._end = tokenizer.token(game.stop)
         self._ends = frozenset({tokenizer.end, self._end})
+        place = torch.device("cpu" if device == "auto" else device)
+        super().__init__(game, tokenizer.encode(game.examples), sorted(self._ends), place)
+        self._model = model.to(place)
+        self._start = deepcopy(self._model) if kept else None
+        self.rows_at_once, self.room = ROWS, ROOM
         self.fingerprint = tokenizer.fingerprint
         self.parameter_count = sum(each.numel() for each in model.parameters())
         room = model.shape.max_position_embeddings
@@ -43,14 +44,17 @@ class TinyEngine:
             raise ValueError(f"the built-in model holds {room} tokens, this game needs {need}: prompt and completion")
 
     @classmethod
-    def load(cls, directory: Path, game: GameSpec, device: str = "auto") -> TinyEngine:
-        """Read a model made by `node.trainer.warmstart`. Raises ValueError where the directory holds another one."""
+    def load(cls, directory: Path, game: GameSpec, device: str = "auto", *, kept: bool = False) -> TinyEngine:
+        """Read a model made by `node.trainer.warmstart`; `kept` keeps a copy as the reference of `reference_logps`.
+
+        Raises ValueError where the directory holds another one.
+        """
         shape = read_shape(directory)
         if shape is None:
             raise ValueError(f"{directory} holds no built-in model; make one with python -m node.trainer.warmstart")
         model = TinyModel(shape)
         model.load(directory)
-        return cls(model, load_tokenizer(directory), game, device)
+        return cls(model, load_tokenizer(directory), game, device, kept=kept)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens added."""
@@ -70,86 +74,31 @@ class TinyEngine:
         """Return texts without the end token that closes them; one elsewhere, or any other special one, shows."""
         return self._tokenizer.decode([row[:-1] if row and row[-1] in self._ends else row for row in rows])
 
-    def sample(
-        self,
-        questions: Sequence[str],
-        group: int,
-        rng: torch.Generator,
-        cancelled: Callable[[], bool],
-        *,
-        greedy: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[list[Sample]]:
-        """Sample `group` completions for each question text. Raises `Cancelled` between two tokens."""
-        decoder = self._decoder = self._decoder or TinyDecoder(self._model)
-        prompts = [self._prompt(self.encode(question)) for question in questions]
-        how = Decoding(
-            ends=self._ends, pad=self._tokenizer.pad, longest=self._game.max_completion,
-            temperature=self._game.temperature, greedy=greedy,
-        )  # fmt: skip
-        at_once = max(1, ROWS // group)
-        samples: list[Sample] = []
-        for first in range(0, len(prompts), at_once):
-            tokens, logps = decoder.sample(prompts[first : first + at_once], group, how, rng, watch_for(cancelled))
-            samples += self._samples(tokens, logps)
-            if progress:
-                progress(len(samples) // group, len(prompts))
-        return [samples[first : first + group] for first in range(0, len(samples), group)]
+    def _forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        hidden: Tensor = self._model(ids, positions, plan)
+        return hidden
 
-    def _samples(self, tokens: list[list[int]], logps: list[list[float]]) -> list[Sample]:
-        texts = self._texts(tokens)
-        return [
-            Sample(tokens=ids, logps=values, text=text, finished=ids[-1] in self._ends)
-            for ids, values, text in zip(tokens, logps, texts, strict=True)
-        ]
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self._model.logits(hidden)
 
-    def _prompt(self, question: list[int]) -> list[int]:
-        """Return prefix and question; of a question that is too long the end counts."""
-        return self._prefix + question[-self._game.max_prompt :]
-
-    def completion_logps(self, groups: Sequence[TrainingGroup]) -> Tensor:
-        """Return the log-probability of every completion token, with gradient: shape [tokens].
-
-        A row holds one group, its prompt once and its completions behind it; each sees the prompt and itself.
-        """
-        rows = [self._pack(group) for group in groups]
-        ids = pad_sequence([row[0] for row in rows], batch_first=True, padding_value=self._tokenizer.pad)
-        positions = pad_sequence([row[1] for row in rows], batch_first=True)
-        segments = pad_sequence([row[2] for row in rows], batch_first=True, padding_value=PADDING)
-        hidden = self._model(ids, positions, block_mask(segments))
-        row_numbers = torch.cat([torch.full_like(row[3], number) for number, row in enumerate(rows)])
-        before = torch.cat([row[3] for row in rows])
-        targets = torch.cat([row[4] for row in rows])
-        logits = self._model.logits(hidden[row_numbers, before]).float() / self._game.temperature
-        return logits.gather(1, targets[:, None]).squeeze(1) - logits.logsumexp(-1)
-
-    def _pack(self, group: TrainingGroup) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-        """Return ids, positions and segments of a row; then where each target is predicted, and the targets."""
-        prompt = self._prompt(group.prompt)
-        ids, positions, segments = list(prompt), list(range(len(prompt))), [PROMPT] * len(prompt)
-        before: list[int] = []
-        for segment, completion in enumerate(group.completions, start=1):
-            before += [len(prompt) - 1, *range(len(ids), len(ids) + len(completion) - 1)]
-            ids += completion
-            positions += range(len(prompt), len(prompt) + len(completion))
-            segments += [segment] * len(completion)
-        rows = (ids, positions, segments, before, ids[len(prompt) :])
-        row_ids, row_positions, row_segments, row_before, targets = (
-            torch.tensor(row, dtype=torch.long, device=self.device) for row in rows
-        )
-        return row_ids, row_positions, row_segments, row_before, targets
-
-    def cost(self, group: TrainingGroup) -> int:
-        """Return the length of the group's packed row."""
-        return len(self._prefix) + len(group.prompt) + sum(map(len, group.completions))
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        if self._start is None:
+            raise RuntimeError("the built-in model was loaded without its start")
+        self._model, trained = self._start, self._model
+        try:
+            yield
+        finally:
+            self._model = trained
 
     def parameters(self) -> Iterator[nn.Parameter]:
         """Return every parameter."""
         return self._model.parameters()
 
     def weights_changed(self) -> None:
-        """Forget the decoder's fused copies."""
-        self._decoder = None
+        """Forget the fused copies of the weights and the prefix's keys and values."""
+        super().weights_changed()
+        self._model.forget()
 
     def save(self, directory: Path) -> None:
         """Write weights, tokenizer and config as a Hugging Face directory."""
@@ -165,11 +114,6 @@ class TinyEngine:
         """Switch the module's mode; the built-in model has no drop-out."""
         self._model.train(on)
 
-
-def block_mask(segments: Tensor) -> Tensor:
-    """Return who sees whom, [rows, 1, length, length], from segments [rows, length]: what lies before, if it is of
-    the same segment or of the prompt."""
-    length = segments.shape[1]
-    causal = torch.ones(length, length, dtype=torch.bool, device=segments.device).tril()
-    same = segments[:, :, None] == segments[:, None, :]
-    return ((same | (segments == PROMPT)[:, None, :]) & causal)[:, None]
+    def use_float32(self) -> bool:
+        """Return False: the built-in model computes in float32 already."""
+        return False

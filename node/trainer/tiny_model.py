@@ -14,6 +14,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
+from node.trainer.tree_attention import Plan
+
 MARKER = "swarm_builtin"
 """Key in `config.json` that tells a built-in model from any other Qwen2."""
 
@@ -116,13 +118,14 @@ class Body(nn.Module):
 
 
 class TinyModel(nn.Module):
-    """The weights, and the forward pass over whole sequences that training uses."""
+    """The weights, and the forward pass over a flat row of tokens that sampling and training use."""
 
     def __init__(self, shape: TinyShape) -> None:
         super().__init__()
         self.shape = shape
         self.model = Body(shape)
         self.register_buffer("rotations", rotations(shape), persistent=False)
+        self._fused: list[FusedLayer] | None = None
 
     def initialise(self, seed: int) -> None:
         """Set fresh weights: normal for matrices, zero for biases, one for norms."""
@@ -135,39 +138,29 @@ class TinyModel(nn.Module):
                     parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
     def fused(self) -> list[FusedLayer]:
-        """Return every block's fused weights."""
-        return [fuse(layer) for layer in self.model.layers if isinstance(layer, Layer)]
+        """Return every block's fused weights; without gradient they are made once (until `forget`)."""
+        if torch.is_grad_enabled():
+            return [fuse(layer) for layer in self.model.layers if isinstance(layer, Layer)]
+        if self._fused is None:
+            self._fused = [fuse(layer) for layer in self.model.layers if isinstance(layer, Layer)]
+        return self._fused
 
-    def forward(self, ids: Tensor, positions: Tensor, mask: Tensor | None) -> Tensor:
-        """Return the last hidden states, shape [rows, length, hidden].
+    def forget(self) -> None:
+        """Drop fused copies: the weights have changed."""
+        self._fused = None
 
-        `ids` and `positions` have shape [rows, length]; `mask` is [rows, 1, length, length], True where the query
-        (third axis) sees the key (fourth axis), or None for plain causal attention.
-        """
-        rotation = self.rotation(positions)
+    def forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        """Return the last hidden states [N, hidden] of ids [N] at positions [N] that attend as `plan` says."""
+        shape = self.shape
+        rotation = self.get_buffer("rotations")[:, positions].unsqueeze(2)
         x = self.model.embed_tokens(ids)
-        for layer in self.fused():
-            x = x + self._attend(layer, x, rotation, mask)
-            x = x + mlp(layer, x, self.shape.rms_norm_eps)
+        for number, layer in enumerate(self.fused()):
+            query, key, value = project(shape, layer, x, rotation)
+            mixed = plan.attend(number, query, key, value, shape.head_dim**-0.5)
+            x = x + functional.linear(mixed.flatten(1), layer.out)
+            x = x + mlp(layer, x, shape.rms_norm_eps)
         hidden: Tensor = self.model.norm(x)
         return hidden
-
-    def _attend(self, layer: FusedLayer, x: Tensor, rotation: Tensor, mask: Tensor | None) -> Tensor:
-        query, key, value = project(self.shape, layer, x, rotation)
-        groups = self.shape.num_attention_heads // self.shape.num_key_value_heads
-        mixed = functional.scaled_dot_product_attention(
-            query,
-            key.repeat_interleave(groups, 1),
-            value.repeat_interleave(groups, 1),
-            attn_mask=mask,
-            is_causal=mask is None,
-        )
-        return functional.linear(mixed.transpose(1, 2).reshape(x.shape), layer.out)
-
-    def rotation(self, positions: Tensor) -> Tensor:
-        """Return cosine and sine of the rotary embedding, shape [2, rows, 1, length, head]."""
-        table = self.get_buffer("rotations")
-        return table[:, positions].unsqueeze(2)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states; the head is tied to the embedding."""
@@ -194,18 +187,17 @@ def rotations(shape: TinyShape) -> Tensor:
 
 
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Apply the rotary embedding to queries or keys of shape [rows, heads, length, head]."""
+    """Apply the rotary embedding [2, N, 1, head] to queries or keys [N, heads, head]."""
     first, second = x.chunk(2, -1)
     return x * rotation[0] + torch.cat([-second, first], -1) * rotation[1]
 
 
 def project(shape: TinyShape, layer: FusedLayer, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rotated queries, rotated keys and values, each [rows, heads, length, head]."""
-    rows, length, _ = x.shape
+    """Return rotated queries, rotated keys and values, each [N, heads, head], of states [N, hidden]."""
     queries, keys = shape.num_attention_heads, shape.num_key_value_heads
     normed = functional.rms_norm(x, (shape.hidden_size,), layer.norm, shape.rms_norm_eps)
     joint = functional.linear(normed, layer.qkv, layer.qkv_bias)
-    joint = joint.view(rows, length, queries + 2 * keys, shape.head_dim).transpose(1, 2)
+    joint = joint.view(len(x), queries + 2 * keys, shape.head_dim)
     rotated = rotate(joint[:, : queries + keys], rotation)
     return rotated[:, :queries], rotated[:, queries:], joint[:, queries + keys :]
 

@@ -29,6 +29,7 @@ from node.trainer.debating import debate_records
 from node.trainer.durable import replace_directory
 from node.trainer.tiny_model import TinyModel, TinyShape
 from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
+from node.trainer.tree_attention import RowsPlan
 from protocols.games.share import question_text
 from protocols.manifest import GameSpec
 
@@ -150,7 +151,8 @@ def encoded(stream: Iterator[Prompted], tokenizer: TinyTokenizer) -> Iterator[En
 def completion_loss(model: TinyModel, batch: Sequence[Encoded]) -> Tensor:
     """Return the mean negative log-probability of the answers' tokens."""
     ids = pad_sequence([torch.tensor(row) for row, _ in batch], batch_first=True)
-    hidden = model(ids, torch.arange(ids.shape[1]).expand_as(ids), None)
+    positions = torch.arange(ids.shape[1]).expand_as(ids)
+    hidden = model(ids.flatten(), positions.flatten(), RowsPlan(len(batch))).view(*ids.shape, -1)
     rows = torch.cat([torch.full((len(row) - start,), number) for number, (row, start) in enumerate(batch)])
     before = torch.cat([torch.arange(start - 1, len(row) - 1) for row, start in batch])
     return nn.functional.cross_entropy(model.logits(hidden[rows, before]), ids[rows, before + 1])

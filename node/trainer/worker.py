@@ -16,10 +16,12 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import MutableMapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from node.trainer import frames as f
+from node.trainer.memory import mps_watermarks
 
 if TYPE_CHECKING:
     from node.trainer.session import Desk, Session
@@ -135,6 +137,23 @@ def limit_memory(mebibytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (mebibytes << 20, mebibytes << 20))
 
 
+def log_to(line: Line) -> None:
+    """Have what this process logs stand in the node's log."""
+    import structlog
+
+    def passed_on(_logger: object, level: str, event: MutableMapping[str, Any]) -> NoReturn:
+        text = str(event.pop("event"))
+        line.send(f.Logged(level, text, {key: plain(value) for key, value in event.items()}))
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[passed_on])
+
+
+def plain(value: object) -> str | int | float | bool | None:
+    """Return a value as a frame carries it."""
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
 def carry_out(session: Session, frame: f.ToChild, desk: Desk) -> f.FromChild:
     """Do what a frame asks for."""
     match frame:
@@ -151,8 +170,9 @@ def carry_out(session: Session, frame: f.ToChild, desk: Desk) -> f.FromChild:
 
 def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluate | f.Save) -> f.FromChild:
     """Return the frame that ends a task, whatever happens to it."""
-    from node.trainer.engine import Cancelled
-    from node.trainer.session import Desk, NonFinite, is_memory
+    from node.trainer.engine import Cancelled, NotFinite
+    from node.trainer.oom import is_memory
+    from node.trainer.session import Desk
 
     desk = Desk(lambda: line.cancelled(frame.task), Speed(line, frame.task))
     if desk.cancelled():
@@ -161,7 +181,8 @@ def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluat
         return carry_out(session, frame, desk)
     except Cancelled as reason:
         return f.Failed(frame.task, "cancelled", f"cancelled {reason}")
-    except NonFinite as reason:
+    except NotFinite as reason:
+        session.learner.not_finite()
         return f.Failed(frame.task, "nonfinite", str(reason))
     except Exception as error:  # noqa: BLE001 - the task boundary: the child lives on, the node learns why
         return f.Failed(frame.task, "memory" if is_memory(error) else "error", one_line(error))
@@ -175,6 +196,7 @@ def one_line(error: BaseException) -> str:
 def set_up(line: Line, setup: f.SetUp) -> Session | None:
     """Load data and model, or tell the node why that can't be done."""
     os.environ["OMP_NUM_THREADS"] = str(setup.settings.threads)  # read once, when torch is imported below
+    os.environ.update(mps_watermarks(setup.settings.memory_share))
     limit_memory(setup.settings.memory_limit_mib)
     try:
         import torch
@@ -196,6 +218,7 @@ def main(descriptor: int, parent: int) -> int:
     die_with(parent)
     offer_to_kernel()
     line = Line(socket.socket(fileno=descriptor))
+    log_to(line)
     line.send(f.Hello(os.getpid()))
     threading.Thread(target=line.read_forever, name="reader", daemon=True).start()
     session: Session | None = None

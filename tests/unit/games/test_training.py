@@ -15,6 +15,7 @@ from node.machine import commands as c
 from node.trainer.corpus import MIXED
 from node.trainer.debating import COMPACT, CRITIQUES, RESOLUTIONS, critique, debate_records, peer_answers
 from node.trainer.frames import Generate, Train
+from node.trainer.grpo import Objective
 from node.trainer.orders import order_for
 from node.trainer.rollouts import fitted_prompt, has_its_quotes, shelf_of, training_groups
 from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
@@ -91,13 +92,13 @@ def test_a_critique_is_trained_on_with_its_own_prompt(bodies: Memory) -> None:
     answer = put(bodies, PEERS[0], 0, ("#### 1", "#### 2"))
     critic = read(bodies, put(bodies, PEERS[1], 1, ("Best answer: 1", "no"), answer))
     shelf = shelf_of(list(bodies.values()))
-    groups = training_groups(critic, Doubles(), MANIFEST.game, ENGINE, external=True, shelf=shelf)  # type: ignore[arg-type]
+    groups = training_groups(critic, Doubles(), MANIFEST.game, ENGINE, Objective(), external=True, shelf=shelf)  # type: ignore[arg-type]
     scene = scene_of(Doubles(), critic, critic.groups[0], shelf)
     prompt = game_named("debate").prompt(MANIFEST.game, scene, MOST_ROOM)
     assert ENGINE.decode(groups[0].prompt)[-40:] == prompt[-40:]
     assert "Answer 2:" in prompt
     assert not has_its_quotes(critic, {})
-    assert training_groups(critic, Doubles(), MANIFEST.game, ENGINE, external=True) == []  # type: ignore[arg-type]
+    assert training_groups(critic, Doubles(), MANIFEST.game, ENGINE, Objective(), external=True) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("room", [900, 700, 560])
@@ -125,7 +126,7 @@ def test_of_a_sender_each_question_counts_once() -> None:
 
     def trained(external: bool) -> int:
         rollouts = Rollouts(1, 0, bytes(32), (first, second, again))
-        return len(training_groups(rollouts, Doubles(), manifest.game, ENGINE, external=external))  # type: ignore[arg-type]
+        return len(training_groups(rollouts, Doubles(), manifest.game, ENGINE, Objective(), external=external))  # type: ignore[arg-type]
 
     assert (trained(True), trained(False)) == (2, 3)
 

@@ -9,22 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import (
     AutoModelForCausalLM,
     Gemma2Config,
     LlamaConfig,
     MambaConfig,
-    PreTrainedTokenizerFast,
     Qwen2Config,
 )
 
 from node.trainer.causal import CausalEngine
 from node.trainer.engine import Cancelled, TrainingGroup
 from node.trainer.frames import TrainerSettings
+from node.trainer.memory import activation_bytes
+from node.trainer.placement import ask_of, shape_of
 from protocols.manifest import GameSpec
+from tests.unit.trainer.letters import LETTERS
 
-LETTERS = [*"abcdefghijklmnopqrstuvwxyz0123456789?.", "Ġ", "Ċ", ".Ċ", "<eos>"]
 GAME = GameSpec(
     examples="one ab? c\ntwo de? f\n",
     prompt="{question}?",
@@ -50,11 +50,8 @@ FAMILIES: dict[str, Any] = {
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> PreTrainedTokenizerFast:
-    rules = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(LETTERS)}, merges=[(".", "Ċ")]))
-    rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
-    rules.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<eos>")
+def tokenizer(letters: Any) -> Any:
+    return letters
 
 
 @pytest.fixture(params=list(FAMILIES))
@@ -68,7 +65,7 @@ def make(config: Any, tokenizer: Any, game: GameSpec = GAME, **settings: Any) ->
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    return CausalEngine(model, tokenizer, TrainerSettings(device="cpu", **settings), game)
+    return CausalEngine.adopt(model, tokenizer, TrainerSettings(device="cpu", **settings), game)
 
 
 def groups_of(engine: CausalEngine, game: GameSpec = GAME) -> list[TrainingGroup]:
@@ -140,10 +137,12 @@ def test_recomputing_activations_changes_no_gradient(engine: CausalEngine, monke
     """Where memory is short, layers and logits are computed twice, with the same result."""
     groups = groups_of(engine)
     expected = gradients(engine, engine.completion_logps(groups), groups)
-    monkeypatch.setattr("node.trainer.causal.free_bytes", lambda *_: 0)
+    engine._recompute = True
+    engine._use_recomputation()
     monkeypatch.setattr("node.trainer.causal.SCORES_BYTES", 0)
-    monkeypatch.setattr("node.trainer.causal_update.CHUNK", 5)
+    monkeypatch.setattr("node.trainer.packing.CHUNK", 5)
 
+    engine.train_mode(True)
     spared = gradients(engine, engine.completion_logps(groups), groups)
 
     assert engine._model.is_gradient_checkpointing
@@ -172,8 +171,8 @@ def test_rows_end_at_the_stop_text(engine: CausalEngine) -> None:
 def test_a_row_depends_on_its_own_draws_alone(engine: CausalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same seed gives the same completions, in one batch or in many."""
     whole = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(4), lambda: False)
-    monkeypatch.setattr("node.trainer.causal.CACHE_BYTES", 1)
-    monkeypatch.setattr("node.trainer.causal_decode.PREFILL_TOKENS", 1)
+    engine.rows_at_once = 1
+    monkeypatch.setattr("node.trainer.decode.PREFILL_TOKENS", 1)
 
     apart = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(4), lambda: False)
 
@@ -275,12 +274,8 @@ def wrong_place(tokenizer: Any) -> CausalEngine:
     return CausalEngine.load(TrainerSettings(model=str(Path(__file__).parent), device="cpu"), GAME)
 
 
-def wrong_type(tokenizer: Any) -> CausalEngine:
-    return make(FAMILIES["llama"], tokenizer, dtype="int7")
-
-
 def wrong_device(tokenizer: Any) -> CausalEngine:
-    return CausalEngine(
+    return CausalEngine.adopt(
         AutoModelForCausalLM.from_config(deepcopy(FAMILIES["llama"])), tokenizer, TrainerSettings(device="abacus"), GAME
     )
 
@@ -292,7 +287,6 @@ def wrong_device(tokenizer: Any) -> CausalEngine:
         (wrong_kind, "MambaForCausalLM can't share its prompt"),
         (wrong_stop, "game.stop: no token"),
         (wrong_place, "trainer.model: .* does not load"),
-        (wrong_type, "trainer.dtype"),
         (wrong_device, "trainer.device"),
     ],
 )
@@ -304,3 +298,35 @@ def test_what_can_not_work_is_refused_in_one_line(
         build(tokenizer)
 
     assert "\n" not in str(caught.value)
+
+
+def kept_bytes(engine: CausalEngine, groups: list[TrainingGroup]) -> int:
+    """What autograd really keeps of a forward pass, parameters apart."""
+    weights = {each.untyped_storage().data_ptr() for each in engine._model.parameters()}
+    kept: dict[int, torch.UntypedStorage] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        engine.completion_logps(groups)
+    return sum(storage.nbytes() for storage in kept.values())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize(("prompt", "completion"), [(40, 40), (160, 24)])
+def test_planned_activations_are_those_that_are_kept(dtype: str, prompt: int, completion: int, tokenizer: Any) -> None:
+    """The memory plan's estimate is within 15 % of what the update really keeps."""
+    game = GameSpec(prompt="{question}?", stop="\n", max_prompt=prompt, max_completion=completion, group_size=4)
+    config = Qwen2Config(**SIZES | {"hidden_size": 96, "intermediate_size": 512, "vocab_size": 40})
+    engine = make(config, tokenizer, game, dtype=dtype)
+    group = TrainingGroup([3] * prompt, [[4] * completion] * 4, [[]] * 4, [1.0] * 4, external=False)
+    tokens = prompt + 4 * (completion - 1)
+    ask = ask_of(engine._settings, game, engine._placement, 0)
+
+    planned = tokens * activation_bytes(shape_of(config), ask, recompute=False)
+
+    assert planned == pytest.approx(kept_bytes(engine, [group]), rel=0.15)

@@ -9,11 +9,9 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from node.trainer.causal_attention import UpdatePlan
 from node.trainer.engine import TrainingGroup
-
-CHUNK = 256
-"""Completion tokens whose logits are computed at once."""
+from node.trainer.memory import CHUNK
+from node.trainer.tree_attention import UpdatePlan
 
 
 class Packed(NamedTuple):

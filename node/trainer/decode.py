@@ -8,14 +8,14 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from node.trainer.causal_attention import Branch, DecodePlan, Pair, Plan, QuestionsPlan, padding_mask
-from node.trainer.engine import Cancelled
+from node.trainer.engine import Cancelled, NotFinite
+from node.trainer.tree_attention import Branch, DecodePlan, Pair, Plan, QuestionsPlan, padding_mask
 
 PREFILL_TOKENS = 512
 """Question tokens per forward pass; between two passes a task can be cancelled."""
 
-Forward = Callable[[list[int], list[int], Plan], Tensor]
-"""Run ids at positions under a plan; return the last hidden states [N, width]."""
+Forward = Callable[[Tensor, Tensor, Plan], Tensor]
+"""Run ids [N] at positions [N] under a plan; return the last hidden states [N, width]."""
 
 
 class Sampler(NamedTuple):
@@ -40,40 +40,63 @@ class Row(NamedTuple):
     finished: bool
 
 
+def draws_for(questions: int, group: int, limit: int, rng: torch.Generator) -> Tensor:
+    """Return uniform numbers [questions, group, limit] in [0, 1), one for each token of each completion.
+
+    A question's numbers depend on the seed of `rng` (a CPU generator) and its own place, on nothing behind it.
+    """
+    return torch.rand(questions, group, limit, generator=rng)
+
+
 def sample_rows(
     how: Sampler, prompts: Sequence[list[int]], draws: Tensor, ended: Callable[[int], None]
 ) -> list[list[Row]]:
     """Sample completions of all prompts in one batch.
 
-    `draws` [questions, group, limit] holds uniform numbers in [0, 1), one for each token: a row's outcome does not
-    depend on its neighbours. `ended(n)` is called after every token with the rows that have ended so far. Raises
-    `Cancelled` between two tokens.
+    `draws` [questions, group, limit] holds uniform numbers (`draws_for`): a row's outcome does not depend on its
+    neighbours. `ended(n)` is called after every token with the rows that have ended so far. Raises `Cancelled`
+    between two tokens, `NotFinite` where the model gives no probabilities.
     """
     group = draws.shape[1]
     branches, last = _prefill(how, prompts)
     plan = DecodePlan(how.prefix, branches, group, how.limit)
     hidden = last.repeat_interleave(group, 0)
-    rows: list[tuple[list[int], list[float]]] = [([], []) for _ in range(len(prompts) * group)]
-    starts = [how.prefix_length + len(prompt) for prompt in prompts for _ in range(group)]
-    uniform = draws.flatten(0, 1).to(hidden.device)
-    names = running = torch.arange(len(rows), device=hidden.device)
-    finished: set[int] = set()
+    device, count = hidden.device, len(hidden)
+    starts = torch.tensor([how.prefix_length + len(prompt) for prompt in prompts], device=device)
+    starts = starts.repeat_interleave(group)
+    uniform = draws.flatten(0, 1).to(device)
+    names = running = torch.arange(count, device=device)
+    tokens = torch.zeros(count, how.limit, dtype=torch.long, device=device)
+    logps = torch.zeros(count, how.limit, device=device)
+    lengths = torch.full((count,), how.limit, device=device)
     for step in range(how.limit):
-        tokens, logps = _choose(how.logits(hidden), uniform[names, step], how.temperature, how.greedy)
-        for name, token, logp in zip(names.tolist(), tokens.tolist(), logps.tolist(), strict=True):
-            rows[name][0].append(token)
-            rows[name][1].append(logp)
-        going = ~torch.isin(tokens, how.stops)
-        finished.update(names[~going].tolist())
-        names, running, tokens = names[going], running[going], tokens[going]
-        ended(len(rows) - len(names))
+        chosen, chosen_logps = choose(how.logits(hidden), uniform[names, step], how.temperature, how.greedy)
+        if not bool(chosen_logps.isfinite().all()):
+            raise NotFinite(f"logits after {step} tokens are not finite")
+        tokens[names, step], logps[names, step] = chosen, chosen_logps
+        going = ~torch.isin(chosen, how.stops)
+        lengths[names[~going]] = step + 1
+        kept = going.nonzero().squeeze(1)
+        ended(count - len(kept))
         _stop_if(how.cancelled)
-        if step + 1 == how.limit or not len(names):
+        if step + 1 == how.limit or not len(kept):
+            names = names[kept]
             break
+        if len(kept) < len(names):
+            names, running, chosen = names[kept], running[kept], chosen[kept]
         running = _compacted(plan, running, group)
         plan.advance(running)
-        hidden = how.forward(tokens.tolist(), [starts[name] + step for name in names.tolist()], plan)
-    made = [Row(*row, name in finished) for name, row in enumerate(rows)]
+        hidden = how.forward(chosen, starts[names] + step, plan)
+    return _rows(tokens, logps, lengths, set(names.tolist()), group)
+
+
+def _rows(tokens: Tensor, logps: Tensor, lengths: Tensor, cut: set[int], group: int) -> list[list[Row]]:
+    """Return the rows of each question; `cut` holds the numbers of those that never ended."""
+    ends = lengths.tolist()
+    made = [
+        Row(ids[:end], values[:end], name not in cut)
+        for name, (ids, values, end) in enumerate(zip(tokens.tolist(), logps.tolist(), ends, strict=True))
+    ]
     return [made[i : i + group] for i in range(0, len(made), group)]
 
 
@@ -81,14 +104,15 @@ def _prefill(how: Sampler, prompts: Sequence[list[int]]) -> tuple[dict[int, Bran
     """Return the questions' keys and values by layer, and the hidden state [Q, width] of each one's last token."""
     parts: list[dict[int, Branch]] = []
     last: list[Tensor] = []
+    device = how.stops.device
     for some in _slices(prompts):
         _stop_if(how.cancelled)
         lengths = [len(prompt) for prompt in some]
-        plan = QuestionsPlan(lengths, how.prefix, how.stops.device)
+        plan = QuestionsPlan(lengths, how.prefix, device)
         positions = [how.prefix_length + i for length in lengths for i in range(length)]
-        hidden = how.forward([token for prompt in some for token in prompt], positions, plan)
-        ends = torch.tensor(lengths, device=hidden.device).cumsum(0) - 1
-        last.append(hidden.index_select(0, ends))
+        ids = [token for prompt in some for token in prompt]
+        hidden = how.forward(torch.tensor(ids, device=device), torch.tensor(positions, device=device), plan)
+        last.append(hidden.index_select(0, torch.tensor(lengths, device=device).cumsum(0) - 1))
         parts.append(plan.branches)
     lengths = [len(prompt) for prompt in prompts]
     return {layer: _joined([part[layer] for part in parts], lengths) for layer in parts[0]}, torch.cat(last)
@@ -114,20 +138,23 @@ def _joined(parts: list[Branch], lengths: list[int]) -> Branch:
     return Branch(keys, values, padding_mask(lengths, keys))
 
 
-def _choose(logits: Tensor, uniform: Tensor, temperature: float, greedy: bool) -> tuple[Tensor, Tensor]:
-    """Return token [n] and its log-probability [n] from logits [n, vocabulary], by inverting the distribution."""
-    logps = (logits.float() / temperature).log_softmax(-1)
+def choose(logits: Tensor, uniform: Tensor, temperature: float, greedy: bool) -> tuple[Tensor, Tensor]:
+    """Return token [n] and its log-probability [n] under softmax(logits / temperature) from logits [n, vocabulary],
+    by inverting the distribution at `uniform` [n]."""
+    odds = (logits.float() / temperature).softmax(-1)
     if greedy:
-        tokens = logps.argmax(-1)
+        tokens = odds.argmax(-1)
     else:
-        mass = logps.exp().cumsum_(-1)
+        mass = odds.cumsum(-1)
         aim = (uniform[:, None] * mass[:, -1:]).contiguous()
         tokens = torch.searchsorted(mass, aim, right=True)[:, 0].clamp_(max=logits.shape[-1] - 1)
-    return tokens, logps.gather(1, tokens[:, None])[:, 0]
+    return tokens, odds.gather(1, tokens[:, None])[:, 0].log()
 
 
 def _compacted(plan: DecodePlan, running: Tensor, group: int) -> Tensor:
     """Let go of questions whose rows have all ended, once they are the half; return the running rows' new numbers."""
+    if len(running) * 2 > plan.questions * group:
+        return running
     alive, place = torch.unique(running // group, return_inverse=True)
     if 2 * len(alive) > plan.questions:
         return running
@@ -138,4 +165,4 @@ def _compacted(plan: DecodePlan, running: Tensor, group: int) -> Tensor:
 
 def _stop_if(cancelled: Callable[[], bool]) -> None:
     if cancelled():
-        raise Cancelled
+        raise Cancelled("between two tokens")

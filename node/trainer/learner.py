@@ -1,0 +1,155 @@
+"""Makes updates and keeps the model sane: in time, within memory, and back from what is not finite."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from node.config import TrainerSettings
+from node.trainer import grpo
+from node.trainer.checkpoint import Checkpoints, Counters
+from node.trainer.engine import Cancelled, Engine, NotFinite, TrainingGroup
+from node.trainer.loss_scale import LossScale
+from node.trainer.oom import is_memory
+from node.trainer.optimizer import make_optimizer, set_rate
+from node.trainer.pace import affordable, learned
+from protocols.manifest import GameSpec
+
+log = structlog.get_logger()
+
+PATIENCE = 3
+"""Steps in a row that may be given up as not finite before the model goes back to its last checkpoint."""
+
+
+class OutOfTime(Exception):  # noqa: N818 - what happened to the update
+    """The update's seconds are over."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """An update: how it went, and the groups it was made on."""
+
+    outcome: grpo.Outcome
+    groups: list[TrainingGroup]
+
+
+class Learner:
+    """One model, its optimiser and its checkpoints."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: TrainerSettings,
+        game: GameSpec,
+        checkpoints: Checkpoints,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Resume from the newest checkpoint; without one write the first: there is always one to go back to."""
+        self._engine, self._settings, self._checkpoints = engine, settings, checkpoints
+        self.clock = clock
+        self.objective = grpo.objective_of(settings, game)
+        self.optimizer = make_optimizer(engine, settings)
+        self.room = grpo.Room(settings.micro_batch, engine.room)
+        self._scale = LossScale(needed=engine.half_precision)
+        self._seconds_per_token = 0.0
+        self._bad = 0
+        found = checkpoints.resume(engine, self.optimizer)
+        self.counters = found or Counters()
+        if found is None:
+            checkpoints.save(engine, self.optimizer, self.counters)
+
+    # --- updates --------------------------------------------------------------------------------------------------
+
+    def step(self, groups: Sequence[TrainingGroup], until: float, cancelled: Callable[[], bool]) -> Step | None:
+        """Make one update on as many of the groups, from the front, as there is time for; None where there is none.
+
+        `until` is the clock's time at which it is over: what has been measured so far decides what is begun, and what
+        turns out slower is given up between two micro-batches. Raises `Cancelled`, MemoryError and the like.
+        """
+        chosen = affordable(groups, self._engine.cost, self._seconds_per_token, until - self.clock())
+        if not chosen:
+            return None
+        if len(chosen) < len(groups):
+            log.info("update.shortened", groups=len(chosen), of=len(groups))
+        set_rate(self.optimizer, self._settings, self.counters.updates)
+        try:
+            outcome = self._within_memory(chosen, until, cancelled)
+        except OutOfTime:
+            log.info("update.out_of_time", groups=len(chosen))
+            return None
+        self._note(outcome)
+        return Step(outcome, chosen)
+
+    def _within_memory(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool]) -> grpo.Outcome:
+        """Make the step; where memory runs out, again with half the micro-batch."""
+        while True:
+            try:
+                return self._timed(groups, until, cancelled)
+            except (MemoryError, RuntimeError) as error:
+                smaller = self.room.halved()
+                if not is_memory(error) or smaller is None:
+                    raise
+                self.room = smaller
+                log.warning("memory.short", micro_batch=self.room.completions, update=self.room.tokens)
+
+    def _timed(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool]) -> grpo.Outcome:
+        began = self.clock()
+
+        def watch(done: int) -> None:
+            if cancelled():
+                raise Cancelled("during an update")
+            now = self.clock()
+            self._seconds_per_token = learned(self._seconds_per_token, now - began, done)
+            if done and now > until:
+                raise OutOfTime
+
+        return grpo.update(
+            self._engine, self.optimizer, groups, self.objective, room=self.room, scale=self._scale, watch=watch
+        )
+
+    # --- what is not finite ---------------------------------------------------------------------------------------
+
+    def _note(self, outcome: grpo.Outcome) -> None:
+        if outcome.stepped:
+            self._bad = 0
+            self._scale.stepped()
+            self.counters = msgspec.structs.replace(self.counters, updates=self.counters.updates + 1)
+        elif self._scale.overflowed():
+            log.info("loss_scale.halved", value=self._scale.value)
+        else:
+            log.warning("update.skipped", reason="not finite", loss=outcome.loss, norm=outcome.norm)
+            self.not_finite()
+
+    def not_finite(self) -> None:
+        """Count a step or task given up as not finite; after `PATIENCE` in a row go back to the last checkpoint and
+        compute in float32."""
+        self.counters = msgspec.structs.replace(self.counters, skipped=self.counters.skipped + 1)
+        self._bad += 1
+        if self._bad < PATIENCE:
+            return
+        self._bad = 0
+        wider = self._engine.use_float32()
+        found = self._checkpoints.resume(self._engine, self.optimizer)
+        self._scale = LossScale(needed=self._engine.half_precision)
+        self.room = grpo.Room(self.room.completions, self._engine.room)
+        skipped = self.counters.skipped
+        if found is not None:
+            self.counters = msgspec.structs.replace(found, skipped=skipped)
+        log.warning(
+            "model.fell_back", round=self.counters.round, updates=self.counters.updates, skipped=skipped,
+            restored=found is not None, now_float32=wider,
+        )  # fmt: skip
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def worked(self, round_number: int) -> None:
+        """Note the round that was worked on."""
+        self.counters = msgspec.structs.replace(self.counters, round=round_number)
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises `NotFinite` where the weights are: the last good one stays the newest."""
+        if not all(bool(each.isfinite().all()) for each in self._engine.parameters()):
+            raise NotFinite("the weights are not finite; the last checkpoint stays")
+        self._checkpoints.save(self._engine, self.optimizer, self.counters)

@@ -1,0 +1,39 @@
+"""What several tests of the trainer need."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from node.trainer.tiny import TinyEngine
+from node.trainer.tiny_model import TinyModel, TinyShape
+from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
+from protocols.manifest import GameSpec
+from tests.unit.trainer.letters import letter_tokenizer
+
+SHAPE = TinyShape(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> None:
+    """Two threads on a busy machine are ten times slower."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def letters() -> PreTrainedTokenizerFast:
+    return letter_tokenizer()
+
+
+@pytest.fixture(scope="session")
+def tiny_tokenizer() -> TinyTokenizer:
+    return train_tokenizer()
+
+
+@pytest.fixture
+def tiny(tiny_tokenizer: TinyTokenizer) -> TinyEngine:
+    """A small model of the built-in kind with random weights, its start kept as reference."""
+    model = TinyModel(SHAPE)
+    model.initialise(1)
+    return TinyEngine(model, tiny_tokenizer, GameSpec(max_completion=12), kept=True)
