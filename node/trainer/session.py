@@ -14,6 +14,7 @@ import torch
 
 from node.config import TrainerSettings
 from node.data.load import load_questions
+from node.seams import Question
 from node.trainer import grpo
 from node.trainer.checkpoint import Checkpoints, Counters
 from node.trainer.engine import Cancelled, Engine, TrainingGroup
@@ -207,13 +208,8 @@ class Session:
         """Sample one answer to each held-out question, with the same random numbers every time."""
         began = time.monotonic()
         questions = self._questions.held_out(self._manifest.data.held_out)
-        texts = [question_text(self.game, question.text) for question in questions]
-        samples = self.engine.sample(texts, 1, self._generator(EVALUATION_SEED), desk.cancelled, progress=desk.progress)
-        graded = [
-            rewards(self.game, [group[0].text], question.answer)[0]
-            for group, question in zip(samples, questions, strict=True)
-        ]
-        return Evaluated(frame.task, _mean(graded), len(questions), time.monotonic() - began)
+        found = accuracy(self.engine, self.game, questions, desk)
+        return Evaluated(frame.task, found, len(questions), time.monotonic() - began)
 
     def save(self, frame: Save) -> Saved:
         """Write a checkpoint from which training resumes bit for bit on a CPU."""
@@ -229,6 +225,19 @@ class Session:
 
     def _generator(self, lot: int) -> torch.Generator:
         return torch.Generator(self.engine.device).manual_seed(lot)
+
+
+def accuracy(
+    engine: Engine, game: GameSpec, questions: Sequence[Question], desk: Desk, *, greedy: bool = False
+) -> float:
+    """Return the mean reward of one answer to each question, sampled with the same random numbers every time."""
+    texts = [question_text(game, question.text) for question in questions]
+    rng = torch.Generator(engine.device).manual_seed(EVALUATION_SEED)
+    samples = engine.sample(texts, 1, rng, desk.cancelled, greedy=greedy, progress=desk.progress)
+    graded = [
+        rewards(game, [group[0].text], question.answer)[0] for group, question in zip(samples, questions, strict=True)
+    ]
+    return _mean(graded)
 
 
 def adam(engine: Engine, settings: TrainerSettings) -> torch.optim.Optimizer:
