@@ -164,7 +164,7 @@ def _engine(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> tupl
         engine = load_engine(_with(settings, str(found.directory)), manifest.game, place)
     except (NoModelError, OSError, ValueError) as error:
         raise Refusal(Exit.MODEL, str(error)) from error
-    return str(found.directory.parent), engine, msgspec.structs.asdict(found.counters)
+    return str(found.directory.parent), engine, {"round": found.counters.round, "updates": found.counters.updates}
 
 
 def _with(settings: TrainerSettings, model: str) -> TrainerSettings:

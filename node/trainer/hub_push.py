@@ -7,8 +7,8 @@ token is looked up here, so that it passes through no argument, no message and n
 from __future__ import annotations
 
 import os
+import shutil
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
@@ -21,6 +21,8 @@ CREDENTIAL = "hf-token"
 
 HIDDEN = "[token]"
 CARD = "README.md"
+STAGE = ".hub"
+"""In the trainer's directory: what is being pushed."""
 
 
 class Push(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,8 +103,12 @@ def staged(trainer: Path) -> Iterator[Path]:
     """Give the newest checkpoint's model under names of its own: the trainer removes checkpoints meanwhile."""
     from node.trainer.export import export_model, link_or_copy
 
-    with tempfile.TemporaryDirectory(prefix=".hub-", dir=trainer) as place:
-        yield export_model(trainer, Path(place) / "model", link_or_copy).directory
+    place = trainer / STAGE
+    shutil.rmtree(place, ignore_errors=True)  # of a push that was killed; there is one push at a time
+    try:
+        yield export_model(trainer, place / "model", link_or_copy).directory
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
 
 
 def own_version() -> str:

@@ -143,7 +143,7 @@ async def test_the_model_goes_to_the_hub_every_so_many_rounds(
         (tmp_path / "back" / name).write_bytes(content)
     assert AutoModelForCausalLM.from_pretrained(tmp_path / "back").num_parameters() == 345_216
     assert AutoTokenizer.from_pretrained(tmp_path / "back").decode([1]) == "<|im_start|>"
-    assert [path.name for path in running.trainer.iterdir() if path.name.startswith(".")] == []
+    assert {path.name for path in running.trainer.iterdir()} == {"checkpoints", "hub.json"}
 
 
 async def test_a_push_that_fails_is_a_warning_and_is_tried_again(
@@ -168,37 +168,37 @@ async def test_a_push_that_fails_is_a_warning_and_is_tried_again(
 
 
 def test_a_model_comes_from_the_hub_once(hub: Hub, base: Path, tmp_path: Path) -> None:
-    """A name is fetched the first time; with the hub gone it loads from the files that are here."""
+    """A name is fetched the first time; with the hub gone the files that are here do; each fault is one line."""
     hub.repos[REPO] = {path.name: path.read_bytes() for path in base.iterdir()}
-    assert loaded(tmp_path, REPO) == ["345216"]
+    (fetched,) = found(REPO)
+    assert load_engine(TrainerSettings(model=fetched), GameSpec(), tmp_path).parameter_count == 345_216
     hub.repos.clear()
     hub.requests.clear()
-    again, missing, nonsense = loaded(tmp_path, REPO, "alice/nothing", "a/b/c")
-    assert again == "345216"
+    again, missing, nonsense = found(REPO, "alice/nothing", "a/b/c")
+    assert again == fetched
     assert not any(REPO in request for request in hub.requests)
     assert "can't be fetched" in missing
     assert "no OWNER/NAME" in nonsense
 
 
-def loaded(directory: Path, *models: str) -> list[str]:
-    """Return the number of each model's parameters, or the one line that says why it does not load.
+def found(*models: str) -> list[str]:
+    """Return the directory of each model, or the one line that says why there is none.
 
     In a process of its own: huggingface_hub reads its endpoint when it is imported.
     """
-    done = subprocess.run(
-        [sys.executable, "-c", f"from {__name__} import show; [show(each, {str(directory)!r}) for each in {models!r}]"],
-        capture_output=True, text=True, check=True, env=os.environ, timeout=60,
-    )  # fmt: skip
-    return [line for line in done.stdout.splitlines() if "[info" not in line]
-
-
-def show(model: str, directory: str) -> None:
-    """Print what `loaded` returns."""
+    code = """
+import sys
+from node.trainer.hub_load import local_directory
+for model in sys.argv[1:]:
     try:
-        said = str(load_engine(TrainerSettings(model=model), GameSpec(), Path(directory)).parameter_count)
+        print("=", local_directory(model))
     except ValueError as error:
-        said = str(error)
-    sys.stdout.write(said + "\n")
+        print("=", error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *models], capture_output=True, text=True, check=True, env=os.environ, timeout=60
+    )
+    return [line.removeprefix("= ") for line in done.stdout.splitlines() if line.startswith("= ")]
 
 
 def read(trainer: Path) -> bytes:
