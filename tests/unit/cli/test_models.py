@@ -25,10 +25,13 @@ def call(*args: str) -> int:
 @pytest.fixture(autouse=True)
 def logging_as_before() -> Iterator[None]:
     """The commands log to a stderr that is pytest's own and gone after the test."""
-    handlers = logging.getLogger().handlers[:]
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
     yield
-    logging.getLogger().handlers[:] = handlers
     structlog.reset_defaults()
+    logging.captureWarnings(False)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="module")
