@@ -103,10 +103,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Turn(msgspec.Struct, frozen=True, kw_only=True):
-    """One update: seconds in all and for generating, mean reward, completion tokens."""
+    """One update: seconds in all and for generating, CPU seconds of the process, mean reward, completion tokens."""
 
     seconds: float
     generating: float
+    cpu: float
     reward: float
     tokens: int
 

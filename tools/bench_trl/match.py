@@ -27,11 +27,15 @@ HELD_OUT = 400
 
 
 class Side(msgspec.Struct, frozen=True, kw_only=True):
-    """How one side did: medians of an update in seconds, peak memory in bytes, accuracy where it was measured."""
+    """How one side did: medians of an update in seconds, peak memory in bytes, accuracy where it was measured.
+
+    `cpu` is the process's own time: on a machine that does other work it is the steadier figure.
+    """
 
     seconds: float
     generating: float
     training: float
+    cpu: float
     peak: int
     rewards: list[float]
     tokens: int
@@ -52,6 +56,11 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
     def times(self) -> float:
         """How many times faster we are, by the medians."""
         return self.trl.seconds / self.ours.seconds
+
+    @property
+    def cpu_times(self) -> float:
+        """The same by CPU time."""
+        return self.trl.cpu / self.ours.cpu
 
 
 class Contestant:
@@ -139,6 +148,7 @@ def side_of(turns: Sequence[Turn], peak: int, accuracy: float | None) -> Side:
         seconds=statistics.median(turn.seconds for turn in counted),
         generating=statistics.median(turn.generating for turn in counted),
         training=statistics.median(turn.seconds - turn.generating for turn in counted),
+        cpu=statistics.median(turn.cpu for turn in counted),
         peak=peak,
         rewards=[turn.reward for turn in turns],
         tokens=sum(turn.tokens for turn in turns),

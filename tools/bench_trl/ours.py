@@ -49,7 +49,7 @@ def update(
     questions: Sequence[tuple[str, str]], rng: torch.Generator, settings: TrainerSettings,
 ) -> Turn:  # fmt: skip
     """Sample, grade, make one step; return what it took."""
-    began = time.perf_counter()
+    began, spent = time.perf_counter(), time.process_time()
     texts = [text for text, _ in questions]
     samples = sampled(engine, game, texts, rng)
     generating = time.perf_counter() - began
@@ -67,6 +67,7 @@ def update(
     return Turn(
         seconds=time.perf_counter() - began,
         generating=generating,
+        cpu=time.process_time() - spent,
         reward=sum(means) / len(means),
         tokens=sum(len(sample.tokens) for group in samples for sample in group),
     )

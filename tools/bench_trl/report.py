@@ -19,7 +19,7 @@ MEGABYTE = 1 << 20
 def table_of(played: Sequence[tuple[Case, Match]]) -> Table:
     """Return a row for each side of each match."""
     table = Table(
-        "case", "seed", "side", "s/update", "generating", "training", "peak MB", "reward", "held out", box=None
+        "case", "seed", "side", "s/update", "generating", "training", "CPU s", "peak MB", "reward", "held out", box=None
     )
     for case, match in played:
         for name, side in (("trl", match.trl), ("ours", match.ours)):
@@ -34,6 +34,7 @@ def cells(side: Side, before: float | None) -> list[str]:
         f"{side.seconds:.3f}",
         f"{side.generating:.3f}",
         f"{side.training:.3f}",
+        f"{side.cpu:.3f}",
         f"{side.peak / MEGABYTE:,.0f}",
         f"{fmean(side.rewards[:5]):.3f} -> {fmean(side.rewards[-5:]):.3f}",
         held_out,
@@ -43,10 +44,14 @@ def cells(side: Side, before: float | None) -> list[str]:
 def verdicts(case: Case, matches: Sequence[Match]) -> list[tuple[str, bool]]:
     """Return what was meant of a case, with the figure reached, and whether it holds."""
     times = fmean(match.times for match in matches)
+    cpu = fmean(match.cpu_times for match in matches)
     ours = max(match.ours.peak for match in matches)
     theirs = max(match.trl.peak for match in matches)
     found = [
-        (f"{case.title}: {times:.2f} times faster per update (meant: {case.times:g})", times >= case.times),
+        (
+            f"{case.title}: {times:.2f} times faster per update (meant: {case.times:g}), {cpu:.2f} by CPU time",
+            times >= case.times,
+        ),
         (f"{case.title}: peak memory {ours / theirs:.2f} of TRL's (meant: at most 1)", ours <= theirs),
     ]
     if case.shape is None:

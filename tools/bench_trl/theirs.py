@@ -44,7 +44,7 @@ class Watch(TrainerCallback):
 
     def __init__(self, line: Line, case: Case) -> None:
         self._line, self._case, self._game = line, case, game_of(case)
-        self._began = self._generating = self._reward = 0.0
+        self._began = self._spent = self._generating = self._reward = 0.0
         self._tokens = 0
         self.__name__ = "reward"
 
@@ -74,12 +74,13 @@ class Watch(TrainerCallback):
     def on_step_begin(self, *_: Any, **__: Any) -> None:
         """Wait for the turn; the whole of a step, generation and all, follows."""
         self._line.wait()
-        self._began = time.perf_counter()
+        self._began, self._spent = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
         """Tell what the step took."""
-        seconds = time.perf_counter() - self._began
-        self._line.tell(Turn(seconds=seconds, generating=self._generating, reward=self._reward, tokens=self._tokens))
+        seconds, cpu = time.perf_counter() - self._began, time.process_time() - self._spent
+        turn = Turn(seconds=seconds, generating=self._generating, cpu=cpu, reward=self._reward, tokens=self._tokens)
+        self._line.tell(turn)
 
 
 def trainer_for(job: Job, place: str, watch: Watch) -> Any:

@@ -12,8 +12,13 @@ from hypothesis import strategies as st
 
 from node.cli import main
 from node.cli.eval import bounds
+from node.config import TrainerSettings
 from node.exits import Exit
+from node.trainer.checkpoint import Checkpoints, Counters
+from node.trainer.session import adam
+from node.trainer.tiny import TinyEngine
 from node.trainer.warmstart import build_base_model
+from protocols.manifest import GameSpec
 
 
 def call(*args: str) -> int:
@@ -72,6 +77,29 @@ def test_a_model_is_measured_the_same_every_time(
     assert call(*args, "--greedy") == Exit.OK
     assert "20 held out of builtin:arithmetic, greedy" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
+
+
+def test_the_newest_checkpoint_is_measured_and_exported(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without a model named it is the node's own: round and updates are told, one certain checkpoint can be asked
+    for, and what is exported measures the same."""
+    engine = TinyEngine.load(model, GameSpec())
+    checkpoints = Checkpoints(tmp_path / "trainer" / "checkpoints")
+    for number in (3, 4):
+        counters = Counters(round=number, updates=2 * number)
+        checkpoints.save(engine, adam(engine, TrainerSettings()), counters)
+    args = ("eval", "--data-dir", str(tmp_path), "--questions", "10", "--json")
+    assert call(*args) == Exit.OK
+    newest = json.loads(capsys.readouterr().out)
+    assert (newest["round"], newest["updates"]) == (4, 8)
+    older = tmp_path / "trainer" / "checkpoints" / "checkpoint-00000000"
+    assert call(*args, "--checkpoint", str(older)) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["round"] == 3
+    assert call("model", "export", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out")) == Exit.OK
+    assert "round 4, 8 updates" in capsys.readouterr().out
+    assert call(*args, "--model", str(tmp_path / "out")) == Exit.OK
+    assert json.loads(capsys.readouterr().out)["accuracy"] == newest["accuracy"]
 
 
 @pytest.mark.parametrize(

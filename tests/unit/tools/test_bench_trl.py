@@ -14,8 +14,15 @@ from tools.bench_trl.report import verdicts
 
 def side(seconds: float, peak: int = 100, accuracy: float | None = None) -> Side:
     return Side(
-        seconds=seconds, generating=0.0, training=seconds, peak=peak, rewards=[0.5], tokens=1, accuracy=accuracy
-    )  # fmt: skip
+        seconds=seconds,
+        generating=0.0,
+        training=seconds,
+        cpu=seconds,
+        peak=peak,
+        rewards=[0.5],
+        tokens=1,
+        accuracy=accuracy,
+    )
 
 
 def test_injected_rewards_give_each_group_an_advantage() -> None:
@@ -38,7 +45,7 @@ def test_both_sides_get_the_same_questions(name: str) -> None:
 
 def test_the_first_update_is_not_counted() -> None:
     """Medians are of those after it: memory is allocated in the first."""
-    turns = [Turn(seconds=s, generating=s / 4, reward=0.0, tokens=2) for s in (90.0, 1.0, 3.0, 2.0)]
+    turns = [Turn(seconds=s, generating=s / 4, cpu=s, reward=0.0, tokens=2) for s in (90.0, 1.0, 3.0, 2.0)]
     found = side_of(turns, 7, None)
     assert (found.seconds, found.generating, found.training, found.tokens) == (2.0, 0.5, 1.5, 8)
 
