@@ -30,6 +30,7 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
 from node.machine.state import State, initial
+from node.manifest_file import load_manifest
 from node.plugins import load_games
 from node.seams import Questions, RoundWindow, Service
 from node.store.bodies import BodyStore
@@ -39,9 +40,11 @@ from node.store.outbox import SqliteOutbox
 from node.store.votes import VoteProtection
 from node.supervisor import describe, supervise
 from node.timers import Timers
+from node.trainer.hub import HubService
 from node.trainer.link import TrainerLink
+from node.trainer.trackers import TrackerService, configured
 from protocols.identifiers import Digest, swarm_id
-from protocols.manifest import Manifest, allows_model, manifest_digest, parse_manifest
+from protocols.manifest import Manifest, allows_model, manifest_digest
 
 log = structlog.get_logger()
 
@@ -66,16 +69,6 @@ async def _run(config: Config, manifest: Manifest, home: Path) -> int:
     with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
         node = Node(config, home, manifest, key, journal, guard)
         return await node.run()
-
-
-def load_manifest(path: Path) -> Manifest:
-    """Read the swarm manifest. Raises `Refusal` naming file and field."""
-    try:
-        return parse_manifest(path.read_bytes())
-    except OSError as error:
-        raise Refusal(Exit.CONFIG, f"cannot read the manifest {path}: {error.strerror}; run `swarm init`") from error
-    except ValueError as error:
-        raise Refusal(Exit.CONFIG, f"the manifest {path} is not valid: {error}; correct it") from error
 
 
 def open_questions(manifest: Manifest, config: Config) -> Questions:
@@ -201,6 +194,18 @@ class Node:
         )
         for service, source, fault in supervised:
             nursery.start_soon(supervise, service, self.bus.reporter(source), fault)
+        for follower in self._followers():
+            if follower.wanted:
+                nursery.start_soon(supervise, follower, self.bus.reporter("operator"), nothing)
+
+    def _followers(self) -> tuple[HubService | TrackerService, ...]:
+        """Return the services that only listen: the model's way to the hub, curves for other programs."""
+        config, manifest, trainer = self.config, self.manifest, self.home / "trainer"
+        openers = configured(config.trackers, manifest, self.key.address, self.home)
+        return (
+            HubService(config.hub, manifest, config.trainer.model, trainer, self.bus, lambda: views.status(self.state)),
+            TrackerService(openers, [stage.name for stage in manifest.stages], self.bus),
+        )
 
     async def _inputs(self) -> int:
         stop = await self.loop.take(i.NodeStarted())

@@ -121,6 +121,34 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 0.0
 
 
+class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [hub]: pushing the model to the Hugging Face hub. The token never stands here."""
+
+    repo: Annotated[str, Meta(description="Repository the model is pushed to, OWNER/NAME; empty pushes nothing.")] = ""
+    every: Annotated[int, Meta(ge=1, description="Rounds between two pushes.")] = 50
+    private: Annotated[bool, Meta(description="Whether the repository is private where the node creates it.")] = False
+    token_file: Annotated[
+        str,
+        Meta(
+            description="File with the token, its owner's only; HF_TOKEN and systemd's credential hf-token come first."
+        ),
+    ] = ""
+
+
+class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Section [trackers]: curves for other programs. Each needs the extra of its name."""
+
+    tensorboard: Annotated[bool, Meta(description="Whether curves are written for TensorBoard, to tensorboard/.")] = (
+        False
+    )
+    wandb: Annotated[
+        str,
+        Meta(
+            description="Weights & Biases project, offline in wandb/ unless WANDB_MODE says otherwise; empty is none."
+        ),
+    ] = ""
+
+
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Section [http]. Port 0 takes a free one; the one taken stands in DATA/http.json."""
 
@@ -149,6 +177,8 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     chain: ChainSettings = ChainSettings()
     gossip: GossipSettings = GossipSettings()
     trainer: TrainerSettings = TrainerSettings()
+    hub: HubSettings = HubSettings()
+    trackers: TrackerSettings = TrackerSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 

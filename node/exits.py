@@ -19,6 +19,7 @@ class Exit(IntEnum):
     NOT_RUNNING = 8
     NETWORK = 9
     EXISTS = 10
+    MODEL = 20
     INTERRUPTED = 130
 
 
@@ -34,6 +35,7 @@ MEANING: dict[Exit, str] = {
     Exit.NOT_RUNNING: "`swarm status`: no node runs on this data directory, or it does not answer.",
     Exit.NETWORK: "An address can't be listened on; it is taken or not this machine's.",
     Exit.EXISTS: "`swarm init`: the data directory holds a configuration already; nothing was changed.",
+    Exit.MODEL: "There is no such model or checkpoint, or it does not load; the line names it.",
     Exit.INTERRUPTED: "Ended by Ctrl-C before the node ran.",
 }
 """What each code means. Only `FAULT` and `NETWORK` are worth an automatic restart."""

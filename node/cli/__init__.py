@@ -12,7 +12,7 @@ import click
 
 from node.exits import Exit, Refusal
 
-COMMANDS = ("init", "run", "status", "demo", "bootnode", "version")
+COMMANDS = ("init", "run", "status", "eval", "model", "demo", "bootnode", "version")
 """In the order of the help text. Each is `node.cli.NAME`, where its function has the name of the command."""
 
 

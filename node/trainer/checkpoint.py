@@ -103,11 +103,37 @@ class Checkpoints:
         optimizer.load_state_dict({"state": _nested(tensors), "param_groups": groups})
 
     def _numbers(self) -> list[int]:
-        names = (_NAME.fullmatch(path.name) for path in self._directory.iterdir())
-        return sorted(int(name.group(1)) for name in names if name)
+        return _numbers(self._directory)
 
     def _path(self, number: int) -> Path:
-        return self._directory / f"checkpoint-{number:08d}"
+        return _path(self._directory, number)
+
+
+def newest_intact(directory: Path) -> tuple[Path, Counters] | None:
+    """Return the newest intact checkpoint in a directory, of whatever model; the directory is only read."""
+    for number in reversed(_numbers(directory) if directory.is_dir() else []):
+        problem, state = _intact(_path(directory, number))
+        if state is not None:
+            return _path(directory, number), state.counters
+        log.warning("checkpoint.skipped", name=_path(directory, number).name, reason=problem)
+    return None
+
+
+def counters_of(path: Path) -> Counters:
+    """Return the counters of one checkpoint. Raises ValueError where it is damaged or none."""
+    problem, state = _intact(path)
+    if state is None:
+        raise ValueError(problem)
+    return state.counters
+
+
+def _numbers(directory: Path) -> list[int]:
+    names = (_NAME.fullmatch(path.name) for path in directory.iterdir())
+    return sorted(int(name.group(1)) for name in names if name)
+
+
+def _path(directory: Path, number: int) -> Path:
+    return directory / f"checkpoint-{number:08d}"
 
 
 def _trained(engine: Engine) -> int:
@@ -152,16 +178,20 @@ def _with_tuples(group: dict[str, Any]) -> dict[str, Any]:
 
 def _read(path: Path, engine: Engine) -> tuple[str, _State | None]:
     """Return the state of a checkpoint that is intact and of this model, or why it is not."""
+    problem, state = _intact(path)
+    if state and (state.parameters, state.tokenizer) != (engine.parameter_count, engine.fingerprint):
+        return "of another model", None
+    return problem, state
+
+
+def _intact(path: Path) -> tuple[str, _State | None]:
+    """Return the state of a checkpoint whose every file is as it was written, or why it is not."""
     try:
         state = msgspec.json.decode((path / STATE).read_bytes(), type=_State)
         if state.files != _digests(path):
             return "damaged: a file's digest differs", None
     except (OSError, ValueError) as error:
         return f"damaged: {error}", None
-    if (state.parameters, state.tokenizer) != (engine.parameter_count, engine.fingerprint):
-        return "of another model", None
-    if state.trained != _trained(engine):
-        return "other parameters were trained (trainer.lora)", None
     return "", state
 
 

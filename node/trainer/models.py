@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from node.config import TrainerSettings
 from node.trainer.engine import Engine
+from node.trainer.hub_load import local_directory
 from node.trainer.tiny import TinyEngine
 from node.trainer.tiny_model import read_shape
 from node.trainer.warmstart import build_base_model
@@ -22,7 +24,8 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> E
     """Return the engine of the model that the settings name.
 
     "" and "builtin" make the built-in model in `directory` unless it is there; "builtin:sparse" likewise with the
-    sparse start; a path with a built-in model reads it; anything else is a causal LM of transformers.
+    sparse start; anything else is a directory or a name on the Hugging Face hub, of a built-in model or a causal LM of
+    transformers. Raises ValueError with one line where it can't be had.
     """
     model = settings.model or BUILTIN
     if model in (BUILTIN, SPARSE):
@@ -33,11 +36,12 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> E
             log.info("model.building", directory=str(target), model=kind)
             build_base_model(target, settings.seed, game=game.name, sparse=sparse)
         return _tiny(target, settings, game)
-    if read_shape(Path(model)) is not None:
-        return _tiny(Path(model), settings, game)
+    place = local_directory(model)
+    if read_shape(place) is not None:
+        return _tiny(place, settings, game)
     from node.trainer.causal import CausalEngine
 
-    return CausalEngine.load(settings, game)
+    return CausalEngine.load(msgspec.structs.replace(settings, model=str(place)), game)
 
 
 def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec) -> TinyEngine:

@@ -221,18 +221,11 @@ class Session:
     # --- evaluate, save -----------------------------------------------------------------------------------------
 
     def evaluate(self, frame: Evaluate, desk: Desk) -> Evaluated:
-        """Sample one answer to each held-out question, as the first stage asks it, with the same random numbers."""
+        """Sample one answer to each held-out question, with the same random numbers every time."""
         began = time.monotonic()
-        rules = game_named(self.game.name)
         questions = self._questions.held_out(self._manifest.data.held_out)
-        scenes = [Scene(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
-        texts = [fitted_prompt(self.game, scene, self.engine) for scene in scenes]
-        samples = self.engine.sample(texts, 1, self._generator(EVALUATION_SEED), desk.cancelled, progress=desk.progress)
-        graded = [
-            rules.rewards(self.game, scene, [group[0].text], question.answer)[0]
-            for group, scene, question in zip(samples, scenes, questions, strict=True)
-        ]
-        return Evaluated(frame.task, _mean(graded), len(questions), time.monotonic() - began)
+        found = accuracy(self.engine, self.game, questions, desk)
+        return Evaluated(frame.task, found, len(questions), time.monotonic() - began)
 
     def save(self, frame: Save) -> Saved:
         """Write a checkpoint from which training resumes bit for bit on a CPU."""
@@ -249,6 +242,25 @@ class Session:
 
     def _generator(self, lot: int) -> torch.Generator:
         return torch.Generator().manual_seed(lot)
+
+
+def accuracy(
+    engine: Engine, game: GameSpec, questions: Sequence[Question], desk: Desk, *, greedy: bool = False
+) -> float:
+    """Return the mean reward of one answer to each question, asked as the first stage asks it.
+
+    Sampled with the same random numbers every time.
+    """
+    rules = game_named(game.name)
+    scenes = [Scene(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
+    texts = [fitted_prompt(game, scene, engine) for scene in scenes]
+    rng = torch.Generator().manual_seed(EVALUATION_SEED)
+    samples = engine.sample(texts, 1, rng, desk.cancelled, greedy=greedy, progress=desk.progress)
+    graded = [
+        rules.rewards(game, scene, [group[0].text], question.answer)[0]
+        for group, scene, question in zip(samples, scenes, questions, strict=True)
+    ]
+    return _mean(graded)
 
 
 def _mean(values: Sequence[float]) -> float:

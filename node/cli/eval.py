@@ -1,0 +1,200 @@
+"""`swarm eval`."""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from node.cli.init import swarm_manifests
+from node.cli.options import data_dir_option, expanded
+from node.config import TrainerSettings, load_config
+from node.exits import Exit, Refusal
+from node.logs import configure
+from node.manifest_file import load_manifest
+from protocols.manifest import DataSpec, Manifest
+
+if TYPE_CHECKING:
+    from node.seams import Question
+    from node.trainer.engine import Engine
+
+DEFAULT_SWARM = "local"
+SURE = 1.96
+"""Standard deviations of a normal distribution between which 95 % of it lies."""
+
+
+class Asked(msgspec.Struct, frozen=True, kw_only=True):
+    """What the flags say."""
+
+    home: Path
+    model: str = ""
+    checkpoint: Path | None = None
+    swarm: str = ""
+    data: str = ""
+    questions: int = 0
+    greedy: bool = False
+    settings: dict[str, Any] = {}
+
+
+class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
+    """What was measured; `low` and `high` bound the accuracy at 95 %, `round` and `updates` are of a checkpoint."""
+
+    model: str
+    data: str
+    questions: int
+    greedy: bool
+    temperature: float
+    accuracy: float
+    low: float
+    high: float
+    seconds: float
+    round: int | None = None
+    updates: int | None = None
+
+
+@click.command(name="eval", short_help="Measure a model's held-out accuracy.")
+@data_dir_option
+@click.option("--model", default="", metavar="DIR|NAME", help="A model; the node's newest checkpoint by default.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="DIR", help="One certain checkpoint.")
+@click.option("--swarm", default="", metavar="FILE|NAME", help="Manifest with game and data; the node's by default.")
+@click.option("--data", default="", metavar="FILE", help="Other questions: JSON lines, or a directory.")
+@click.option("--questions", type=click.IntRange(min=1), metavar="N", help="How many; the manifest's by default.")
+@click.option("--greedy", is_flag=True, help="Take the likeliest token each time instead of sampling.")
+@click.option("--device", help="auto, cpu, cuda, mps.")
+@click.option("--threads", help="CPU threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def eval(
+    data_dir: Path, model: str, checkpoint: Path | None, swarm: str, data: str, questions: int | None, greedy: bool,
+    device: str | None, threads: str | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Measure held-out accuracy: of a model, or of the newest checkpoint of the node on this data directory.
+
+    Questions and random numbers are the same every time, so two results differ by the models alone. The node may run
+    meanwhile. Without a data directory the swarm is `local`, which needs no download.
+    """
+    if model and checkpoint:
+        raise Refusal(Exit.USAGE, "--model and --checkpoint name two models; give one of them")
+    asked = Asked(
+        home=expanded(data_dir),
+        model=model,
+        checkpoint=checkpoint,
+        swarm=swarm,
+        data=data,
+        questions=questions or 0,
+        greedy=greedy,
+        settings={"trainer.device": device, "trainer.threads": threads},
+    )
+    found = evaluate(asked)
+    click.echo(msgspec.json.encode(found) if as_json else text_of(found))
+
+
+def evaluate(asked: Asked) -> Evaluation:
+    """Load what was asked for and measure it. Raises `Refusal`."""
+    manifest = manifest_of(asked)
+    config = load_config(asked.home, asked.settings, os.environ)
+    configure(config.log, sys.stderr)
+    os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)  # read once, when torch is imported below
+    import torch
+
+    from node.trainer.session import Desk, accuracy
+
+    torch.set_num_threads(config.trainer.threads)
+    held_out = _held_out(asked, manifest, config.trainer)
+    name, engine, progress = _engine(asked, manifest, config.trainer)
+    desk = Desk(lambda: False, lambda done, total: None)
+    began = time.monotonic()
+    share = accuracy(engine, manifest.game, held_out, desk, greedy=asked.greedy)
+    low, high = bounds(share, len(held_out))
+    return Evaluation(
+        model=name,
+        data=manifest.data.source,
+        questions=len(held_out),
+        greedy=asked.greedy,
+        temperature=manifest.game.temperature,
+        accuracy=share,
+        low=low,
+        high=high,
+        seconds=time.monotonic() - began,
+        **progress,
+    )
+
+
+def _held_out(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> list[Question]:
+    from node.data.load import load_questions
+
+    try:
+        questions = load_questions(manifest.data, "" if asked.data else settings.data)
+    except (OSError, ValueError) as error:
+        raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; name good ones by --data") from error
+    return questions.held_out(asked.questions or manifest.data.held_out)
+
+
+def manifest_of(asked: Asked) -> Manifest:
+    """Return the manifest that gives game and data: the flag's, else the data directory's, else that of `local`."""
+    own = asked.home / load_config(asked.home, {}, os.environ).manifest
+    known = swarm_manifests()
+    chosen = asked.swarm or ("" if own.exists() else DEFAULT_SWARM)
+    manifest = load_manifest(known.get(chosen) or (Path(chosen).expanduser() if chosen else own))
+    if not asked.data:
+        return manifest
+    other = DataSpec(
+        source=f"jsonl:{expanded(Path(asked.data))}", question=manifest.data.question, answer=manifest.data.answer,
+        held_out=manifest.data.held_out,
+    )  # fmt: skip
+    return msgspec.structs.replace(manifest, data=other)
+
+
+def _engine(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> tuple[str, Engine, dict[str, int]]:
+    """Return the model's name for the report, the model, and how far it was trained where that is known."""
+    from node.trainer.export import NoModelError, checkpointed_model, current_model
+    from node.trainer.models import load_engine
+
+    trainer = asked.home / "trainer"
+    place = trainer if trainer.is_dir() else cache_directory()
+    try:
+        if asked.model:
+            return asked.model, load_engine(_with(settings, asked.model), manifest.game, place), {}
+        found = checkpointed_model(expanded(asked.checkpoint)) if asked.checkpoint else current_model(trainer)
+        engine = load_engine(_with(settings, str(found.directory)), manifest.game, place)
+    except (NoModelError, OSError, ValueError) as error:
+        raise Refusal(Exit.MODEL, str(error)) from error
+    return str(found.directory.parent), engine, {"round": found.counters.round, "updates": found.counters.updates}
+
+
+def _with(settings: TrainerSettings, model: str) -> TrainerSettings:
+    return msgspec.structs.replace(settings, model=model)
+
+
+def cache_directory() -> Path:
+    """Return where models made on the spot are kept: below $XDG_CACHE_HOME, else ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(cache) / "swarm-node" / "models"
+
+
+def bounds(share: float, count: int) -> tuple[float, float]:
+    """Return Wilson's interval at 95 % for a share seen in `count` trials (E. B. Wilson, JASA 22, 1927)."""
+    if not count:
+        return 0.0, 1.0
+    square = SURE**2 / count
+    middle = (share + square / 2) / (1 + square)
+    reach = SURE / (1 + square) * math.sqrt(share * (1 - share) / count + square / (4 * count))
+    return max(0.0, min(share, middle - reach)), min(1.0, max(share, middle + reach))
+
+
+def text_of(found: Evaluation) -> str:
+    """Return an evaluation for reading."""
+    how = "greedy" if found.greedy else f"sampled at temperature {found.temperature:g}"
+    trained = "" if found.round is None else f", round {found.round}, {found.updates} updates"
+    rows = [
+        ("model", f"{found.model}{trained}"),
+        ("questions", f"{found.questions} held out of {found.data}, {how}"),
+        ("accuracy", f"{found.accuracy:.1%} ({found.low:.1%} to {found.high:.1%} at 95 %)"),
+        ("took", f"{found.seconds:.1f} s"),
+    ]
+    return "\n".join(f"{title:<10} {value}" for title, value in rows)

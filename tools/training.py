@@ -1,0 +1,64 @@
+"""A round's work without a node: sample groups, grade them, make them ready for an update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+import torch
+
+from node.config import TrainerSettings
+from node.trainer import grpo
+from node.trainer.engine import Engine, Sample, TrainingGroup
+from node.trainer.loss_scale import LossScale
+from protocols.games.share import has_advantage, question_text
+from protocols.manifest import GameSpec
+
+
+class Rollout(msgspec.Struct, frozen=True):
+    """One question with its group of completions and their rewards."""
+
+    question: str
+    samples: list[Sample]
+    rewards: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        """Mean reward."""
+        return sum(self.rewards) / len(self.rewards)
+
+    @property
+    def informative(self) -> bool:
+        """Whether an update can learn from it."""
+        return has_advantage(self.rewards)
+
+
+def sampled(engine: Engine, game: GameSpec, questions: Sequence[str], rng: torch.Generator) -> list[list[Sample]]:
+    """Return a group of completions for each question."""
+    return engine.sample([question_text(game, each) for each in questions], game.group_size, rng, lambda: False)
+
+
+def training_group(engine: Engine, game: GameSpec, rollout: Rollout, *, external: bool = False) -> TrainingGroup:
+    """Return a group as the update sees it."""
+    return TrainingGroup(
+        prompt=engine.encode(question_text(game, rollout.question)),
+        completions=[sample.tokens for sample in rollout.samples],
+        behaviour=[sample.logps for sample in rollout.samples],
+        advantages=grpo.advantages(rollout.rewards) if rollout.informative else [0.0] * len(rollout.rewards),
+        external=external,
+    )
+
+
+def updated(
+    engine: Engine,
+    optimizer: torch.optim.Optimizer,
+    groups: Sequence[TrainingGroup],
+    settings: TrainerSettings,
+    game: GameSpec,
+) -> None:
+    """Make one update on the groups that have an advantage, as in a node; none where no group has one."""
+    useful = grpo.informative(groups)
+    if useful:
+        room, scale = grpo.Room(settings.micro_batch, engine.room), LossScale(needed=engine.half_precision)
+        objective = grpo.objective_of(settings, game)
+        grpo.update(engine, optimizer, useful, objective, room=room, scale=scale, watch=lambda _: None)
