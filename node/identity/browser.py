@@ -154,7 +154,7 @@ async def _said(request: Request) -> Said | None:
             return None
     try:
         return msgspec.json.decode(bytes(body), type=Said)
-    except msgspec.DecodeError:
+    except ValueError:
         return None
 
 
