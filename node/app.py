@@ -32,12 +32,13 @@ from node.machine import views
 from node.machine.state import State, initial
 from node.manifest_file import load_manifest
 from node.plugins import load_games
+from node.protection import VoteProtection
 from node.seams import Questions, RoundWindow, Service
 from node.store.bodies import BodyStore
 from node.store.directory import DataDirectory
 from node.store.journal import Journal
+from node.store.mark import is_marked, unmark
 from node.store.outbox import SqliteOutbox
-from node.store.votes import VoteProtection
 from node.supervisor import describe, supervise
 from node.timers import Timers
 from node.trainer.hub import HubService
@@ -138,7 +139,7 @@ class Node:
     def __init__(
         self, config: Config, home: Path, manifest: Manifest, key: NodeKey, journal: Journal, guard: VoteProtection
     ) -> None:
-        self.config, self.home, self.manifest, self.key = config, home, manifest, key
+        self.config, self.home, self.manifest, self.key, self.guard = config, home, manifest, key, guard
         self.bus = Bus()
         self.bodies = BodyStore(home / "bodies")
         self.timers = Timers(time.time)
@@ -208,9 +209,11 @@ class Node:
         )
 
     async def _inputs(self) -> int:
-        stop = await self.loop.take(i.NodeStarted())
+        stop = await self.loop.take(i.NodeStarted(listen=is_marked(self.home)))
         while stop is None:
             stop = await self.loop.take(await self.bus.next())
+        if stop.code:
+            raise Refusal(Exit(stop.code), stop.reason)
         return stop.code
 
     async def _signals(self, everything: trio.CancelScope) -> None:
@@ -229,6 +232,7 @@ class Node:
         facts = await self._facts()
         agree(self.manifest, facts)
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+        self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
         check = body_checker(self.manifest, questions, self.bodies)
         self.gossip = GossipNode(
@@ -240,6 +244,7 @@ class Node:
             check,
             self.home / "peers.json",
             self.chain.bootnodes,
+            incognito=is_marked(self.home),
         )
         self._move_window()
 
@@ -268,6 +273,10 @@ class Node:
             case c.PublishRollouts() | c.FetchRollouts():
                 if self.gossip:
                     await self.gossip.execute(command)
+            case c.EndListening():
+                unmark(self.home)
+                if self.gossip:
+                    self.gossip.show_itself()
             case c.SkipToRound() | c.StopNode():
                 pass
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():

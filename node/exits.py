@@ -19,6 +19,14 @@ class Exit(IntEnum):
     NOT_RUNNING = 8
     NETWORK = 9
     EXISTS = 10
+    OTHER_OWNER = 11
+    NEW_NODE = 12
+    SECOND_NODE = 13
+    DELEGATION = 14
+    SECRET = 15
+    CHAIN = 16
+    TWIN = 17
+    BACKUP = 18
     MODEL = 20
     INTERRUPTED = 130
 
@@ -34,11 +42,19 @@ MEANING: dict[Exit, str] = {
     Exit.STORE: "A file of the data directory is damaged, from a newer version, or can't be written.",
     Exit.NOT_RUNNING: "`swarm status`: no node runs on this data directory, or it does not answer.",
     Exit.NETWORK: "An address can't be listened on; it is taken or not this machine's.",
-    Exit.EXISTS: "`swarm init`: the data directory holds a configuration already; nothing was changed.",
+    Exit.EXISTS: "What would be written is there already (configuration, key, backup file); nothing was changed.",
+    Exit.OTHER_OWNER: "The contract has this node key under another owner, whom the line names; the node does not run.",
+    Exit.NEW_NODE: "`swarm whoami`: the contract knows neither this node nor another one of its owner.",
+    Exit.SECOND_NODE: "`swarm whoami`: the contract does not know this node, but others of its owner.",
+    Exit.DELEGATION: "The owner's delegation is missing, over, for another node or contract, or wrongly signed.",
+    Exit.SECRET: "A passphrase or an owner's key is missing or wrong, or others may read the file that holds it.",
+    Exit.CHAIN: "The command needs the chain, and no endpoint answers or the contract refuses; the line says which.",
+    Exit.TWIN: "Another node runs with this key: the node heard itself. Stop one of the two before you start again.",
+    Exit.BACKUP: "The backup can't be used: damaged, of a newer version, or of another node.",
     Exit.MODEL: "There is no such model or checkpoint, or it does not load; the line names it.",
     Exit.INTERRUPTED: "Ended by Ctrl-C before the node ran.",
 }
-"""What each code means. Only `FAULT` and `NETWORK` are worth an automatic restart."""
+"""What each code means. Only `FAULT`, `NETWORK` and `CHAIN` are worth an automatic restart."""
 
 
 class Refusal(Exception):  # noqa: N818 - nothing failed: the node declines, and says what the operator can do

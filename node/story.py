@@ -19,6 +19,7 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.ChainRestored: ("info", "chain.restored"),
     i.TransactionSettled: ("info", "transaction.settled"),
     i.RolloutsAnnounced: ("debug", "rollouts.announced"),
+    i.OwnMessageHeard: ("debug", "gossip.own_message_heard"),
     i.RolloutsArrived: ("info", "rollouts.arrived"),
     i.RolloutsRefused: ("warning", "rollouts.refused"),
     i.NetworkChanged: ("info", "network.changed"),
@@ -45,6 +46,7 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.EvaluateModel: ("debug", "evaluation.started"),
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
     c.SkipToRound: ("warning", "round.skipped"),
+    c.EndListening: ("info", "node.listened"),
     c.StopNode: ("info", "node.stopping"),
 }
 """What is told, by type; timers are not. WARNING: something went wrong that the node deals with by itself."""

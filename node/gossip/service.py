@@ -25,9 +25,9 @@ from node.gossip.hardened import Judgement
 from node.gossip.host import Host, open_host
 from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, address_of_peer
 from node.gossip.mesh import Mesh, join
-from node.identity import NodeKey
+from node.identity import NodeKey, new_key
 from node.machine.commands import FetchRollouts, GossipCommand, PublishRollouts
-from node.machine.inputs import NetworkChanged, RolloutsAnnounced
+from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
 from node.seams import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import Digest
@@ -59,7 +59,11 @@ class GossipNode:
         check: CheckBody,
         peer_book: Path,
         bootnodes: Callable[[], Awaitable[Sequence[str]]],
+        *,
+        incognito: bool = False,
     ) -> None:
+        self._name = new_key() if incognito else key
+        self._session = trio.CancelScope()
         self._settings, self._key, self._limits, self._swarm = settings, key, limits, swarm
         self._bodies, self._bootnodes = bodies, bootnodes
         self._book = PeerBook(peer_book)
@@ -130,9 +134,23 @@ class GossipNode:
 
     async def run(self, report: Report) -> None:
         """Listen, gossip and fetch until cancelled. Raises `ListenError` where no address can be bound."""
+        while True:
+            with trio.CancelScope() as self._session:
+                await self._serve(report)
+
+    def show_itself(self) -> None:
+        """Go on under this node's own peer id.
+
+        Until then an `incognito` node has one that it made up: peers keep one connection per peer id, so that under
+        its own a node would cut off a twin, or be cut off by it, instead of hearing it.
+        """
+        self._name = self._key
+        self._session.cancel()
+
+    async def _serve(self, report: Report) -> None:
         settings = self._settings
         topic = f"/swarm/{self._swarm.hex()}/announcements/1"
-        async with open_host(self._key, settings.announce, settings.max_peers) as host:
+        async with open_host(self._name, settings.announce, settings.max_peers) as host:
             host.blame = self._blame
             contacts = Contacts(
                 host,
@@ -205,8 +223,6 @@ class GossipNode:
         self._hear(sender, Heard(data=data, origin=None))
 
     def _take_in(self, accepted: Accepted) -> bool:
-        if accepted.signer == self._key.address:
-            return True
         try:
             self._accepted_in.send_nowait(accepted)
         except trio.WouldBlock:
@@ -217,10 +233,13 @@ class GossipNode:
     async def _tell_announcements(self, report: Report) -> None:
         while True:
             accepted = await self._accepted_out.receive()
-            said = accepted.said
-            await report(
-                RolloutsAnnounced(accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline))
-            )
+            await report(self._heard(accepted))
+
+    def _heard(self, accepted: Accepted) -> RolloutsAnnounced | OwnMessageHeard:
+        said = accepted.said
+        if accepted.signer == self._key.address:
+            return OwnMessageHeard(said.round, said.stage, said.seed, said.body)
+        return RolloutsAnnounced(accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline))
 
     async def _forgive_floods(self) -> None:
         while True:

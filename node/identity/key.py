@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from contextlib import suppress
 from pathlib import Path
 
@@ -11,24 +9,37 @@ import coincurve
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from node.exits import Exit, Refusal
 from node.identity import base58
+from node.identity.files import OpenToOthersError, create_private, read_private
 from protocols.identifiers import Address, address_of_public_key
+from protocols.typed_data import Domain, Message, digest
 
 _IDENTITY_MULTIHASH = bytes([0x00, 37])
 _SECP256K1_PROTOBUF = bytes([0x08, 0x02, 0x12, 33])
 _SIZE_LIMIT = 64 << 10
+_ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+"""Of secp256k1's group (SEC 2): a secret lies below it."""
 
 
-class IdentityError(Exception):
+class IdentityError(Refusal):
     """The key file can't be used; the text is the one line that the operator sees."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(Exit.IDENTITY, text)
 
 
 class NodeKey:
-    """A secp256k1 key. `secret` has 32 bytes; `address` is its EVM address; `peer_id` its libp2p id (16Uiu2...)."""
+    """A secp256k1 key. `secret` has 32 bytes; `address` is its EVM address; `peer_id` its libp2p id (16Uiu2...).
+
+    Raises ValueError for bytes that are no secret of the curve.
+    """
 
     __slots__ = ("_key", "address", "peer_id", "public_key")
 
     def __init__(self, secret: bytes) -> None:
+        if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < _ORDER:
+            raise ValueError("a secret is 32 bytes, not zero and below the order of secp256k1")
         self._key = coincurve.PrivateKey(secret)
         self.public_key = self._key.public_key.format(compressed=False)[1:]
         self.address: Address = address_of_public_key(self.public_key)
@@ -45,8 +56,16 @@ class NodeKey:
             raise ValueError(f"a hash of 32 bytes is signed, got {len(hash32)}")
         return self._key.sign_recoverable(hash32, hasher=None)
 
+    def sign_message(self, domain: Domain, message: Message) -> bytes:
+        """Return the signature of a coordinator's message, as the contract takes it: r, s and v in {27, 28}."""
+        signature = self.sign(digest(domain, message))
+        return signature[:64] + bytes([27 + signature[64]])
+
     def __repr__(self) -> str:
         return f"NodeKey({self.address})"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a node key does not leave the process")
 
 
 def recover(hash32: bytes, signature: bytes) -> tuple[Address, bytes]:
@@ -83,25 +102,54 @@ def load_or_create(path: Path) -> NodeKey:
     Raises `IdentityError` where the file is readable by others, is no secp256k1 key, or can't be read or written.
     """
     try:
-        return _load(path)
+        return load(path)
     except FileNotFoundError:
-        return _create(path)
+        with suppress(FileExistsError):
+            create(path, new_key())
+        return load(path)
+
+
+def load(path: Path) -> NodeKey:
+    """Return the key in `path`. Raises FileNotFoundError where there is none, `IdentityError` as `load_or_create`."""
+    try:
+        return NodeKey(secret_of_pem(path, read_private(path, _SIZE_LIMIT)))
+    except FileNotFoundError:
+        raise
+    except OpenToOthersError as error:
+        raise IdentityError(f"the node key {error}") from error
     except OSError as error:
         raise IdentityError(f"{path}: can't read the node key: {error.strerror}; check path and owner") from error
 
 
-def _load(path: Path) -> NodeKey:
-    with path.open("rb") as file:
-        info = os.fstat(file.fileno())
-        data = file.read(_SIZE_LIMIT)
-    if stat.S_IMODE(info.st_mode) & 0o077:
-        raise IdentityError(f"{path}: others may read the node key; run: chmod 600 {path}")
-    return NodeKey(_secret_of_pem(path, data))
+def create(path: Path, key: NodeKey) -> None:
+    """Write a key to a file that is not there yet. Raises FileExistsError, else `IdentityError`."""
+    try:
+        create_private(path, pem_of(key))
+    except FileExistsError:
+        raise
+    except OSError as error:
+        raise IdentityError(f"{path}: can't write the node key: {error.strerror}; check path and rights") from error
 
 
-def _secret_of_pem(path: Path, data: bytes) -> bytes:
+def new_key() -> NodeKey:
+    """Return a key that nobody had before."""
+    return NodeKey(coincurve.PrivateKey().secret)
+
+
+def pem_of(key: NodeKey) -> bytes:
+    """Return a key as unencrypted PKCS #8 PEM."""
+    private = ec.derive_private_key(int.from_bytes(key.secret, "big"), ec.SECP256K1())
+    return private.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+
+
+def secret_of_pem(path: Path, data: bytes) -> bytes:
+    """Return the 32 bytes inside a PEM file's content; `path` is for the line of an `IdentityError`."""
     if not data.lstrip().startswith(b"-----BEGIN"):
-        raise IdentityError(f"{path}: not a PEM file; name another file, or move this one away to get a new key")
+        raise IdentityError(
+            f"{path}: not a PEM file; where it is RL Swarm's, move it away and run `swarm keys import` on it"
+        )
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError) as error:
@@ -109,43 +157,3 @@ def _secret_of_pem(path: Path, data: bytes) -> bytes:
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256K1):
         raise IdentityError(f"{path}: holds another kind of key; a node needs secp256k1")
     return key.private_numbers().private_value.to_bytes(32, "big")
-
-
-def _create(path: Path) -> NodeKey:
-    """Write a new key beside `path` and link it there: another process that is faster wins, nothing is replaced."""
-    key = coincurve.PrivateKey()
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _write_private(draft, _pem(key.secret))
-        with suppress(FileExistsError):
-            os.link(draft, path)
-        draft.unlink()
-        _sync_directory(path.parent)
-        return _load(path)
-    except OSError as error:
-        raise IdentityError(f"{path}: can't write the node key: {error.strerror}; check path and rights") from error
-
-
-def _pem(secret: bytes) -> bytes:
-    key = ec.derive_private_key(int.from_bytes(secret, "big"), ec.SECP256K1())
-    return key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-
-
-def _write_private(path: Path, data: bytes) -> None:
-    path.unlink(missing_ok=True)
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

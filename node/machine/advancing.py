@@ -23,8 +23,8 @@ def turn_time(state: State) -> float:
 
 
 def wait_for_turn(state: State, at: float) -> Result:
-    """Set the timer for this node's turn."""
-    if state.round < 0:
+    """Set the timer for this node's turn; one that only listens has none."""
+    if state.round < 0 or state.listening is not None:
         return state, ()
     return state, (SetTimer("advance", turn_time(state)),)
 
@@ -34,7 +34,7 @@ def advance_timer(state: State, at: float) -> Result:
 
     Without the chain nothing is tried: the timer is set again when the chain is back.
     """
-    if state.round < 0:
+    if state.round < 0 or state.listening is not None:
         return state, ()
     due = turn_time(state)
     if at + SLACK < due:

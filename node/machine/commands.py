@@ -152,6 +152,10 @@ class SkipToRound(Command, frozen=True):
     reason: str
 
 
+class EndListening(Command, frozen=True):
+    """The restored or copied identity is this node's alone: forget that it was restored."""
+
+
 class StopNode(Command, frozen=True):
     """End the process in order, with this exit code."""
 
@@ -162,5 +166,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | AdvanceStage | CommitVote | RevealVote | CastVote | ReportReward
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | StopNode
+NodeCommand: TypeAlias = SetTimer | SkipToRound | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -20,7 +20,12 @@ class Input(msgspec.Struct, frozen=True, tag=True):
 
 
 class NodeStarted(Input, frozen=True):
-    """The process began (again). Whatever was under way and is not known to be done is asked for again."""
+    """The process began (again). Whatever was under way and is not known to be done is asked for again.
+
+    `listen` says that the identity was restored or copied: another node may be running with its key.
+    """
+
+    listen: bool = False
 
 
 class DrainRequested(Input, frozen=True):
@@ -96,6 +101,15 @@ class RolloutsAnnounced(Input, frozen=True):
     body: Digest
     size: int
     inline: bool
+
+
+class OwnMessageHeard(Input, frozen=True):
+    """An announcement under this node's own signature came from the network; after a restart it may be its own."""
+
+    round: int
+    stage: int
+    seed: Seed
+    body: Digest
 
 
 class RolloutsArrived(Input, frozen=True):
@@ -210,6 +224,7 @@ AnyInput: TypeAlias = (
     | ChainRestored
     | TransactionSettled
     | RolloutsAnnounced
+    | OwnMessageHeard
     | RolloutsArrived
     | RolloutsRefused
     | NetworkChanged

@@ -15,10 +15,10 @@ ALREADY = "AlreadyRegistered"
 
 
 def join(state: State, at: float) -> Result:
-    """Ask to be registered unless this node is, has asked, or waits to ask again."""
+    """Ask to be registered unless this node is, has asked, waits to ask again, or only listens."""
     if state.chain != "present" or state.round < 0 or state.me in state.peers:
         return state, ()
-    if state.registering or state.register_error:
+    if state.registering or state.register_error or state.listening is not None:
         return state, ()
     return replace(state, registering=True), (RegisterNode(),)
 

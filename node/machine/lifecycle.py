@@ -9,8 +9,9 @@ from node.machine.advancing import advance_timer, wait_for_turn
 from node.machine.collecting import fetch_again
 from node.machine.commands import AnyCommand, SetTimer, StopNode
 from node.machine.joining import register_timer
+from node.machine.listening import network_back
 from node.machine.pacing import local_deadline
-from node.machine.state import Result, State, in_turn
+from node.machine.state import Listening, Result, State, in_turn
 from node.machine.voting import votes_again
 from node.machine.work import (
     publish_again,
@@ -33,6 +34,7 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
         state,
         draining=False,
         stopping=False,
+        listening=Listening() if started.listen else None,
         chain="unknown",
         heard=False,
         pending=None,
@@ -89,7 +91,7 @@ def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
 def network_changed(state: State, changed: i.NetworkChanged, at: float) -> Result:
     """When peers can be reached again, tell them what they missed and ask for what was not had."""
     back = state.connected <= 0 < changed.connected
-    state = replace(state, connected=max(0, changed.connected))
+    state = network_back(replace(state, connected=max(0, changed.connected)))
     commands: tuple[AnyCommand, ...] = (*publish_again(state), *fetch_again(state)) if back else ()
     return state, commands
 

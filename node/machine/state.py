@@ -114,6 +114,18 @@ class Vote(msgspec.Struct, frozen=True, array_like=True):
     transactions: tuple[str, ...] = ()
 
 
+class Listening(msgspec.Struct, frozen=True, array_like=True):
+    """How far this node is with listening for another one of its key (`node.machine.listening`).
+
+    `round` is the contract's, -1 until known; `fresh` are the seeds of the rounds that began meanwhile; `reached`
+    tells that in the current one somebody could be heard.
+    """
+
+    round: int = -1
+    fresh: tuple[Seed, ...] = ()
+    reached: bool = False
+
+
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """The whole machine.
 
@@ -127,6 +139,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     draining: bool = False
     stopping: bool = False
+    listening: Listening | None = None
 
     chain: Presence = "unknown"
     offset: float = 0.0
@@ -216,7 +229,9 @@ def current_step(state: State) -> int:
 
 
 def counts(state: State, peer: Address, round_number: int) -> bool:
-    """Tell whether a peer is registered and counts in a round."""
+    """Tell whether a peer is registered and counts in a round; this node does not while it only listens."""
+    if state.listening is not None and peer == state.me:
+        return False
     since = state.peers.get(peer)
     return since is not None and since <= round_number
 

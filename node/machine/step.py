@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from node.machine import chain, collecting, lifecycle, work
+from node.machine import chain, collecting, lifecycle, listening, work
 from node.machine import inputs as i
 from node.machine.state import Result, State
 
@@ -24,6 +24,7 @@ HANDLERS: dict[type[i.Input], Callable[[State, Any, float], Result]] = {
     i.ChainRestored: chain.chain_restored,
     i.TransactionSettled: chain.transaction_settled,
     i.RolloutsAnnounced: collecting.rollouts_announced,
+    i.OwnMessageHeard: listening.own_message_heard,
     i.RolloutsArrived: work.rollouts_arrived,
     i.RolloutsRefused: work.rollouts_refused,
     i.TrainerReady: work.trainer_ready,

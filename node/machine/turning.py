@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from node.machine.advancing import wait_for_turn
 from node.machine.commands import AbortWork, AnyCommand, StopNode
+from node.machine.listening import keep_listening
 from node.machine.skipping import leave_for
 from node.machine.state import Result, State, Work, current_step, in_turn, label, own_body
 from node.machine.voting import move_votes, reopened
@@ -39,7 +40,7 @@ def open_stage(state: State, opening: Opening, at: float) -> Result:
 
 
 def _same_stage(state: State, deadline: int, at: float) -> Result:
-    state = replace(state, gap="")
+    state, _ = keep_listening(replace(state, gap=""), at)
     if deadline == state.deadline:
         return state, ()
     return in_turn(replace(state, deadline=deadline), at, wait_for_turn, wait_for_rollouts, pursue)
@@ -80,7 +81,7 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
     if state.draining:
         state, commands = move_votes(state, at)
         return replace(state, stopping=True), (*commands, StopNode(0, "drained"))
-    return in_turn(state, at, move_votes, wait_for_turn, wait_for_rollouts, pursue)
+    return in_turn(state, at, keep_listening, move_votes, wait_for_turn, wait_for_rollouts, pursue)
 
 
 def _without_round(state: State, round_number: int) -> State:

@@ -52,6 +52,8 @@ def phase(state: State) -> Phase:
         return "starting" if state.chain == "unknown" else "syncing"
     if not state.heard and state.chain != "absent":
         return "syncing"
+    if state.listening is not None:
+        return "listening"
     if state.task is not None and state.task.kind in ("generate", "train"):
         return "working"
     if state.work.phase == "train":
@@ -70,6 +72,7 @@ def note(state: State) -> str:
     """Return what keeps the node from its full work, in one line; empty where nothing does."""
     since = state.peers.get(state.me)
     notes = (
+        (state.listening is not None, "restored or copied: it listens a whole round for a twin before it takes part"),
         (bool(state.register_error), f"registration was refused ({state.register_error}); it is tried again"),
         (state.overdue, "the chain is away past the deadline: the last known stage goes on, nothing new can begin"),
         (state.chain == "absent", "the chain is away: the current stage goes on"),

@@ -8,6 +8,7 @@ from typing import Self
 
 from node.exits import Exit, Refusal
 from node.store.lock import FileLock
+from node.store.mark import mark
 
 CONFIG = "swarm.toml"
 HTTP = "http.json"
@@ -17,13 +18,20 @@ LAYOUT: dict[str, str] = {
     CONFIG: "the configuration",
     "manifest.toml": "the swarm's manifest",
     "swarm.pem": "the node key; back it up",
+    "peer.rsa": "an RSA identity imported from RL Swarm, where there is one",
+    "session.json": "by which the RSA identity binds the node key",
+    "delegation.json": "the owner's word that the node is his",
+    "revocation.json": "the owner's word that it is no longer, until it is on chain",
     "votes.sqlite": "what this key signed; back it up with the key",
+    "votes.sqlite.lock": "names the process that uses it",
+    "restored.json": "marks a restored or copied identity that has not listened yet",
     "journal.sqlite": "inputs and snapshots",
     "outbox.sqlite": "transactions on their way",
     "bodies/": "rollouts, own and fetched",
     "trainer/": "checkpoints",
     "peers.json": "addresses of peers",
     "coordinator.json": "what the contract fixed at deployment",
+    BOOTNODE: "the addresses of a running bootnode",
     HTTP: "where the running node's status is served",
     "node.lock": "names the process that uses the directory",
 }
@@ -31,7 +39,7 @@ LAYOUT: dict[str, str] = {
 
 
 class DataDirectory:
-    """Exclusive use of a data directory; creates it, for its owner only."""
+    """Exclusive use of a data directory; creates it, for its owner only; marks one that was copied."""
 
     def __init__(self, path: Path) -> None:
         """Take the directory. Raises `Refusal` where another node has it, or it can't be made."""
@@ -48,6 +56,8 @@ class DataDirectory:
             f"the data directory {self.path}",
             "stop that one, or give this node a directory of its own by --data-dir",
         )
+        if self._lock.copied:
+            mark(self.path, "the directory is a copy of another")
 
     def close(self) -> None:
         """Let another node have it."""

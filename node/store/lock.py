@@ -16,15 +16,20 @@ from node.exits import Exit, Refusal
 
 
 class Holder(msgspec.Struct, frozen=True):
-    """Who holds a lock: process, machine, and since when (ISO 8601, UTC)."""
+    """Who holds a lock: process, machine, and since when (ISO 8601, UTC). `inode` is the lock file's own number: one
+    that names another file's was copied; 0 where it is not known."""
 
     pid: int
     host: str
     since: str
+    inode: int = 0
 
 
 class FileLock:
-    """An advisory lock (flock) that ends with the process however it ends; the file stays and names the last holder."""
+    """An advisory lock (flock) that ends with the process however it ends; the file stays and names the last holder.
+
+    `copied` tells that the file is a copy of one that a holder has signed, so everything beside it may be one too.
+    """
 
     def __init__(self, path: Path, subject: str, remedy: str) -> None:
         """Take the lock. Raises `Refusal` naming the holder: "`subject` is in use by ...; `remedy`"."""
@@ -39,19 +44,28 @@ class FileLock:
             text = f"{subject} is in use by {self._named()}; {remedy}"
             os.close(self._descriptor)
             raise Refusal(Exit.LOCKED, text) from error
+        self._inode = os.fstat(self._descriptor).st_ino
+        last = self._holder()
+        self.copied = last is not None and last.inode not in (0, self._inode)
         self._sign()
 
-    def _named(self) -> str:
+    def _holder(self) -> Holder | None:
         try:
-            holder = msgspec.json.decode(os.pread(self._descriptor, 4096, 0), type=Holder)
+            return msgspec.json.decode(os.pread(self._descriptor, 4096, 0), type=Holder)
         except ValueError:
+            return None
+
+    def _named(self) -> str:
+        holder = self._holder()
+        if holder is None:
             return "another process that has just started"
         return f"process {holder.pid} on {holder.host} since {holder.since}"
 
     def _sign(self) -> None:
         since = datetime.now(UTC).isoformat(timespec="seconds")
+        holder = Holder(os.getpid(), socket.gethostname(), since, self._inode)
         os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), since)), 0)
+        os.pwrite(self._descriptor, msgspec.json.encode(holder), 0)
 
     def release(self) -> None:
         """Give the lock up; a second call does nothing."""

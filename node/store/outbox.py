@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-import sqlite3
 from pathlib import Path
 
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS outbox (
-    key TEXT PRIMARY KEY,
-    place INTEGER NOT NULL,
-    unsettled INTEGER NOT NULL,
-    record BLOB NOT NULL
-) STRICT;
-CREATE INDEX IF NOT EXISTS outbox_place ON outbox (unsettled, place);
-"""
+from node.store.database import open_database
+
+MIGRATIONS = (
+    """
+    CREATE TABLE IF NOT EXISTS outbox (
+        key TEXT PRIMARY KEY,
+        place INTEGER NOT NULL,
+        unsettled INTEGER NOT NULL,
+        record BLOB NOT NULL
+    ) STRICT;
+    CREATE INDEX IF NOT EXISTS outbox_place ON outbox (unsettled, place)
+    """,
+)
+"""The first may find its table: files from before versions were counted have version 0."""
+PRAGMAS = ("journal_mode = WAL", "synchronous = FULL")
+ADVICE = "move it away to begin afresh: what was on its way is asked for again"
 
 KEPT = 10_000
 """Settled records kept: enough to answer any command a journal's replay may ask again."""
@@ -25,10 +31,8 @@ class SqliteOutbox:
     """A durable map (`node.chain.records.OutboxStore`). One thread, one process."""
 
     def __init__(self, path: Path) -> None:
-        self._db = sqlite3.connect(path, isolation_level=None)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("PRAGMA synchronous = FULL")
-        self._db.executescript(SCHEMA)
+        """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""
+        self._db = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
         self._writes = 0
 
     def put(self, key: str, record: bytes, *, unsettled: bool) -> None:

@@ -51,7 +51,8 @@ def export_model(
 ) -> Current:
     """Copy the current model to `out`, whole or not at all; what was there is replaced.
 
-    Where adapters were trained, they go alone unless `merged` asks for base and adapters as one model. Raises `NoModelError`, OSError where `out` can't be written.
+    Where adapters were trained, they go alone unless `merged` asks for base and adapters as one model. Raises
+    `NoModelError`, OSError where `out` can't be written.
     """
     for left in reversed(range(TRIES)):
         found = current_model(trainer)

@@ -21,9 +21,9 @@ from node.loop import Loop
 from node.machine.commands import AnyCommand, SetTimer
 from node.machine.inputs import StageOpened
 from node.machine.state import initial
+from node.protection import VoteProtection
 from node.store.journal import Journal
 from node.store.outbox import SqliteOutbox
-from node.store.votes import VoteProtection
 from protocols.manifest import Manifest, StageSpec
 from tools.local_chain import LocalChain
 

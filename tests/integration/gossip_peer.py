@@ -86,6 +86,7 @@ class Peer:
         self.node = GossipNode(
             gossip, peer_key(settings["number"]), Limits(), SWARM, self.shelf, check,
             Path(settings["home"]) / f"peers-{settings['number']}.json", self.no_bootnodes,
+            incognito=settings.get("incognito", False),
         )  # fmt: skip
         if "round" in settings:
             self.move(settings["round"], settings["stage"])
@@ -120,6 +121,8 @@ class Peer:
                     )
                 case "window":
                     self.move(told["round"], told["stage"])
+                case "show":
+                    self.node.show_itself()
                 case "counters":
                     tell(event="counters", counters=dict(self.node.counters))
                 case "restart":

@@ -192,6 +192,32 @@ async def test_four_nodes_share_announcements_and_bodies(tmp_path: Path) -> None
             await late.event("RolloutsArrived", body=body)
 
 
+async def test_a_twin_is_heard(tmp_path: Path) -> None:
+    """A second node with the key of the first, under a made-up name, hears what the first has said and what it says.
+
+    The first one is not disturbed. When it is gone the second takes its place, and is found under its own name.
+    """
+    async with swarm_of(tmp_path, 2) as swarm:
+        first, between = await swarm.start_all(range(1, 3))
+        early = await first.publish(size=4_000)
+        await between.event("RolloutsArrived", body=early)
+        (tmp_path / "twin").mkdir()
+        twin = await swarm.start(1, addresses(between), home=str(tmp_path / "twin"), incognito=True)
+        await twin.event("OwnMessageHeard", body=early)
+        for process in (first, between, twin):
+            await process.do("window", round=2, stage=0)
+        late = await first.publish(size=4_000, round=2)
+        await between.event("RolloutsArrived", body=late)
+        assert (await twin.event("OwnMessageHeard", body=late))["round"] == 2
+        first.inner.send_signal(signal.SIGKILL)
+        await first.inner.wait()
+        await twin.do("show")
+        for process in (between, twin):
+            await process.do("window", round=3, stage=0)
+        own = await twin.publish(size=4_000, round=3)
+        assert (await between.event("RolloutsArrived", body=own))["peer"] == peer_key(1).address
+
+
 async def test_a_body_is_had_from_whoever_has_it(tmp_path: Path) -> None:
     """When the announcer is gone its large body is fetched from a peer that has validated it."""
     async with swarm_of(tmp_path, 3) as swarm:

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from node.exits import Exit
 from node.machine.status import Status
-from tools.demo.network import Network
+from tools.demo.network import ENVIRONMENT, SWARM, Network
 from tools.demo.plan import BLOCK_SECONDS, FIRST_ROUND, Options, demo_plan
 from tools.demo.watch import Snapshot
 from tools.local_chain import LocalChain
@@ -75,6 +80,24 @@ def test_a_killed_node_goes_on_from_its_checkpoint(watch: Watch) -> None:
     assert me.totals.updates >= updates
     last = max(vote.round for vote in me.votes)
     assert last >= now
+
+
+def test_a_copy_of_a_running_node_ends_by_itself(watch: Watch, tmp_path: Path) -> None:
+    """Started beside its original it registers, works and votes for nothing, hears itself, and says so by its code.
+
+    The original is not disturbed.
+    """
+    original, copy = watch.network.home / "node-2", tmp_path / "copy"
+    shutil.copytree(original, copy)
+    command = [*SWARM, "run", "--data-dir", str(copy), "--log-format", "json"]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | ENVIRONMENT)
+    assert ended.returncode == Exit.TWIN, ended.stderr
+    assert "another node runs with this key" in ended.stderr
+    events = {json.loads(line)["event"] for line in ended.stdout.splitlines()}
+    assert events.isdisjoint({"rollouts.publishing", "vote.committing", "vote.casting", "stage.advancing"})
+    now = watch.network.look().round
+    watch.until(everybody(lambda status: status.round >= now + 2))
+    assert [vote for vote in statuses(watch.network.look())[1].votes if vote.round >= now - 1]
 
 
 def test_nothing_is_lost_while_the_chain_is_away(watch: Watch) -> None:

@@ -126,7 +126,7 @@ class Scenario:
         self.timers.clear()
         self.stopped = False
         self.now += float(options.get("after", 0))
-        yield from self.feed(i.NodeStarted())
+        yield from self.feed(i.NodeStarted(listen="listen" in words))
 
     def show(self, words: list[str], options: Options) -> Iterator[str]:
         """Print fields of the status; without words the phase and the totals that are not zero."""
@@ -219,7 +219,7 @@ def place(where: str) -> tuple[int, int]:
 
 
 def _start(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
-    return [i.NodeStarted()]
+    return [i.NodeStarted(listen="listen" in words)]
 
 
 def _drain(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -270,6 +270,12 @@ def _settled(run: Scenario, words: list[str], options: Options) -> list[i.AnyInp
 def _announced(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), run.body(peer, where, options), 1000, inline=False)]
+
+
+def _heard(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    round_number, stage = place(words[0])
+    body = run.body("me", words[0], options)
+    return [i.OwnMessageHeard(round_number, stage, run.seed(round_number, options), body)]
 
 
 def _arrived(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -328,6 +334,7 @@ INPUTS: dict[str, Maker] = {
     "peer": _peer,
     "settled": _settled,
     "announced": _announced,
+    "heard": _heard,
     "arrived": _arrived,
     "refused": _refused,
     "network": _network,

@@ -7,8 +7,8 @@ import pytest
 from node.app import Node
 from node.config import ChainSettings, Config, HubSettings, TrackerSettings
 from node.identity import load_or_create
+from node.protection import VoteProtection
 from node.store.journal import Journal
-from node.store.votes import VoteProtection
 from protocols.manifest import Manifest
 
 

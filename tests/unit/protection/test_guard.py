@@ -13,7 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from node.exits import Exit, Refusal
-from node.store.votes import VoteProtection
+from node.protection import Signed, VoteProtection
+from node.protection.guard import MIGRATIONS
+from node.store.database import open_database
 
 KEYS = st.tuples(
     st.sampled_from(["commit", "reveal", "vote"]), st.integers(0, 3), st.sampled_from([bytes(32), b"s" * 32])
@@ -44,7 +46,7 @@ class NeverTwo(RuleBasedStateMachine):
     @invariant()
     def the_history_is_what_was_signed(self) -> None:
         if hasattr(self, "guard"):
-            assert {(kind, number, seed): text for kind, number, seed, text in self.guard.history()} == self.signed
+            assert {each.place[1:]: each.payload for each in self.guard.history()} == self.signed
 
     def teardown(self) -> None:
         if hasattr(self, "guard"):
@@ -58,7 +60,7 @@ TestNeverTwo = NeverTwo.TestCase
 SIGNER = """
 import sys
 from pathlib import Path
-from node.store.votes import VoteProtection
+from node.protection import VoteProtection
 guard = VoteProtection(Path(sys.argv[1]))
 for number in range(1_000_000):
     assert guard.admit("vote", number, bytes(32), b"first %d" % number)
@@ -107,3 +109,39 @@ def test_the_seed_is_part_of_the_key(tmp_path: Path) -> None:
         assert guard.admit("vote", 1, b"a" * 32, b"x")
         assert guard.admit("vote", 1, b"b" * 32, b"y")
         assert not guard.admit("vote", 1, b"a" * 32, b"y")
+
+
+def test_the_deployment_is_part_of_the_key(tmp_path: Path) -> None:
+    """Another contract, or a chain that began afresh, does not block an honest vote; bound again, the record holds."""
+    with VoteProtection(tmp_path / "v", b"a" * 32) as guard:
+        assert guard.admit("vote", 1, bytes(32), b"x")
+        guard.bind(b"b" * 32)
+        assert guard.admit("vote", 1, bytes(32), b"y")
+        guard.bind(b"a" * 32)
+        assert not guard.admit("vote", 1, bytes(32), b"y")
+
+
+def test_records_of_the_first_schema_still_forbid(tmp_path: Path) -> None:
+    """A file from before deployments were kept is brought up to date; what it holds counts in every deployment."""
+    path = tmp_path / "v"
+    old = open_database(path, (), MIGRATIONS[:1], "")
+    old.execute("INSERT INTO signed VALUES ('vote', 1, ?, x'aa', 1.0)", (bytes(32),))
+    old.close()
+    with VoteProtection(path, b"a" * 32) as guard:
+        assert not guard.admit("vote", 1, bytes(32), b"y")
+        assert guard.admit("vote", 1, bytes(32), b"\xaa")
+        assert len(guard.history()) == 1
+
+
+def signed(round_number: int, payload: bytes) -> Signed:
+    return Signed(b"a" * 32, "vote", round_number, bytes(32), payload, 1.0)
+
+
+def test_merging_never_forgets(tmp_path: Path) -> None:
+    """What is new is added, what contradicts is told and does not replace; done again it changes nothing."""
+    with VoteProtection(tmp_path / "v") as guard:
+        guard.merge((signed(1, b"x"), signed(2, b"x")))
+        given = (signed(2, b"y"), signed(3, b"x"))
+        assert guard.merge(given) == ((signed(3, b"x"),), (signed(2, b"y"),))
+        assert guard.merge(given) == ((), (signed(2, b"y"),))
+        assert guard.history() == (signed(1, b"x"), signed(2, b"x"), signed(3, b"x"))

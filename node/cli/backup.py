@@ -1,0 +1,69 @@
+"""`swarm backup`."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.options import config_flags, config_from, data_dir_option, expanded
+from node.cli.owner import node_key, terminal
+from node.exits import Exit, Refusal
+from node.identity import NodeKey, delegation, rsa
+from node.identity.backup import Identity, seal
+from node.identity.files import OpenToOthersError, create_private, read_private
+from node.identity.key import pem_of
+from node.identity.secret import BACKUP_PASSPHRASE, find
+from node.protection import History, VoteProtection, encode_history
+
+passphrase_option = click.option(
+    "--passphrase-file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The backup's passphrase; else SWARM_BACKUP_PASSPHRASE, the credential backup-passphrase, or the terminal.",
+)
+
+
+@click.command(short_help="Write key, delegation and vote history to one encrypted file.")
+@click.argument("file", type=click.Path(path_type=Path))
+@data_dir_option
+@config_flags("identity")
+@passphrase_option
+def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: Any) -> None:
+    """Write this node's identity to FILE, encrypted: key, delegation, and what the key ever signed.
+
+    The node must not run meanwhile: the backup would be older than its votes. Nothing is overwritten.
+    """
+    home = expanded(data_dir)
+    identity = collect(home, node_key(home, config_from(home, flags).identity))
+    sealed = seal(identity, find(BACKUP_PASSPHRASE, passphrase_file, os.environ, terminal(confirm=True)))
+    try:
+        create_private(file, sealed)
+    except FileExistsError as error:
+        raise Refusal(Exit.EXISTS, f"{file} exists and stays as it is; name another file") from error
+    except OSError as error:
+        raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; name another file") from error
+    click.echo(f"{identity.node} written to {file}; a vote after this is not in it: a restored node listens first")
+
+
+def collect(home: Path, key: NodeKey) -> Identity:
+    """Return a data directory's identity. Raises `Refusal` where a node is using it."""
+    with VoteProtection(home / "votes.sqlite") as guard:
+        votes = encode_history(History(key.address, guard.history()))
+    return Identity(
+        key.address, time.time(), pem_of(key), _content(home / rsa.FILE), _content(home / delegation.FILE), votes
+    )
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return read_private(path)
+    except FileNotFoundError:
+        return b""
+    except OpenToOthersError as error:
+        raise Refusal(Exit.IDENTITY, str(error)) from error
+    except OSError as error:
+        raise Refusal(Exit.IDENTITY, f"cannot read {path}: {error.strerror}; check path and owner") from error

@@ -1,0 +1,161 @@
+"""What the commands ask of the coordinator contract, and send to it. The names of its functions stand here only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from node.config import ChainSettings
+from node.exits import Exit, Refusal
+from node.identity import NodeKey
+from node.identity.cases import Facts
+from node.logs import redacted
+from protocols.delegation import SignedDelegation
+from protocols.identifiers import Address
+from protocols.typed_data import Domain, Revocation
+
+VALID = bytes.fromhex("1626ba7e")
+"""What a contract wallet answers where it signed (ERC-1271)."""
+WALLET_ABI: list[dict[str, Any]] = [
+    {
+        "type": "function",
+        "name": "isValidSignature",
+        "stateMutability": "view",
+        "inputs": [{"name": "hash", "type": "bytes32"}, {"name": "signature", "type": "bytes"}],
+        "outputs": [{"name": "", "type": "bytes4"}],
+    }
+]
+
+
+class Standing(msgspec.Struct, frozen=True):
+    """What the contract knows of a node; `owner` is None where it does not know it.
+
+    It counts from round `since` on, until `expiry` (chain seconds). `serial` is that of its last order (milliseconds).
+    """
+
+    owner: Address | None
+    since: int
+    expiry: int
+    serial: int
+
+
+class Chain:
+    """One endpoint that answers, and the coordinator on it. Everything raises `Refusal` where it can't be had."""
+
+    def __init__(self, url: str, contract: Address) -> None:
+        """Find the coordinator. Raises whatever web3 does where there is none."""
+        from contracts import contract_at
+
+        self._url, self.contract = url, contract
+        self._coordinator = contract_at(url, contract)
+        self._web3 = self._coordinator.w3
+        self.domain = self._domain()
+
+    def _domain(self) -> Domain:
+        """Return what the deployment's signatures are bound to (EIP-5267)."""
+        _, _, _, chain_id, contract, salt, _ = self._coordinator.functions.eip712Domain().call()
+        return Domain(chain_id, str(contract).lower(), bytes(salt))
+
+    def now(self) -> int:
+        """Return chain time in seconds."""
+        return int(self._ask(lambda: self._web3.eth.get_block("latest")["timestamp"]))
+
+    def balance(self, account: Address) -> int:
+        """Return an account's money in wei."""
+        return int(self._ask(lambda: self._web3.eth.get_balance(self._web3.to_checksum_address(account))))
+
+    def standing(self, node: Address) -> Standing:
+        """Return what the contract knows of a node."""
+        name = self._web3.to_checksum_address(node)
+        owner, since, expiry, serial = self._ask(lambda: self._coordinator.functions.nodes(name).call())
+        known = int(owner, 16) != 0
+        return Standing(str(owner).lower() if known else None, since, expiry, serial)
+
+    def others(self, owner: Address, node: Address) -> int:
+        """Return how many nodes besides `node` were ever registered for an owner; 0 where the endpoint keeps no log
+        of that length."""
+        try:
+            first = self._coordinator.functions.deployedBlock().call()
+            found = self._coordinator.events.PeerRegistered().get_logs(
+                from_block=first, argument_filters={"owner": self._web3.to_checksum_address(owner)}
+            )
+        except Exception:  # noqa: BLE001 - endpoints refuse long ranges in many ways; the count is for the operator only
+            return 0
+        return len({str(each["args"]["node"]).lower() for each in found} - {node})
+
+    def facts(self, node: Address, claimed: Address | None) -> Facts:
+        """Return what decides which of the four cases a node is in; `claimed` is the owner at hand."""
+        registered = self.standing(node).owner
+        owner = claimed or registered
+        return Facts(
+            node=node, claimed=claimed, registered=registered, siblings=self.others(owner, node) if owner else 0
+        )
+
+    def wallet_accepts(self, owner: Address, digest: bytes, signature: bytes) -> bool:
+        """Tell whether `owner` is a contract wallet that takes a signature for its own (ERC-1271)."""
+        address = self._web3.to_checksum_address(owner)
+        if not self._ask(lambda: self._web3.eth.get_code(address)):
+            return False
+        wallet = self._web3.eth.contract(address=address, abi=WALLET_ABI)
+        try:
+            return bytes(wallet.functions.isValidSignature(digest, signature).call()) == VALID
+        except Exception:  # noqa: BLE001 - a stranger's contract: whatever it does but say yes is a no
+            return False
+
+    def payer(self, candidates: Sequence[NodeKey]) -> NodeKey | None:
+        """Return the first key that has money for gas."""
+        return next((key for key in candidates if self.balance(key.address)), None)
+
+    def register(self, payer: NodeKey, signed: SignedDelegation) -> str:
+        """Bring a delegation, of a new node or of one that is registered; return the transaction's hash."""
+        said = signed.delegation
+        delegation = (self._named(said.owner), self._named(said.node), said.serial, said.expiry)
+        return self._send(payer, "register", (delegation, signed.owner_signature, signed.node_signature))
+
+    def revoke(self, payer: NodeKey, said: Revocation, owner_signature: bytes) -> str:
+        """Bring a revocation; return the transaction's hash."""
+        revocation = (self._named(said.owner), self._named(said.node), said.serial)
+        return self._send(payer, "revoke", (revocation, owner_signature))
+
+    def _named(self, address: Address) -> str:
+        return str(self._web3.to_checksum_address(address))
+
+    def _send(self, payer: NodeKey, function: str, argument: tuple[Any, ...]) -> str:
+        from contracts import send
+
+        return str(self._ask(lambda: send(self._url, payer.secret.hex(), self.contract, function, argument)))
+
+    def _ask(self, question: Any) -> Any:
+        try:
+            return question()
+        except Exception as error:  # the operator gets one line, whatever web3 raises
+            raise Refusal(Exit.CHAIN, f"{self._refused(error)} ({redacted(self._url)}); try again later") from error
+
+    def _refused(self, error: Exception) -> str:
+        """Return why a call failed: the contract's own error by its name, else what the endpoint said."""
+        from node.chain.binding import ABI
+
+        revert = ABI.revert(getattr(error, "data", None))
+        if revert is None:
+            said = str(error).partition("\n")[0] or type(error).__name__
+            return f"the chain did not answer: {redacted(said)}"
+        given = ", ".join(f"{name} {value}" for name, value in revert.fields.items())
+        return f"the contract refuses: {revert.name}{f' ({given})' if given else ''}"
+
+
+def connect(settings: ChainSettings) -> Chain:
+    """Return the first endpoint on which the coordinator is found. Raises `Refusal` naming what each of them said."""
+    if not settings.contract:
+        raise Refusal(Exit.CONFIG, "no coordinator contract is named (chain.contract); run `swarm init`, or --contract")
+    reasons = []
+    for url in settings.urls:
+        try:
+            return Chain(url, settings.contract.lower())
+        except Exception as error:  # noqa: BLE001 - the next one is tried, whatever web3 raises
+            reasons.append(f"{redacted(url)}: {type(error).__name__}")
+    raise Refusal(
+        Exit.CHAIN,
+        f"no coordinator answers at {settings.contract} ({'; '.join(reasons)}); check [chain] contract and urls",
+    )

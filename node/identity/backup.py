@@ -1,0 +1,102 @@
+"""One encrypted file that holds an identity: node key, RSA identity, delegation, and what the key signed. Pure.
+
+The file is a line of JSON that says how it is encrypted, a line's end, and the ciphertext: ChaCha20-Poly1305 (RFC
+8439) under a key that scrypt (RFC 7914) makes of the passphrase. The first line is authenticated with the rest.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated, Literal
+
+import msgspec
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
+from msgspec import Meta
+
+from node.exits import Exit, Refusal
+from node.identity.secret import Secret
+from protocols.identifiers import Address
+
+FORMAT: Literal["swarm-backup"] = "swarm-backup"
+VERSION = 1
+WORK = 1 << 17
+"""scrypt's n when writing: 128 MiB and a third of a second for whoever guesses a passphrase."""
+MOST_WORK = 1 << 20
+"""What a file may ask for when reading: 1 GiB. The line is only authenticated after the work is done."""
+HEAD_LIMIT = 1024
+
+Hex16 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
+Hex12 = Annotated[str, Meta(pattern="^[0-9a-f]{24}$")]
+
+
+class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a backup holds: PEM, binary RSA key and delegation.json as they stand in their files, empty where there is
+    none, and the vote history in its published form. `created` is Unix seconds."""
+
+    node: Address
+    created: float
+    key: bytes = msgspec.field()
+    rsa: bytes = b""
+    delegation: bytes = b""
+    votes: bytes = b""
+
+    def __repr__(self) -> str:
+        return f"Identity({self.node})"
+
+
+class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The first line. It names the node, so that backups can be told apart without the passphrase."""
+
+    format: Literal["swarm-backup"]
+    version: int
+    node: Address
+    n: Annotated[int, Meta(ge=2, le=MOST_WORK)]
+    salt: Hex16
+    nonce: Hex12
+
+
+def seal(identity: Identity, passphrase: Secret, work: int = WORK) -> bytes:
+    """Return the file's content. Every call takes a new salt and nonce."""
+    head = Head(FORMAT, VERSION, identity.node, work, os.urandom(16).hex(), os.urandom(12).hex())
+    line = msgspec.json.encode(head)
+    return line + b"\n" + _cipher(head, passphrase).encrypt(_nonce(head), msgspec.msgpack.encode(identity), line)
+
+
+def head_of(content: bytes) -> Head:
+    """Return a backup's first line, which is not authenticated yet. Raises `Refusal` where it is no backup."""
+    line, _, _ = content[:HEAD_LIMIT].partition(b"\n")
+    try:
+        head = msgspec.json.decode(line, type=Head)
+    except ValueError as error:
+        raise Refusal(Exit.BACKUP, f"this is not a backup of a node ({error}); name the file") from error
+    if head.version != VERSION:
+        raise Refusal(
+            Exit.BACKUP, f"the backup has version {head.version}, this program knows {VERSION}; use the newer program"
+        )
+    return head
+
+
+def unseal(content: bytes, passphrase: Secret) -> Identity:
+    """Return what a backup holds. Raises `Refusal`: no backup, wrong passphrase or changed content."""
+    head = head_of(content)
+    line, _, sealed = content.partition(b"\n")
+    try:
+        identity = msgspec.msgpack.decode(_cipher(head, passphrase).decrypt(_nonce(head), sealed, line), type=Identity)
+    except InvalidTag:
+        raise Refusal(
+            Exit.SECRET, "wrong passphrase, or the backup was changed; try the passphrase again, else another copy"
+        ) from None
+    except ValueError as error:
+        raise Refusal(Exit.BACKUP, f"the backup can't be read ({error}); use the program that wrote it") from error
+    return identity
+
+
+def _cipher(head: Head, passphrase: Secret) -> ChaCha20Poly1305:
+    salt = bytes.fromhex(head.salt)
+    return ChaCha20Poly1305(Scrypt(salt=salt, length=32, n=head.n, r=8, p=1).derive(passphrase.reveal()))
+
+
+def _nonce(head: Head) -> bytes:
+    return bytes.fromhex(head.nonce)

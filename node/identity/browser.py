@@ -1,0 +1,182 @@
+"""A page on this machine where the owner's browser wallet signs an order (EIP-1193, EIP-6963, eth_signTypedData_v4).
+
+Served on 127.0.0.1 only, until the order is signed. The page loads nothing from anywhere else. What it asks of the
+server it asks with a token that stands in the URL's fragment, which browsers never send: other pages and programs that
+find the port get nothing. The Host header is checked, so that no foreign name can be pointed here (DNS rebinding).
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import socket
+from collections.abc import Awaitable, Callable
+from importlib.resources import files
+from typing import Annotated, cast
+
+import msgspec
+import trio
+from hypercorn.config import Config as ServerConfig
+from hypercorn.trio import serve
+from hypercorn.typing import Framework
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route
+
+from node.identity.orders import Order, answered, domain_of, message_of
+from protocols.identifiers import Address
+from protocols.typed_data import typed_data
+
+ADDRESS = "127.0.0.1"
+TOKEN_HEADER = "x-swarm-token"  # noqa: S105 - the name of a header
+BODY_LIMIT = 16 << 10
+
+HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Cross-Origin-Resource-Policy": "same-origin",
+}
+
+AddressText = Annotated[str, msgspec.Meta(pattern="^0x[0-9a-fA-F]{40}$")]
+SignatureText = Annotated[str, msgspec.Meta(pattern="^(0x([0-9a-fA-F]{2}){1,2048})?$")]
+
+Judge = Callable[[Order], Awaitable[str]]
+"""Says what is wrong with a signed order, in one line; empty where it is taken."""
+
+
+class Said(msgspec.Struct, frozen=True):
+    """What the page sends: the account that the wallet named, and what it signed."""
+
+    account: AddressText
+    signature: SignatureText = ""
+
+
+class WalletPage:
+    """The page's server side for one order. `signed` is set when the order is taken; `order` is then the answer."""
+
+    def __init__(self, order: Order, judge: Judge, host: str, about: str) -> None:
+        self.order = order
+        self.token = secrets.token_urlsafe(32)
+        self.signed = trio.Event()
+        self._judge, self._host, self._about = judge, host, about
+        self._page = files("node.identity").joinpath("wallet.html").read_text(encoding="utf-8")
+
+    @property
+    def url(self) -> str:
+        """Return what the operator opens."""
+        return f"http://{self._host}/#{self.token}"
+
+    def app(self) -> Starlette:
+        """Return the application: the page, what is to be signed, and where the signature goes."""
+        return Starlette(
+            routes=[
+                Route("/", self._index),
+                Route("/order", self._show, methods=["POST"]),
+                Route("/typed-data", self._typed_data, methods=["POST"]),
+                Route("/answer", self._answer, methods=["POST"]),
+            ]
+        )
+
+    async def _index(self, request: Request) -> Response:
+        if request.headers.get("host") != self._host:
+            return _refused("this page is served under its address only", 421)
+        return HTMLResponse(self._page, headers=HEADERS)
+
+    async def _show(self, request: Request) -> Response:
+        if problem := self._forbidden(request):
+            return problem
+        return _json({"about": self._about, "chain_id": self.order.chain_id, "owner": self.order.owner})
+
+    async def _typed_data(self, request: Request) -> Response:
+        if problem := self._forbidden(request):
+            return problem
+        said = await _said(request)
+        if said is None:
+            return _refused("no account was named", 400)
+        return _json(self._typed(said.account.lower()))
+
+    def _typed(self, owner: Address) -> object:
+        order = msgspec.structs.replace(self.order, owner=owner)
+        return typed_data(domain_of(order), message_of(order))
+
+    async def _answer(self, request: Request) -> Response:
+        if problem := self._forbidden(request):
+            return problem
+        said = await _said(request)
+        if said is None or not said.signature:
+            return _refused("account or signature is missing", 400)
+        try:
+            order = answered(self.order, said.account.lower(), bytes.fromhex(said.signature[2:]))
+            wrong = await self._judge(order)
+        except Exception as error:  # noqa: BLE001 - the page's reader is told, and may try again
+            wrong = str(error)
+        if wrong:
+            return _refused(wrong, 422)
+        self.order = order
+        self.signed.set()
+        return _json({"ok": True})
+
+    def _forbidden(self, request: Request) -> Response | None:
+        """Refuse whoever is not this page in the operator's browser, and everybody once the order is signed."""
+        given = request.headers.get(TOKEN_HEADER, "")
+        origin = request.headers.get("origin")
+        if request.headers.get("host") != self._host or origin != f"http://{self._host}":
+            return _refused("this page is served under its address only", 421)
+        if self.signed.is_set() or not secrets.compare_digest(given.encode(), self.token.encode()):
+            return _refused("the link was used already, or is not whole; run the command again", 403)
+        return None
+
+
+async def ask_wallet(order: Order, judge: Judge, about: str, opened: Callable[[str], None]) -> Order:
+    """Serve the page until the order is signed; return it so. `opened` is given the URL once it can be opened.
+
+    Raises OSError where no port of this machine can be had.
+    """
+    with socket.socket() as listening:
+        listening.bind((ADDRESS, 0))
+        listening.listen()
+        page = WalletPage(order, judge, f"{ADDRESS}:{listening.getsockname()[1]}", about)
+        opened(page.url)
+        config = _server_config(listening.detach())
+        await serve(cast("Framework", page.app()), config, shutdown_trigger=page.signed.wait)
+    return page.order
+
+
+async def _said(request: Request) -> Said | None:
+    body = bytearray()
+    async for part in request.stream():
+        body += part
+        if len(body) > BODY_LIMIT:
+            return None
+    try:
+        return msgspec.json.decode(bytes(body), type=Said)
+    except ValueError:
+        return None
+
+
+def _json(value: object, code: int = 200) -> Response:
+    return Response(msgspec.json.encode(value), status_code=code, media_type="application/json", headers=HEADERS)
+
+
+def _refused(why: str, code: int) -> Response:
+    return _json({"error": why}, code)
+
+
+def _server_config(descriptor: int) -> ServerConfig:
+    """Return Hypercorn's settings: the socket given, no access log, short times."""
+    config = ServerConfig()
+    config.bind = [f"fd://{descriptor}"]
+    config.accesslog = None
+    errors = logging.getLogger("hypercorn.error")
+    errors.setLevel(logging.WARNING)
+    config.errorlog = errors
+    config.include_server_header = False
+    config.graceful_timeout = 1.0
+    config.shutdown_timeout = 1.0
+    config.read_timeout = 10
+    config.h11_max_incomplete_size = 16 << 10
+    return config

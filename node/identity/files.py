@@ -1,0 +1,72 @@
+"""Files that only their owner may read: checked when read, written whole, never replaced."""
+
+from __future__ import annotations
+
+import os
+import stat
+from contextlib import suppress
+from pathlib import Path
+
+SIZE_LIMIT = 64 << 20
+"""Bytes: the largest private file is a backup with years of vote history."""
+
+
+class OpenToOthersError(Exception):
+    """Group or others have rights on a file; the text is the operator's line."""
+
+
+def read_private(path: Path, limit: int = SIZE_LIMIT) -> bytes:
+    """Return a file's content, at most `limit` bytes of it.
+
+    Raises `OpenToOthersError` where group or others have any right on it, OSError where it can't be read.
+    """
+    with path.open("rb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
+        if mode & 0o077:
+            raise OpenToOthersError(f"{path}: others may read it (mode {mode:04o}); run: chmod 600 {path}")
+        return file.read(limit)
+
+
+def create_private(path: Path, data: bytes) -> None:
+    """Write a new file of mode 0600, on disk when this returns, whole or not at all.
+
+    Raises FileExistsError where there is one already (nothing is replaced), OSError where it can't be written.
+    """
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    draft = _draft(path, data)
+    try:
+        os.link(draft, path)
+    finally:
+        draft.unlink()
+    _sync_directory(path.parent)
+
+
+def replace_private(path: Path, data: bytes) -> None:
+    """Write a file of mode 0600 in place of what is there, whole or not at all. Raises OSError."""
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.replace(_draft(path, data), path)
+    _sync_directory(path.parent)
+
+
+def _draft(path: Path, data: bytes) -> Path:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.unlink(missing_ok=True)
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError:
+        with suppress(OSError):
+            draft.unlink()
+        raise
+    return draft
+
+
+def _sync_directory(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

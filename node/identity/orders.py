@@ -1,0 +1,144 @@
+"""What an owner orders: that a node is his (delegation), or no longer (revocation). Asked for, signed, checked.
+
+An order travels as one line of JSON: from the node to wherever the owner's key is, and back with a signature. It holds
+no secret. What comes back is checked against the node's own key and deployment, so nothing needs to be remembered.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeAlias
+
+import coincurve
+import msgspec
+from msgspec.structs import replace
+
+from node.exits import Exit, Refusal
+from node.identity.key import recover
+from protocols.identifiers import Address
+from protocols.typed_data import Delegation, Domain, Revocation, digest, typed_data
+
+FORMAT: Literal["swarm-order"] = "swarm-order"
+VERSION: Literal[1] = 1
+DAYS = 90
+"""How long a delegation lasts unless the operator says otherwise."""
+SIZE_LIMIT = 64 << 10
+
+Ordered: TypeAlias = Delegation | Revocation
+
+_HALF_ORDER = coincurve.utils.GROUP_ORDER_INT // 2
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """An order as it travels. `owner` is empty where whoever signs is meant; byte strings are hex digits.
+
+    `typed_data` is the same once more, as wallets take it (`eth_signTypedData_v4`); it is written, never read.
+    """
+
+    format: Literal["swarm-order"]
+    version: Literal[1]
+    kind: Literal["delegation", "revocation"]
+    chain_id: int
+    contract: Address
+    salt: str
+    node: Address
+    serial: int
+    expiry: int = 0
+    owner: Address = ""
+    signature: str = ""
+    typed_data: dict[str, Any] | None = None
+
+
+def order_of(domain: Domain, message: Ordered) -> Order:
+    """Return the request for a signature; `message.owner` may be empty."""
+    order = Order(
+        format=FORMAT,
+        version=VERSION,
+        kind="delegation" if isinstance(message, Delegation) else "revocation",
+        chain_id=domain.chain_id,
+        contract=domain.contract,
+        salt=domain.salt.hex(),
+        node=message.node,
+        serial=message.serial,
+        expiry=message.expiry if isinstance(message, Delegation) else 0,
+        owner=message.owner,
+    )
+    return replace(order, typed_data=typed_data(domain, message)) if message.owner else order
+
+
+def domain_of(order: Order) -> Domain:
+    """Return the deployment that an order is for. Raises ValueError."""
+    return Domain(order.chain_id, order.contract, bytes.fromhex(order.salt))
+
+
+def message_of(order: Order) -> Ordered:
+    """Return what is signed."""
+    if order.kind == "delegation":
+        return Delegation(order.owner, order.node, order.serial, order.expiry)
+    return Revocation(order.owner, order.node, order.serial)
+
+
+def encode_order(order: Order) -> str:
+    """Return an order as one line."""
+    return msgspec.json.encode(order).decode()
+
+
+def decode_order(text: str) -> Order:
+    """Read an order from what was pasted, line breaks of a terminal included. Raises `Refusal` where it is none."""
+    joined = "".join(line.strip() for line in text[:SIZE_LIMIT].splitlines())
+    try:
+        order = msgspec.json.decode(joined, type=Order)
+        digest(domain_of(order), message_of(replace(order, owner=order.owner or order.node)))
+    except ValueError as error:
+        raise Refusal(Exit.DELEGATION, f"what was given is not an order ({error}); paste the whole line") from error
+    lowered = {name: getattr(order, name).lower() for name in ("contract", "node", "owner")}
+    return replace(order, typed_data=None, **lowered)
+
+
+def answered(order: Order, owner: Address, signature: bytes) -> Order:
+    """Return the order with its owner's signature. Raises `Refusal` where it names another owner."""
+    if order.owner not in ("", owner):
+        raise Refusal(
+            Exit.DELEGATION,
+            f"the order asks for owner {order.owner}, this key is {owner}; use that owner's key, or ask anew",
+        )
+    return replace(order, owner=owner, signature=normalised(signature).hex(), typed_data=None)
+
+
+def problem(order: Order, domain: Domain, node: Address, now: float) -> str:
+    """Return why an answer is not for this node, here and now; empty where it is. The signature is another matter."""
+    if not order.owner or not order.signature:
+        return "it is not signed yet; sign it where the owner's key is: swarm login --sign FILE"
+    if (order.chain_id, order.contract) != (domain.chain_id, domain.contract):
+        return f"it is for contract {order.contract} on chain {order.chain_id}, this node's is {domain.contract}"
+    if order.salt != domain.salt.hex():
+        return "it is for an earlier deployment at the same address; ask for the signature anew"
+    if order.node != node:
+        return f"it is for node {order.node}, this one is {node}; ask for the signature here"
+    if order.kind == "delegation" and order.expiry <= now:
+        return "it is over already; ask for the signature anew"
+    return ""
+
+
+def owner_signed(domain: Domain, message: Ordered, signature: bytes) -> bool:
+    """Tell whether an ordinary account signed; a contract wallet's signature can be judged by its contract only."""
+    if len(signature) != 65 or signature[64] not in (27, 28):
+        return False
+    try:
+        signer, _ = recover(digest(domain, message), signature[:64] + bytes([signature[64] - 27]))
+    except ValueError:
+        return False
+    return signer == message.owner
+
+
+def normalised(signature: bytes) -> bytes:
+    """Return a wallet's signature as the contract takes it: v 27 or 28, s in the lower half (EIP-2).
+
+    What has not 65 bytes is a contract wallet's and stays as it is.
+    """
+    if len(signature) != 65:
+        return signature
+    s, v = int.from_bytes(signature[32:64], "big"), signature[64]
+    v += 27 if v < 2 else 0
+    if s > _HALF_ORDER and v in (27, 28):
+        s, v = coincurve.utils.GROUP_ORDER_INT - s, 55 - v
+    return signature[:32] + s.to_bytes(32, "big") + bytes([v])

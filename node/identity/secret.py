@@ -1,0 +1,92 @@
+"""Secrets that an operator gives: held so that no log and no traceback shows them, read from where they may stand."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import msgspec
+
+from node.exits import Exit, Refusal
+from node.identity.files import OpenToOthersError, read_private
+
+CREDENTIALS = "CREDENTIALS_DIRECTORY"
+"""Set by systemd for units with LoadCredential= (systemd.exec(5)): one file per credential."""
+LIMIT = 64 << 10
+
+
+class Secret:
+    """Bytes that show themselves only where they are asked for by `reveal`."""
+
+    __slots__ = ("_bytes",)
+
+    def __init__(self, content: bytes) -> None:
+        self._bytes = content
+
+    def reveal(self) -> bytes:
+        """Return the content."""
+        return self._bytes
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a secret does not leave the process")
+
+
+class Source(msgspec.Struct, frozen=True):
+    """Where a secret may stand: an environment variable, and a file in the credential directory of that name.
+
+    `what` completes "the ... is missing".
+    """
+
+    what: str
+    variable: str
+    credential: str
+
+
+OWNER_KEY = Source("owner's key", "SWARM_OWNER_KEY", "owner-key")
+OWNER_PASSPHRASE = Source("keystore's passphrase", "SWARM_OWNER_PASSPHRASE", "owner-passphrase")
+KEY_PASSPHRASE = Source("key file's passphrase", "SWARM_KEY_PASSPHRASE", "key-passphrase")
+BACKUP_PASSPHRASE = Source("backup's passphrase", "SWARM_BACKUP_PASSPHRASE", "backup-passphrase")
+
+Ask = Callable[[str], str]
+"""Asks the operator on a terminal, without an echo; the argument is what for."""
+
+
+def find(source: Source, file: Path | None, environ: Mapping[str, str], ask: Ask | None) -> Secret:
+    """Return a secret from `file` where it is named, else from environment, credential directory or terminal.
+
+    A line's end after it is not part of it. Raises `Refusal` where it is nowhere, empty, or open to others.
+    """
+    secret = known(source, file, environ)
+    if secret is None and ask is not None:
+        secret = Secret(ask(source.what[:1].upper() + source.what[1:]).encode())
+    if secret is None:
+        raise Refusal(
+            Exit.SECRET,
+            f"the {source.what} is missing; give it in a file, in {source.variable}, or as the credential "
+            f"{source.credential}",
+        )
+    if not secret.reveal():
+        raise Refusal(Exit.SECRET, f"the {source.what} is empty; give it again")
+    return secret
+
+
+def known(source: Source, file: Path | None, environ: Mapping[str, str]) -> Secret | None:
+    """Return a secret as `find` does, None where it stands nowhere. Raises `Refusal` for a file that can't be used."""
+    if file is not None:
+        return _from_file(source, file)
+    if source.variable in environ:
+        return Secret(environ[source.variable].encode())
+    credential = Path(environ[CREDENTIALS]) / source.credential if environ.get(CREDENTIALS) else None
+    return _from_file(source, credential) if credential is not None and credential.exists() else None
+
+
+def _from_file(source: Source, path: Path) -> Secret:
+    try:
+        return Secret(read_private(path, LIMIT).rstrip(b"\r\n"))
+    except OpenToOthersError as error:
+        raise Refusal(Exit.SECRET, str(error)) from error
+    except OSError as error:
+        raise Refusal(Exit.SECRET, f"cannot read the {source.what} from {path}: {error.strerror}") from error

@@ -1,0 +1,112 @@
+"""The published form in which a vote history goes from one machine to another (docs/vote-protection.md). Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from protocols.identifiers import Address, Digest, Seed
+
+FORMAT = "swarm-vote-protection"
+VERSION = 1
+
+ANYWHERE: Digest = b""
+"""The deployment of records from before deployments were kept: they count in every one."""
+
+
+class Signed(msgspec.Struct, frozen=True):
+    """Something this identity signed. `deployment` is the swarm's id (32 bytes, or `ANYWHERE`); `payload` is what
+    was signed, as the kind has it; `at` is Unix seconds."""
+
+    deployment: Digest
+    kind: str
+    round: int
+    seed: Seed
+    payload: bytes
+    at: float
+
+    @property
+    def place(self) -> tuple[Digest, str, int, Seed]:
+        """What at most one payload is ever signed for."""
+        return self.deployment, self.kind, self.round, self.seed
+
+
+class History(msgspec.Struct, frozen=True):
+    """Everything that the node key with this address signed."""
+
+    node: Address
+    signed: tuple[Signed, ...]
+
+
+Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
+Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+
+
+class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A record in the file."""
+
+    deployment: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
+    kind: Annotated[str, Meta(pattern="^[a-z]{1,16}$")]
+    round: Annotated[int, Meta(ge=0, le=(1 << 63) - 1)]
+    seed: Hex32
+    payload: Hex
+    at: float
+
+
+class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file."""
+
+    format: Literal["swarm-vote-protection"]
+    version: Literal[1]
+    node: Annotated[str, Meta(pattern="^0x[0-9a-f]{40}$")]
+    signed: tuple[Entry, ...]
+
+
+def encode_history(history: History) -> bytes:
+    """Return the file's content: JSON, one record a line, sorted, so that equal histories are equal files."""
+    head = msgspec.json.encode({"format": FORMAT, "version": VERSION, "node": history.node})[:-1]
+    lines = [msgspec.json.encode(_entry(each)) for each in sorted(history.signed, key=_order)]
+    return head + b',"signed":[\n' + b",\n".join(lines) + b"\n]}\n"
+
+
+def decode_history(content: bytes) -> History:
+    """Read a file's content. Raises ValueError where it is not of this form, or signs twice for one place."""
+    found = msgspec.json.decode(content, type=Document)
+    signed = tuple(_signed(entry) for entry in found.signed)
+    if len({each.place for each in signed}) != len(signed):
+        raise ValueError("two records for one deployment, kind, round and seed")
+    return History(found.node, signed)
+
+
+def missing(known: Sequence[Signed], given: Sequence[Signed]) -> tuple[Signed, ...]:
+    """Return what is given for places of which nothing is known."""
+    places = {each.place for each in known}
+    return tuple(each for each in given if each.place not in places)
+
+
+def contradictions(known: Sequence[Signed], given: Sequence[Signed]) -> tuple[Signed, ...]:
+    """Return what is given otherwise than it is known: the key signed two things, or one history is not its."""
+    payloads = {each.place: each.payload for each in known}
+    return tuple(each for each in given if payloads.get(each.place, each.payload) != each.payload)
+
+
+def _order(signed: Signed) -> tuple[int, str, bytes, bytes]:
+    return signed.round, signed.kind, signed.seed, signed.deployment
+
+
+def _entry(signed: Signed) -> Entry:
+    return Entry(signed.deployment.hex(), signed.kind, signed.round, signed.seed.hex(), signed.payload.hex(), signed.at)
+
+
+def _signed(entry: Entry) -> Signed:
+    return Signed(
+        bytes.fromhex(entry.deployment),
+        entry.kind,
+        entry.round,
+        bytes.fromhex(entry.seed),
+        bytes.fromhex(entry.payload),
+        entry.at,
+    )

@@ -1,0 +1,30 @@
+"""Peers of RL Swarm keep their RSA peer id: the statement by which such a peer binds its session key.
+
+The RSA key names the peer, the session key (secp256k1) signs everything else. Whoever meets the peer id checks the
+statement once (`node.identity.rsa.bound_peer`).
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocols.identifiers import Address
+from protocols.typed_data import Domain
+
+PURPOSE = b"swarm/session/1"
+MAX_PUBLIC_KEY, MAX_SIGNATURE = 600, 512
+"""Bytes of a 4096-bit key's protobuf, rounded up, and of its signature."""
+
+
+class SessionStatement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """`public_key` is the RSA key as libp2p's protobuf, of which the peer id is the hash; `signature` is PKCS #1 v1.5
+    with SHA-256 over `statement_bytes`, as libp2p signs with RSA keys."""
+
+    public_key: bytes
+    signature: bytes
+
+
+def statement_bytes(domain: Domain, session: Address) -> bytes:
+    """Return what the RSA key signs: that `session` speaks for it at one deployment, and nowhere else."""
+    place = domain.chain_id.to_bytes(32, "big") + bytes.fromhex(domain.contract[2:]) + domain.salt
+    return PURPOSE + place + bytes.fromhex(session[2:])
