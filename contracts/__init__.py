@@ -68,15 +68,23 @@ def deploy(url: str, key: str, parameters: Parameters) -> Deployment:
 
     Raises what web3 raises, RuntimeError where it was mined and failed: nothing is retried.
     """
-    artifact = load_artifact()
-    web3 = _connect(url)
-    call = web3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode).constructor(
+    return deploy_artifact(
+        url,
+        key,
+        "SwarmCoordinator",
         list(parameters.stage_seconds),
         parameters.manifest_digest,
         VOTING_MODES.index(parameters.voting_mode),
         parameters.winners,
         parameters.anchor(),
     )
+
+
+def deploy_artifact(url: str, key: str, name: str, *arguments: object) -> Deployment:
+    """Deploy any committed artifact with its constructor's arguments. Raises as `deploy` does."""
+    artifact = load_artifact(name)
+    web3 = _connect(url)
+    call = web3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode).constructor(*arguments)
     receipt = _transact(web3, key, call)
     return Deployment(
         address=str(receipt["contractAddress"]).lower(),
@@ -85,18 +93,20 @@ def deploy(url: str, key: str, parameters: Parameters) -> Deployment:
     )
 
 
-def contract_at(url: str, address: str) -> Contract:
+def contract_at(url: str, address: str, artifact: str = "SwarmCoordinator") -> Contract:
     """Return a web3 contract object for tools and tests: reading events, calling views, organiser's transactions."""
     web3 = _connect(url)
-    return web3.eth.contract(address=web3.to_checksum_address(address), abi=load_artifact().abi)
+    return web3.eth.contract(address=web3.to_checksum_address(address), abi=load_artifact(artifact).abi)
 
 
-def send(url: str, key: str, address: str, function: str, *arguments: object) -> str:
-    """Send one transaction to the coordinator, wait until it is mined, return its hash ("0x...").
+def send(
+    url: str, key: str, address: str, function: str, *arguments: object, artifact: str = "SwarmCoordinator"
+) -> str:
+    """Send one transaction to a contract, wait until it is mined, return its hash ("0x...").
 
     Raises web3's `ContractCustomError` where the contract refuses, RuntimeError where it was mined and failed.
     """
-    contract = contract_at(url, address)
+    contract = contract_at(url, address, artifact)
     receipt = _transact(contract.w3, key, contract.get_function_by_name(function)(*arguments))
     return str(receipt["transactionHash"].to_0x_hex())
 

@@ -14,6 +14,7 @@ import trio
 from eth_account import Account
 
 from node.bus import Bus
+from node.chain.agreement import disagreement
 from node.chain.binding import CoordinatorFacts
 from node.chain.service import CoordinatorService
 from node.config import Config
@@ -106,27 +107,13 @@ def placed(config: Config, manifest: Manifest) -> Config:
 
 
 def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:
-    """Raise `Refusal` where the manifest is not the contract's: another place, another digest, other rules."""
-    place, digest = manifest.deployment, manifest_digest(manifest)
-    if place and (place.chain, place.contract.lower()) != (facts.chain_id, facts.contract.lower()):
-        raise Refusal(
-            Exit.MANIFEST,
-            f"the manifest names contract {place.contract} on chain {place.chain}, this node is connected to "
-            f"{facts.contract} on chain {facts.chain_id}; set chain.urls and chain.contract",
-        )
-    if facts.manifest_digest != digest:
-        raise Refusal(
-            Exit.MANIFEST,
-            f"the manifest's digest {digest.hex()[:16]} is not the contract's {facts.manifest_digest.hex()[:16]}; "
-            "get the swarm's current manifest from its organiser",
-        )
-    seconds = tuple(stage.seconds for stage in manifest.stages)
-    if tuple(facts.stage_seconds) != seconds or facts.voting_mode != manifest.voting.mode:
-        raise Refusal(
-            Exit.MANIFEST,
-            f"the contract plays stages of {list(facts.stage_seconds)} s with {facts.voting_mode} votes, "
-            f"the manifest {list(seconds)} s with {manifest.voting.mode} votes; tell the organiser",
-        )
+    """Refuse to start where manifest and contract disagree; say what the contract leaves open."""
+    problem = disagreement(manifest, facts)
+    if problem:
+        raise Refusal(Exit.MANIFEST, problem)
+    if not facts.manifest_digest:
+        digest = manifest_digest(manifest).hex()
+        log.warning("chain.manifest_unbound", digest=digest, unchecked=["digest", "stage seconds"])
 
 
 def nothing(_reason: str) -> None:
@@ -254,6 +241,8 @@ class Node:
         while True:
             try:
                 facts = await self.chain.describe()
+            except Refusal:
+                raise
             except Exception as error:  # noqa: BLE001 - whatever keeps the chain away, the node waits for it
                 if path.exists():
                     return msgspec.json.decode(path.read_bytes(), type=CoordinatorFacts)

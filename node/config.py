@@ -24,6 +24,10 @@ class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         "ws://127.0.0.1:8545",
     )
     contract: Annotated[str, Meta(description="The coordinator contract's address.")] = ""
+    binding: Annotated[
+        Literal["auto", "swarm", "rl-swarm"],
+        Meta(description="Whose interface the contract has: ours, RL Swarm's, or auto to find out."),
+    ] = "auto"
     poll_seconds: Annotated[
         float, Meta(gt=0, description="How often an endpoint is asked where it does not push new blocks, in seconds.")
     ] = 5.0

@@ -13,6 +13,10 @@ from tools.node_packages import ToolMissingError, default_cache, installed_packa
 CONTRACTS = Path(contracts.__file__).parent
 SOURCE = CONTRACTS / "SwarmCoordinator.sol"
 ARTIFACT = CONTRACTS / "SwarmCoordinator.json"
+RL_SWARM_SOURCE = CONTRACTS / "test" / "RLSwarmCoordinator.sol"
+RL_SWARM_ARTIFACT = CONTRACTS / "RLSwarmCoordinator.json"
+COMPILED = ((SOURCE, ARTIFACT), (RL_SWARM_SOURCE, RL_SWARM_ARTIFACT))
+"""Every source and what is made of it."""
 COMPILE_SECONDS = 120.0
 
 
@@ -25,35 +29,39 @@ def find_or_install_solc(cache_dir: Path | None = None) -> Path:
     return installed_package(f"solc@{version}", cache_dir)
 
 
-def compile_source(cache_dir: Path | None = None) -> str:
-    """Return the artifact's text. Raises `ToolMissingError` without a compiler, ValueError on a fault in the source."""
+def compile_source(cache_dir: Path | None = None, source: Path = SOURCE) -> str:
+    """Return the text of a source's artifact.
+
+    Raises `ToolMissingError` without a compiler, ValueError on a fault in the source.
+    """
     command = node_command(cache_dir or default_cache())
     script = str(CONTRACTS / "compile.mjs")
     done = subprocess.run(
-        [*command, script, str(find_or_install_solc(cache_dir)), str(SOURCE)],
+        [*command, script, str(find_or_install_solc(cache_dir)), str(source)],
         capture_output=True,
         text=True,
         timeout=COMPILE_SECONDS,
         check=False,
     )
     if done.returncode:
-        raise ValueError(f"{SOURCE.name} does not compile: {done.stderr.strip()}")
+        raise ValueError(f"{source.name} does not compile: {done.stderr.strip()}")
     return done.stdout
 
 
 def main(arguments: list[str]) -> int:
-    """Write the artifact, or with `--check` only compare it. Return the exit code."""
+    """Write the artifacts, or with `--check` only compare them. Return the exit code."""
     try:
-        text = compile_source()
+        texts = {artifact: compile_source(source=source) for source, artifact in COMPILED}
     except (ToolMissingError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if "--check" in arguments:
-        same = ARTIFACT.exists() and ARTIFACT.read_text() == text
-        print("artifact is current" if same else "artifact differs from its source: run make contracts")
-        return 0 if same else 1
-    ARTIFACT.write_text(text)
-    print(f"{ARTIFACT.name} written, {len(json.loads(text)['bytecode']) // 2 - 1} bytes of bytecode")
+        stale = [path.name for path, text in texts.items() if not path.exists() or path.read_text() != text]
+        print(f"{', '.join(stale)} differs from its source: run make contracts" if stale else "artifacts are current")
+        return 1 if stale else 0
+    for path, text in texts.items():
+        path.write_text(text)
+        print(f"{path.name} written, {len(json.loads(text)['bytecode']) // 2 - 1} bytes of bytecode")
     return 0
 
 

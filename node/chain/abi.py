@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -34,25 +35,35 @@ class _Shape(msgspec.Struct, frozen=True):
     returns: tuple[str, ...] = ()
 
     @property
+    def text(self) -> str:
+        return f"{self.name}({','.join(self.types)})"
+
+    @property
     def signature(self) -> bytes:
-        return keccak256(f"{self.name}({','.join(self.types)})".encode())
+        return keccak256(self.text.encode())
 
 
 BUILTIN = (_Shape("Error", ("string",), ("message",)), _Shape("Panic", ("uint256",), ("code",)))
 
 
 class Abi:
-    """A contract's interface. Function names must not be overloaded; indexed arguments must be values."""
+    """A contract's interface. Indexed arguments must be values.
+
+    Functions are called by their name, overloaded ones by their signature: "submitReward(uint256,int256)".
+    """
 
     def __init__(self, abi: Sequence[dict[str, Any]]) -> None:
         shapes = [(entry["type"], _shape(entry)) for entry in abi if "name" in entry]
-        self._functions = {shape.name: shape for kind, shape in shapes if kind == "function"}
+        functions = [shape for kind, shape in shapes if kind == "function"]
+        names = Counter(shape.name for shape in functions)
+        self._functions = {shape.name: shape for shape in functions if names[shape.name] == 1}
+        self._functions |= {shape.text: shape for shape in functions}
         self._events = {shape.signature: shape for kind, shape in shapes if kind == "event"}
         errors = [shape for kind, shape in shapes if kind == "error"]
         self._errors = {shape.signature[:4]: shape for shape in (*BUILTIN, *errors)}
 
     def call(self, function: str, *arguments: object) -> str:
-        """Return a call's data ("0x..."). Raises KeyError for an unknown function."""
+        """Return a call's data ("0x..."). Raises KeyError for an unknown function, or the name of several."""
         shape = self._functions[function]
         return "0x" + (shape.signature[:4] + encode(shape.types, arguments)).hex()
 

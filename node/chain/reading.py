@@ -7,8 +7,9 @@ from typing import Any
 from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
-from node.chain.binding import ABI, CoordinatorFacts
+from node.chain.binding import ABI, CoordinatorFacts, Voter, own_ballot
 from node.chain.rpc import Endpoint
+from node.machine.commands import AdvanceStage, CastVote, ChainCommand, CommitVote, ReportReward, RevealVote
 from node.machine.inputs import StageOpened
 from protocols.identifiers import Address
 
@@ -67,3 +68,28 @@ class Reader:
     async def bootnodes(self) -> tuple[str, ...]:
         """Return the bootnodes' multiaddrs."""
         return tuple((await self.view("bootnodes"))[0])
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    async def outdated(self, command: ChainCommand | None) -> str | None:
+        """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
+        match command:
+            case AdvanceStage(round=number, stage=stage):
+                return "" if await self.place() != (number, stage) else None
+            case CommitVote() | RevealVote() | CastVote() | ReportReward():
+                (known,) = await self.view("seedOf", command.round)
+                return None if known in (command.seed, bytes(32)) else "SeedChanged"
+            case _:
+                return None
+
+    async def stands(self, command: ChainCommand, voter: Voter) -> bool:
+        """Tell whether the vote that stands in the contract is this very one."""
+        if not isinstance(command, CommitVote | RevealVote | CastVote):
+            return False
+        state, commitment = await self.view("ballotOf", voter.address, command.round)
+        least, own = own_ballot(command, voter)
+        return bool(state >= least and commitment == own)
+
+    async def holder(self) -> Address | None:
+        """Return None: a node is known by its key's own address, which nobody else can register."""
+        return None

@@ -15,13 +15,13 @@ from eth_typing import HexStr
 from eth_utils.address import to_checksum_address
 
 from node.chain.abi import Revert
-from node.chain.binding import ABI, Voter, call_data, guarded, own_ballot, verdict
+from node.chain.binding import Voter
+from node.chain.bindings import Binding, Reading
 from node.chain.blocks import Head
 from node.chain.fees import GWEI, Fees, offer, raised
-from node.chain.reading import Reader
 from node.chain.records import Record, Shelf
 from node.chain.rpc import Endpoint, RpcError
-from node.machine.commands import AdvanceStage, CastVote, CommitVote, ReportReward, RevealVote
+from node.machine.commands import CastVote, CommitVote, RevealVote
 from node.machine.inputs import TransactionSettled
 from node.seams import VoteGuard
 from protocols.identifiers import Address
@@ -74,7 +74,8 @@ class Sender:
         self._due: dict[str, float] = {}
         self._sent_at: dict[str, tuple[int, float]] = {}
         self._endpoint: Endpoint
-        self._reader: Reader
+        self._binding: Binding
+        self._reader: Reading
         self._voter: Voter
         self._chain_id = 0
 
@@ -90,9 +91,10 @@ class Sender:
         self._head = head
         self._wake.set()
 
-    async def work(self, endpoint: Endpoint, voter: Voter, chain_id: int) -> None:
+    async def work(self, endpoint: Endpoint, binding: Binding, voter: Voter, chain_id: int) -> None:
         """Send and settle over this endpoint until cancelled. Raises `RpcError`, `ConnectionLostError`."""
-        self._endpoint, self._reader = endpoint, Reader(endpoint, self._contract)
+        self._endpoint, self._binding = endpoint, binding
+        self._reader = binding.reader(endpoint, self._contract)
         self._voter, self._chain_id = voter, chain_id
         self._broken, self._looked = True, None
         while True:
@@ -130,12 +132,12 @@ class Sender:
 
     async def _start(self, record: Record) -> None:
         """Check, simulate, sign, store, send."""
-        reason = await self._outdated(record)
+        reason = await self._reader.outdated(record.command)
         if reason is not None:
             await self._settle(record, ok=not reason, error=reason)
             return
         try:
-            data = call_data(record.command, self._voter) if record.command else "0x"
+            data = self._binding.call_data(record.command, self._voter) if record.command else "0x"
             gas = await self._simulate(data)
         except RpcError as error:
             await self._refused(record, error)
@@ -154,17 +156,6 @@ class Sender:
         self._next_nonce += 1
         await self._broadcast(self.shelf.put(self._signed(draft)), fresh=True)
 
-    async def _outdated(self, record: Record) -> str | None:
-        """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
-        match record.command:
-            case AdvanceStage(round=number, stage=stage):
-                return "" if await self._reader.place() != (number, stage) else None
-            case CommitVote() | RevealVote() | CastVote() | ReportReward() as command:
-                (known,) = await self._reader.view("seedOf", command.round)
-                return None if known in (command.seed, bytes(32)) else "SeedChanged"
-            case _:
-                return None
-
     async def _simulate(self, data: str) -> int:
         """Return the gas to allow. Raises `RpcError` with the revert where the call would fail now."""
         call = {"from": self._account.address, "to": self._contract, "data": data}
@@ -172,7 +163,7 @@ class Sender:
 
     async def _refused(self, record: Record, error: RpcError) -> None:
         """The chain would not, or did not, take a call: settle or wait, as the command's kind has it."""
-        revert = ABI.revert(error.data)
+        revert = self._binding.abi.revert(error.data)
         if revert is None:
             unfunded = _says(error, UNFUNDED)
             log.warning("chain.unfunded" if unfunded else "chain.refused", key=record.key, error=error.message)
@@ -182,30 +173,21 @@ class Sender:
 
     async def _judge(self, record: Record, revert: Revert, transaction: str) -> None:
         command = record.command
-        said = verdict(command, revert) if command else "failed"
-        if revert.name == "AlreadyVoted" and await self._is_own_ballot(record):
-            said = "done"
-        if said == "retry":
+        said = self._binding.judge(command, revert) if command else "failed"
+        if command and said == "ask":
+            said = "done" if await self._reader.stands(command, self._voter) else "failed"
+        if said in ("retry", "wait"):
             self._requeue(record)
-            self._later(record, SOON)
+            self._later(record, SOON if said == "retry" else LATER)
             return
         error = "" if said == "done" else revert.name
         await self._settle(record, ok=said == "done", error=error, transaction=transaction)
-
-    async def _is_own_ballot(self, record: Record) -> bool:
-        """Tell whether the vote that stands in the contract is this very one."""
-        command = record.command
-        if not isinstance(command, CommitVote | RevealVote | CastVote):
-            return False
-        state, commitment = await self._reader.view("ballotOf", self._account.address, command.round)
-        least, own = own_ballot(command, self._voter)
-        return bool(state >= least and commitment == own)
 
     def _may_sign(self, record: Record) -> bool:
         """Ask the vote protection, which keeps the bytes before it says yes."""
         match record.command:
             case CommitVote() | RevealVote() | CastVote() as command:
-                kind, payload = guarded(command, self._voter)
+                kind, payload = self._binding.guarded(command, self._voter)
                 return self._guard.admit(kind, command.round, command.seed, payload)
             case _:
                 return True
@@ -276,7 +258,7 @@ class Sender:
             return
         known = await self._request("eth_getTransactionByHash", record.hashes[-1])
         base = self._head.base_fee if self._head else 0
-        if known is None and await self._outdated(record) == "SeedChanged":
+        if known is None and await self._reader.outdated(record.command) == "SeedChanged":
             await self._fill(record, base)
         elif known is None and record.max_fee >= base:
             await self._broadcast(record, fresh=False)
@@ -315,7 +297,7 @@ class Sender:
             await self._settle(record, ok=True, error="", transaction=name)
             return
         log.info("chain.reverted", key=record.key, transaction=name)
-        reason = await self._outdated(record)
+        reason = await self._reader.outdated(record.command)
         if reason is not None:
             await self._settle(record, ok=not reason, error=reason, transaction=name)
         else:
@@ -327,7 +309,7 @@ class Sender:
         try:
             await self._request("eth_call", call, receipt["blockNumber"])
         except RpcError as error:
-            return ABI.revert(error.data) or Revert("UnknownError", {})
+            return self._binding.abi.revert(error.data) or Revert("UnknownError", {})
         return Revert("OutOfGas", {}) if int(receipt["gasUsed"], 16) >= record.gas else Revert("UnknownError", {})
 
     async def _settle(self, record: Record, *, ok: bool, error: str, transaction: str = "") -> None:

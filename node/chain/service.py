@@ -14,15 +14,19 @@ import trio
 from eth_account.signers.local import LocalAccount
 
 from node.chain.binding import CoordinatorFacts, Voter, key_of
+from node.chain.bindings import Binding, Name, Reading, SwarmBinding, detect
 from node.chain.blocks import Head, parse_head
 from node.chain.fees import GWEI
 from node.chain.follower import Follower, latest_head
-from node.chain.reading import NoCoordinatorError, Reader
+from node.chain.reading import NoCoordinatorError
 from node.chain.records import OutboxStore, Record, Shelf
+from node.chain.rlswarm import RLSwarmBinding
 from node.chain.rpc import ConnectionLostError, Endpoint, RpcError, connect
 from node.chain.sender import STUCK_SECONDS, Sender
-from node.chain.tracker import FILTER, ClockOffset, Tracker
+from node.chain.tracker import ClockOffset, Tracker
 from node.config import ChainSettings
+from node.exits import Exit, Refusal
+from node.identity import NodeKey
 from node.machine.commands import ChainCommand
 from node.machine.inputs import ChainLost, ChainRestored, TransactionSettled
 from node.seams import Report, VoteGuard
@@ -49,7 +53,8 @@ class CoordinatorService:
     """The node's only way to the coordinator (`node.seams.ChainService`).
 
     `outbox` holds commands from `execute` on until they are settled, over crashes. `guard` is asked before a vote is
-    signed. `secret` (32 bytes) derives the salts of sealed votes. `clock` gives Unix seconds.
+    signed. `secret` (32 bytes) derives the salts of sealed votes. `peer_id` is the key's own by default. `clock` gives
+    Unix seconds.
     """
 
     name = "chain"
@@ -63,6 +68,7 @@ class CoordinatorService:
         guard: VoteGuard,
         secret: bytes,
         *,
+        peer_id: str = "",
         clock: Callable[[], float] = time.time,
         stuck_seconds: float = STUCK_SECONDS,
     ) -> None:
@@ -70,10 +76,12 @@ class CoordinatorService:
         self._contract = settings.contract.lower()
         self._address = str(account.address).lower()
         self._shelf = Shelf(outbox)
-        self._tracker = Tracker(manifest.confirmations)
-        self._confirmations = manifest.confirmations
+        self._manifest, self._confirmations = manifest, manifest.confirmations
         self._last_pause = min(LAST_PAUSE, PAUSE_SHARE * min(stage.seconds for stage in manifest.stages))
-        self._follower = Follower(self._contract, self._tracker.take, FILTER)
+        self._peer_id = peer_id or NodeKey(bytes(account.key)).peer_id
+        self._binding: Binding | None = None
+        self._tracker: Tracker
+        self._follower: Follower
         self._answers: list[TransactionSettled] = []
         self._answered = trio.Event()
         self._facts: CoordinatorFacts | None = None
@@ -109,9 +117,18 @@ class CoordinatorService:
     async def describe(self) -> CoordinatorFacts:
         """Return what the contract fixed, from the first endpoint that answers.
 
-        Raises `NoCoordinatorError` where no coordinator is at the address, else `ConnectionLostError`.
+        Raises `NoCoordinatorError` where no coordinator is at the address, else `ConnectionLostError`; `Refusal` where
+        this node's identity is another account's.
         """
-        return await self._ask(lambda reader: reader.facts())
+        facts = await self._ask(lambda reader: reader.facts())
+        holder = await self._ask(lambda reader: reader.holder())
+        if holder not in (None, self._address):
+            raise Refusal(
+                Exit.IDENTITY,
+                f"the peer id {self._peer_id} is registered to the account {holder}, "
+                f"not to this node's {self._address}; start with that account's key, or with a new node key",
+            )
+        return facts
 
     async def bootnodes(self) -> tuple[str, ...]:
         """Return the contract's bootnodes; those read last while the chain is away."""
@@ -161,7 +178,9 @@ class CoordinatorService:
 
     async def _follow(self, endpoint: Endpoint, live: trio.Event, known_lost: bool) -> None:
         """Fill the gap, tell what is, then go on with each new head."""
-        facts = await self._same_deployment(endpoint)
+        binding = await self._bind(endpoint)
+        reader = binding.reader(endpoint, self._contract)
+        facts = await self._same_deployment(reader)
         head = await latest_head(endpoint)
         offset = ClockOffset(head.timestamp, self._clock())
         peers = self._tracker.again()
@@ -172,16 +191,16 @@ class CoordinatorService:
             await self._report(ChainRestored(offset.value))
         for peer in peers:
             await self._report(peer)
-        await self._tell(endpoint)
+        await self._tell(reader)
         voter = Voter(self._address, self._secret, self._swarm(facts))
         async with trio.open_nursery() as nursery:
             self._sender.saw(head)
-            nursery.start_soon(self._sender.work, endpoint, voter, facts.chain_id)
+            nursery.start_soon(self._sender.work, endpoint, binding, voter, facts.chain_id)
             while True:
                 head, pushed = await self._next_head(endpoint)
                 now = self._clock()
                 await self._follower.sync(endpoint, head)
-                await self._tell(endpoint)
+                await self._tell(reader)
                 self._sender.saw(head)
                 if pushed and offset.arrived(head.timestamp, now):
                     await self._report(ChainRestored(offset.value))
@@ -196,7 +215,7 @@ class CoordinatorService:
                 raise ConnectionLostError("the subscription ended") from None
         return (parse_head(pushed), True) if pushed is not None else (await latest_head(endpoint), False)
 
-    async def _tell(self, endpoint: Endpoint) -> None:
+    async def _tell(self, reader: Reading) -> None:
         """Report what the last updates brought."""
         news = self._tracker.news()
         for one in news:
@@ -204,18 +223,38 @@ class CoordinatorService:
         tip = self._follower.tip
         if self._tracker.stale and tip is not None:
             block = max(tip.number - self._confirmations, self._follower.start)
-            stage = self._tracker.read(await Reader(endpoint, self._contract).stage(block))
+            stage = self._tracker.read(await reader.stage(block))
             if stage is not None:
                 await self._report(stage)
 
     # --- deployment ---------------------------------------------------------------------------------------------
 
-    async def _same_deployment(self, endpoint: Endpoint) -> CoordinatorFacts:
+    async def _bind(self, endpoint: Endpoint) -> Binding:
+        """Return the contract's interface, found out once."""
+        if self._binding is None:
+            chosen = self._settings.binding
+            name = await detect(endpoint, self._contract) if chosen == "auto" else chosen
+            self._adopt(name)
+        assert self._binding
+        return self._binding
+
+    def _adopt(self, name: Name) -> None:
+        if self._binding is not None:
+            return  # somebody asked at the same time and was answered first
+        seconds = [stage.seconds for stage in self._manifest.stages]
+        self._binding = (
+            SwarmBinding() if name == "swarm" else RLSwarmBinding(self._contract, self._address, self._peer_id, seconds)
+        )
+        self._tracker = Tracker(self._confirmations, self._binding)
+        self._follower = Follower(self._contract, self._tracker.take, self._binding.topics)
+        log.info("chain.bound", binding=name)
+
+    async def _same_deployment(self, reader: Reading) -> CoordinatorFacts:
         """Read the facts. Raises `NoCoordinatorError` where this is another chain than the outbox was used with.
 
         Known by the block of the deployment: a local chain that is started afresh repeats ids and addresses.
         """
-        facts = await Reader(endpoint, self._contract).facts()
+        facts = await reader.facts()
         found = facts.deployment_block_hash.hex()
         known = self._shelf.get(DEPLOYMENT)
         if known is not None and known.transaction != found:
@@ -231,7 +270,7 @@ class CoordinatorService:
     def _swarm(self, facts: CoordinatorFacts) -> bytes:
         return swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
 
-    async def _ask(self, question: Callable[[Reader], Awaitable[AnswerT]]) -> AnswerT:
+    async def _ask(self, question: Callable[[Reading], Awaitable[AnswerT]]) -> AnswerT:
         """Ask the first endpoint that answers. Raises the last one's `ConnectionLostError`, `NoCoordinatorError`."""
         failure: Exception = ConnectionLostError("no endpoint is configured; set [chain] urls")
         for url in self._settings.urls:
@@ -243,9 +282,9 @@ class CoordinatorService:
         raise failure
 
     @asynccontextmanager
-    async def _reader(self, url: str) -> AsyncGenerator[Reader, None]:
+    async def _reader(self, url: str) -> AsyncGenerator[Reading, None]:
         async with connect(url, math.inf) as endpoint:
-            yield Reader(endpoint, self._contract)
+            yield (await self._bind(endpoint)).reader(endpoint, self._contract)
 
     # --- answers ------------------------------------------------------------------------------------------------
 

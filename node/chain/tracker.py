@@ -6,24 +6,20 @@ from collections import deque
 
 import msgspec
 
-from node.chain.binding import ABI, peer_registered, stage_opened
+from node.chain.bindings import Binding
 from node.chain.blocks import BlockAdded, BlockUndone, ChainReset, Log, RangeFilled, Update
 from node.machine.inputs import PeerRegistered, StageOpened
 from protocols.identifiers import Address
-
-TopicFilter = list[str]
-FILTER: TopicFilter = [ABI.topic("PeerRegistered")]
-"""What is asked of old blocks: stages that are over open nothing any more."""
 
 
 class Tracker:
     """Collects what the blocks say. Blocks count once `confirmations` more lie on top of them."""
 
-    def __init__(self, confirmations: int) -> None:
+    def __init__(self, confirmations: int, binding: Binding) -> None:
         self.stale = True
         """The present stage can't be told from the blocks taken: it has to be read from the contract."""
         self.peers: dict[Address, int] = {}
-        self._confirmations = confirmations
+        self._confirmations, self._binding = confirmations, binding
         self._waiting: deque[BlockAdded] = deque()
         self._news: list[PeerRegistered | StageOpened] = []
         self._last: StageOpened | None = None
@@ -47,6 +43,7 @@ class Tracker:
                 self.stale = True
                 self._waiting.clear()
                 self.peers.clear()
+                self._binding.reset()
 
     def news(self) -> list[PeerRegistered | StageOpened]:
         """Return what is new since the last call, in order."""
@@ -79,15 +76,13 @@ class Tracker:
     def _count(self, block: BlockAdded) -> None:
         self._register(block.logs)
         for log in block.logs:
-            event = ABI.event(log)
-            stage = stage_opened(event, block.head.timestamp, block.head.number) if event else None
+            stage = self._binding.stage_opened(log, block.head)
             if stage:
                 self._news.append(stage)
 
     def _register(self, logs: list[Log]) -> None:
         for log in logs:
-            event = ABI.event(log)
-            peer = peer_registered(event) if event else None
+            peer = self._binding.peer_registered(log)
             if peer:
                 self.peers[peer.peer] = peer.since_round
                 self._news.append(peer)
@@ -95,10 +90,9 @@ class Tracker:
     def _forget(self, logs: list[Log]) -> None:
         self.stale = True
         for log in logs:
-            event = ABI.event(log)
-            peer = peer_registered(event) if event else None
+            peer = self._binding.peer_forgotten(log)
             if peer:
-                self.peers.pop(peer.peer, None)
+                self.peers.pop(peer, None)
 
 
 def _follows(last: StageOpened, stage: StageOpened) -> bool:

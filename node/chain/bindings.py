@@ -1,0 +1,137 @@
+"""The seam to a coordinator's interface: what service, tracker and sender ask of it, and which one a contract has.
+
+`SwarmBinding` is our own contract's, over `node.chain.binding`; `node.chain.rlswarm` is RL Swarm's.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, Protocol
+
+from node.chain import binding
+from node.chain.abi import Abi, Revert
+from node.chain.binding import CoordinatorFacts, Voter
+from node.chain.blocks import Head, Log
+from node.chain.reading import NoCoordinatorError, Reader
+from node.chain.rpc import Endpoint, RpcError
+from node.machine.commands import CastVote, ChainCommand, CommitVote, RevealVote
+from node.machine.inputs import PeerRegistered, StageOpened
+from protocols.identifiers import Address, keccak256
+
+Judgement = Literal["done", "retry", "wait", "ask", "failed"]
+"""What a refusal means: done by somebody, too soon by moments, too soon by more, ask `Reading.stands`, never."""
+
+Name = Literal["swarm", "rl-swarm"]
+
+
+class Reading(Protocol):
+    """The contract's views on one endpoint. Each raises `RpcError`, `ConnectionLostError`, `NoCoordinatorError`."""
+
+    async def facts(self) -> CoordinatorFacts:
+        """Return what the contract fixed; what it does not fix is empty, and 0 seconds for a stage."""
+
+    async def stage(self, block: int) -> StageOpened:
+        """Return the stage that was open in a block."""
+
+    async def bootnodes(self) -> tuple[str, ...]:
+        """Return the bootnodes' multiaddrs."""
+
+    async def outdated(self, command: ChainCommand | None) -> str | None:
+        """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
+
+    async def stands(self, command: ChainCommand, voter: Voter) -> bool:
+        """Tell whether what the contract has already is what this command would bring."""
+
+    async def holder(self) -> Address | None:
+        """Return whose this node's identity is in the contract; None where nobody has it or it can't be taken."""
+
+
+class Binding(Protocol):
+    """One contract interface in the node's words. It may remember what its methods were told of logs."""
+
+    abi: Abi
+    topics: list[str]
+    """What is asked of old blocks: stages that are over open nothing any more."""
+
+    def reader(self, endpoint: Endpoint, contract: Address) -> Reading:
+        """Return the views over an endpoint."""
+
+    def call_data(self, command: ChainCommand, voter: Voter) -> str:
+        """Return the transaction data ("0x...") that carries a command out."""
+
+    def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
+        """Return the kind and the bytes of a vote, as the vote protection keeps them."""
+
+    def judge(self, command: ChainCommand, revert: Revert) -> Judgement:
+        """Say what a refusal means for a command."""
+
+    def peer_registered(self, log: Log) -> PeerRegistered | None:
+        """Return the input for a log that registers a peer. Given every log that counts, in the chain's order."""
+
+    def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
+        """Return the input for a log that opens a stage, in the block of this header."""
+
+    def peer_forgotten(self, log: Log) -> Address | None:
+        """Return the peer whose registration left the chain with this log. Given undone logs, the newest first."""
+
+    def reset(self) -> None:
+        """Forget every log: the whole history follows again."""
+
+
+class SwarmBinding:
+    """Our own contract's interface."""
+
+    def __init__(self) -> None:
+        self.abi = binding.ABI
+        self.topics = [binding.ABI.topic("PeerRegistered")]
+
+    def reader(self, endpoint: Endpoint, contract: Address) -> Reader:
+        """See `Binding`."""
+        return Reader(endpoint, contract)
+
+    def call_data(self, command: ChainCommand, voter: Voter) -> str:
+        """See `Binding`."""
+        return binding.call_data(command, voter)
+
+    def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
+        """See `Binding`."""
+        return binding.guarded(command, voter)
+
+    def judge(self, command: ChainCommand, revert: Revert) -> Judgement:
+        """See `Binding`."""
+        return "ask" if revert.name == "AlreadyVoted" else binding.verdict(command, revert)
+
+    def peer_registered(self, log: Log) -> PeerRegistered | None:
+        """See `Binding`."""
+        event = self.abi.event(log)
+        return binding.peer_registered(event) if event else None
+
+    def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
+        """See `Binding`."""
+        event = self.abi.event(log)
+        return binding.stage_opened(event, head.timestamp, head.number) if event else None
+
+    def peer_forgotten(self, log: Log) -> Address | None:
+        """See `Binding`."""
+        peer = self.peer_registered(log)
+        return peer.peer if peer else None
+
+    def reset(self) -> None:
+        """See `Binding`: nothing is kept here."""
+
+
+async def detect(endpoint: Endpoint, contract: Address) -> Name:
+    """Return whose interface a contract has, by the view that only it has. Raises `NoCoordinatorError` for neither."""
+    if await _answers(endpoint, contract, "current()"):
+        return "swarm"
+    if await _answers(endpoint, contract, "currentRound()"):
+        return "rl-swarm"
+    raise NoCoordinatorError(f"no coordinator answers at {contract}; check [chain] contract, urls and binding")
+
+
+async def _answers(endpoint: Endpoint, contract: Address, view: str) -> bool:
+    call = {"to": contract, "data": "0x" + keccak256(view.encode())[:4].hex()}
+    try:
+        answer = await endpoint.request("eth_call", call, "latest")
+    except RpcError:
+        return False
+    return isinstance(answer, str) and len(answer) >= 2 + 64

@@ -1,0 +1,135 @@
+"""Whole nodes of the built-in model against RL Swarm's interface, a stage manager turning its clock."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from msgspec.structs import replace
+
+from contracts import contract_at, send
+from node.identity import load_or_create
+from node.machine.status import Status
+from protocols.manifest import Manifest, VotingSpec
+from tools.demo.network import ENVIRONMENT, SWARM
+from tools.demo.plan import Options, demo_plan, node_config
+from tools.demo.processes import Child, end_all
+from tools.demo.toml import toml_text
+from tools.demo.watch import NodeReader
+from tools.local_chain import LocalChain
+from tools.stage_manager import ARTIFACT, deploy_rl_swarm
+
+pytestmark = pytest.mark.integration
+
+SECONDS = 240.0
+STAGE = 4
+ROUNDS = 3
+WARM_STEPS = 100
+
+
+class Place:
+    """A chain, a contract of 0.6.0, and the processes of a swarm."""
+
+    def __init__(self, chain: LocalChain, home: Path) -> None:
+        self.chain, self.home, self.children = chain, home, []
+        self.key = chain.keys[0]
+        self.contract = deploy_rl_swarm(chain.url, self.key, "0.6.0")
+        self.plan = demo_plan(Options(peers=2, seconds=STAGE, warm_steps=WARM_STEPS))
+        self.manifest = replace(self.plan.manifest, voting=VotingSpec(mode="open", winners=1))
+
+    def start(self, name: str, *command: str) -> Child:
+        child = Child(name, command, self.home / f"{name}.log", ENVIRONMENT)
+        self.children.append(child)
+        return child
+
+    def until(self, holds: Callable[[], Any]) -> None:
+        deadline = time.monotonic() + SECONDS
+        while not holds():
+            for child in self.children:
+                assert child.exit_code in (None, 0), (child.name, child.last_words())
+            assert time.monotonic() < deadline, {child.name: child.last_words() for child in self.children}
+            time.sleep(0.2)
+
+    def start_bootnode(self) -> None:
+        """Start one and name it in the contract, beside one that nobody can dial."""
+        home = self.home / "bootnode"
+        self.start("boot", *SWARM, "bootnode", "--data-dir", str(home), "--listen", "/ip4/127.0.0.1/tcp/0")
+        self.until((home / "bootnode.json").exists)
+        (address,) = msgspec.json.decode((home / "bootnode.json").read_bytes())["addresses"]
+        told = ["/ip4/192.0.2.7/udp/1/quic", address]
+        send(self.chain.url, self.key, self.contract, "addBootnodes", told, artifact=ARTIFACT)
+
+    def start_node(self, number: int, model: Path, manifest: Manifest) -> Child:
+        home = self.directory(number)
+        home.mkdir(mode=0o700)
+        config = node_config(self.plan.nodes[number], chain=self.chain.url, contract=self.contract, model=str(model))
+        (home / "swarm.toml").write_text(toml_text(config))
+        (home / "manifest.toml").write_text(toml_text(manifest))
+        self.chain.fund(load_or_create(home / "swarm.pem").address)
+        return self.start(f"node-{number}", *SWARM, "run", "--data-dir", str(home))
+
+    def start_manager(self) -> None:
+        key = self.home / "manager.key"
+        key.write_text(self.key)
+        options = ["--url", self.chain.http_url, "--contract", self.contract, "--seconds", str(STAGE)]
+        self.start("manager", sys.executable, "-m", "tools.stage_manager", *options, "--key-file", str(key))
+
+    def directory(self, number: int) -> Path:
+        return self.home / f"node-{number}"
+
+    def events(self, name: str) -> list[Any]:
+        contract = contract_at(self.chain.url, self.contract, ARTIFACT)
+        return list(contract.events[name]().get_logs(from_block=0))
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Iterator[Place]:
+    with LocalChain(block_seconds=1, accounts=2) as chain:
+        place = Place(chain, tmp_path)
+        try:
+            yield place
+        finally:
+            end_all(place.children)
+
+
+def test_two_nodes_play_rounds_of_rl_swarms_contract(place: Place) -> None:
+    """They find the interface, each other and the rounds; train on each other's rollouts, vote once a round, report.
+
+    A manifest with sealed votes is refused at the start, in one line.
+    """
+    model = place.home / "base"
+    command = [sys.executable, "-m", "node.trainer.warmstart", "--out", str(model), "--steps", str(WARM_STEPS)]
+    warm = place.start("warm", *command)
+    place.start_bootnode()
+    sealed = place.start_node(1, model, replace(place.manifest, voting=VotingSpec(mode="sealed")))
+    place.children.remove(sealed)
+    assert sealed.wait(SECONDS) == 4
+    assert "open votes only" in sealed.last_words()
+    (place.directory(1) / "manifest.toml").write_text(toml_text(place.manifest))
+    place.until(lambda: warm.exit_code == 0)
+    place.start_node(0, model, place.manifest)
+    place.start("node-1", *SWARM, "run", "--data-dir", str(place.directory(1)))
+    place.until(lambda: len(place.events("PeerRegistered")) == 2)
+    place.start_manager()
+    reader = NodeReader()
+
+    def played() -> bool:
+        seen: list[Status | None] = [reader.status(place.directory(number)) for number in (0, 1)]
+        return all(one is not None and one.totals.votes >= ROUNDS and one.totals.external_groups for one in seen)
+
+    place.until(played)
+    reader.close()
+    votes = Counter((vote.args.roundNumber, vote.args.peerId) for vote in place.events("WinnerSubmitted"))
+    assert set(votes.values()) == {1}
+    ids = {load_or_create(place.directory(number) / "swarm.pem").peer_id for number in (0, 1)}
+    assert {peer for _, peer in votes} == ids
+    assert {tuple(vote.args.winners) for vote in place.events("WinnerSubmitted")} == {(peer,) for peer in ids}
+    assert {reward.args.peerId for reward in place.events("RewardSubmitted")} == ids
+    log = (place.home / "node-0.log").read_text()
+    assert all(event in log for event in ("chain.manifest_unbound", "chain.bootnode_skipped", '"binding":"rl-swarm"'))
