@@ -16,7 +16,7 @@ DEEPEST = 12
 DIGITS = 20
 
 _LONG_DIGITS = re.compile(rf"[0-9]{{{DIGITS + 1}}}")
-_POWERS = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4}|\*\s*\*|!|\^[^^]{0,24}\^\s*\{?[^^]{0,8}\^")
+_POWERS = re.compile(r"\^\s*\{?\s*[+-]?[0-9]{4}|\*\s*\*|!")
 _TOWER = re.compile(r"\^\s*\{[^}]*\^|\^\s*[0-9A-Za-z]\s*\^")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _TYPICAL = r"\frac{\sqrt{3}}{2} + (x - 1)^2 \cdot \pi"
@@ -32,9 +32,9 @@ COMMANDS = frozenset([
 
 def screen(completion: str, answer: str) -> float | None:
     """Decide without math-verify where that is possible: right by "math/1", no answer, plain numbers, or too dear."""
-    given = final_answers(completion)
-    if not given or mathematics(completion, answer):
-        return mathematics(completion, answer)
+    given, right = final_answers(completion), mathematics(completion, answer)
+    if right or not given:
+        return right
     reference = reference_text(answer)
     numbers = [quantity(normal_form(each)) for each in (reference, *given)]
     return None if None in numbers and all(map(is_harmless, given)) else 0.0
