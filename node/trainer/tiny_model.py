@@ -81,30 +81,38 @@ class Layer(nn.Module):
 
 
 class FusedLayer(msgspec.Struct, frozen=True):
-    """One block's weights as the forward pass uses them: q, k, v in one matrix, gate and up in one."""
+    """One block's weights as the forward pass uses them: q, k, v in one matrix, gate and up in one.
 
-    norm: Tensor
+    The norms' weights and the scale of the attention's scores are multiplied into the matrices.
+    """
+
     qkv: Tensor
     qkv_bias: Tensor
     out: Tensor
-    mlp_norm: Tensor
     gate_up: Tensor
     down: Tensor
 
 
-def fuse(layer: Layer) -> FusedLayer:
+def fuse(layer: Layer, shape: TinyShape) -> FusedLayer:
     """Return the block's fused weights; differentiable, so that training may use them too."""
     attention, mlp = layer.self_attn, layer.mlp
-    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    scale = shape.head_dim**-0.5
+    matrices = (attention.q_proj.weight * scale, attention.k_proj.weight, attention.v_proj.weight)
+    biases = (attention.q_proj.bias * scale, attention.k_proj.bias, attention.v_proj.bias)
     return FusedLayer(
-        norm=layer.input_layernorm.weight,
-        qkv=torch.cat([each.weight for each in projections]),
-        qkv_bias=torch.cat([each.bias for each in projections]),
+        qkv=torch.cat(matrices) * layer.input_layernorm.weight,
+        qkv_bias=torch.cat(biases),
         out=attention.o_proj.weight,
-        mlp_norm=layer.post_attention_layernorm.weight,
-        gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]),
+        gate_up=torch.cat([mlp.gate_proj.weight, mlp.up_proj.weight]) * layer.post_attention_layernorm.weight,
         down=mlp.down_proj.weight,
     )
+
+
+class Fused(msgspec.Struct, frozen=True):
+    """The whole model's: blocks, and the head with the last norm's weight in it."""
+
+    layers: list[FusedLayer]
+    head: Tensor
 
 
 class Body(nn.Module):
@@ -125,7 +133,7 @@ class TinyModel(nn.Module):
         self.shape = shape
         self.model = Body(shape)
         self.register_buffer("rotations", rotations(shape), persistent=False)
-        self._fused: list[FusedLayer] | None = None
+        self._fused: Fused | None = None
 
     def initialise(self, seed: int) -> None:
         """Set fresh weights: normal for matrices, zero for biases, one for norms."""
@@ -137,13 +145,20 @@ class TinyModel(nn.Module):
                 else:
                     parameter.fill_(0.0 if name.endswith("bias") else 1.0)
 
-    def fused(self) -> list[FusedLayer]:
-        """Return every block's fused weights; without gradient they are made once (until `forget`)."""
+    def fused(self) -> Fused:
+        """Return the fused weights; without gradient they are made once (until `forget`)."""
         if torch.is_grad_enabled():
-            return [fuse(layer) for layer in self.model.layers if isinstance(layer, Layer)]
+            return self._fuse()
         if self._fused is None:
-            self._fused = [fuse(layer) for layer in self.model.layers if isinstance(layer, Layer)]
+            self._fused = self._fuse()
         return self._fused
+
+    def _fuse(self) -> Fused:
+        layers = [fuse(layer, self.shape) for layer in self.model.layers if isinstance(layer, Layer)]
+        return Fused(layers, self._fuse_head())
+
+    def _fuse_head(self) -> Tensor:
+        return self.model.embed_tokens.weight * self.model.norm.weight
 
     def forget(self) -> None:
         """Drop fused copies: the weights have changed."""
@@ -154,17 +169,18 @@ class TinyModel(nn.Module):
         shape = self.shape
         rotation = self.get_buffer("rotations")[:, positions].unsqueeze(2)
         x = self.model.embed_tokens(ids)
-        for number, layer in enumerate(self.fused()):
+        for number, layer in enumerate(self.fused().layers):
             query, key, value = project(shape, layer, x, rotation)
-            mixed = plan.attend(number, query, key, value, shape.head_dim**-0.5)
+            mixed = plan.attend(number, query, key, value, 1.0)
             x = x + functional.linear(mixed.flatten(1), layer.out)
-            x = x + mlp(layer, x, shape.rms_norm_eps)
-        hidden: Tensor = self.model.norm(x)
-        return hidden
+            gate, up = functional.linear(unit(x, shape.rms_norm_eps), layer.gate_up).chunk(2, -1)
+            x = x + functional.linear(functional.silu(gate) * up, layer.down)
+        return unit(x, shape.rms_norm_eps)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Return the logits of hidden states; the head is tied to the embedding."""
-        return functional.linear(hidden, self.model.embed_tokens.weight)
+        head = self._fuse_head() if torch.is_grad_enabled() else self.fused().head
+        return functional.linear(hidden, head)
 
     def save(self, directory: Path, end: int, pad: int) -> None:
         """Write weights and configuration in the format of transformers."""
@@ -179,34 +195,32 @@ class TinyModel(nn.Module):
 
 
 def rotations(shape: TinyShape) -> Tensor:
-    """Return cosine and sine for every position: shape [2, positions, head] (RoFormer, arXiv 2104.09864)."""
+    """Return cosine and sine for every position: shape [2, positions, head / 2] (RoFormer, arXiv 2104.09864)."""
     exponents = torch.arange(0, shape.head_dim, 2).float() / shape.head_dim
     angles = torch.arange(shape.max_position_embeddings).float()[:, None] / shape.rope_theta**exponents
-    angles = torch.cat([angles, angles], -1)
     return torch.stack([angles.cos(), angles.sin()])
 
 
+def unit(x: Tensor, eps: float) -> Tensor:
+    """Return x [N, width] over its root mean square (RMSNorm, arXiv 1910.07467; its weight is in the next matrix)."""
+    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    return x * (norm.square() / x.shape[-1] + eps).rsqrt()
+
+
 def rotate(x: Tensor, rotation: Tensor) -> Tensor:
-    """Apply the rotary embedding [2, N, 1, head] to queries or keys [N, heads, head]."""
+    """Apply the rotary embedding [2, N, 1, head / 2] to queries or keys [N, heads, head]."""
     first, second = x.chunk(2, -1)
-    return x * rotation[0] + torch.cat([-second, first], -1) * rotation[1]
+    cosine, sine = rotation
+    return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
 def project(shape: TinyShape, layer: FusedLayer, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return rotated queries, rotated keys and values, each [N, heads, head], of states [N, hidden]."""
+    """Return rotated queries (scaled), rotated keys and values, each [N, heads, head], of states [N, hidden]."""
     queries, keys = shape.num_attention_heads, shape.num_key_value_heads
-    normed = functional.rms_norm(x, (shape.hidden_size,), layer.norm, shape.rms_norm_eps)
-    joint = functional.linear(normed, layer.qkv, layer.qkv_bias)
+    joint = functional.linear(unit(x, shape.rms_norm_eps), layer.qkv, layer.qkv_bias)
     joint = joint.view(len(x), queries + 2 * keys, shape.head_dim)
     rotated = rotate(joint[:, : queries + keys], rotation)
     return rotated[:, :queries], rotated[:, queries:], joint[:, queries + keys :]
-
-
-def mlp(layer: FusedLayer, x: Tensor, eps: float) -> Tensor:
-    """Return the feed-forward block's contribution."""
-    normed = functional.rms_norm(x, (x.shape[-1],), layer.mlp_norm, eps)
-    gate, up = functional.linear(normed, layer.gate_up).chunk(2, -1)
-    return functional.linear(functional.silu(gate) * up, layer.down)
 
 
 def config_json(shape: TinyShape, end: int, pad: int) -> bytes:

@@ -90,7 +90,8 @@ def attend_level(
     heads = own[0].shape[0]
     padded = slots.pad(q)
     grouped = (*padded.shape[:3], heads, -1, padded.shape[-1])
-    padded = padded.view(grouped).permute(3, 0, 1, 4, 2, 5).contiguous() * scale
+    padded = padded.view(grouped).permute(3, 0, 1, 4, 2, 5).contiguous()
+    padded = padded if scale == 1 else padded * scale
     out = _joint(padded, own, mask, shared, branch)
     return slots.take(out.permute(1, 2, 4, 0, 3, 5).flatten(3, 4))
 
