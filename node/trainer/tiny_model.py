@@ -203,7 +203,7 @@ def rotations(shape: TinyShape) -> Tensor:
 
 def unit(x: Tensor, eps: float) -> Tensor:
     """Return x [N, width] over its root mean square (RMSNorm, arXiv 1910.07467; its weight is in the next matrix)."""
-    norm = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
+    norm: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
     return x * (norm.square() / x.shape[-1] + eps).rsqrt()
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import pytest
 import trio
 from eth_account import Account
+from node.store.votes import VoteProtection
 
 from contracts import send
 from node.chain.bindings import detect
@@ -25,7 +26,6 @@ from node.identity import NodeKey
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
 from node.machine.inputs import AnyInput, ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
 from node.store.outbox import SqliteOutbox
-from node.store.votes import VoteProtection
 from protocols.manifest import Manifest, StageSpec, VotingSpec
 from tools.local_chain import LocalChain, developer_keys
 from tools.stage_manager import ARTIFACT, StageManager, deploy_rl_swarm
