@@ -11,7 +11,6 @@ from typing import Any, TypeVar
 import pytest
 import trio
 from eth_account import Account
-from node.store.votes import VoteProtection
 
 from contracts import send
 from node.chain.bindings import detect
@@ -25,6 +24,7 @@ from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
 from node.machine.inputs import AnyInput, ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
+from node.protection import VoteProtection
 from node.store.outbox import SqliteOutbox
 from protocols.manifest import Manifest, StageSpec, VotingSpec
 from tools.local_chain import LocalChain, developer_keys
