@@ -1,0 +1,18 @@
+"""What ties a node to its owner: the delegation that both signed."""
+
+from __future__ import annotations
+
+import msgspec
+
+from protocols.typed_data import Delegation
+
+
+class SignedDelegation(msgspec.Struct, frozen=True):
+    """A delegation and the signatures under its digest, 65 bytes each; a contract wallet's may be of any length.
+
+    Where owner and node are one key, both signatures are the same.
+    """
+
+    delegation: Delegation
+    owner_signature: bytes
+    node_signature: bytes
