@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from tools.node_packages import ToolMissingError, default_cache, installed_packa
 CONTRACTS = Path(contracts.__file__).parent
 SOURCE = CONTRACTS / "SwarmCoordinator.sol"
 ARTIFACT = CONTRACTS / "SwarmCoordinator.json"
+COMPILED = {SOURCE: ARTIFACT} | {path: path.with_suffix(".json") for path in sorted((CONTRACTS / "test").glob("*.sol"))}
+"""Every source that is compiled, and what is made of it: the coordinator, and what only tests deploy."""
 COMPILE_SECONDS = 120.0
 
 
@@ -25,35 +28,48 @@ def find_or_install_solc(cache_dir: Path | None = None) -> Path:
     return installed_package(f"solc@{version}", cache_dir)
 
 
-def compile_source(cache_dir: Path | None = None) -> str:
+def sources_of(source: Path) -> list[Path]:
+    """Return a source and all that it imports from beside it, in the order of their names."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [path.parent / name for name in re.findall(r'from "\./(\w+\.sol)"', path.read_text())]
+    return sorted(found)
+
+
+def compile_source(cache_dir: Path | None = None, source: Path = SOURCE) -> str:
     """Return the artifact's text. Raises `ToolMissingError` without a compiler, ValueError on a fault in the source."""
     command = node_command(cache_dir or default_cache())
     script = str(CONTRACTS / "compile.mjs")
     done = subprocess.run(
-        [*command, script, str(find_or_install_solc(cache_dir)), str(SOURCE)],
+        [*command, script, str(find_or_install_solc(cache_dir)), str(source)],
         capture_output=True,
         text=True,
         timeout=COMPILE_SECONDS,
         check=False,
     )
     if done.returncode:
-        raise ValueError(f"{SOURCE.name} does not compile: {done.stderr.strip()}")
+        raise ValueError(f"{source.name} does not compile: {done.stderr.strip()}")
     return done.stdout
 
 
 def main(arguments: list[str]) -> int:
-    """Write the artifact, or with `--check` only compare it. Return the exit code."""
+    """Write the artifacts, or with `--check` only compare them. Return the exit code."""
     try:
-        text = compile_source()
+        texts = {artifact: compile_source(source=source) for source, artifact in COMPILED.items()}
     except (ToolMissingError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if "--check" in arguments:
-        same = ARTIFACT.exists() and ARTIFACT.read_text() == text
-        print("artifact is current" if same else "artifact differs from its source: run make contracts")
-        return 0 if same else 1
-    ARTIFACT.write_text(text)
-    print(f"{ARTIFACT.name} written, {len(json.loads(text)['bytecode']) // 2 - 1} bytes of bytecode")
+        stale = [path.name for path, text in texts.items() if not path.exists() or path.read_text() != text]
+        print(f"stale: {', '.join(stale)}; run make contracts" if stale else "artifacts are current")
+        return 1 if stale else 0
+    for path, text in texts.items():
+        path.write_text(text)
+        print(f"{path.name} written, {json.loads(text)['runtime_bytes']} bytes of code")
     return 0
 
 

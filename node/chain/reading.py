@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
-from node.chain.binding import ABI, CoordinatorFacts
+from node.chain.binding import ABI, CoordinatorFacts, NodeEntry
 from node.chain.rpc import Endpoint
 from node.machine.inputs import StageOpened
 from protocols.identifiers import Address
@@ -62,7 +63,25 @@ class Reader:
             manifest_digest=(await self.view("manifestDigest"))[0],
             stage_seconds=tuple(seconds),
             voting_mode=VOTING_MODES[(await self.view("votingMode"))[0]],
+            salt=(await self.view("eip712Domain"))[5],
+            quorum=(await self.view("quorum"))[0],
         )
+
+    async def node(self, address: Address) -> NodeEntry:
+        """Return what the register says of a node."""
+        return NodeEntry(*await self.view("nodes", address))
+
+    async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
+        """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
+
+        States: 0 none, 1 committed, 2 voted. See `node.chain.batches` for what stands in the way of an entry.
+        """
+        states, kept = await self.view("ballotsOf", list(nodes), round_number)
+        return list(zip(states, kept, strict=True))
+
+    async def rewards(self, nodes: Sequence[Address], round_number: int) -> list[int]:
+        """Return for each node the stages, as bits, whose rewards of one of the last two rounds are on chain."""
+        return list((await self.view("rewardsOf", list(nodes), round_number))[0])
 
     async def bootnodes(self) -> tuple[str, ...]:
         """Return the bootnodes' multiaddrs."""

@@ -15,13 +15,13 @@ from eth_typing import HexStr
 from eth_utils.address import to_checksum_address
 
 from node.chain.abi import Revert
-from node.chain.binding import ABI, Voter, call_data, guarded, own_ballot, verdict
+from node.chain.binding import ABI, Voter, call_data, guarded, is_registered, own_ballot, verdict
 from node.chain.blocks import Head
 from node.chain.fees import GWEI, Fees, offer, raised
 from node.chain.reading import Reader
 from node.chain.records import Record, Shelf
 from node.chain.rpc import Endpoint, RpcError
-from node.machine.commands import AdvanceStage, CastVote, CommitVote, ReportReward, RevealVote
+from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward, RevealVote
 from node.machine.inputs import TransactionSettled
 from node.seams import VoteGuard
 from protocols.identifiers import Address
@@ -157,6 +157,9 @@ class Sender:
     async def _outdated(self, record: Record) -> str | None:
         """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
         match record.command:
+            case RegisterNode():
+                entry = await self._reader.node(self._voter.address)
+                return "" if is_registered(self._voter, entry, self._head.timestamp if self._head else 0) else None
             case AdvanceStage(round=number, stage=stage):
                 return "" if await self._reader.place() != (number, stage) else None
             case CommitVote() | RevealVote() | CastVote() | ReportReward() as command:

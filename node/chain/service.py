@@ -13,6 +13,7 @@ import structlog
 import trio
 from eth_account.signers.local import LocalAccount
 
+from node.chain.batches import own_delegation
 from node.chain.binding import CoordinatorFacts, Voter, key_of
 from node.chain.blocks import Head, parse_head
 from node.chain.fees import GWEI
@@ -26,6 +27,7 @@ from node.config import ChainSettings
 from node.machine.commands import ChainCommand
 from node.machine.inputs import ChainLost, ChainRestored, TransactionSettled
 from node.seams import Report, VoteGuard
+from protocols.delegation import SignedDelegation
 from protocols.identifiers import swarm_id
 from protocols.manifest import Manifest
 
@@ -46,7 +48,8 @@ class CoordinatorService:
     """The node's only way to the coordinator (`node.seams.ChainService`).
 
     `outbox` holds commands from `execute` on until they are settled, over crashes. `guard` is asked before a vote is
-    signed. `secret` (32 bytes) derives the salts of sealed votes. `clock` gives Unix seconds.
+    signed. `secret` (32 bytes) derives the salts of sealed votes. `delegation` is the owner's; without one the node is
+    its own owner. `clock` gives Unix seconds.
     """
 
     name = "chain"
@@ -60,10 +63,12 @@ class CoordinatorService:
         guard: VoteGuard,
         secret: bytes,
         *,
+        delegation: SignedDelegation | None = None,
         clock: Callable[[], float] = time.time,
         stuck_seconds: float = STUCK_SECONDS,
     ) -> None:
         self._settings, self._clock, self._secret = settings, clock, secret
+        self._account, self._delegation = account, delegation
         self._contract = settings.contract.lower()
         self._address = str(account.address).lower()
         self._shelf = Shelf(outbox)
@@ -169,7 +174,7 @@ class CoordinatorService:
         for peer in peers:
             await self._report(peer)
         await self._tell(endpoint)
-        voter = Voter(self._address, self._secret, self._swarm(facts))
+        voter = self._voter(facts)
         async with trio.open_nursery() as nursery:
             self._sender.saw(head)
             nursery.start_soon(self._sender.work, endpoint, voter, facts.chain_id)
@@ -224,8 +229,11 @@ class CoordinatorService:
         self._facts = facts
         return facts
 
-    def _swarm(self, facts: CoordinatorFacts) -> bytes:
-        return swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+    def _voter(self, facts: CoordinatorFacts) -> Voter:
+        swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+        serial = int(self._clock() * 1000)
+        delegation = self._delegation or own_delegation(facts.domain, self._account, serial)
+        return Voter(self._address, self._secret, swarm, delegation)
 
     async def _ask(self, question: Callable[[Reader], Awaitable[AnswerT]]) -> AnswerT:
         """Ask the first endpoint that answers. Raises the last one's `ConnectionLostError`, `NoCoordinatorError`."""

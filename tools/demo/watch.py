@@ -11,6 +11,7 @@ import msgspec
 from contracts import contract_at
 from node.machine.status import Status
 from protocols.identifiers import Address
+from protocols.tally import read_votes
 
 ANSWER_SECONDS = 3.0
 
@@ -110,20 +111,18 @@ class VoteReader:
         """Return every vote so far, in the order of the chain. Raises what web3 raises while the chain is away."""
         newest = int(self._contract.w3.eth.block_number)
         if newest >= self._next:
-            logs = self._contract.events.WinnersSubmitted().get_logs(from_block=self._next, to_block=newest)
-            self._votes += tuple(_vote(log) for log in logs)
+            logs = self._contract.events.VotesCounted().get_logs(from_block=self._next, to_block=newest)
+            self._votes += tuple(vote for log in logs for vote in _votes(log))
             self._next = newest + 1
         return self._votes
 
 
-def _vote(log: Any) -> Vote:
-    said = log["args"]
-    return Vote(
-        round=int(said["round"]),
-        voter=str(said["node"]).lower(),
-        winners=tuple(str(winner).lower() for winner in said["winners"]),
-        transaction=str(log["transactionHash"].to_0x_hex()),
-    )
+def _votes(log: Any) -> list[Vote]:
+    said, transaction = log["args"], str(log["transactionHash"].to_0x_hex())
+    return [
+        Vote(round=vote.round, voter=vote.voter, winners=vote.winners, transaction=transaction)
+        for vote in read_votes(int(said["round"]), said["names"], bytes(said["votes"]))
+    ]
 
 
 def node_url(directory: Path) -> str | None:
