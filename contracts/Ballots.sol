@@ -11,10 +11,11 @@ import {Register} from "./Register.sol";
 /// One vote per node and round. Winners are bounded, ascending, not the voter itself, and counted in the round; that
 /// their delegation holds is not asked, else a winner could sink other nodes' votes by revoking it in time.
 ///
-/// A node sends its own, or anybody brings many, packed:
-///   votes       r (32) vs (32) count (1) place (2) * count     the signature in the short form of EIP-2098,
-///   commitments r (32) vs (32) commitment (32)                 winners by their place in the list beside
-///   reveals     node (20) salt (32) count (1) place (2) * count
+/// A node sends its own, or anybody brings many, packed (bytes in brackets):
+///   votes         r (32)  vs (32)  count (1)  place (2) * count
+///   commitments   r (32)  vs (32)  commitment (32)
+///   reveals       node (20)  salt (32)  count (1)  place (2) * count
+/// Signatures have the short form of EIP-2098; winners are told by their place in the list that goes with the batch.
 abstract contract Ballots is Register, Quorum {
     error BadMode(uint8 mode);
     error WrongMode(uint8 mode);
@@ -173,9 +174,13 @@ abstract contract Ballots is Register, Quorum {
             uint256 since = _nodes[names[i]].since;
             if (since != 0 && since <= round) count.names[i] = names[i];
         }
-        bytes memory log = count.log = new bytes(size + 64);
+        count.log = new bytes(size + 64);
+        count.end = _begin(count.log);
+    }
+
+    function _begin(bytes memory log) private pure returns (uint256 first) {
         assembly ("memory-safe") {
-            mstore(add(count, 160), add(log, 32)) // count.end
+            first := add(log, 32)
         }
     }
 
@@ -305,9 +310,9 @@ abstract contract Ballots is Register, Quorum {
     function _publish(Count memory count) private {
         if (count.counted == 0) revert NothingCounted();
         bytes memory log = count.log;
-        uint256 end = count.end;
+        uint256 used = count.end - _begin(log);
         assembly ("memory-safe") {
-            mstore(log, sub(end, add(log, 32)))
+            mstore(log, used)
         }
         emit VotesCounted(uint64(count.round), count.names, log);
         _countVoters(count.round, count.counted);

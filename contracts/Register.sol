@@ -15,6 +15,7 @@ abstract contract Register is Clock, Signatures {
     error OldSerial();
     error BadSerial();
     error OtherOwner();
+    error RegistrationsPaused();
     error NothingCounted();
 
     event PeerRegistered(address indexed node, address indexed owner, uint64 since, uint64 expiry);
@@ -94,7 +95,7 @@ abstract contract Register is Clock, Signatures {
         Delegation calldata said = signed.delegation;
         Node memory node = _nodes[said.node];
         bool isNew = node.since == 0;
-        if (isNew && block.timestamp < _time.pausedUntil) return Paused.selector;
+        if (isNew && block.timestamp < _time.pausedUntil) return RegistrationsPaused.selector;
         if (said.expiry <= block.timestamp) return DelegationOver.selector;
         bytes4 reason = _checkSerial(node, said.owner, said.serial);
         if (reason != 0) return reason;

@@ -16,6 +16,7 @@ from eth_typing import Hash32
 from eth_utils.exceptions import ValidationError
 from msgspec.structs import astuple
 
+from node.chain.abi import Event
 from node.chain.binding import ABI, signed_words
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
@@ -118,6 +119,11 @@ def registrations_call(delegations: Sequence[SignedDelegation]) -> str:
 def revocations_call(revocations: Sequence[SignedRevocation]) -> str:
     """Return the call that brings revocations."""
     return ABI.call("revokeMany", [(astuple(one.said), one.signature) for one in revocations])
+
+
+def skipped(events: Iterable[Event]) -> dict[int, str]:
+    """Return what a batch did not count: the error's name by the entry's place."""
+    return {event.fields["place"]: ABI.error(event.fields["reason"]) for event in events if event.name == "Skipped"}
 
 
 def compact(signature: bytes) -> bytes:

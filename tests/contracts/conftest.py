@@ -13,13 +13,15 @@ from eth_account.signers.local import LocalAccount
 
 from contracts import Parameters, creation_code, load_artifact
 from node.chain.abi import Event
-from node.chain.batches import SignedRevocation, registrations_call, sign
+from node.chain.batches import SignedRevocation, registrations_call, sign, skipped
 from node.chain.binding import ABI, signed_words
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
 from protocols.tally import Voted, read_votes
 from protocols.typed_data import Delegation, Domain, Message, Revocation
 from tools.local_chain import ChainCallError, LocalChain, developer_keys
+
+__all__ = ["ACCOUNTS", "STAGE", "Refused", "Swarm", "key", "parameters", "skipped", "votes_in"]
 
 STAGE = 60
 ACCOUNTS = 40
@@ -149,17 +151,6 @@ def key(number: int) -> LocalAccount:
 @cache
 def keys() -> list[str]:
     return developer_keys(ACCOUNTS)
-
-
-def skipped(events: list[Event]) -> dict[int, str]:
-    """Return the entries of a batch that were not counted, by their place: the error's name."""
-    reasons = {}
-    for event in events:
-        if event.name == "Skipped":
-            revert = ABI.revert("0x" + event.fields["reason"].hex())
-            assert revert is not None
-            reasons[event.fields["place"]] = revert.name
-    return reasons
 
 
 def votes_in(events: list[Event]) -> dict[Address, tuple[Address, ...]]:

@@ -312,7 +312,7 @@ steps = st.one_of(
 
 
 @settings(
-    max_examples=25,
+    max_examples=15,
     deadline=None,
     phases=(Phase.generate,),  # a failure is told as it came: making it shorter takes minutes
     suppress_health_check=list(HealthCheck),

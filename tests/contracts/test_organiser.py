@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node.chain.batches import registrations_call, revocations_call
-from tests.contracts.conftest import STAGE, Refused, Swarm
+from tests.contracts.conftest import STAGE, Refused, Swarm, skipped
 
 pytestmark = pytest.mark.integration
 
@@ -120,7 +120,8 @@ def test_owners_revoke_and_renew_during_a_pause(swarm: Swarm) -> None:
     """A stolen key is not helped by a pause."""
     swarm.register(1, 2)
     swarm.send(0, "pause", 1000)
-    swarm.bring(registrations_call([swarm.delegation(1, 2)]))
+    events = swarm.bring(registrations_call([swarm.delegation(3), swarm.delegation(1, 2)]))
+    assert skipped(events) == {0: "RegistrationsPaused"}
     swarm.bring(revocations_call([swarm.revocation(1, 2)]))
 
 
