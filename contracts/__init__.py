@@ -23,18 +23,27 @@ GAS_MARGIN = 125
 
 
 class Artifact(msgspec.Struct, frozen=True):
-    """What the compiler made, and from what: `source_sha256` is over the bytes of the Solidity file."""
+    """What the compiler made, and from what.
+
+    `source_sha256` is over the bytes of the Solidity file and those it imports, in the order of their names;
+    `runtime_bytes` is the size that EIP-170 limits to 24,576.
+    """
 
     name: str
     compiler: str
     settings: dict[str, Any]
     source_sha256: str
+    runtime_bytes: int
     bytecode: str
     abi: list[dict[str, Any]]
 
 
 class Parameters(msgspec.Struct, frozen=True, kw_only=True):
-    """The constructor's arguments. `anchor_blocks` None takes half of the last stage, at `block_seconds` a block."""
+    """The constructor's arguments. `anchor_blocks` None takes half of the last stage, at `block_seconds` a block.
+
+    `quorum` is the percentage of last round's voters whose reports close a stage early, at the earliest `earliest`
+    seconds after it opened; both 0 for never.
+    """
 
     stage_seconds: tuple[int, ...]
     manifest_digest: bytes
@@ -42,12 +51,26 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
     winners: int = 5
     anchor_blocks: int | None = None
     block_seconds: float = 12.0
+    quorum: int = 0
+    earliest: int = 0
 
     def anchor(self) -> int:
         """Return the number of blocks, 1 to 255, from a last stage's opening to the one that makes the next seed."""
         if self.anchor_blocks is not None:
             return self.anchor_blocks
         return max(1, min(255, int(self.stage_seconds[-1] / 2 / self.block_seconds)))
+
+    def values(self) -> list[Any]:
+        """Return what the constructor takes, in its order."""
+        return [
+            list(self.stage_seconds),
+            self.manifest_digest,
+            VOTING_MODES.index(self.voting_mode),
+            self.winners,
+            self.anchor(),
+            self.quorum,
+            self.earliest,
+        ]
 
 
 class Deployment(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,21 +86,21 @@ def load_artifact(name: str = "SwarmCoordinator") -> Artifact:
     return msgspec.json.decode((_HERE / f"{name}.json").read_bytes(), type=Artifact)
 
 
+def creation_code(parameters: Parameters) -> str:
+    """Return the data ("0x...") of the transaction that creates a coordinator."""
+    from eth_abi.abi import encode
+
+    artifact = load_artifact()
+    inputs = next(entry["inputs"] for entry in artifact.abi if entry["type"] == "constructor")
+    return artifact.bytecode + encode([one["type"] for one in inputs], parameters.values()).hex()
+
+
 def deploy(url: str, key: str, parameters: Parameters) -> Deployment:
     """Deploy a coordinator over `url` (http or ws), paid by the private key `key`, who becomes its organiser.
 
     Raises what web3 raises, RuntimeError where it was mined and failed: nothing is retried.
     """
-    return deploy_artifact(
-        url,
-        key,
-        "SwarmCoordinator",
-        list(parameters.stage_seconds),
-        parameters.manifest_digest,
-        VOTING_MODES.index(parameters.voting_mode),
-        parameters.winners,
-        parameters.anchor(),
-    )
+    return deploy_artifact(url, key, "SwarmCoordinator", *parameters.values())
 
 
 def deploy_artifact(url: str, key: str, name: str, *arguments: object) -> Deployment:

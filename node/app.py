@@ -24,6 +24,8 @@ from node.gossip.service import GossipNode
 from node.grading.registry import prepare_grader
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create
+from node.identity.cases import Facts, refuse_other_owner
+from node.identity.delegation import load_delegation
 from node.intake import body_checker
 from node.logs import configure
 from node.loop import Loop, restore
@@ -218,6 +220,7 @@ class Node:
         """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
         facts = await self._facts()
         agree(self.manifest, facts)
+        await self._own(facts)
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
@@ -234,6 +237,13 @@ class Node:
             incognito=is_marked(self.home),
         )
         self._move_window()
+
+    async def _own(self, facts: CoordinatorFacts) -> None:
+        """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner."""
+        signed = load_delegation(self.home, facts.domain)
+        self.chain.delegation = signed
+        claimed = signed.delegation.owner if signed else None
+        refuse_other_owner(Facts(node=self.key.address, claimed=claimed, registered=await self.chain.owner()))
 
     async def _facts(self) -> CoordinatorFacts:
         """Read what the contract fixed at deployment; without the chain, what was read the last time."""

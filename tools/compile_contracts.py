@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -13,10 +14,14 @@ from tools.node_packages import ToolMissingError, default_cache, installed_packa
 CONTRACTS = Path(contracts.__file__).parent
 SOURCE = CONTRACTS / "SwarmCoordinator.sol"
 ARTIFACT = CONTRACTS / "SwarmCoordinator.json"
-RL_SWARM_SOURCE = CONTRACTS / "test" / "RLSwarmCoordinator.sol"
-RL_SWARM_ARTIFACT = CONTRACTS / "RLSwarmCoordinator.json"
-COMPILED = ((SOURCE, ARTIFACT), (RL_SWARM_SOURCE, RL_SWARM_ARTIFACT))
-"""Every source and what is made of it."""
+RL_SWARM = CONTRACTS / "test" / "RLSwarmCoordinator.sol"
+COMPILED = (
+    {SOURCE: ARTIFACT}
+    | {path: path.with_suffix(".json") for path in sorted((CONTRACTS / "test").glob("*.sol"))}
+    | {RL_SWARM: CONTRACTS / "RLSwarmCoordinator.json"}
+)
+"""Every source that is compiled, and what is made of it: the coordinator, what only tests deploy, and the test contract
+with RL Swarm's interface, whose ABI the node itself needs."""
 COMPILE_SECONDS = 120.0
 
 
@@ -29,11 +34,20 @@ def find_or_install_solc(cache_dir: Path | None = None) -> Path:
     return installed_package(f"solc@{version}", cache_dir)
 
 
-def compile_source(cache_dir: Path | None = None, source: Path = SOURCE) -> str:
-    """Return the text of a source's artifact.
+def sources_of(source: Path) -> list[Path]:
+    """Return a source and all that it imports from beside it, in the order of their names."""
+    found: set[Path] = set()
+    waiting = [source]
+    while waiting:
+        path = waiting.pop()
+        if path not in found:
+            found.add(path)
+            waiting += [path.parent / name for name in re.findall(r'from "\./(\w+\.sol)"', path.read_text())]
+    return sorted(found)
 
-    Raises `ToolMissingError` without a compiler, ValueError on a fault in the source.
-    """
+
+def compile_source(cache_dir: Path | None = None, source: Path = SOURCE) -> str:
+    """Return the artifact's text. Raises `ToolMissingError` without a compiler, ValueError on a fault in the source."""
     command = node_command(cache_dir or default_cache())
     script = str(CONTRACTS / "compile.mjs")
     done = subprocess.run(
@@ -51,17 +65,17 @@ def compile_source(cache_dir: Path | None = None, source: Path = SOURCE) -> str:
 def main(arguments: list[str]) -> int:
     """Write the artifacts, or with `--check` only compare them. Return the exit code."""
     try:
-        texts = {artifact: compile_source(source=source) for source, artifact in COMPILED}
+        texts = {artifact: compile_source(source=source) for source, artifact in COMPILED.items()}
     except (ToolMissingError, ValueError) as error:
         print(error, file=sys.stderr)
         return 1
     if "--check" in arguments:
         stale = [path.name for path, text in texts.items() if not path.exists() or path.read_text() != text]
-        print(f"{', '.join(stale)} differs from its source: run make contracts" if stale else "artifacts are current")
+        print(f"stale: {', '.join(stale)}; run make contracts" if stale else "artifacts are current")
         return 1 if stale else 0
     for path, text in texts.items():
         path.write_text(text)
-        print(f"{path.name} written, {len(json.loads(text)['bytecode']) // 2 - 1} bytes of bytecode")
+        print(f"{path.name} written, {json.loads(text)['runtime_bytes']} bytes of code")
     return 0
 
 

@@ -89,6 +89,11 @@ class Abi:
             fields[name] = decode([kind], next(keys))[0] if indexed else next(values)
         return Event(shape.name, fields)
 
+    def error(self, selector: bytes) -> str:
+        """Return the name of an error by its first four bytes; "UnknownError" where it is none of these."""
+        shape = self._errors.get(selector)
+        return shape.name if shape else "UnknownError"
+
     def revert(self, data: object) -> Revert | None:
         """Return the error that revert data names; None where `data` is not revert data."""
         if isinstance(data, dict):  # some servers nest it

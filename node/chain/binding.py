@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
+from msgspec.structs import astuple
 
 from contracts import load_artifact
 from node.chain.abi import Abi, Event, Revert
@@ -20,7 +21,9 @@ from node.machine.commands import (
     RevealVote,
 )
 from node.machine.inputs import PeerRegistered, StageOpened
+from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, Digest, keccak256
+from protocols.typed_data import Domain
 from protocols.voting import vote_commitment, vote_salt
 
 ABI = Abi(load_artifact().abi)
@@ -31,11 +34,21 @@ REWARD_SCALE = 1_000_000
 COMMITTED, VOTED = 1, 2
 """States of a ballot in the contract."""
 
+KEPT_BYTES = 23
+"""What a ballot keeps of its commitment."""
+
+FOR_EVER = 2**32 - 1
+"""The contract's largest expiry, in chain seconds: whatever lies beyond it is kept as this."""
+
 Verdict = Literal["done", "retry", "failed"]
 
 
 class CoordinatorFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the contract fixed at its deployment, and the digest of the manifest in force."""
+    """What the contract fixed at its deployment, and the digest of the manifest in force.
+
+    `salt` (32 bytes) belongs to the domain of its signed messages; `quorum` is the percentage of last round's voters
+    that close a stage early, 0 for never.
+    """
 
     chain_id: int
     contract: Address
@@ -44,15 +57,38 @@ class CoordinatorFacts(msgspec.Struct, frozen=True, kw_only=True):
     manifest_digest: Digest
     stage_seconds: tuple[int, ...]
     voting_mode: str
+    salt: bytes = bytes(32)
+    quorum: int = 0
+
+    @property
+    def domain(self) -> Domain:
+        """The EIP-712 domain of this deployment."""
+        return Domain(self.chain_id, self.contract, self.salt)
+
+
+class NodeEntry(msgspec.Struct, frozen=True):
+    """A node as the contract has it: `since` is the first round in which it counts, 0 where it is not registered.
+
+    `expiry` in chain seconds, `serial` in milliseconds.
+    """
+
+    owner: Address
+    since: int
+    expiry: int
+    serial: int
 
 
 @dataclass(frozen=True)
 class Voter:
-    """Who votes, and from what the salts of sealed votes are derived; the secret never shows in a log."""
+    """Who votes, and from what the salts of sealed votes are derived; the secret never shows in a log.
+
+    `delegation` is what a registration brings: the owner's, or the node's own where it is its own owner.
+    """
 
     address: Address
     secret: bytes = field(repr=False)
     swarm: Digest
+    delegation: SignedDelegation | None = None
 
 
 def key_of(command: ChainCommand) -> str:
@@ -76,18 +112,39 @@ def call_data(command: ChainCommand, voter: Voter) -> str:
     """Return the transaction data ("0x...") that carries a command out."""
     match command:
         case RegisterNode():
-            return ABI.call("register")
+            return ABI.call("register", signed_words(voter.delegation))
         case AdvanceStage():
             return ABI.call("advance")
         case CommitVote():
-            return ABI.call("commitVote", command.round, commitment(command, voter))
+            return ABI.call("commitVote", command.round, command.seed, commitment(command, voter))
         case RevealVote():
             salt = vote_salt(voter.secret, voter.swarm, command.seed)
             return ABI.call("revealVote", command.round, ascending(command.winners), salt)
         case CastVote():
-            return ABI.call("submitWinners", command.round, ascending(command.winners))
+            return ABI.call("submitWinners", command.round, command.seed, ascending(command.winners))
         case ReportReward():
-            return ABI.call("submitReward", command.round, command.stage, round(command.reward * REWARD_SCALE))
+            reward = millionths(command.reward)
+            return ABI.call("submitReward", command.round, command.stage, command.seed, reward)
+
+
+def signed_words(signed: SignedDelegation | None) -> tuple[Any, ...]:
+    """Return a signed delegation as the contract takes it. Raises ValueError where there is none."""
+    if signed is None:
+        raise ValueError("a registration needs a signed delegation")
+    return astuple(signed.delegation), signed.owner_signature, signed.node_signature
+
+
+def millionths(reward: float) -> int:
+    """Return a mean reward as it travels."""
+    return round(reward * REWARD_SCALE)
+
+
+def is_registered(voter: Voter, entry: NodeEntry, now: int) -> bool:
+    """Tell whether the register says of the voter what its delegation would: `now` in chain seconds."""
+    if voter.delegation is None or not entry.since:
+        return False
+    said = voter.delegation.delegation
+    return entry.owner == said.owner and entry.expiry >= max(now + 1, min(said.expiry, FOR_EVER))
 
 
 def guarded(command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
@@ -102,10 +159,10 @@ def guarded(command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[
 
 
 def own_ballot(command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[int, bytes]:
-    """Return the least state, and the commitment, of a ballot in which this vote has been done already."""
+    """Return the least state, and what is kept of the commitment, of a ballot in which this vote is done already."""
     if isinstance(command, CastVote):
-        return VOTED, keccak256(packed(command.winners))
-    return (COMMITTED if isinstance(command, CommitVote) else VOTED), commitment(command, voter)
+        return VOTED, keccak256(packed(command.winners))[:KEPT_BYTES]
+    return (COMMITTED if isinstance(command, CommitVote) else VOTED), commitment(command, voter)[:KEPT_BYTES]
 
 
 def commitment(command: CommitVote | RevealVote, voter: Voter) -> bytes:
@@ -130,7 +187,9 @@ def verdict(command: ChainCommand, revert: Revert) -> Verdict:
     `AlreadyVoted` is not decided here: it depends on what stands in the ballot.
     """
     match command, revert.name:
-        case RegisterNode(), "AlreadyRegistered":
+        case _, "Paused":
+            return "retry"
+        case RegisterNode(), "OldSerial":
             return "done"
         case ReportReward(), "RewardAlreadySubmitted":
             return "done"
@@ -147,11 +206,11 @@ def verdict(command: ChainCommand, revert: Revert) -> Verdict:
 
 
 def stage_opened(event: Event, opened: int, block: int) -> StageOpened | None:
-    """Return the input for a `StageAdvanced` event in a block of chain time `opened`; None for other events."""
-    if event.name != "StageAdvanced":
+    """Return the input for an event that opens a stage, in a block of chain time `opened`; None for other events."""
+    if event.name not in ("RoundAdvanced", "StageAdvanced"):
         return None
     fields = event.fields
-    return StageOpened(fields["round"], fields["stage"], fields["seed"], fields["deadline"], opened, block)
+    return StageOpened(fields["round"], fields.get("stage", 0), fields["seed"], fields["deadline"], opened, block)
 
 
 def peer_registered(event: Event) -> PeerRegistered | None:

@@ -35,11 +35,17 @@ class Reading(Protocol):
     async def bootnodes(self) -> tuple[str, ...]:
         """Return the bootnodes' multiaddrs."""
 
-    async def outdated(self, command: ChainCommand | None) -> str | None:
-        """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
+    async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
+        """Return None where a command still makes sense, "" where it is done already, else why it never will be.
+
+        `now` in chain seconds.
+        """
 
     async def stands(self, command: ChainCommand, voter: Voter) -> bool:
         """Tell whether what the contract has already is what this command would bring."""
+
+    async def owner(self, node: Address) -> Address | None:
+        """Return whose a node is; None where the contract does not know it, or knows no owners."""
 
     async def holder(self) -> Address | None:
         """Return whose this node's identity is in the contract; None where nobody has it or it can't be taken."""

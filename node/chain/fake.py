@@ -15,6 +15,7 @@ import trio
 from node.chain.abi import Revert
 from node.chain.binding import (
     COMMITTED,
+    KEPT_BYTES,
     VOTED,
     CoordinatorFacts,
     Voter,
@@ -22,6 +23,7 @@ from node.chain.binding import (
     commitment,
     guarded,
     key_of,
+    millionths,
     own_ballot,
     packed,
     verdict,
@@ -54,7 +56,7 @@ class RefusedError(Exception):
 
 
 class Vote(msgspec.Struct, frozen=True):
-    """A counted vote, as the `WinnersSubmitted` event has it."""
+    """A counted vote, as the `VotesCounted` event has it."""
 
     round: int
     voter: Address
@@ -113,14 +115,14 @@ class FakeCoordinator:
         return keccak256(b"fake/seed" + self._entropy + round_number.to_bytes(8, "big"))
 
     def ballot_of(self, peer: Address, round_number: int) -> tuple[int, bytes]:
-        """Return the state (0 none, 1 committed, 2 voted) and commitment of a vote."""
-        return self._ballots.get(peer, {}).get(round_number, (0, bytes(32)))
+        """Return the state (0 none, 1 committed, 2 voted) of a vote, and what is kept of its commitment."""
+        return self._ballots.get(peer, {}).get(round_number, (0, bytes(KEPT_BYTES)))
 
     # --- transactions -------------------------------------------------------------------------------------------
 
     def register(self, sender: Address) -> None:
         """See the contract. Raises `RefusedError`, as all transactions do."""
-        _demand(sender not in self.peers, "AlreadyRegistered", node=sender)
+        _demand(sender not in self.peers, "OldSerial")
         stage = self._stage
         anchored = stage.stage == self.stages - 1 and self._clock() >= stage.opened + self._anchor_seconds
         self.peers[sender] = stage.round + (2 if anchored else 1)
@@ -146,7 +148,7 @@ class FakeCoordinator:
         state, known = self.ballot_of(sender, round_number)
         _demand(state != 0, "NotCommitted", round=round_number, node=sender)
         _demand(state != VOTED, "AlreadyVoted", round=round_number, node=sender)
-        _demand(known == sealed, "BadReveal", round=round_number, node=sender)
+        _demand(known == sealed[:KEPT_BYTES], "BadReveal", round=round_number, node=sender)
         self._count(sender, round_number, winners, known)
 
     def submit_winners(self, sender: Address, round_number: int, winners: Sequence[Address]) -> None:
@@ -198,7 +200,7 @@ class FakeCoordinator:
     def _keep(self, sender: Address, round_number: int, state: int, sealed: bytes) -> None:
         ballots = self._ballots.get(sender, {})
         recent = {number: ballot for number, ballot in ballots.items() if number >= round_number - 1}
-        self._ballots[sender] = recent | {round_number: (state, sealed)}
+        self._ballots[sender] = recent | {round_number: (state, sealed[:KEPT_BYTES])}
 
     def _tell(self, event: AnyInput) -> None:
         for watcher in self.watchers:
@@ -325,7 +327,7 @@ class FakeChainService:
             case CastVote():
                 chain.submit_winners(me, command.round, ascending(command.winners))
             case ReportReward():
-                chain.submit_reward(me, command.round, command.stage, round(command.reward * 1_000_000))
+                chain.submit_reward(me, command.round, command.stage, millionths(command.reward))
 
 
 def _demand(holds: bool, name: str, **fields: object) -> None:

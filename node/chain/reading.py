@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
-from node.chain.binding import ABI, CoordinatorFacts, Voter, own_ballot
+from node.chain.binding import ABI, CoordinatorFacts, NodeEntry, Voter, is_registered, own_ballot
 from node.chain.rpc import Endpoint
-from node.machine.commands import AdvanceStage, CastVote, ChainCommand, CommitVote, ReportReward, RevealVote
+from node.machine.commands import (
+    AdvanceStage,
+    CastVote,
+    ChainCommand,
+    CommitVote,
+    RegisterNode,
+    ReportReward,
+    RevealVote,
+)
 from node.machine.inputs import StageOpened
 from protocols.identifiers import Address
 
@@ -63,7 +72,25 @@ class Reader:
             manifest_digest=(await self.view("manifestDigest"))[0],
             stage_seconds=tuple(seconds),
             voting_mode=VOTING_MODES[(await self.view("votingMode"))[0]],
+            salt=(await self.view("eip712Domain"))[5],
+            quorum=(await self.view("quorum"))[0],
         )
+
+    async def node(self, address: Address) -> NodeEntry:
+        """Return what the register says of a node."""
+        return NodeEntry(*await self.view("nodes", address))
+
+    async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
+        """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
+
+        States: 0 none, 1 committed, 2 voted. See `node.chain.batches` for what stands in the way of an entry.
+        """
+        states, kept = await self.view("ballotsOf", list(nodes), round_number)
+        return list(zip(states, kept, strict=True))
+
+    async def rewards(self, nodes: Sequence[Address], round_number: int) -> list[int]:
+        """Return for each node the stages, as bits, whose rewards of one of the last two rounds are on chain."""
+        return list((await self.view("rewardsOf", list(nodes), round_number))[0])
 
     async def bootnodes(self) -> tuple[str, ...]:
         """Return the bootnodes' multiaddrs."""
@@ -71,9 +98,11 @@ class Reader:
 
     # --- commands -----------------------------------------------------------------------------------------------
 
-    async def outdated(self, command: ChainCommand | None) -> str | None:
+    async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
         """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
         match command:
+            case RegisterNode():
+                return "" if is_registered(voter, await self.node(voter.address), now) else None
             case AdvanceStage(round=number, stage=stage):
                 return "" if await self.place() != (number, stage) else None
             case CommitVote() | RevealVote() | CastVote() | ReportReward():
@@ -89,6 +118,11 @@ class Reader:
         state, commitment = await self.view("ballotOf", voter.address, command.round)
         least, own = own_ballot(command, voter)
         return bool(state >= least and commitment == own)
+
+    async def owner(self, node: Address) -> Address | None:
+        """Return whose a node is, None where the register does not know it."""
+        entry = await self.node(node)
+        return entry.owner.lower() if entry.since else None
 
     async def holder(self) -> Address | None:
         """Return None: a node is known by its key's own address, which nobody else can register."""

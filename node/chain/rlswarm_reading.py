@@ -190,7 +190,7 @@ class RLSwarmReader:
 
     # --- commands -----------------------------------------------------------------------------------------------
 
-    async def outdated(self, command: ChainCommand | None) -> str | None:
+    async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
         """See `Reading`. Opening stages is the stage manager's alone, so that is done; sealed votes do not exist.
 
         That a stage outlives its estimated deadline is no fault: this node's turn to open the next one is a no-op.
@@ -220,6 +220,10 @@ class RLSwarmReader:
                 return {self._ledger.peer_ids[winner] for winner in command.winners} == set(cast)
             case _:
                 return False
+
+    async def owner(self, node: Address) -> Address | None:
+        """Return None: a peer belongs to the account that registered it, see `holder`."""
+        return None
 
     async def holder(self) -> Address | None:
         """Return the account that this node's peer id is bound to, for ever."""

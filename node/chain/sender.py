@@ -132,7 +132,7 @@ class Sender:
 
     async def _start(self, record: Record) -> None:
         """Check, simulate, sign, store, send."""
-        reason = await self._reader.outdated(record.command)
+        reason = await self._outdated(record)
         if reason is not None:
             await self._settle(record, ok=not reason, error=reason)
             return
@@ -155,6 +155,10 @@ class Sender:
         )
         self._next_nonce += 1
         await self._broadcast(self.shelf.put(self._signed(draft)), fresh=True)
+
+    async def _outdated(self, record: Record) -> str | None:
+        now = self._head.timestamp if self._head else 0
+        return await self._reader.outdated(record.command, self._voter, now)
 
     async def _simulate(self, data: str) -> int:
         """Return the gas to allow. Raises `RpcError` with the revert where the call would fail now."""
@@ -258,7 +262,7 @@ class Sender:
             return
         known = await self._request("eth_getTransactionByHash", record.hashes[-1])
         base = self._head.base_fee if self._head else 0
-        if known is None and await self._reader.outdated(record.command) == "SeedChanged":
+        if known is None and await self._outdated(record) == "SeedChanged":
             await self._fill(record, base)
         elif known is None and record.max_fee >= base:
             await self._broadcast(record, fresh=False)
@@ -297,7 +301,7 @@ class Sender:
             await self._settle(record, ok=True, error="", transaction=name)
             return
         log.info("chain.reverted", key=record.key, transaction=name)
-        reason = await self._reader.outdated(record.command)
+        reason = await self._outdated(record)
         if reason is not None:
             await self._settle(record, ok=not reason, error=reason, transaction=name)
         else:

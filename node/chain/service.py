@@ -13,6 +13,7 @@ import structlog
 import trio
 from eth_account.signers.local import LocalAccount
 
+from node.chain.batches import own_delegation
 from node.chain.binding import CoordinatorFacts, Voter, key_of
 from node.chain.bindings import Binding, Name, Reading, SwarmBinding, detect
 from node.chain.blocks import Head, parse_head
@@ -30,7 +31,8 @@ from node.identity import NodeKey
 from node.machine.commands import ChainCommand
 from node.machine.inputs import ChainLost, ChainRestored, TransactionSettled
 from node.seams import Report, VoteGuard
-from protocols.identifiers import swarm_id
+from protocols.delegation import SignedDelegation
+from protocols.identifiers import Address, swarm_id
 from protocols.manifest import Manifest
 
 log = structlog.get_logger()
@@ -53,8 +55,8 @@ class CoordinatorService:
     """The node's only way to the coordinator (`node.seams.ChainService`).
 
     `outbox` holds commands from `execute` on until they are settled, over crashes. `guard` is asked before a vote is
-    signed. `secret` (32 bytes) derives the salts of sealed votes. `peer_id` is the key's own by default. `clock` gives
-    Unix seconds.
+    signed. `secret` (32 bytes) derives the salts of sealed votes. `delegation` is the owner's; without one the node is
+    its own owner. `peer_id` is the key's own by default. `clock` gives Unix seconds.
     """
 
     name = "chain"
@@ -68,11 +70,13 @@ class CoordinatorService:
         guard: VoteGuard,
         secret: bytes,
         *,
+        delegation: SignedDelegation | None = None,
         peer_id: str = "",
         clock: Callable[[], float] = time.time,
         stuck_seconds: float = STUCK_SECONDS,
     ) -> None:
         self._settings, self._clock, self._secret = settings, clock, secret
+        self._account, self.delegation = account, delegation
         self._contract = settings.contract.lower()
         self._address = str(account.address).lower()
         self._shelf = Shelf(outbox)
@@ -129,6 +133,14 @@ class CoordinatorService:
                 f"not to this node's {self._address}; start with that account's key, or with a new node key",
             )
         return facts
+
+    async def owner(self) -> Address | None:
+        """Return whose this node is in the contract; None where the contract does not know it, or can't be asked."""
+        try:
+            return await self._ask(lambda reader: reader.owner(self._address))
+        except FAULTS as error:
+            log.info("chain.owner_unread", reason=str(error))
+            return None
 
     async def bootnodes(self) -> tuple[str, ...]:
         """Return the contract's bootnodes; those read last while the chain is away."""
@@ -192,7 +204,7 @@ class CoordinatorService:
         for peer in peers:
             await self._report(peer)
         await self._tell(reader)
-        voter = Voter(self._address, self._secret, self._swarm(facts))
+        voter = self._voter(facts)
         async with trio.open_nursery() as nursery:
             self._sender.saw(head)
             nursery.start_soon(self._sender.work, endpoint, binding, voter, facts.chain_id)
@@ -267,8 +279,11 @@ class CoordinatorService:
         self._facts = facts
         return facts
 
-    def _swarm(self, facts: CoordinatorFacts) -> bytes:
-        return swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+    def _voter(self, facts: CoordinatorFacts) -> Voter:
+        swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+        serial = int(self._clock() * 1000)
+        delegation = self.delegation or own_delegation(facts.domain, self._account, serial)
+        return Voter(self._address, self._secret, swarm, delegation)
 
     async def _ask(self, question: Callable[[Reading], Awaitable[AnswerT]]) -> AnswerT:
         """Ask the first endpoint that answers. Raises the last one's `ConnectionLostError`, `NoCoordinatorError`."""

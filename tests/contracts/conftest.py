@@ -2,18 +2,29 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
+from eth_account import Account
+from eth_account.signers.local import LocalAccount
 
-from contracts import Parameters, load_artifact
+from contracts import Parameters, creation_code, load_artifact
 from node.chain.abi import Event
-from node.chain.binding import ABI
+from node.chain.batches import SignedRevocation, registrations_call, sign, skipped
+from node.chain.binding import ABI, signed_words
+from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
-from tools.local_chain import ChainCallError, LocalChain
+from protocols.tally import Voted, read_votes
+from protocols.typed_data import Delegation, Domain, Message, Revocation
+from tools.local_chain import ChainCallError, LocalChain, developer_keys
+
+__all__ = ["ACCOUNTS", "STAGE", "Refused", "Swarm", "key", "parameters", "skipped", "votes_in"]
 
 STAGE = 60
+ACCOUNTS = 40
 
 
 class Refused(Exception):  # noqa: N818 - reads as in `pytest.raises(Refused, match="TooEarly")`
@@ -26,10 +37,10 @@ class Swarm:
     def __init__(self, chain: LocalChain, parameters: Parameters) -> None:
         self.chain = chain
         self.accounts: list[Address] = [str(account).lower() for account in chain.call("eth_accounts")]
-        arguments = [list(parameters.stage_seconds), parameters.manifest_digest, int(parameters.voting_mode == "open")]
-        values = [*arguments, parameters.winners, parameters.anchor()]
-        self.receipt = self._mined(0, {"data": load_artifact().bytecode + encoded(values)})
+        self.receipt = self._mined(0, {"data": creation_code(parameters)})
         self.address = str(self.receipt["contractAddress"]).lower()
+        self.domain = Domain(int(chain.call("eth_chainId"), 16), self.address, self.view("eip712Domain")[5])
+        self._serial = time.time_ns() // 1_000_000
 
     def send(self, sender: int, function: str, *arguments: object) -> list[Event]:
         """Mine a call; return its events. Raises `Refused`."""
@@ -65,13 +76,53 @@ class Swarm:
         while self.view("current")[0] == current:
             self.next_stage()
 
+    def create(self, name: str, *words: bytes) -> Address:
+        """Deploy a contract of `contracts/test`; its constructor's arguments as words."""
+        receipt = self._mined(9, {"data": load_artifact(name).bytecode + b"".join(words).hex()})
+        return str(receipt["contractAddress"]).lower()
+
+    # --- signed messages ----------------------------------------------------------------------------------------
+
+    def sign(self, number: int, message: Message) -> bytes:
+        """Sign with an account's key."""
+        return sign(self.domain, message, key(number))
+
+    def serial(self) -> int:
+        """Return a serial above all before it."""
+        self._serial += 1
+        return self._serial
+
+    def delegation(self, node: int, owner: int | None = None, expiry: int = 2**64 - 1) -> SignedDelegation:
+        """Return a delegation signed by both; without an owner the node is its own."""
+        owner = node if owner is None else owner
+        said = Delegation(self.accounts[owner], self.accounts[node], self.serial(), expiry)
+        return SignedDelegation(said, self.sign(owner, said), self.sign(node, said))
+
+    def revocation(self, node: int, owner: int | None = None) -> SignedRevocation:
+        """Return a signed revocation."""
+        owner = node if owner is None else owner
+        said = Revocation(self.accounts[owner], self.accounts[node], self.serial())
+        return SignedRevocation(said, self.sign(owner, said))
+
+    def register(self, node: int, owner: int | None = None, expiry: int = 2**64 - 1) -> list[Event]:
+        """Register an account as a node; anybody brings it."""
+        return self.send(9, "register", signed_words(self.delegation(node, owner, expiry)))
+
+    def bring(self, data: str, sender: int = 9) -> list[Event]:
+        """Mine encoded calls of `node.chain.batches`; return the events. Raises `Refused`."""
+        receipt = self._mined(sender, {"to": self.address, "data": data})
+        return [event for log in receipt["logs"] if (event := ABI.event(log))]
+
     def counted(self, *numbers: int) -> None:
         """Register accounts and go on until they count; `current` is then the first round of theirs."""
-        for number in numbers:
-            self.send(number, "register")
+        self.bring(registrations_call([self.delegation(number) for number in numbers]))
         since = max(self.view("nodes", self.accounts[number])[1] for number in numbers)
         while self.view("current")[0] < since:
             self.next_stage()
+
+    def now(self) -> int:
+        """Return the chain's time."""
+        return int(self.chain.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
 
     def _mined(self, sender: int, call: dict[str, str]) -> dict[str, Any]:
         call = {"from": self.accounts[sender], **call}
@@ -90,14 +141,32 @@ class Swarm:
         return dict(receipt)
 
 
-def encoded(values: list[object]) -> str:
-    """Encode the constructor's arguments."""
-    from eth_abi.abi import encode
+@cache
+def key(number: int) -> LocalAccount:
+    """Return an account's key."""
+    made: LocalAccount = Account.from_key(keys()[number])
+    return made
 
-    return encode(["uint32[]", "bytes32", "uint8", "uint8", "uint8"], values).hex()
+
+@cache
+def keys() -> list[str]:
+    return developer_keys(ACCOUNTS)
 
 
-def parameters(stages: int = 2, mode: str = "sealed", winners: int = 3, anchor: int = 1) -> Parameters:
+def votes_in(events: list[Event]) -> dict[Address, tuple[Address, ...]]:
+    """Return who voted for whom in `VotesCounted` events."""
+    return {vote.voter: vote.winners for event in events for vote in counted_votes(event)}
+
+
+def counted_votes(event: Event) -> tuple[Voted, ...]:
+    if event.name != "VotesCounted":
+        return ()
+    return read_votes(event.fields["round"], event.fields["names"], event.fields["votes"])
+
+
+def parameters(
+    stages: int = 2, mode: str = "sealed", winners: int = 3, anchor: int = 1, quorum: int = 0, earliest: int = 0
+) -> Parameters:
     """Return parameters of a swarm whose stages all last `STAGE` seconds."""
     return Parameters(
         stage_seconds=(STAGE,) * stages,
@@ -105,12 +174,14 @@ def parameters(stages: int = 2, mode: str = "sealed", winners: int = 3, anchor: 
         voting_mode=mode,
         winners=winners,
         anchor_blocks=anchor,
+        quorum=quorum,
+        earliest=earliest,
     )
 
 
 @pytest.fixture(scope="session")
 def anvil() -> Iterator[LocalChain]:
-    with LocalChain(block_seconds=None, accounts=40) as chain:
+    with LocalChain(block_seconds=None, accounts=ACCOUNTS) as chain:
         chain.call("anvil_mine", "0x5")
         yield chain
 

@@ -1,15 +1,21 @@
-"""Deployment, stages, rounds, seeds, registrations."""
+"""Deployment, stages, rounds, seeds, early close."""
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
-from contracts import Parameters
+from contracts import Parameters, load_artifact
+from node.chain.abi import Abi
 from protocols.identifiers import keccak256
+from protocols.voting import vote_commitment
 from tests.contracts.conftest import STAGE, Refused, Swarm, parameters
-from tools.local_chain import LocalChain
+from tools.local_chain import ChainCallError, LocalChain
 
 pytestmark = pytest.mark.integration
+
+SALT = b"s" * 32
 
 
 def seed_of_block(swarm: Swarm, number: int) -> bytes:
@@ -38,6 +44,9 @@ def test_a_fresh_coordinator_is_in_round_0_stage_0(swarm: Swarm) -> None:
         ({"winners": 0}, "BadLimit"),
         ({"winners": 17}, "BadLimit"),
         ({"anchor_blocks": 0}, "BadLimit"),
+        ({"quorum": 101, "earliest": 1}, "BadLimit"),
+        ({"quorum": 50, "earliest": 0}, "BadLimit"),
+        ({"quorum": 0, "earliest": 10}, "BadLimit"),
     ],
 )
 def test_senseless_parameters_are_refused(chain: LocalChain, changed: dict[str, object], error: str) -> None:
@@ -80,14 +89,15 @@ def test_two_advances_do_not_skip_a_stage(swarm: Swarm) -> None:
 
 
 def test_a_new_round_begins_with_a_new_seed(swarm: Swarm) -> None:
-    """The first stage of a round is announced with the round."""
+    """A round's first stage is announced as the round's opening, with all that nodes need."""
     first = swarm.view("current")[2]
     swarm.next_stage()
     swarm.wait(STAGE + 1)
-    names = [event.name for event in swarm.send(1, "advance")]
-    assert names == ["RoundAdvanced", "StageAdvanced"]
-    assert swarm.view("current")[:2] == (1, 0)
-    assert swarm.view("current")[2] != first
+    (event,) = swarm.send(1, "advance")
+    round_number, stage, seed, deadline, _ = swarm.view("current")
+    assert (event.name, round_number, stage) == ("RoundAdvanced", 1, 0)
+    assert event.fields == {"round": 1, "seed": seed, "deadline": deadline}
+    assert seed != first
 
 
 def test_the_sender_of_advance_cannot_choose_the_seed(swarm: Swarm) -> None:
@@ -127,34 +137,111 @@ def test_an_anchor_too_old_is_replaced_by_arithmetic() -> None:
         assert swarm.view("current")[2] == seed_of_block(swarm, anchor + 512)
 
 
-def test_a_registration_counts_from_the_next_round(swarm: Swarm) -> None:
-    """While the next seed is unknown, a key can't have been made for it."""
-    (event,) = swarm.send(1, "register")
-    assert event.fields == {"node": swarm.accounts[1], "owner": swarm.accounts[1], "since": 1}
-    assert swarm.view("registeredCount") == 1
-
-
-def test_a_registration_after_the_seed_is_known_counts_a_round_later(swarm: Swarm) -> None:
-    """Making keys until one gets easy questions is worth nothing."""
+def test_a_wrapper_that_waits_for_a_good_seed_gets_the_same_as_everybody(swarm: Swarm) -> None:
+    """A contract that turns the clock only for a seed to its liking can but try again, with the same result."""
     swarm.next_stage()
-    swarm.mine(3)
-    (event,) = swarm.send(1, "register")
-    assert event.fields["since"] == 2
+    anchor = swarm.view("anchorBlock")
+    swarm.wait(STAGE + 1)
+    abi = Abi(load_artifact("test/SeedPicker").abi)
+    picker = swarm.create("test/SeedPicker")
+    unwanted = seed_of_block(swarm, anchor)[31]
+    for _ in range(5):
+        swarm.mine(3)
+        with pytest.raises(ChainCallError):
+            swarm.chain.call("eth_call", {"to": picker, "data": abi.call("advanceIfLucky", swarm.address, unwanted)})
+    swarm.send(2, "advance")
+    assert swarm.view("current")[2] == seed_of_block(swarm, anchor)
 
 
-def test_a_node_registers_once(swarm: Swarm) -> None:
-    """A second registration is refused, and says why."""
-    swarm.send(1, "register")
-    with pytest.raises(Refused, match="AlreadyRegistered"):
-        swarm.send(1, "register")
+def test_time_is_told_wrongly_by_no_stage_of_the_past(swarm: Swarm) -> None:
+    """The seeds of the last four rounds are known, others are not."""
+    seeds = []
+    for _ in range(6):
+        seeds.append(swarm.view("current")[2])
+        swarm.next_round()
+    seeds.append(swarm.view("current")[2])
+    assert [swarm.view("seedOf", number) for number in range(8)] == [bytes(32)] * 3 + seeds[3:] + [bytes(32)]
+    assert len(set(seeds)) == 7
 
 
-def test_cost_does_not_grow_with_the_swarm(chain: LocalChain) -> None:
-    """The thirtieth node pays for registration and vote what the third does."""
-    swarm = Swarm(chain, parameters(mode="open"))
-    registered = [int(swarm.mined(number, "register")["gasUsed"], 16) for number in range(1, 31)]
-    swarm.next_round()
-    swarm.next_round()
-    voted = [int(swarm.mined(number, "submitWinners", 1, [swarm.accounts[1]])["gasUsed"], 16) for number in (3, 30)]
-    assert len(set(registered[1:])) == 1
-    assert voted[0] == voted[1]
+# --- early close ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=[(1, "sealed"), (2, "sealed"), (2, "open")], ids=str)
+def hasty(request: pytest.FixtureRequest, chain: LocalChain) -> Swarm:
+    """Closes early for two thirds of last round's voters, after 20 seconds; accounts 1 to 3 voted for rounds."""
+    stages, mode = request.param
+    swarm = Swarm(chain, parameters(stages=stages, mode=mode, quorum=67, earliest=20))
+    swarm.counted(1, 2, 3)
+    first = swarm.view("current")[0]
+    for _ in range(4 * stages):
+        swarm.next_stage()
+        vote_all(swarm, mode, first, 1, 2, 3)
+    while swarm.view("current")[1]:
+        swarm.next_stage()
+    return swarm
+
+
+def vote_all(swarm: Swarm, mode: str, first: int, *voters: int) -> None:
+    """Cast what the present stage takes of each."""
+    now = swarm.view("current")[0]
+    for voter in voters:
+        for said in range(max(first, now - 2), now):
+            winner = [swarm.accounts[1 if voter != 1 else 2]]
+            seed = swarm.view("seedOf", said)
+            made = vote_commitment(said, seed, swarm.accounts[voter], winner, SALT)
+            calls = [("revealVote", (said, winner, SALT)), ("commitVote", (said, seed, made))]
+            for function, arguments in calls if mode == "sealed" else [("submitWinners", (said, seed, winner))]:
+                with suppress(Refused):
+                    swarm.send(voter, function, *arguments)
+
+
+def report(swarm: Swarm, node: int) -> None:
+    """Say that a node is done with the present stage."""
+    now, stage, seed = swarm.view("current")[:3]
+    swarm.send(node, "submitReward", now, stage, seed, 1)
+
+
+def test_a_stage_closes_early_once_enough_of_last_rounds_voters_are_done(hasty: Swarm) -> None:
+    """Two of three are not two thirds and one percent; all three are, but not before the minimum."""
+    report(hasty, 1)
+    report(hasty, 2)
+    hasty.wait(25)
+    with pytest.raises(Refused, match="TooEarly"):
+        hasty.send(9, "advance")
+    report(hasty, 3)
+    assert hasty.view("readiness") == (3, 3)
+    hasty.send(9, "advance")
+
+
+def test_a_stage_does_not_close_before_its_minimum(hasty: Swarm) -> None:
+    """However many are done: relays need their turns."""
+    for node in (1, 2, 3):
+        report(hasty, node)
+    with pytest.raises(Refused, match="TooEarly"):
+        hasty.send(9, "advance")
+
+
+def test_sybils_do_not_close_a_stage(hasty: Swarm) -> None:
+    """Nodes that did not vote last time, however many, neither count as done nor as to be waited for."""
+    sybils = range(10, 30)
+    hasty.counted(*sybils)
+    while hasty.view("current")[1]:
+        hasty.next_stage()
+    assert hasty.view("readiness")[1] in (0, 3)
+    for sybil in sybils:
+        report(hasty, sybil)
+    hasty.wait(25)
+    assert hasty.view("readiness")[0] == 0
+    with pytest.raises(Refused, match="TooEarly"):
+        hasty.send(9, "advance")
+
+
+def test_early_close_is_off_by_default(swarm: Swarm) -> None:
+    """Without a quorum nobody shortens a stage."""
+    swarm.counted(1)
+    report(swarm, 1)
+    assert swarm.view("readiness") == (0, 0)
+    swarm.wait(STAGE - 5)
+    with pytest.raises(Refused, match="TooEarly"):
+        swarm.send(1, "advance")

@@ -17,7 +17,7 @@ from node.identity import load_or_create
 from protocols.identifiers import Address
 from protocols.manifest import Manifest, manifest_digest
 from tools.demo.toml import toml_text
-from tools.demo.watch import NodeReader
+from tools.demo.watch import NodeReader, VoteReader
 from tools.local_chain import LocalChain, free_port
 
 NODE = Path(__file__).with_name("crashing_node.py")
@@ -129,14 +129,10 @@ class SmallSwarm:
         """Return the round that the contract is in."""
         return int(self.contract.functions.current().call()[0])
 
-    def events(self, name: str) -> list[dict[str, Any]]:
-        """Return the arguments of every event of that name, in the order of the chain."""
-        return [dict(log["args"]) for log in self.contract.events[name]().get_logs(from_block=0)]
-
     def rounds_voted(self, address: Address) -> Counter[int]:
         """Return how often a node's winners stand on the chain, by round."""
-        votes = self.events("WinnersSubmitted")
-        return Counter(int(vote["round"]) for vote in votes if str(vote["node"]).lower() == address)
+        votes = VoteReader(self.chain.url, self.contract.address).votes()
+        return Counter(vote.round for vote in votes if vote.voter == address)
 
     def failed_transactions(self, address: Address) -> list[str]:
         """Return the transactions of a node that were mined and failed, other than lost races to turn the clock."""

@@ -13,14 +13,17 @@ import trio
 from eth_account import Account
 
 from contracts import Deployment, Parameters, deploy, send
-from node.chain.binding import ABI
+from node.chain.batches import sign
+from node.chain.binding import ABI, signed_words
 from node.chain.service import CoordinatorService
 from node.config import ChainSettings
 from node.machine.commands import AdvanceStage, CastVote, ChainCommand, RegisterNode, ReportReward
 from node.machine.inputs import AnyInput, ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
 from node.store.outbox import SqliteOutbox
+from protocols.delegation import SignedDelegation
 from protocols.identifiers import Seed
 from protocols.manifest import Manifest
+from protocols.typed_data import Delegation, Domain
 from tools.local_chain import LocalChain, developer_keys
 
 pytestmark = pytest.mark.integration
@@ -99,6 +102,32 @@ class Place:
         self.chain.call("anvil_mine", "0x2")
         send(self.chain.url, KEYS[3], self.deployment.address, "advance")
 
+    def delegation(self, owner: str, node: str, expiry: int = 2**64 - 1) -> SignedDelegation:
+        """Return what both keys signed."""
+        salt = self.view("eip712Domain")[5]
+        domain = Domain(int(self.chain.call("eth_chainId"), 16), self.deployment.address, salt)
+        both = [Account.from_key(key) for key in (owner, node)]
+        names = [str(account.address).lower() for account in both]
+        said = Delegation(*names, time.time_ns() // 1_000_000, expiry)
+        return SignedDelegation(said, *(sign(domain, said, account) for account in both))
+
+    def register(self, key: str, owner: str | None = None) -> None:
+        """Somebody else brings a registration; without an owner the node is its own."""
+        data = ABI.call("register", signed_words(self.delegation(owner or key, key)))
+        sender = Account.from_key(KEYS[3]).address
+        call = {"from": sender, "to": self.deployment.address, "data": data, "gas": hex(500_000)}
+        name = self.chain.call("eth_sendTransaction", call)
+        while not (receipt := self.chain.call("eth_getTransactionReceipt", name)):
+            time.sleep(0.02)
+        assert receipt["status"] == "0x1"
+
+    def now(self) -> int:
+        return int(self.chain.call("eth_getBlockByNumber", "latest", False)["timestamp"], 16)
+
+    def forget(self) -> None:
+        """Lose the outbox."""
+        (self.home / "outbox.sqlite").unlink()
+
     def view(self, function: str, *arguments: object) -> tuple[Any, ...]:
         call = {"to": self.deployment.address, "data": ABI.call(function, *arguments)}
         return ABI.result(function, self.chain.call("eth_call", call, "latest"))
@@ -159,7 +188,7 @@ async def test_a_node_registers_and_follows_the_stages(place: Place, transport: 
 async def test_known_peers_are_told_again_after_a_restart(place: Place) -> None:
     """A restarted node knows who takes part, and in which stage the swarm is."""
     for key in KEYS[1:]:
-        send(place.chain.url, key, place.deployment.address, "register")
+        place.register(key)
     place.chain.call("anvil_mine", "0x28")
     async with place.running() as node:
         await node.until(StageOpened)
@@ -191,11 +220,45 @@ async def test_advance_of_a_stage_that_is_over_is_done(place: Place) -> None:
 
 async def test_a_registration_there_already_is_done(place: Place) -> None:
     """Registered by an earlier life of the node whose disk is lost."""
-    send(place.chain.url, KEYS[1], place.deployment.address, "register")
+    place.register(KEYS[1])
     async with place.running() as node:
         await node.execute(RegisterNode())
         assert (await node.settled("register")).ok
-    assert place.nonce() == 1
+    assert place.nonce() == 0
+
+
+async def test_a_node_registers_for_its_owner(place: Place) -> None:
+    """With an owner's delegation it brings that one; a newer one with a longer term is brought as a renewal."""
+    node_address = place.account.address
+    for term in (1_000, 100_000):
+        signed = place.delegation(KEYS[2], KEYS[1], place.now() + term)
+        async with place.running(delegation=signed) as node:
+            await node.execute(RegisterNode())
+            assert (await node.settled("register")).ok
+            place.forget()
+        owner, _, expiry, _ = place.view("nodes", node_address)
+        assert (owner, expiry) == (other(), signed.delegation.expiry)
+    assert place.nonce() == 2
+
+
+async def test_the_same_key_under_another_owner_is_refused(place: Place) -> None:
+    """The first owner keeps the node; nothing is sent."""
+    place.register(KEYS[1], owner=KEYS[2])
+    async with place.running() as node:
+        await node.execute(RegisterNode())
+        done = await node.settled("register")
+    assert (done.ok, done.error, place.nonce()) == (False, "OtherOwner", 0)
+
+
+async def test_a_pause_is_waited_out(place: Place) -> None:
+    """What the organiser's pause refuses is tried again, and done once it is over."""
+    async with place.running() as node:
+        await node.until(StageOpened)
+        send(place.chain.url, KEYS[0], place.deployment.address, "pause", 3600)
+        await node.execute(RegisterNode())
+        await trio.sleep(0.3)
+        send(place.chain.url, KEYS[0], place.deployment.address, "resume")
+        assert (await node.settled("register")).ok
 
 
 async def test_a_refused_call_costs_no_transaction(place: Place) -> None:
@@ -210,7 +273,7 @@ async def test_a_refused_call_costs_no_transaction(place: Place) -> None:
 
 async def voter(place: Place, node: Running) -> StageOpened:
     """Register two nodes and go on until their first round can be voted on; return that round's first stage."""
-    send(place.chain.url, KEYS[2], place.deployment.address, "register")
+    place.register(KEYS[2])
     await node.execute(RegisterNode())
     await node.settled("register")
     for _ in range(4):

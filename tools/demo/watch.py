@@ -11,6 +11,7 @@ import msgspec
 from contracts import contract_at
 from node.machine.status import Status
 from protocols.identifiers import Address
+from protocols.tally import read_votes
 
 ANSWER_SECONDS = 3.0
 
@@ -114,8 +115,8 @@ class VoteReader:
             self._read, self._votes = (-1, b""), ()
         first = self._read[0] + 1
         if number >= first:
-            logs = self._contract.events.WinnersSubmitted().get_logs(from_block=first, to_block=number)
-            self._votes += tuple(_vote(log) for log in logs)
+            logs = self._contract.events.VotesCounted().get_logs(from_block=first, to_block=number)
+            self._votes += tuple(vote for log in logs for vote in _votes(log))
             self._read = (number, bytes(newest["hash"]))
         return self._votes
 
@@ -127,14 +128,12 @@ class VoteReader:
         return newest < number or bytes(self._contract.w3.eth.get_block(number)["hash"]) != known
 
 
-def _vote(log: Any) -> Vote:
-    said = log["args"]
-    return Vote(
-        round=int(said["round"]),
-        voter=str(said["node"]).lower(),
-        winners=tuple(str(winner).lower() for winner in said["winners"]),
-        transaction=str(log["transactionHash"].to_0x_hex()),
-    )
+def _votes(log: Any) -> list[Vote]:
+    said, transaction = log["args"], str(log["transactionHash"].to_0x_hex())
+    return [
+        Vote(round=vote.round, voter=vote.voter, winners=vote.winners, transaction=transaction)
+        for vote in read_votes(int(said["round"]), said["names"], bytes(said["votes"]))
+    ]
 
 
 def node_url(directory: Path) -> str | None:
