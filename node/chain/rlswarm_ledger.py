@@ -18,6 +18,9 @@ ABI = Abi(load_artifact("RLSwarmCoordinator").abi)
 
 PEERS, ROUNDS, STAGES = (ABI.topic(name) for name in ("PeerRegistered", "RoundAdvanced", "StageAdvanced"))
 
+BEFORE = (-1, -1)
+"""A position before every log."""
+
 
 class Ledger:
     """Kept up to date by the tracker's logs, in order; the reader starts its clock. `me` is this node's account."""
@@ -33,12 +36,17 @@ class Ledger:
         self.skipped: set[str] = set()
         """Bootnodes that were told of as undialable."""
         self._round = 0
+        self._at = BEFORE
 
     def peer_registered(self, log: Log) -> PeerRegistered | None:
         """Return the input for a registration; it counts from the round after the one that was open then.
 
-        This node's own peer id under another account is not this node: it is passed over.
+        This node's own peer id under another account is not this node: it is passed over. A log that is not later
+        than the last one begins the whole history anew: an endpoint failed while it was read.
         """
+        if position_of(log) <= self._at:
+            self._round = 0
+        self._at = position_of(log)
         event = event_of(log)
         if event is None:
             return None
@@ -60,6 +68,8 @@ class Ledger:
     def peer_forgotten(self, log: Log) -> Address | None:
         """Take a log back; return the peer whose registration it was."""
         event, place = event_of(log), place_of(log)
+        block, index = position_of(log)
+        self._at = block, index - 1
         if place is not None:
             self.clock.undone(*place)
         if event is not None and event.name == "RoundAdvanced":
@@ -71,7 +81,7 @@ class Ledger:
 
     def reset(self) -> None:
         """Forget every log."""
-        self._round = 0
+        self._round, self._at = 0, BEFORE
         self.peer_ids.clear()
         self.clock.resume(())
 
@@ -85,6 +95,11 @@ class Ledger:
             return address_of_peer_id(peer_id)
         except ValueError:
             return None
+
+
+def position_of(log: Log) -> tuple[int, int]:
+    """Return a log's block and its place in there."""
+    return int(log["blockNumber"], 16), int(log["logIndex"], 16)
 
 
 def event_of(log: Log) -> Event | None:

@@ -99,10 +99,13 @@ class RLSwarmReader:
         return code not in (None, "0x")
 
     async def _first_log(self, latest: int) -> int:
-        logs = await self._logs(0, latest, [[ABI.topic("Initialized")]])
+        try:
+            logs = await self._logs(0, latest, [[ABI.topic("Initialized")]])
+        except RpcError:
+            logs = []
         if not logs:
             raise NoCoordinatorError(
-                "the endpoint keeps neither old state nor old logs, so the contract's first block can't be found; "
+                "the endpoint gives neither old state nor old logs, so the contract's first block can't be found; "
                 "add an archive endpoint to [chain] urls"
             )
         return min(int(found["blockNumber"], 16) for found in logs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from itertools import pairwise
 from typing import Any
 
@@ -42,17 +43,25 @@ def word(value: int) -> str:
     return "0x" + value.to_bytes(32, "big").hex()
 
 
+places = itertools.count()
+
+
+def a_log(topics: list[str], data: str = "0x") -> Log:
+    """A log that stands behind those made before it."""
+    return {"topics": topics, "data": data, "blockNumber": "0x1", "logIndex": hex(next(places))}
+
+
 def round_log(number: int) -> Log:
-    return {"topics": [ROUNDS, word(number)], "data": "0x"}
+    return a_log([ROUNDS, word(number)])
 
 
 def stage_log(number: int, stage: int) -> Log:
-    return {"topics": [STAGES, word(number)], "data": word(stage)}
+    return a_log([STAGES, word(number)], word(stage))
 
 
 def peer_log(peer_id: str | bytes, account: str) -> Log:
     kind = "bytes" if isinstance(peer_id, bytes) else "string"
-    return {"topics": [PEERS, word(int(account, 16))], "data": "0x" + encode([kind], [peer_id]).hex()}
+    return a_log([PEERS, word(int(account, 16))], "0x" + encode([kind], [peer_id]).hex())
 
 
 def a_binding() -> RLSwarmBinding:
@@ -204,6 +213,13 @@ def test_undone_blocks_take_peers_and_rounds_back() -> None:
     assert tracker.peers == {OTHER.address: 4}
 
 
+def test_a_history_that_is_read_twice_says_the_same() -> None:
+    """An endpoint that fails half way through leaves nobody registered in a later round."""
+    logs = [peer_log(ME.peer_id, ME.address), round_log(1), peer_log(OTHER.peer_id, OTHER.address), round_log(2)]
+    _, told = tracked(RangeFilled(logs, 0, 9), RangeFilled(logs[:3], 0, 5), RangeFilled(logs, 0, 9))
+    assert set(told) == {PeerRegistered(ME.address, 1), PeerRegistered(OTHER.address, 2)}
+
+
 @pytest.mark.parametrize("text", [b"\xff\xfe", "no peer id", "Q" * 5000, ""])
 def test_a_registration_that_is_no_peer_id_is_passed_over(text: str | bytes) -> None:
     """What anybody may write into the contract stops nobody."""
@@ -214,7 +230,7 @@ def test_a_registration_that_is_no_peer_id_is_passed_over(text: str | bytes) -> 
 
 def test_a_log_that_does_not_decode_is_passed_over() -> None:
     """Cut data is nothing, not the end of the node."""
-    log = {"topics": [PEERS, word(1)], "data": "0x00"}
+    log = a_log([PEERS, word(1)], "0x00")
     assert tracked(BlockAdded(head(1), [log]), BlockUndone(head(1), [log]))[1] == []
 
 
