@@ -10,16 +10,17 @@ import msgspec
 import pytest
 
 from node.machine.commands import AnyCommand
+from node.store.mark import mark
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from tests.integration.small_swarm import Member, SmallSwarm
 
 pytestmark = pytest.mark.integration
 
 STAGE_SECONDS = 4
-PATIENCE = 45.0
+PATIENCE = 90.0
 """Seconds that a command may let itself be waited for."""
 
-BACK_SECONDS = 20.0
+BACK_SECONDS = 60.0
 """Seconds that a restarted node may take to be in the contract's round."""
 
 COMMANDS = sorted(command.__name__ for command in get_args(AnyCommand))
@@ -27,6 +28,8 @@ ONLY_OPEN = ("CastVote",)
 """What only a swarm that votes openly does."""
 ONLY_SLOW = ("AbortWork", "SkipToRound")
 """What only a node that is too slow does."""
+ONLY_RESTORED = ("EndListening",)
+"""What only a node with a restored identity does."""
 ONCE = ("RegisterNode",)
 """What a node does once, at its beginning."""
 ON_REQUEST = ("StopNode",)
@@ -122,14 +125,20 @@ def dealt(cases: list[Case], hands: int) -> list[list[Case]]:
 @pytest.fixture(scope="module")
 def campaigns(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Campaign, Campaign]]:
     """Two swarms after all their crashes: one that votes sealed, one that votes openly."""
-    special = (*ONLY_OPEN, *ONLY_SLOW)
+    special = (*ONLY_OPEN, *ONLY_SLOW, *ONLY_RESTORED)
     common = [case for case in CASES if case.command not in special]
-    sealed = SmallSwarm(manifest("sealed"), tmp_path_factory.mktemp("sealed"), (STEADY,) * 5 + (TOO_SLOW,) * 2)
+    sealed = SmallSwarm(
+        manifest("sealed"), tmp_path_factory.mktemp("sealed"), (STEADY,) * 5 + (TOO_SLOW,) * 2 + (STEADY,) * 2
+    )
     openly = SmallSwarm(manifest("open"), tmp_path_factory.mktemp("open"), (STEADY,) * 2)
     with sealed, openly:
         both = Campaign(sealed), Campaign(openly)
         both[0].begin(sealed.members[0], [])
-        hands = dealt(common, 4) + dealt([case for case in CASES if case.command in ONLY_SLOW], 2)
+        hands = dealt(common, 4)
+        hands += dealt([case for case in CASES if case.command in ONLY_SLOW], 2)
+        hands += dealt([case for case in CASES if case.command in ONLY_RESTORED], 2)
+        for member in sealed.members[-2:]:
+            mark(member.home, "this test")
         for member, hand in zip(sealed.members[1:], hands, strict=True):
             both[0].begin(member, hand)
         both[1].begin(openly.members[0], [])
