@@ -55,18 +55,19 @@ async def _fuzz(inputs: int, seed: int) -> list[Outcome]:
     before = _peak()
     outcomes = []
     for target in found:
-        outcomes.append(_share(target, rng, inputs * target.weight // whole + 1, before))
+        outcomes.append(await _share(target, rng, inputs * target.weight // whole + 1, before))
         if outcomes[-1].grown > MOST_GROWTH:
             raise Failure(f"seed {seed}: {target.name}: memory grew by {outcomes[-1].grown >> 20} MiB")
     return outcomes
 
 
-def _share(target: Target, rng: random.Random, inputs: int, before: int) -> Outcome:
+async def _share(target: Target, rng: random.Random, inputs: int, before: int) -> Outcome:
     refused, slowest = 0, 0.0
     for start in range(0, inputs, BATCH):
         faulthandler.dump_traceback_later(HUNG_SECONDS, exit=True)
         some, longest = _batch(target, rng, min(BATCH, inputs - start))
         refused, slowest = refused + some, max(slowest, longest)
+        await trio.lowlevel.checkpoint()  # only then the loop forgets the deadlines of frames that were read
     faulthandler.cancel_dump_traceback_later()
     return Outcome(target.name, inputs, refused, slowest, _peak() - before)
 
