@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 from msgspec.structs import replace
 
@@ -120,10 +122,11 @@ def test_signatures_are_of_one_deployment(chain: LocalChain, swarm: Swarm) -> No
 
 
 def test_a_chain_afresh_makes_another_salt() -> None:
-    """Two anvils repeat chain id and address, and still no signature of the one is good on the other."""
+    """A local chain that starts a second later repeats id and addresses, and still takes none of the old signatures."""
     domains = []
-    for _ in range(2):
-        with LocalChain(block_seconds=None, accounts=40) as chain:
+    now = int(time.time())
+    for started in (now, now + 1):
+        with LocalChain(block_seconds=None, accounts=40, arguments=("--timestamp", str(started))) as chain:
             domains.append(Swarm(chain, parameters()).domain)
     first, second = domains
     assert first.salt != second.salt
