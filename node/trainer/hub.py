@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 
 import msgspec
 import structlog
@@ -18,7 +20,7 @@ import trio
 from node.bus import Bus, Subscription
 from node.config import HubSettings
 from node.machine.inputs import CheckpointSaved
-from node.machine.status import Status
+from node.machine.status import RewardPoint, Status
 from node.seams import Report
 from node.trainer.cards import CardFacts, model_card
 from node.trainer.hub_push import Push, Pushed, line_of, own_version
@@ -61,6 +63,12 @@ def read_mark(path: Path, repo: str) -> Mark | None:
     return mark if mark.repo == repo else None
 
 
+def round_means(points: Iterable[RewardPoint]) -> Iterator[tuple[int, float]]:
+    """Yield each round with the mean reward of its stages; a round's points follow each other."""
+    for number, stages in groupby(points, lambda point: point.round):
+        yield number, fmean(point.reward for point in stages)
+
+
 def card_of(number: int, status: Status, manifest: Manifest, base_model: str) -> str:
     """Return the card of the model after round `number`, from the node's status."""
     totals = status.totals
@@ -74,7 +82,7 @@ def card_of(number: int, status: Status, manifest: Manifest, base_model: str) ->
         updates=totals.updates,
         own_groups=totals.own_groups,
         external_groups=totals.external_groups,
-        rewards=tuple((point.round, point.reward) for point in status.rewards),
+        rewards=tuple(round_means(status.rewards)),
         accuracies=tuple((point.round, point.accuracy) for point in status.curve),
         version=own_version(),
     )
