@@ -31,9 +31,12 @@ class CausalEngine(TreeEngine):
     def load(cls, settings: TrainerSettings, game: GameSpec) -> Self:
         """Plan the memory, then load `settings.model`. Raises ValueError with one line that says what is wrong."""
         source = read(settings)
+        settings = source.settings
         vocabulary = Vocabulary(source.tokenizer, game)
-        site = choose_site(source.settings, game, shape_of(source.config), len(vocabulary.prefix))
-        return cls(load_model(source, site.placement), vocabulary, site, source.settings, game)
+        site = choose_site(settings, game, shape_of(source.config), len(vocabulary.prefix))
+        engine = cls(load_model(source, site.placement), vocabulary, site, settings, game)
+        engine._base = source.base
+        return engine
 
     @classmethod
     def adopt(cls, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> Self:
@@ -48,6 +51,8 @@ class CausalEngine(TreeEngine):
         super().__init__(game, vocabulary.prefix, vocabulary.stops, site.placement.device)
         self._model, self._vocabulary = model, vocabulary
         self._placement: Placement = site.placement
+        self._plan = site.plan
+        self._base = str(model.name_or_path)
         self._settings = settings
         self._recompute = site.plan.recompute
         self.room, self.rows_at_once = site.plan.micro_tokens, site.plan.sample_rows

@@ -63,12 +63,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     micro_tokens: int = 0
     sample_rows: int = 0
     recompute: Literal["auto", "always", "never"] = "auto"
+    vllm: bool = False
     overhead: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by what takes them, and what was chosen: tokens an update takes at once, completions sampled at once,
-    whether activations are computed again. `peak` is the larger of the update's and the sampling's sum."""
+    whether activations are computed again. `engine` is vLLM's copy of the weights, there while it samples. `peak` is
+    the larger of the update's and the sampling's sum."""
 
     weights: int
     gradients: int
@@ -78,6 +80,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     activations: int
     logits: int
     cache: int
+    engine: int
     overhead: int
     micro_tokens: int
     sample_rows: int
@@ -92,7 +95,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def peak(self) -> int:
         """The most bytes taken at any time."""
-        return self.standing + max(self.gradients + self.activations + self.logits, self.cache)
+        return self.standing + max(self.gradients + self.activations + self.logits, self.cache + self.engine)
 
     @property
     def fits(self) -> bool:
@@ -169,6 +172,7 @@ def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
         activations=0,
         logits=0,
         cache=0,
+        engine=shape.parameters * ask.arithmetic if ask.vllm else 0,
         overhead=ask.overhead,
         micro_tokens=0,
         sample_rows=0,
@@ -217,7 +221,7 @@ def _most_tokens(shape: ModelShape, ask: Ask, room: int, each: int, wanted: int)
 
 def _with_sampling(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
     """Choose how many completions are sampled at once, whole groups of them."""
-    room = plan.budget - plan.standing
+    room = plan.budget - plan.standing - plan.engine
     token = cache_bytes(shape, ask.arithmetic)
     fixed = ask.prefix * token
     # Rows end at their own time; logits, their log-softmax and its running sum are float32.
@@ -241,6 +245,7 @@ def table(plan: Plan) -> list[tuple[str, str]]:
         (f"activations of {plan.micro_tokens} tokens{', computed again' * plan.recompute}", plan.activations),
         ("logits", plan.logits),
         (f"key-value cache of {plan.sample_rows} completions", plan.cache),
+        ("vLLM's weights while it samples", plan.engine),
         ("device's own", plan.overhead),
         ("peak", plan.peak),
         ("may be used", plan.budget),
@@ -271,6 +276,7 @@ def _changes(ask: Ask) -> list[tuple[str, dict[str, int | bool | str]]]:
     rank = ask.lora or 16
     return [
         ("trainer.recompute = auto, trainer.micro_tokens = 0 and trainer.sample_rows = 0", sparing),
+        *([('trainer.engine = "hf"', {**sparing, "vllm": False})] if ask.vllm else []),
         ('trainer.optimizer = "adam8bit"', {**sparing, "adam8bit": True}),
         ('trainer.dtype = "bfloat16"', {**sparing, "weights": 2, "arithmetic": 2}),
         (f"trainer.lora = {rank}", {**sparing, "lora": rank, "weights": min(ask.weights, 2), "arithmetic": 2}),

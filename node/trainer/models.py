@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from node.config import TrainerSettings
 from node.trainer.engine import Engine
@@ -39,9 +39,28 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> E
     place = local_directory(model)
     if read_shape(place) is not None:
         return _tiny(place, settings, game)
-    from node.trainer.causal import CausalEngine
+    return _causal(replace(settings, model=str(place)), game)
 
-    return CausalEngine.load(msgspec.structs.replace(settings, model=str(place)), game)
+
+def _causal(settings: TrainerSettings, game: GameSpec) -> Engine:
+    """Return a causal LM that samples by itself or through vLLM. Raises ValueError where that is not installed."""
+    from node.trainer.causal import CausalEngine
+    from node.trainer.placement import choose_device
+    from node.trainer.vllm_engine import VllmEngine, installed
+
+    chosen = settings.engine
+    if chosen == "auto":
+        large = choose_device(settings.device).type == "cuda" and settings.quantise == "none"
+        chosen = "vllm" if large and installed() else "hf"
+    if chosen == "hf":
+        return CausalEngine.load(replace(settings, engine="hf"), game)
+    if settings.quantise != "none":
+        raise ValueError('trainer.engine: vllm does not share 4-bit weights with the trainer: set it to "hf"')
+    if not installed():
+        raise ValueError("trainer.engine: vllm is not installed: pip install 'swarm-node[gpu]', or set trainer.python")
+    engine = VllmEngine.load(replace(settings, engine="vllm"), game)
+    engine.optional = settings.engine == "auto"
+    return engine
 
 
 def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec) -> TinyEngine:
