@@ -71,6 +71,13 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         str, Meta(description="Interpreter of the trainer process; empty is the node's. For an engine of its own.")
     ] = ""
 
+    ranks: Annotated[
+        int, Meta(ge=1, description="Processes that train one model together (FSDP2); 1 is one GPU or CPU.")
+    ] = 1
+    rendezvous: Annotated[
+        str, Meta(description="host:port at which ranks on other machines meet; empty starts all of them here.")
+    ] = ""
+
     learning_rate: Annotated[float, Meta(gt=0, description="Step size of the optimiser.")] = 4e-4
     warm_up: Annotated[int, Meta(ge=0, description="Updates over which the step size rises.")] = 5
     optimizer: Annotated[

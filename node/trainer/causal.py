@@ -143,16 +143,20 @@ class CausalEngine(TreeEngine):
         self.weights_changed()
 
     def _load_whole(self, directory: Path) -> None:
-        found: dict[str, Tensor] = {}
-        for part in sorted(directory.glob("*.safetensors")):
-            if part.name != ADAPTER_WEIGHTS:
-                found |= load_file(part)
+        found = self._found(directory)
         missing, unexpected = self._model.load_state_dict(found, strict=False)
         tied = set(self._model.all_tied_weights_keys)
         if set(missing) - tied or unexpected:
             wrong = sorted({*missing, *unexpected} - tied)
             raise ValueError(f"{directory}: these are not the weights of this model ({wrong[0]}, {len(wrong)} in all)")
         self._model.tie_weights()
+
+    def _found(self, directory: Path) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for part in sorted(directory.glob("*.safetensors")):
+            if part.name != ADAPTER_WEIGHTS:
+                found |= load_file(part)
+        return found
 
     def train_mode(self, on: bool) -> Any:
         """Switch the layers' training mode (it permits recomputation; drop-out is off in both)."""

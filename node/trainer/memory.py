@@ -64,6 +64,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     sample_rows: int = 0
     recompute: Literal["auto", "always", "never"] = "auto"
     vllm: bool = False
+    ranks: int = 1
     overhead: int = 0
 
 
@@ -157,18 +158,18 @@ def logit_bytes(shape: ModelShape, ask: Ask, tokens: int) -> int:
 
 
 def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
-    """Return the plan for `budget` bytes; where it does not fit, the smallest one (`Plan.fits` tells).
+    """Return the plan for `budget` bytes of one rank; where it does not fit, the smallest one (`Plan.fits` tells).
 
     Activations are kept while at least one whole group fits into a part of an update, and computed again otherwise.
     """
     gradients, optimizer = trained_bytes(shape, ask)
     weights = weight_bytes(shape, ask)
     plan = Plan(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer,
+        weights=weights // ask.ranks + _gathered(shape, ask),
+        gradients=gradients // ask.ranks,
+        optimizer=optimizer // ask.ranks,
         reference=weights if ask.reference and not ask.lora else 0,
-        casts=shape.parameters * ask.arithmetic if ask.arithmetic < ask.weights and not ask.nf4 else 0,
+        casts=shape.parameters // ask.ranks * ask.arithmetic if ask.arithmetic < ask.weights and not ask.nf4 else 0,
         activations=0,
         logits=0,
         cache=0,
@@ -180,6 +181,13 @@ def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
         budget=budget,
     )
     return _with_sampling(_with_update(plan, shape, ask), shape, ask)
+
+
+def _gathered(shape: ModelShape, ask: Ask) -> int:
+    """Return what a rank has whole for a while: embedding and output layer, and two of the blocks."""
+    if ask.ranks == 1:
+        return 0
+    return (shape.parameters - shape.matrices + 2 * shape.matrices // shape.layers) * ask.weights
 
 
 def _with_update(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
