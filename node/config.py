@@ -65,10 +65,17 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     threads: Annotated[int, Meta(ge=1, description="CPU threads of the trainer.")] = 1
     engine: Annotated[
         Literal["auto", "hf", "vllm"],
-        Meta(description="What samples: hf is built in; auto takes vllm for a large model on CUDA where installed."),
+        Meta(description="What samples: hf is built in; auto takes vllm on CUDA where it is installed."),
     ] = "auto"
     python: Annotated[
         str, Meta(description="Interpreter of the trainer process; empty is the node's. For an engine of its own.")
+    ] = ""
+
+    ranks: Annotated[
+        int, Meta(ge=1, description="Processes that train one model together (FSDP2); 1 is one GPU or CPU.")
+    ] = 1
+    rendezvous: Annotated[
+        str, Meta(description="host:port at which ranks on other machines meet; empty starts all of them here.")
     ] = ""
 
     learning_rate: Annotated[float, Meta(gt=0, description="Step size of the optimiser.")] = 4e-4

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
 import click
 import structlog
 
-from node.cli.options import config_flags, config_from, data_dir_option, expanded, first
+from node.cli.options import FLAGS, config_flags, config_from, data_dir_option, expanded, first, parameter
 from node.config import Config
 from node.exits import Exit, Refusal
 
@@ -17,15 +19,16 @@ log = structlog.get_logger()
 
 @click.command(short_help="Run the node until it is told to stop.")
 @data_dir_option
+@click.option("--gpus", default="", metavar="all|N,N", help="Run one peer per GPU, each in DATA/gpu-N.")
 @config_flags()
-def run(data_dir: Path, **flags: Any) -> int:
+def run(data_dir: Path, gpus: str, **flags: Any) -> int:
     """Run the node until it is told to stop (SIGTERM or Ctrl-C; SIGUSR1 finishes the stage first).
 
     A flag wins over its environment variable (SWARM_SECTION_KEY), that over swarm.toml, that over the default.
     """
     home = expanded(data_dir)
     config = config_from(home, flags)
-    return _run(config, home)
+    return _run_fleet(gpus, home, config, flags) if gpus else _run(config, home)
 
 
 def _run(config: Config, home: Path) -> int:
@@ -41,3 +44,35 @@ def _run(config: Config, home: Path) -> int:
             raise Refusal(Exit.IDENTITY, str(refused)) from error
         log.exception("node.failed", reason=str(error))
         return Exit.FAULT
+
+
+def _run_fleet(gpus: str, home: Path, config: Config, flags: dict[str, Any]) -> int:
+    import trio
+
+    from node.fleet import VISIBLE, Fleet, Peer, chosen_gpus, count_gpus, plan_peers, prepare
+    from node.logs import configure
+    from node.store.directory import DataDirectory
+
+    configure(config.log)
+    chosen = chosen_gpus(gpus, count_gpus(), os.environ.get(VISIBLE, ""))
+    peers = plan_peers(chosen, home, config, given(flags))
+
+    def command(peer: Peer) -> list[str]:
+        return [sys.executable, "-m", "node.cli", "run", "--data-dir", str(peer.directory), *peer.flags]
+
+    with DataDirectory(home):
+        for peer in peers:
+            prepare(peer, home, config)
+        return trio.run(Fleet(peers, command).run)
+
+
+def given(flags: dict[str, Any]) -> list[str]:
+    """Return the flags that an operator gave as arguments again; ports and addresses apart, which each peer has its
+    own of."""
+    own = ("http.port", "gossip.listen", "identity")
+    made: list[str] = []
+    for flag, key, multiple, _ in FLAGS:
+        value = flags.get(parameter(key))
+        if value and key not in own:
+            made += [part for each in (value if multiple else [value]) for part in (flag, str(each))]
+    return [*made, *(part for each in flags.get("settings", ()) for part in ("--set", each))]

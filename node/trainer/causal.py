@@ -31,9 +31,12 @@ class CausalEngine(TreeEngine):
     def load(cls, settings: TrainerSettings, game: GameSpec) -> Self:
         """Plan the memory, then load `settings.model`. Raises ValueError with one line that says what is wrong."""
         source = read(settings)
+        settings = source.settings
         vocabulary = Vocabulary(source.tokenizer, game)
-        site = choose_site(source.settings, game, shape_of(source.config), len(vocabulary.prefix))
-        return cls(load_model(source, site.placement), vocabulary, site, source.settings, game)
+        site = choose_site(settings, game, shape_of(source.config), len(vocabulary.prefix))
+        engine = cls(load_model(source, site.placement), vocabulary, site, settings, game)
+        engine._base = source.base
+        return engine
 
     @classmethod
     def adopt(cls, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> Self:
@@ -48,6 +51,8 @@ class CausalEngine(TreeEngine):
         super().__init__(game, vocabulary.prefix, vocabulary.stops, site.placement.device)
         self._model, self._vocabulary = model, vocabulary
         self._placement: Placement = site.placement
+        self._plan = site.plan
+        self._base = str(model.name_or_path)
         self._settings = settings
         self._recompute = site.plan.recompute
         self.room, self.rows_at_once = site.plan.micro_tokens, site.plan.sample_rows
@@ -138,16 +143,20 @@ class CausalEngine(TreeEngine):
         self.weights_changed()
 
     def _load_whole(self, directory: Path) -> None:
-        found: dict[str, Tensor] = {}
-        for part in sorted(directory.glob("*.safetensors")):
-            if part.name != ADAPTER_WEIGHTS:
-                found |= load_file(part)
+        found = self._found(directory)
         missing, unexpected = self._model.load_state_dict(found, strict=False)
         tied = set(self._model.all_tied_weights_keys)
         if set(missing) - tied or unexpected:
             wrong = sorted({*missing, *unexpected} - tied)
             raise ValueError(f"{directory}: these are not the weights of this model ({wrong[0]}, {len(wrong)} in all)")
         self._model.tie_weights()
+
+    def _found(self, directory: Path) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for part in sorted(directory.glob("*.safetensors")):
+            if part.name != ADAPTER_WEIGHTS:
+                found |= load_file(part)
+        return found
 
     def train_mode(self, on: bool) -> Any:
         """Switch the layers' training mode (it permits recomputation; drop-out is off in both)."""

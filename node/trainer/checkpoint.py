@@ -20,6 +20,7 @@ from torch import Tensor
 
 from node.trainer.durable import point, replace_directory
 from node.trainer.engine import Engine
+from node.trainer.gang import full, spread
 from protocols.identifiers import Digest
 
 log = structlog.get_logger()
@@ -100,7 +101,12 @@ class Checkpoints:
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
         groups = [_with_tuples(group) for group in state.optimizer]
-        optimizer.load_state_dict({"state": _nested(tensors), "param_groups": groups})
+        moments = _nested(tensors)
+        for number, parameter in enumerate(engine.parameters()):
+            for key, value in moments.get(number, {}).items():
+                if isinstance(value, Tensor):
+                    moments[number][key] = spread(value, parameter)
+        optimizer.load_state_dict({"state": moments, "param_groups": groups})
 
     def _numbers(self) -> list[int]:
         return _numbers(self._directory)
@@ -156,7 +162,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
         for key, inner in value.items():
             yield from _flat(f"{name}.{key}" if name else str(key), inner)
     else:
-        yield name, torch.as_tensor(value).detach().cpu().contiguous().clone()
+        yield name, full(torch.as_tensor(value).detach()).cpu().contiguous().clone()
 
 
 def _nested(tensors: dict[str, Tensor]) -> dict[int, dict[str, Any]]:
@@ -181,6 +187,8 @@ def _read(path: Path, engine: Engine) -> tuple[str, _State | None]:
     problem, state = _intact(path)
     if state and (state.parameters, state.tokenizer) != (engine.parameter_count, engine.fingerprint):
         return "of another model", None
+    if state and state.trained != _trained(engine):
+        return "other parameters were trained (trainer.lora)", None
     return problem, state
 
 

@@ -30,6 +30,8 @@ class Sampler(NamedTuple):
     temperature: float
     greedy: bool
     cancelled: Callable[[], bool]
+    agree: Callable[[Tensor], Tensor]
+    """Makes drawn tokens those of rank 0 where several ranks sample alike."""
 
 
 class Row(NamedTuple):
@@ -73,6 +75,7 @@ def sample_rows(
         chosen, chosen_logps = choose(how.logits(hidden), uniform[names, step], how.temperature, how.greedy)
         if not bool(chosen_logps.isfinite().all()):
             raise NotFinite(f"logits after {step} tokens are not finite")
+        chosen = how.agree(chosen)
         tokens[names, step], logps[names, step] = chosen, chosen_logps
         going = ~torch.isin(chosen, how.stops)
         lengths[names[~going]] = step + 1

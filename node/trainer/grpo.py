@@ -25,6 +25,7 @@ from torch import Tensor
 
 from node.config import TrainerSettings
 from node.trainer.engine import Engine, TrainingGroup
+from node.trainer.gang import ALONE, Gang, full
 from node.trainer.loss_scale import LossScale
 from protocols.manifest import GameSpec
 
@@ -224,30 +225,32 @@ def update(
     room: Room,
     scale: LossScale,
     watch: Callable[[int], None],
+    gang: Gang = ALONE,
 ) -> Outcome:
     """Make one step on groups that all have an advantage, gradients summed over micro-batches.
 
     `watch(tokens)` is called before each micro-batch, and before the step, with the tokens (as `engine.cost` counts)
-    that are done; it may raise. Loss or gradient that is not finite: the step is skipped. However it ends, no gradient
-    is left behind and the weights are those before or those after.
+    that are done; it may raise. Parts are dealt out to the ranks of `gang`, whose gradients FSDP averages. Loss or
+    gradient that is not finite: the step is skipped. However it ends, no gradient is left behind and the weights are
+    those before or those after.
     """
     tokens, normaliser = tokens_of(groups), normaliser_of(groups, objective)
     parameters = list(engine.parameters())
     total, done = 0.0, 0
     engine.train_mode(True)
     try:
-        for part in micro_batches(groups, room, engine.cost):
+        for row, part, counts in gang.rows(micro_batches(groups, room, engine.cost)):
             watch(done)
             reference = engine.reference_logps(part) if objective.kl else None
             loss = loss_of(engine.completion_logps(part), part, objective, normaliser, reference)
-            total += loss.item()
+            total += gang.total(loss.item() * counts)
             if not math.isfinite(total):
                 return Outcome(False, total, math.nan, tokens)
-            scale.up(loss).backward()  # type: ignore[no-untyped-call]
-            done += sum(map(engine.cost, part))
+            scale.up(loss * (gang.world * counts)).backward()  # type: ignore[no-untyped-call]
+            done += sum(engine.cost(group) for each in row for group in each)
         watch(done)
         scale.down(parameters)
-        norm = float(torch.nn.utils.clip_grad_norm_(parameters, objective.max_norm))
+        norm = float(full(torch.nn.utils.clip_grad_norm_(parameters, objective.max_norm)))
         if not math.isfinite(norm):
             return Outcome(False, total, norm, tokens)
         optimizer.step()

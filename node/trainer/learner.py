@@ -12,6 +12,7 @@ from node.config import TrainerSettings
 from node.trainer import grpo
 from node.trainer.checkpoint import Checkpoints, Counters
 from node.trainer.engine import Cancelled, Engine, NotFinite, TrainingGroup
+from node.trainer.gang import ALONE, Gang, full
 from node.trainer.loss_scale import LossScale
 from node.trainer.oom import is_memory
 from node.trainer.optimizer import make_optimizer, set_rate
@@ -45,10 +46,12 @@ class Learner:
         game: GameSpec,
         checkpoints: Checkpoints,
         clock: Callable[[], float] = time.monotonic,
+        gang: Gang = ALONE,
     ) -> None:
         """Resume from the newest checkpoint; without one write the first: there is always one to go back to."""
         self._engine, self._settings, self._checkpoints = engine, settings, checkpoints
-        self.clock = clock
+        self.clock = gang.same_time(clock)
+        self._gang = gang
         self.objective = grpo.objective_of(settings, game)
         self.optimizer = make_optimizer(engine, settings)
         self.room = grpo.Room(settings.micro_batch, engine.room)
@@ -57,6 +60,8 @@ class Learner:
         self._bad = 0
         found = checkpoints.resume(engine, self.optimizer)
         self.counters = found or Counters()
+        if gang.agreed(self.counters.updates) != self.counters.updates:
+            raise ValueError("the ranks' checkpoints differ: copy rank 0's DATA/trainer/checkpoints to all of them")
         if found is None:
             checkpoints.save(engine, self.optimizer, self.counters)
 
@@ -89,7 +94,7 @@ class Learner:
                 return self._timed(groups, until, cancelled)
             except (MemoryError, RuntimeError) as error:
                 smaller = self.room.halved()
-                if not is_memory(error) or smaller is None:
+                if not is_memory(error) or smaller is None or self._gang.world > 1:
                     raise
                 self.room = smaller
                 log.warning("memory.short", micro_batch=self.room.completions, update=self.room.tokens)
@@ -106,7 +111,14 @@ class Learner:
                 raise OutOfTime
 
         return grpo.update(
-            self._engine, self.optimizer, groups, self.objective, room=self.room, scale=self._scale, watch=watch
+            self._engine,
+            self.optimizer,
+            groups,
+            self.objective,
+            room=self.room,
+            scale=self._scale,
+            watch=watch,
+            gang=self._gang,
         )
 
     # --- what is not finite ---------------------------------------------------------------------------------------
@@ -150,6 +162,6 @@ class Learner:
 
     def save(self) -> None:
         """Write a checkpoint. Raises `NotFinite` where the weights are: the last good one stays the newest."""
-        if not all(bool(each.isfinite().all()) for each in self._engine.parameters()):
+        if not all(bool(full(each.detach()).isfinite().all()) for each in self._engine.parameters()):
             raise NotFinite("the weights are not finite; the last checkpoint stays")
         self._checkpoints.save(self._engine, self.optimizer, self.counters)

@@ -45,6 +45,9 @@ END_SECONDS = 2.0
 REFUSED = 3
 """Exit code of a child that could not get data or model, and has said why."""
 
+HERE = Path(__file__).parents[2]
+"""Where the packages of this program lie."""
+
 LEVELS = ("debug", "info", "warning", "error")
 
 STDERR_LINE = 500
@@ -135,7 +138,7 @@ class TrainerLink:
         """Run one child to its end; return for how many seconds it was ready, and the loss."""
         self._directory.mkdir(parents=True, exist_ok=True)
         kills = oom_kills()
-        child = Child(self._settings.threads)
+        child = Child(self._settings.threads, self._settings.python or sys.executable)
         ready_since = math.inf
         reason = ""
         try:
@@ -198,14 +201,16 @@ class TrainerLink:
 class Child:
     """One child process and the socket to it."""
 
-    def __init__(self, threads: int) -> None:
+    def __init__(self, threads: int, python: str) -> None:
         ours, theirs = socket.socketpair()
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        # Another interpreter has no installation of this package: it finds the one that runs here.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
         with theirs:
             # Not trio.run_process: it forks in a worker thread, and the child is killed (PR_SET_PDEATHSIG) when the
             # thread that forked it ends. A session of its own keeps the terminal's Ctrl-C for the node.
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "node.trainer.worker", str(theirs.fileno()), str(os.getpid())],
+                [python, "-m", "node.trainer.worker", str(theirs.fileno()), str(os.getpid())],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
                 stderr=subprocess.PIPE, env=environment, start_new_session=True,
             )  # fmt: skip

@@ -63,12 +63,15 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     micro_tokens: int = 0
     sample_rows: int = 0
     recompute: Literal["auto", "always", "never"] = "auto"
+    vllm: bool = False
+    ranks: int = 1
     overhead: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by what takes them, and what was chosen: tokens an update takes at once, completions sampled at once,
-    whether activations are computed again. `peak` is the larger of the update's and the sampling's sum."""
+    whether activations are computed again. `engine` is vLLM's copy of the weights, there while it samples. `peak` is
+    the larger of the update's and the sampling's sum."""
 
     weights: int
     gradients: int
@@ -78,6 +81,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     activations: int
     logits: int
     cache: int
+    engine: int
     overhead: int
     micro_tokens: int
     sample_rows: int
@@ -92,7 +96,7 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def peak(self) -> int:
         """The most bytes taken at any time."""
-        return self.standing + max(self.gradients + self.activations + self.logits, self.cache)
+        return self.standing + max(self.gradients + self.activations + self.logits, self.cache + self.engine)
 
     @property
     def fits(self) -> bool:
@@ -154,21 +158,22 @@ def logit_bytes(shape: ModelShape, ask: Ask, tokens: int) -> int:
 
 
 def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
-    """Return the plan for `budget` bytes; where it does not fit, the smallest one (`Plan.fits` tells).
+    """Return the plan for `budget` bytes of one rank; where it does not fit, the smallest one (`Plan.fits` tells).
 
     Activations are kept while at least one whole group fits into a part of an update, and computed again otherwise.
     """
     gradients, optimizer = trained_bytes(shape, ask)
     weights = weight_bytes(shape, ask)
     plan = Plan(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer,
+        weights=weights // ask.ranks + _gathered(shape, ask),
+        gradients=gradients // ask.ranks,
+        optimizer=optimizer // ask.ranks,
         reference=weights if ask.reference and not ask.lora else 0,
-        casts=shape.parameters * ask.arithmetic if ask.arithmetic < ask.weights and not ask.nf4 else 0,
+        casts=shape.parameters // ask.ranks * ask.arithmetic if ask.arithmetic < ask.weights and not ask.nf4 else 0,
         activations=0,
         logits=0,
         cache=0,
+        engine=shape.parameters * ask.arithmetic if ask.vllm else 0,
         overhead=ask.overhead,
         micro_tokens=0,
         sample_rows=0,
@@ -176,6 +181,13 @@ def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
         budget=budget,
     )
     return _with_sampling(_with_update(plan, shape, ask), shape, ask)
+
+
+def _gathered(shape: ModelShape, ask: Ask) -> int:
+    """Return what a rank has whole for a while: embedding and output layer, and two of the blocks."""
+    if ask.ranks == 1:
+        return 0
+    return (shape.parameters - shape.matrices + 2 * shape.matrices // shape.layers) * ask.weights
 
 
 def _with_update(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
@@ -217,7 +229,7 @@ def _most_tokens(shape: ModelShape, ask: Ask, room: int, each: int, wanted: int)
 
 def _with_sampling(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
     """Choose how many completions are sampled at once, whole groups of them."""
-    room = plan.budget - plan.standing
+    room = plan.budget - plan.standing - plan.engine
     token = cache_bytes(shape, ask.arithmetic)
     fixed = ask.prefix * token
     # Rows end at their own time; logits, their log-softmax and its running sum are float32.
@@ -241,6 +253,7 @@ def table(plan: Plan) -> list[tuple[str, str]]:
         (f"activations of {plan.micro_tokens} tokens{', computed again' * plan.recompute}", plan.activations),
         ("logits", plan.logits),
         (f"key-value cache of {plan.sample_rows} completions", plan.cache),
+        ("vLLM's weights while it samples", plan.engine),
         ("device's own", plan.overhead),
         ("peak", plan.peak),
         ("may be used", plan.budget),
@@ -271,6 +284,7 @@ def _changes(ask: Ask) -> list[tuple[str, dict[str, int | bool | str]]]:
     rank = ask.lora or 16
     return [
         ("trainer.recompute = auto, trainer.micro_tokens = 0 and trainer.sample_rows = 0", sparing),
+        *([('trainer.engine = "hf"', {**sparing, "vllm": False})] if ask.vllm else []),
         ('trainer.optimizer = "adam8bit"', {**sparing, "adam8bit": True}),
         ('trainer.dtype = "bfloat16"', {**sparing, "weights": 2, "arithmetic": 2}),
         (f"trainer.lora = {rank}", {**sparing, "lora": rank, "weights": min(ask.weights, 2), "arithmetic": 2}),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import msgspec
 import structlog
+from msgspec.structs import replace
 
 from node.config import TrainerSettings
 from node.trainer.engine import Engine
+from node.trainer.gang import ALONE, Gang
 from node.trainer.hub_load import local_directory
 from node.trainer.tiny import TinyEngine
 from node.trainer.tiny_model import read_shape
@@ -20,12 +21,12 @@ log = structlog.get_logger()
 BUILTIN, SPARSE = "builtin", "builtin:sparse"
 
 
-def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> Engine:
+def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path, gang: Gang = ALONE) -> Engine:
     """Return the engine of the model that the settings name.
 
     "" and "builtin" make the built-in model in `directory` unless it is there; "builtin:sparse" likewise with the
     sparse start; anything else is a directory or a name on the Hugging Face hub, of a built-in model or a causal LM of
-    transformers. Raises ValueError with one line where it can't be had.
+    transformers. A gang of several ranks spreads the model. Raises ValueError with one line where it can't be had.
     """
     model = settings.model or BUILTIN
     if model in (BUILTIN, SPARSE):
@@ -35,16 +36,48 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path) -> E
         if read_shape(target) is None:
             log.info("model.building", directory=str(target), model=kind)
             build_base_model(target, settings.seed, game=game.name, sparse=sparse)
-        return _tiny(target, settings, game)
+        return _tiny(target, settings, game, gang)
     place = local_directory(model)
     if read_shape(place) is not None:
-        return _tiny(place, settings, game)
+        return _tiny(place, settings, game, gang)
+    if gang.world > 1:
+        return _sharded(replace(settings, model=str(place), engine="hf"), game, gang)
+    return _causal(replace(settings, model=str(place)), game)
+
+
+def _sharded(settings: TrainerSettings, game: GameSpec, gang: Gang) -> Engine:
+    from node.trainer.sharded import ShardedEngine, refuse_what_is_not_spread
+
+    refuse_what_is_not_spread(settings)
+    engine = ShardedEngine.load(settings, game)
+    engine.spread_over(gang)
+    return engine
+
+
+def _causal(settings: TrainerSettings, game: GameSpec) -> Engine:
+    """Return a causal LM that samples by itself or through vLLM. Raises ValueError where that is not installed."""
     from node.trainer.causal import CausalEngine
+    from node.trainer.placement import choose_device
+    from node.trainer.vllm_engine import VllmEngine, installed
 
-    return CausalEngine.load(msgspec.structs.replace(settings, model=str(place)), game)
+    chosen = settings.engine
+    if chosen == "auto":
+        large = choose_device(settings.device).type == "cuda" and settings.quantise == "none"
+        chosen = "vllm" if large and installed() else "hf"
+    if chosen == "hf":
+        return CausalEngine.load(replace(settings, engine="hf"), game)
+    if settings.quantise != "none":
+        raise ValueError('trainer.engine: vllm does not share 4-bit weights with the trainer: set it to "hf"')
+    if not installed():
+        raise ValueError("trainer.engine: vllm is not installed: pip install 'swarm-node[gpu]', or set trainer.python")
+    engine = VllmEngine.load(replace(settings, engine="vllm"), game)
+    engine.optional = settings.engine == "auto"
+    return engine
 
 
-def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec) -> TinyEngine:
+def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec, gang: Gang) -> TinyEngine:
+    if gang.world > 1:
+        raise ValueError("trainer.ranks: the built-in model is trained by one process: set trainer.ranks = 1")
     engine = TinyEngine.load(directory, game, settings.device, kept=settings.kl > 0)
     engine.room = settings.micro_tokens or engine.room
     engine.rows_at_once = settings.sample_rows or engine.rows_at_once

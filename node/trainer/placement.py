@@ -167,6 +167,8 @@ def ask_of(settings: TrainerSettings, game: GameSpec, placement: Placement, pref
         micro_tokens=settings.micro_tokens,
         sample_rows=settings.sample_rows,
         recompute=settings.recompute,
+        vllm=settings.engine == "vllm",
+        ranks=settings.ranks,
         overhead=GPU_OVERHEAD if placement.device.type == "cuda" else 0,
     )
 

@@ -32,6 +32,7 @@ from node.trainer.frames import (
     Train,
     Trained,
 )
+from node.trainer.gang import ALONE, Gang
 from node.trainer.learner import Learner, Step
 from node.trainer.models import load_engine
 from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
@@ -61,16 +62,23 @@ class Session:
     last whole update.
     """
 
-    def __init__(self, setup: SetUp, engine: Engine | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        setup: SetUp,
+        engine: Engine | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        gang: Gang = ALONE,
+    ) -> None:
         load_games()
         self.settings: TrainerSettings = setup.settings
+        self.gang = gang
         self._manifest, self._peer = setup.manifest, setup.peer
         prepare_grader(setup.manifest.game.grader)
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
-        self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory))
+        self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory), gang)
         home = Path(setup.directory)
         checkpoints = Checkpoints(home / "checkpoints", setup.settings.checkpoints, home / "model")
-        self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock)
+        self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock, gang)
 
     @property
     def counters(self) -> Counters:

@@ -21,6 +21,10 @@ from protocols.manifest import GameSpec
 log = structlog.get_logger()
 
 
+def _as_it_is(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 class TreeEngine(ABC):
     """Part of the `Engine` protocol; what depends on the model is left to subclasses.
 
@@ -29,6 +33,7 @@ class TreeEngine(ABC):
 
     name = "hf"
     half_precision = False
+    _without_gradient: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
 
     def __init__(self, game: GameSpec, prefix: list[int], stops: Sequence[int], device: torch.device) -> None:
         if game.temperature <= 0:
@@ -39,6 +44,7 @@ class TreeEngine(ABC):
         self._game, self._prefix = game, prefix
         self._stops = torch.tensor(stops, device=device)
         self._pairs: dict[int, Pair] | None = None
+        self._agree: Callable[[Tensor], Tensor] = _as_it_is
 
     # --- the model's ----------------------------------------------------------------------------------------------
 
@@ -90,7 +96,7 @@ class TreeEngine(ABC):
         prompts = [self._bounded(self.encode(text)) for text in questions]
         draws = draws_for(len(prompts), group, self._game.max_completion, rng)
         made: list[list[Sample]] = []
-        with torch.inference_mode(), self._arithmetic():
+        with self._without_gradient(), self._arithmetic():
             how = self._sampler(cancelled, greedy)
             while len(made) < len(prompts):
                 start, stop = len(made), len(made) + max(1, self.rows_at_once // group)
@@ -119,7 +125,7 @@ class TreeEngine(ABC):
                 self._forward(ids, torch.arange(len(prefix), device=self.device), plan)
             self._pairs = plan.pairs
         limits = game.max_completion, game.temperature, greedy, cancelled
-        return Sampler(self._forward, self._logits, self._pairs, len(prefix), self._stops, *limits)
+        return Sampler(self._forward, self._logits, self._pairs, len(prefix), self._stops, *limits, self._agree)
 
     def _samples(self, rows: list[Row]) -> list[Sample]:
         texts = self._texts([row.tokens for row in rows])

@@ -13,6 +13,7 @@ import resource
 import select
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -24,9 +25,13 @@ from node.trainer import frames as f
 from node.trainer.memory import mps_watermarks
 
 if TYPE_CHECKING:
+    from node.trainer.gang import Gang
     from node.trainer.session import Desk, Session
 
 HEARTBEAT_SECONDS = 1.0
+KEEP_ALIVE = 60.0
+"""Seconds after which a silent rank 0 lets its followers know that it lives."""
+
 PR_SET_PDEATHSIG = 1
 OOM_SCORE = 900
 """Where memory runs out, the kernel ends the child, not the node."""
@@ -174,8 +179,10 @@ def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluat
     from node.trainer.oom import is_memory
     from node.trainer.session import Desk
 
-    desk = Desk(lambda: line.cancelled(frame.task), Speed(line, frame.task))
-    if desk.cancelled():
+    gang = session.gang
+    gang.tell(f.frame_bytes(frame)[4:])
+    desk = Desk(gang.same_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
+    if gang.world == 1 and desk.cancelled():
         return f.Failed(frame.task, "cancelled", "cancelled before it began")
     try:
         return carry_out(session, frame, desk)
@@ -185,6 +192,9 @@ def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluat
         session.learner.not_finite()
         return f.Failed(frame.task, "nonfinite", str(reason))
     except Exception as error:  # noqa: BLE001 - the task boundary: the child lives on, the node learns why
+        if gang.world > 1:  # the ranks may be at different places now: all begin anew from their checkpoints
+            line.send(f.Failed(0, "error", one_line(error)))
+            os._exit(REFUSED)
         return f.Failed(frame.task, "memory" if is_memory(error) else "error", one_line(error))
 
 
@@ -204,13 +214,42 @@ def set_up(line: Line, setup: f.SetUp) -> Session | None:
         from node.trainer.session import Session
 
         torch.set_num_threads(setup.settings.threads)
-        session = Session(setup)
+        gang = gather(setup)
+        gang.tell(f.frame_bytes(setup)[4:])
+        session = Session(setup, gang=gang)
     except Exception as error:  # noqa: BLE001 - the task boundary: the child can't work, the node learns why
         line.send(f.Failed(0, "error", one_line(error)))
         return None
     engine = session.engine
     line.send(f.Ready(engine.parameter_count, str(engine.device), engine.fingerprint, session.counters.round))
     return session
+
+
+def next_frame(line: Line, session: Session | None) -> f.ToChild:
+    """Wait for a frame; meanwhile let followers know, with an empty `Cancel`, that this rank lives."""
+    while True:
+        try:
+            return line.frames.get(timeout=KEEP_ALIVE if session is not None and session.gang.world > 1 else None)
+        except queue.Empty:
+            assert session is not None
+            session.gang.tell(f.frame_bytes(f.Cancel(-1))[4:])
+
+
+def gather(setup: f.SetUp) -> Gang:
+    """Start the other ranks, unless they are on other machines, and wait for them."""
+    from node.trainer.gang import ALONE, Gang, follower_environment, free_rendezvous
+
+    world, place = setup.settings.ranks, setup.settings.rendezvous
+    if world == 1:
+        return ALONE
+    if not place:
+        place = free_rendezvous()
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        for rank in range(1, world):
+            environment = follower_environment(rank, world, place, visible)
+            environment["SWARM_FOLLOWS"] = str(os.getpid())
+            subprocess.Popen([sys.executable, "-m", "node.trainer.follower"], env=environment, stdout=sys.stderr)
+    return Gang.meet(0, world, place)
 
 
 def main(descriptor: int, parent: int) -> int:
@@ -223,12 +262,14 @@ def main(descriptor: int, parent: int) -> int:
     threading.Thread(target=line.read_forever, name="reader", daemon=True).start()
     session: Session | None = None
     while True:
-        match line.frames.get():
+        match next_frame(line, session):
             case f.SetUp() as setup:
                 session = set_up(line, setup)
                 if session is None:
                     return REFUSED
-            case f.Bye():
+            case f.Bye() as bye:
+                if session is not None:
+                    session.gang.tell(f.frame_bytes(bye)[4:])
                 return 0
             case f.Generate() | f.Train() | f.Evaluate() | f.Save() as frame if session is not None:
                 line.send(answer(line, session, frame))

@@ -134,6 +134,23 @@ async def test_cancel_is_quick(model: Path, tmp_path: Path) -> None:
         await node.next(i.CheckpointSaved)
 
 
+async def test_sampling_is_cancelled_between_two_tokens(model: Path, tmp_path: Path) -> None:
+    """Given up in the middle of a long generation, the child answers at once and takes the next order."""
+    async with running(model, tmp_path) as node:
+        await node.ready()
+        await node.link.execute(generate(groups=1000))
+        with trio.fail_after(30):
+            while node.link.progress is None:  # noqa: ASYNC110 - the child says so by a frame
+                await trio.sleep(0.01)
+        began = trio.current_time()
+        await node.link.execute(c.AbortWork(3, 0, "skipped"))
+        failed = await node.next(i.WorkFailed)
+        assert trio.current_time() - began < 0.5
+        assert failed.reason == "cancelled between two tokens"
+        await node.link.execute(generate())
+        await node.next(i.RolloutsGenerated)
+
+
 async def test_a_killed_child_comes_back_with_its_checkpoint(model: Path, tmp_path: Path) -> None:
     """kill -9 in the middle of a task: the loss is reported, work meanwhile is refused, the next child resumes."""
     async with running(model, tmp_path, slowdown=30.0) as node:

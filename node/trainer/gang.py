@@ -1,0 +1,117 @@
+"""Several processes that train one model together: what they tell each other.
+
+Rank 0 is the trainer's child and has the line to the node; the others follow (`node.trainer.follower`). All run the
+same code on the same frames, so that collective operations meet; whatever could differ between them (was a task given
+up, what time is it, which token was drawn) is rank 0's word.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.tensor import DTensor, distribute_tensor
+
+PartT = TypeVar("PartT")
+
+PATIENCE = timedelta(minutes=5)
+"""A rank that does not meet the others for so long is lost; rank 0 speaks more often than that."""
+
+
+class Gang:
+    """The ranks. A gang of one talks to nobody."""
+
+    def __init__(self, rank: int = 0, world: int = 1) -> None:
+        self.rank, self.world = rank, world
+
+    @classmethod
+    def meet(cls, rank: int, world: int, rendezvous: str) -> Gang:
+        """Meet the other ranks at rank 0's "host:port" (what torchrun calls MASTER_ADDR and MASTER_PORT)."""
+        backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+        dist.init_process_group(
+            backend, init_method=f"tcp://{rendezvous}", rank=rank, world_size=world, timeout=PATIENCE
+        )
+        return cls(rank, world)
+
+    def tell(self, message: bytes) -> bytes:
+        """Return rank 0's message on every rank."""
+        if self.world == 1:
+            return message
+        box = [message]
+        dist.broadcast_object_list(box, device=torch.device("cpu"))
+        return box[0]
+
+    def agreed(self, value: float) -> float:
+        """Return rank 0's value on every rank."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        dist.broadcast(shared, 0)
+        return float(shared.item())
+
+    def agreed_on(self, tensor: Tensor) -> Tensor:
+        """Return rank 0's tensor, of a shape that is the same everywhere, on every rank."""
+        if self.world > 1:
+            dist.broadcast(tensor, 0)
+        return tensor
+
+    def total(self, value: float) -> float:
+        """Return the sum of all ranks' values on every rank."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        dist.all_reduce(shared)
+        return float(shared.item())
+
+    def rows(self, parts: Sequence[PartT]) -> Iterator[tuple[Sequence[PartT], PartT, bool]]:
+        """Deal parts to ranks, as many at a time as there are ranks: yield what all do now, what this one does, and
+        whether that counts (where parts run out, a rank repeats one for nothing: collective operations must meet)."""
+        for start in range(0, len(parts), self.world):
+            row = parts[start : start + self.world]
+            yield row, row[min(self.rank, len(row) - 1)], self.rank < len(row)
+
+    def same_time(self, clock: Callable[[], float]) -> Callable[[], float]:
+        """Return a clock that shows rank 0's time."""
+        return lambda: self.agreed(clock())
+
+    def same_answer(self, question: Callable[[], bool]) -> Callable[[], bool]:
+        """Return a question that all answer as rank 0 does."""
+        return lambda: bool(self.agreed(float(question())))
+
+
+ALONE = Gang()
+
+
+def full(value: Tensor) -> Tensor:
+    """Return a tensor whole; every rank must ask where it is spread."""
+    return value.full_tensor() if isinstance(value, DTensor) else value
+
+
+def spread(value: Tensor, like: Tensor) -> Tensor:
+    """Return a whole tensor spread over ranks as `like` is; as it is where that has another shape or is whole."""
+    if isinstance(like, DTensor) and value.shape == like.shape:
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
+    return value
+
+
+def free_rendezvous() -> str:
+    """Return an address of this machine at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def follower_environment(rank: int, world: int, rendezvous: str, visible: str) -> dict[str, str]:
+    """Return the environment of a follower on this machine: torchrun's variables, and a GPU of its own."""
+    host, _, port = rendezvous.rpartition(":")
+    gpus = visible.split(",") if visible else [str(number) for number in range(world)]
+    return {
+        **os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": host, "MASTER_PORT": port,
+        "CUDA_VISIBLE_DEVICES": gpus[rank % len(gpus)],
+    }  # fmt: skip

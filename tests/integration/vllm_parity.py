@@ -1,0 +1,71 @@
+"""Run by the interpreter of an environment with vLLM: compares its engine with the built-in one on a small model.
+
+    python -m tests.integration.vllm_parity DIRECTORY
+
+The last line of stdout is JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from node.config import TrainerSettings
+from node.trainer.engine import Cancelled, Sample, TrainingGroup
+from node.trainer.models import load_engine
+from node.trainer.vllm_engine import VllmEngine
+from protocols.manifest import GameSpec
+
+GAME = GameSpec(
+    examples="one ab? c\n", prompt="{question}?", stop="\n", max_completion=12, max_prompt=8, temperature=0.8
+)
+QUESTIONS = ["how many?", "a?", "what is it?"]
+
+
+def main(directory: str) -> None:
+    """Print what was found."""
+    settings = TrainerSettings(model=directory, device="cpu", engine="vllm", lora=4, sample_rows=64)
+    engine = load_engine(settings, GAME, Path(directory))
+    assert isinstance(engine, VllmEngine)
+    first = sampled(engine, 1)
+    found = {"kind": engine.name, "first": difference(engine, first), "again": same(first, sampled(engine, 1))}
+    found["others"] = same(first, sampled(engine, 2))
+    with torch.no_grad():
+        for parameter in engine.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    engine.weights_changed()
+    second = sampled(engine, 1)
+    found |= {"updated": difference(engine, second), "changed": not same(first, second)}
+    asked = iter([False, False, False, *[True] * 9])
+    try:
+        engine.sample(QUESTIONS, 8, torch.Generator().manual_seed(3), lambda: next(asked))
+    except Cancelled:
+        found["cancelled"] = next(asked) and len(list(asked)) == 7
+    found["after"] = difference(engine, sampled(engine, 4))
+    sys.stdout.write(json.dumps(found) + "\n")
+
+
+def sampled(engine: VllmEngine, seed: int) -> list[list[Sample]]:
+    return engine.sample(QUESTIONS, 8, torch.Generator().manual_seed(seed), lambda: False)
+
+
+def same(one: Sequence[Sequence[Sample]], other: Sequence[Sequence[Sample]]) -> bool:
+    return [[s.tokens for s in some] for some in one] == [[s.tokens for s in some] for some in other]
+
+
+def difference(engine: VllmEngine, made: Sequence[Sequence[Sample]]) -> float:
+    """The largest difference between a log-probability that vLLM reports and the update's."""
+    groups = [
+        TrainingGroup(engine.encode(text), [s.tokens for s in some], [[]] * 8, [0.0] * 8, False)
+        for text, some in zip(QUESTIONS, made, strict=True)
+    ]
+    told = torch.tensor([logp for some in made for s in some for logp in s.logps])
+    return float((engine.completion_logps(groups).detach() - told).abs().max())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
