@@ -88,9 +88,9 @@ def open_questions(manifest: Manifest, config: Config) -> Questions:
 
 
 def placed(config: Config, manifest: Manifest) -> Config:
-    """Return the configuration with the manifest's contract where it names none of its own.
+    """Return the configuration with the manifest's contract and model where it names none of its own.
 
-    Raises `Refusal` where neither does, and for a model that the manifest does not allow.
+    Raises `Refusal` where neither names a contract, and for a model that the manifest does not allow.
     """
     if not allows_model(manifest, config.trainer.model):
         raise Refusal(
@@ -105,7 +105,9 @@ def placed(config: Config, manifest: Manifest) -> Config:
             "neither configuration (chain.contract) nor manifest (deployment) names a coordinator contract; "
             "give --contract",
         )
-    return msgspec.structs.replace(config, chain=msgspec.structs.replace(config.chain, contract=contract))
+    replace = msgspec.structs.replace
+    trainer = replace(config.trainer, model=config.trainer.model or manifest.model)
+    return replace(config, chain=replace(config.chain, contract=contract), trainer=trainer)
 
 
 def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:

@@ -55,6 +55,9 @@ def test_the_manifest_names_the_contract_where_the_configuration_does_not() -> N
 
     assert placed(Config(), MANIFEST).chain.contract.lower() == CONTRACT
     assert placed(given, MANIFEST).chain.contract == OTHER
+    assert placed(Config(), msgspec.structs.replace(MANIFEST, model="x/model")).trainer.model == "x/model"
+    mine = Config(trainer=TrainerSettings(model="/my/model"))
+    assert placed(mine, msgspec.structs.replace(MANIFEST, model="x/model")).trainer.model == "/my/model"
     with pytest.raises(Refusal, match=r"names a coordinator contract; give --contract"):
         placed(Config(), Manifest(name="a"))
 
