@@ -100,13 +100,17 @@ class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 class VotingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """How winners are chosen, at most `winners` per vote; fewer than `minimum_groups` ranked groups can't win.
 
-    `ranking` "mean/1" is the mean of recomputed rewards over a peer's own questions, ties by address.
+    `ranking` "mean/1" is the mean of recomputed rewards over a peer's own questions, ties by address. A stage is closed
+    early, at the earliest `earliest` seconds after it opened, once `quorum` percent of last round's voters have reported
+    their rewards; both 0 is never.
     """
 
     ranking: Literal["mean/1"] = "mean/1"
     mode: Literal["sealed", "open"] = "sealed"
     winners: int = 5
     minimum_groups: int = 2
+    quorum: int = 0
+    earliest: int = 0
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -189,6 +193,8 @@ def manifest_problems(manifest: Manifest) -> list[str]:
         (0 <= game.common < game.minimum, "game.common: at least 0, below game.minimum, so that every body has a rank"),
         (game.own >= 0 and game.external >= 0 and game.own + game.external > 0, "game.own: nothing to train on"),
         (1 <= manifest.voting.winners <= 16, "voting.winners: 1 to 16"),
+        (0 <= manifest.voting.quorum <= 100, "voting.quorum: 0 to 100 percent"),
+        ((manifest.voting.quorum == 0) == (manifest.voting.earliest == 0), "voting.earliest: goes with a quorum"),
         (manifest.limits.inline < manifest.limits.announcement, "limits.inline: must be below limits.announcement"),
         (_is_place(manifest.deployment), "deployment: a chain id above 0 and an address of 0x and 40 hex digits"),
     ]

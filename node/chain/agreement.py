@@ -35,4 +35,9 @@ def disagreement(manifest: Manifest, facts: CoordinatorFacts) -> str:
             f"the contract plays stages of {list(facts.stage_seconds)} s with {facts.voting_mode} votes, "
             f"the manifest {list(seconds)} s with {manifest.voting.mode} votes; tell the organiser"
         )
+    if found and (facts.quorum, facts.earliest) != (manifest.voting.quorum, manifest.voting.earliest):
+        return (
+            f"the contract closes stages early at {facts.quorum} % of the voters after {facts.earliest} s, "
+            f"the manifest at {manifest.voting.quorum} % after {manifest.voting.earliest} s; tell the organiser"
+        )
     return ""

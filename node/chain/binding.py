@@ -47,7 +47,7 @@ class CoordinatorFacts(msgspec.Struct, frozen=True, kw_only=True):
     """What the contract fixed at its deployment, and the digest of the manifest in force.
 
     `salt` (32 bytes) belongs to the domain of its signed messages; `quorum` is the percentage of last round's voters
-    that close a stage early, 0 for never.
+    that close a stage early, at the earliest `earliest` seconds after it opened; both 0 for never.
     """
 
     chain_id: int
@@ -59,6 +59,7 @@ class CoordinatorFacts(msgspec.Struct, frozen=True, kw_only=True):
     voting_mode: str
     salt: bytes = bytes(32)
     quorum: int = 0
+    earliest: int = 0
 
     @property
     def domain(self) -> Domain:

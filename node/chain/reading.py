@@ -74,6 +74,7 @@ class Reader:
             voting_mode=VOTING_MODES[(await self.view("votingMode"))[0]],
             salt=(await self.view("eip712Domain"))[5],
             quorum=(await self.view("quorum"))[0],
+            earliest=(await self.view("earliest"))[0],
         )
 
     async def node(self, address: Address) -> NodeEntry:

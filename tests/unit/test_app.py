@@ -44,6 +44,8 @@ def test_another_place_or_pace_is_refused() -> None:
     """A contract elsewhere, and one that plays other stages than the manifest it names."""
     assert "connected to 0xcdcd" in refusal(MANIFEST, msgspec.structs.replace(FACTS, contract=OTHER))
     assert "on chain 6" in refusal(MANIFEST, msgspec.structs.replace(FACTS, chain_id=6))
+    hasty = msgspec.structs.replace(FACTS, quorum=60, earliest=30)
+    assert "closes stages early at 60 %" in refusal(MANIFEST, hasty)
     slower = msgspec.structs.replace(MANIFEST, stages=(StageSpec(name="play", seconds=90),))
     facts = msgspec.structs.replace(FACTS, manifest_digest=manifest_digest(slower))
     assert "stages of [60] s" in refusal(slower, facts)

@@ -143,6 +143,8 @@ class Network:
             manifest_digest=manifest_digest(manifest),
             voting_mode=manifest.voting.mode,
             winners=manifest.voting.winners,
+            quorum=manifest.voting.quorum,
+            earliest=manifest.voting.earliest,
             block_seconds=BLOCK_SECONDS,
         )
         self.contract = deploy(self._chain.url, self._chain.keys[0], terms).address
