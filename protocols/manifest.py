@@ -101,8 +101,8 @@ class VotingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     """How winners are chosen, at most `winners` per vote; fewer than `minimum_groups` ranked groups can't win.
 
     `ranking` "mean/1" is the mean of recomputed rewards over a peer's own questions, ties by address. A stage is closed
-    early, at the earliest `earliest` seconds after it opened, once `quorum` percent of last round's voters have reported
-    their rewards; both 0 is never.
+    early, `earliest` seconds after it opened or later, once `quorum` percent of last round's voters have reported their
+    rewards; both 0 is never.
     """
 
     ranking: Literal["mean/1"] = "mean/1"
