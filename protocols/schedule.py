@@ -7,6 +7,13 @@ from collections.abc import Iterable
 
 from protocols.identifiers import Address, Seed
 
+RELAY_START, RELAY_END = 0.4, 0.9
+"""The part of a stage in which relayers bring messages, as shares of its time; later a node sends its own."""
+RELAY_TURNS = 3
+"""Turns in a stage, where there are no more relayers than that."""
+MAX_RELAYERS = 16
+"""Relayers that get a turn in one stage, drawn by lot."""
+
 
 def step_number(round_number: int, stage: int, stages: int) -> int:
     """Return the count of stages since the deployment's first one: the contract's own clock."""
@@ -37,3 +44,17 @@ def turn_delay(me: Address, order: tuple[Address, ...], turn_seconds: float) -> 
     """Return the seconds after the deadline at which it is `me`'s turn to advance; outsiders come last."""
     place = order.index(me) if me in order else len(order)
     return place * turn_seconds
+
+
+def relay_turns(
+    me: Address, relayers: Iterable[Address], seed: Seed, round_number: int, stage: int
+) -> tuple[float, ...]:
+    """Return the shares of the stage's time at which `me` brings messages on chain; none where it drew no turn.
+
+    Each drawn relayer has a turn, in an order that nobody chose; where they are few, they have several by turns, so
+    that what one of them does not bring is brought by the next, or by itself in a second attempt.
+    """
+    order = turn_order(set(relayers), seed, round_number, stage)[:MAX_RELAYERS]
+    turns = max(RELAY_TURNS, len(order)) if order else 0
+    every = (RELAY_END - RELAY_START) / max(1, turns)
+    return tuple(RELAY_START + every * turn for turn in range(turns) if order[turn % len(order)] == me)

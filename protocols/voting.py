@@ -8,6 +8,9 @@ from protocols.identifiers import Address, Digest, Seed, keccak256
 
 COMMIT_DOMAIN = keccak256(b"SwarmCoordinator.vote.1")
 
+MAX_WINNERS = 16
+"""The most winners that a contract lets a vote name."""
+
 
 def vote_salt(secret: bytes, swarm: Digest, seed: Seed) -> bytes:
     """Return the 32-byte salt of a round's vote, derived from the node's 32-byte secret: the same after a crash."""

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import msgspec
 
+from protocols.carried import Cargo, CarriedDelegation
 from protocols.identifiers import Digest, Seed, body_digest, keccak256
 
 PROTOCOL_VERSION = 1
 ENVELOPE_DOMAIN = b"swarm/announcement/1"
 ENVELOPE_OVERHEAD = 256
-"""Bytes that an envelope and the announcement's fixed fields add to an inline body, rounded up."""
+"""Bytes that an envelope and the announcement's fixed fields add to an inline body and a cargo, rounded up."""
+NOTHING: Digest = bytes(32)
+"""The body of an announcement without rollouts: a node that made none in a stage still has messages to be brought."""
+INTRODUCTION_LIMIT = 2048
+"""Bytes of a newcomer's delegation."""
 
 
 class Malformed(ValueError):  # noqa: N818 - reads as what the message is
@@ -25,7 +30,11 @@ class Malformed(ValueError):  # noqa: N818 - reads as what the message is
 
 
 class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a peer says once per stage: which rollouts it made. `inline` is the body itself when it is small."""
+    """What a peer says once per stage: which rollouts it made. `inline` is the body itself when it is small.
+
+    Where there are none, `size` is 0 and `body` is `NOTHING`. `relays` says that the peer has funds and will bring the
+    messages that others carry in this stage; `carried` are its own. What is carried is checked by who brings it.
+    """
 
     version: int
     swarm: Digest
@@ -35,6 +44,8 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     body: Digest
     size: int
     inline: bytes
+    relays: bool = False
+    carried: Cargo = ()
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -93,11 +104,12 @@ class Quoting(msgspec.Struct, frozen=True, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _envelopes = msgspec.msgpack.Decoder(Envelope)
 _announcements = msgspec.msgpack.Decoder(Announcement)
+_introductions = msgspec.msgpack.Decoder(CarriedDelegation)
 _bodies = msgspec.msgpack.Decoder(Rollouts)
 _quotings = msgspec.msgpack.Decoder(Quoting)
 
 
-def encode(message: Announcement | Envelope | Rollouts) -> bytes:
+def encode(message: Announcement | Envelope | Rollouts | CarriedDelegation | Cargo) -> bytes:
     """Return the message as MessagePack."""
     return _encoder.encode(message)
 
@@ -128,11 +140,23 @@ def _shape_problem(envelope: Envelope, said: Announcement) -> tuple[str, str] | 
         return "version", f"version {said.version}, this node speaks {PROTOCOL_VERSION}"
     if len(envelope.signature) != 65 or any(len(field) != 32 for field in (said.swarm, said.seed, said.body)):
         return "schema", "a signature has 65 bytes, digests and seeds have 32"
-    if said.round < 0 or said.stage < 0 or said.size <= 0:
-        return "schema", "round and stage are not negative, a body is not empty"
+    if said.round < 0 or said.stage < 0 or said.size < 0:
+        return "schema", "round, stage and size are not negative"
+    if (said.size == 0) != (said.body == NOTHING):
+        return "schema", "a body is not empty, and no body has no digest"
     if said.inline and (len(said.inline) != said.size or body_digest(said.inline) != said.body):
         return "digest", "the inline body is not the announced one"
     return None
+
+
+def decode_introduction(data: bytes) -> CarriedDelegation:
+    """Decode a newcomer's delegation. Raises `Malformed` with codes size or schema."""
+    if len(data) > INTRODUCTION_LIMIT:
+        raise Malformed("size", f"{len(data)} bytes, limit {INTRODUCTION_LIMIT}")
+    try:
+        return _introductions.decode(data)
+    except (ValueError, RecursionError) as error:
+        raise Malformed("schema", str(error)) from error
 
 
 def decode_rollouts(body: bytes, digest: Digest, limit: int) -> Rollouts:

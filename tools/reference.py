@@ -16,7 +16,7 @@ from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
 from node.story import COMMAND_EVENTS, INPUT_EVENTS
-from protocols import manifest, wire
+from protocols import carried, manifest, wire
 
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / "docs" / "reference"
@@ -233,7 +233,19 @@ MANIFEST = (
     manifest.VotingSpec,
     manifest.Limits,
 )
-WIRE = (wire.Envelope, wire.Announcement, wire.Rollouts, wire.Group, wire.Completion)
+WIRE = (
+    wire.Envelope,
+    wire.Announcement,
+    carried.CarriedDelegation,
+    carried.CarriedRevocation,
+    carried.CarriedCommitment,
+    carried.CarriedReveal,
+    carried.CarriedVote,
+    carried.CarriedReward,
+    wire.Rollouts,
+    wire.Group,
+    wire.Completion,
+)
 
 
 def structs_page(title: str, introduction: str, structs: Sequence[type[msgspec.Struct]]) -> str:

@@ -14,6 +14,7 @@ from node.grading import frames as grading
 from node.intake import check_body
 from node.trainer import frames
 from protocols.assignment import assignment
+from protocols.carried import CarriedDelegation, CarriedReveal, CarriedReward
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest
 from protocols.wire import (
@@ -25,6 +26,7 @@ from protocols.wire import (
     Malformed,
     Rollouts,
     decode_envelope,
+    decode_introduction,
     decode_rollouts,
     encode,
 )
@@ -62,14 +64,23 @@ def targets() -> tuple[Target, ...]:
     manifest = Manifest(name="fuzz", game=GameSpec(generated=4, minimum=2, group_size=2))
     body = encode(_rollouts(questions))
     announced = _announcement(body, body)
+    delegation = CarriedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
+    cargo = (delegation, CarriedReveal(2, (PEER,), SEED), CarriedReward(3, 0, -(2**40), bytes(65)))
+    carrying = msgspec.structs.replace(announced, relays=True, carried=cargo)
     bodies = (body, encode(Rollouts(0, 0, bytes(32), ())), encode(_rollouts(questions, text="é" * 300)))
     envelopes = tuple(
         encode(Envelope(encode(each), bytes(65)))
-        for each in (announced, _announcement(body, b""), msgspec.structs.replace(announced, version=2**63 - 1))
+        for each in (
+            announced,
+            carrying,
+            _announcement(body, b""),
+            msgspec.structs.replace(announced, version=2**63 - 1),
+        )
     )
     refused, garbage = (Malformed,), (ValueError, RecursionError)
     return (
         Target("announcement", envelopes, lambda data: decode_envelope(data, LIMIT), refused, 4),
+        Target("introduction", (encode(delegation),), decode_introduction, refused, 2),
         Target("body", bodies, lambda data: decode_rollouts(data, body_digest(data), LIMIT), refused, 4),
         Target("body check", bodies, _checker(manifest, questions), (), 1),
         Target("fetch request", (_frame(body_digest(body)),), lambda data: _now(data, 32), (StreamFault,), 2),

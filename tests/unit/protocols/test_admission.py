@@ -6,9 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.admission import Admission, admit, slot_of
+from protocols.carried import CarriedCommitment
 from protocols.manifest import Limits
 from protocols.schedule import step_number
-from protocols.wire import Announcement
+from protocols.wire import NOTHING, Announcement
 
 SWARM, BODY = bytes([7]) * 32, bytes([8]) * 32
 ALICE, BOB = "0x" + "a" * 40, "0x" + "b" * 40
@@ -89,7 +90,17 @@ def test_the_next_round_may_have_new_peers() -> None:
 def test_a_slot_is_filled_once() -> None:
     """The same body again is a duplicate, another one for the same slot is an equivocation."""
     assert judge(said(), known=BODY).reason == "duplicate"
-    assert judge(said(), known=bytes(32)).reason == "equivocation"
+    assert judge(said(), known=bytes([9]) * 32).reason == "equivocation"
+
+
+def test_an_announcement_without_rollouts_fills_the_slot_too() -> None:
+    """Who said that it has none is accepted once, whatever it carries, and contradicts itself if it has some then."""
+    cargo = (CarriedCommitment(1, bytes(32), bytes(65)),)
+    nothing = said(body=NOTHING, size=0, carried=cargo)
+    assert judge(nothing).outcome == "accept"
+    assert judge(msgspec.structs.replace(nothing, carried=()), known=NOTHING).reason == "duplicate"
+    assert judge(said(), known=NOTHING).reason == "equivocation"
+    assert judge(nothing, known=BODY).reason == "equivocation"
 
 
 @given(

@@ -1,5 +1,8 @@
 """Assignment, schedule, grading, ranking, votes, manifest."""
 
+from itertools import pairwise
+from random import Random
+
 import msgspec
 import pytest
 from hypothesis import given
@@ -9,7 +12,18 @@ from protocols.assignment import assigned_question, assignment
 from protocols.grading import final_number, last_number
 from protocols.manifest import Manifest, manifest_digest, parse_manifest
 from protocols.ranking import Score, round_score, winners
-from protocols.schedule import commit_step, reveal_step, step_number, turn_delay, turn_order
+from protocols.schedule import (
+    MAX_RELAYERS,
+    RELAY_END,
+    RELAY_START,
+    RELAY_TURNS,
+    commit_step,
+    relay_turns,
+    reveal_step,
+    step_number,
+    turn_delay,
+    turn_order,
+)
 from protocols.voting import vote_commitment, vote_salt
 
 PEERS = tuple(f"0x{n:040x}" for n in range(1, 9))
@@ -44,6 +58,27 @@ def test_turns_are_the_same_for_everybody_and_outsiders_come_last() -> None:
     assert order == turn_order(PEERS, b"s" * 32, 3, 0)
     assert sorted(turn_delay(peer, order, 3.0) for peer in PEERS) == [3.0 * place for place in range(8)]
     assert turn_delay("0x" + "f" * 40, order, 3.0) == 24.0
+
+
+@given(st.sets(st.integers(1, 40), max_size=30), st.binary(min_size=32, max_size=32), st.integers(0, 99), st.randoms())
+def test_relayers_share_a_stage(numbers: set[int], seed: bytes, round_number: int, shuffle: Random) -> None:
+    """Whoever asks, in whatever order it knows the relayers, finds the same turns: evenly spread over the window, no
+    two at once, at least three where there is anybody; nobody has two more than another, and strangers have none."""
+    relayers = [f"0x{number:040x}" for number in sorted(numbers)]
+    mixed = shuffle.sample(relayers, len(relayers))
+    turns = {peer: relay_turns(peer, relayers, seed, round_number, 0) for peer in relayers}
+    drawn = {peer: each for peer, each in turns.items() if each}
+    everybody = sorted(share for each in turns.values() for share in each)
+
+    assert all(relay_turns(peer, mixed + mixed, seed, round_number, 0) == each for peer, each in turns.items())
+    assert relay_turns("0x" + "f" * 40, relayers, seed, round_number, 0) == ()
+    assert len(drawn) == min(MAX_RELAYERS, len(relayers))
+    assert len(everybody) == (max(RELAY_TURNS, len(drawn)) if drawn else 0)
+    assert all(RELAY_START <= share < RELAY_END for share in everybody)
+    assert all(list(each) == sorted(each) for each in turns.values())
+    gaps = {round(after - before, 6) for before, after in pairwise(everybody)}
+    assert gaps <= {round((RELAY_END - RELAY_START) / len(everybody or (1,)), 6)}
+    assert max(map(len, drawn.values()), default=0) - min(map(len, drawn.values()), default=0) <= 1
 
 
 @pytest.mark.parametrize(

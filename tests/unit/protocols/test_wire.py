@@ -7,8 +7,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from protocols.carried import (
+    MAX_CARRIED,
+    MAX_WALLET_SIGNATURE,
+    Carried,
+    CarriedCommitment,
+    CarriedDelegation,
+    CarriedReveal,
+    CarriedRevocation,
+    CarriedReward,
+    CarriedVote,
+)
 from protocols.identifiers import body_digest
 from protocols.wire import (
+    INTRODUCTION_LIMIT,
+    NOTHING,
     PROTOCOL_VERSION,
     Announcement,
     Completion,
@@ -17,11 +30,24 @@ from protocols.wire import (
     Malformed,
     Rollouts,
     decode_envelope,
+    decode_introduction,
     decode_rollouts,
     encode,
 )
 
 BODY = encode(Rollouts(3, 0, bytes(32), (Group(0, 7, (Completion("#### 4", b"\1\0\0\0", b"\0\0\0\0", True),)),)))
+
+ADA, BOB = "0x" + "a" * 40, "0x" + "b" * 40
+SIGNATURE, WORD = bytes(65), bytes(32)
+DELEGATION = CarriedDelegation(ADA, BOB, 2**63, 2**63, bytes(MAX_WALLET_SIGNATURE), SIGNATURE)
+CARGO = (
+    DELEGATION,
+    CarriedRevocation(ADA, BOB, 1, SIGNATURE),
+    CarriedCommitment(3, WORD, SIGNATURE),
+    CarriedReveal(3, (ADA, BOB), WORD),
+    CarriedVote(3, (ADA,), SIGNATURE),
+    CarriedReward(3, 2, -(2**61), SIGNATURE),
+)
 
 
 def announcement(**changes: object) -> Announcement:
@@ -45,9 +71,60 @@ def test_what_is_encoded_comes_back() -> None:
     )
 
 
+def test_what_is_carried_comes_back() -> None:
+    """Messages of every kind travel with an announcement, also with one that has no rollouts."""
+    for said in (
+        announcement(relays=True, carried=CARGO),
+        announcement(body=NOTHING, size=0, inline=b"", carried=(DELEGATION,) * MAX_CARRIED),
+    ):
+        assert decode_envelope(sealed(said), 65_536)[1] == said
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        CarriedCommitment(-1, WORD, SIGNATURE),
+        CarriedCommitment(3, b"short", SIGNATURE),
+        CarriedVote(3, (), SIGNATURE),
+        CarriedVote(3, (ADA,) * 17, SIGNATURE),
+        CarriedVote(3, (ADA.upper(),), SIGNATURE),
+        CarriedVote(3, (ADA,), bytes(64)),
+        CarriedReward(3, 16, 0, SIGNATURE),
+        CarriedReward(3, 0, 2**62, SIGNATURE),
+        CarriedDelegation(ADA, "bob", 1, 1, SIGNATURE, b""),
+        CarriedRevocation(ADA, BOB, 1, bytes(MAX_WALLET_SIGNATURE + 1)),
+    ],
+)
+def test_what_no_contract_takes_does_not_travel(message: Carried) -> None:
+    """A carried message with a field that can't be right makes the announcement malformed."""
+    with pytest.raises(Malformed, match="schema"):
+        decode_envelope(sealed(announcement(carried=(message,))), 65_536)
+
+
+def test_an_introduction_is_a_delegation_and_nothing_else() -> None:
+    """A newcomer's delegation comes back; another message, a long one, or one with something behind it is refused."""
+    data = encode(DELEGATION)
+
+    assert decode_introduction(data) == DELEGATION
+    for bad, code in (
+        (encode(CARGO[1]), "schema"),
+        (data + b"\0", "schema"),
+        (data[:-1], "schema"),
+        (bytes(INTRODUCTION_LIMIT + 1), "size"),
+    ):
+        with pytest.raises(Malformed) as caught:
+            decode_introduction(bad)
+        assert caught.value.code == code
+
+
 @pytest.mark.parametrize(
     ("data", "code"),
     [
+        (sealed(announcement(carried=(DELEGATION,) * (MAX_CARRIED + 1))), "schema"),
+        (sealed(announcement(size=0, inline=b"", body=body_digest(b""))), "schema"),
+        (sealed(announcement(body=NOTHING)), "schema"),
+        (sealed(announcement(size=-1, inline=b"")), "schema"),
+        (sealed(announcement(size=0, body=NOTHING)), "digest"),
         (sealed(announcement(version=99)), "version"),
         (sealed(announcement(inline=BODY + b"x")), "digest"),
         (sealed(announcement(seed=b"short")), "schema"),
@@ -69,7 +146,11 @@ def test_a_malformed_envelope_is_refused_with_its_code(data: bytes, code: str) -
 @given(st.binary(max_size=512))
 def test_no_bytes_make_the_decoders_raise_anything_else(data: bytes) -> None:
     """Whatever a stranger sends, the decoders return or raise Malformed."""
-    for decode in (lambda: decode_envelope(data, 65_536), lambda: decode_rollouts(data, body_digest(data), 65_536)):
+    for decode in (
+        lambda: decode_envelope(data, 65_536),
+        lambda: decode_rollouts(data, body_digest(data), 65_536),
+        lambda: decode_introduction(data),
+    ):
         with contextlib.suppress(Malformed):
             decode()
 
