@@ -271,7 +271,7 @@ class Node:
         match command:
             case c.SetTimer():
                 await self.timers.execute(command)
-            case c.PublishRollouts() | c.FetchRollouts():
+            case c.PublishRollouts() | c.FetchRollouts() | c.IntroduceNode():
                 if self.gossip:
                     await self.gossip.execute(command)
             case c.EndListening():

@@ -22,7 +22,7 @@ import msgspec
 import trio
 
 from node.machine.commands import AnyCommand
-from node.machine.inputs import AnyInput, NetworkChanged, Stamped, TimerFired
+from node.machine.inputs import AnyInput, FundsChanged, NetworkChanged, Stamped, TimerFired
 from node.seams import Report
 
 
@@ -64,6 +64,8 @@ def level_of(happened: AnyInput) -> str | None:
             return f"timer:{name}"
         case NetworkChanged():
             return "network"
+        case FundsChanged():
+            return "funds"
         case _:
             return None
 

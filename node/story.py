@@ -8,6 +8,7 @@ import msgspec
 
 from node.machine import commands as c
 from node.machine import inputs as i
+from protocols.carried import Load
 
 INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.NodeStarted: ("info", "node.started"),
@@ -15,10 +16,12 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.StopRequested: ("info", "node.stop_requested"),
     i.StageOpened: ("info", "stage.opened"),
     i.PeerRegistered: ("debug", "peer.registered"),
+    i.FundsChanged: ("info", "funds.changed"),
     i.ChainLost: ("warning", "chain.lost"),
     i.ChainRestored: ("info", "chain.restored"),
     i.TransactionSettled: ("info", "transaction.settled"),
     i.RolloutsAnnounced: ("debug", "rollouts.announced"),
+    i.NodeIntroduced: ("debug", "peer.introduced"),
     i.OwnMessageHeard: ("debug", "gossip.own_message_heard"),
     i.RolloutsArrived: ("info", "rollouts.arrived"),
     i.RolloutsRefused: ("warning", "rollouts.refused"),
@@ -38,8 +41,10 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.RevealVote: ("info", "vote.revealing"),
     c.CastVote: ("info", "vote.casting"),
     c.ReportReward: ("debug", "reward.reporting"),
+    c.RelayMessages: ("info", "relay.bringing"),
     c.PublishRollouts: ("info", "rollouts.publishing"),
     c.FetchRollouts: ("debug", "rollouts.fetching"),
+    c.IntroduceNode: ("debug", "node.introducing"),
     c.GenerateRollouts: ("info", "rollouts.generating"),
     c.TrainOnRollouts: ("info", "training.started"),
     c.AbortWork: ("info", "work.aborted"),
@@ -65,12 +70,19 @@ def told(happened: object) -> tuple[str, str, dict[str, Any]] | None:
 
 
 def readable(value: object) -> object:
-    """Return a value as it stands in a log line: bytes as their first 16 hex digits, sequences as lists."""
+    """Return a value as it stands in a log line: bytes as their first 16 hex digits, sequences as lists.
+
+    Of a command, or of a signed message, only the name is told, of a load only whose it is.
+    """
     match value:
         case bytes():
             return value.hex()[:16]
         case tuple():
             return [readable(item) for item in value]
+        case Load():
+            return value.peer
+        case msgspec.Struct():
+            return type(value).__name__
         case float():
             return round(value, 4)
         case _:

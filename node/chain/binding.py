@@ -17,6 +17,7 @@ from node.machine.commands import (
     ChainCommand,
     CommitVote,
     RegisterNode,
+    RelayMessages,
     ReportReward,
     RevealVote,
 )
@@ -107,10 +108,13 @@ def key_of(command: ChainCommand) -> str:
             return f"vote:{command.round}:{command.seed.hex()}"
         case ReportReward():
             return f"reward:{command.round}:{command.stage}"
+        case RelayMessages():
+            return f"relay:{command.kind}:{command.round}:{command.stage}:{command.turn}"
 
 
 def call_data(command: ChainCommand, voter: Voter) -> str:
-    """Return the transaction data ("0x...") that carries a command out."""
+    """Return the transaction data ("0x...") that carries a command out. Raises ValueError for `RelayMessages`: what of
+    them can be brought is known only when it was compared with the chain."""
     match command:
         case RegisterNode():
             return ABI.call("register", signed_words(voter.delegation))
@@ -126,6 +130,8 @@ def call_data(command: ChainCommand, voter: Voter) -> str:
         case ReportReward():
             reward = millionths(command.reward)
             return ABI.call("submitReward", command.round, command.stage, command.seed, reward)
+        case RelayMessages():
+            raise ValueError(f"messages of kind {command.kind} are not brought by one call")
 
 
 def signed_words(signed: SignedDelegation | None) -> tuple[Any, ...]:

@@ -19,6 +19,7 @@ from node.machine.commands import (
     ChainCommand,
     CommitVote,
     RegisterNode,
+    RelayMessages,
     ReportReward,
     RevealVote,
 )
@@ -56,7 +57,7 @@ class RLSwarmBinding:
                 points = round(command.reward * REWARD_SCALE)
                 function, points = (SIGNED, points) if self._ledger.signed else (UNSIGNED, max(0, points))
                 return ABI.call(function, command.round, command.stage, points, me)
-            case AdvanceStage() | CommitVote() | RevealVote():
+            case AdvanceStage() | CommitVote() | RevealVote() | RelayMessages():
                 raise ValueError(f"RL Swarm's contract has nothing for {type(command).__name__}")
 
     def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:

@@ -8,15 +8,17 @@ from collections.abc import Iterator
 
 import trio
 
-from node.gossip.announcing import announcement_of, signed_announcement
-from node.gossip.intake import Accepted, Heard, Intake
+from node.gossip.announcing import Carry, announcement_of, signed_announcement
+from node.gossip.intake import Accepted, Heard, Intake, announced
+from node.gossip.introducing import Introduction
 from node.identity import NodeKey
-from node.machine.commands import FetchRollouts, GossipCommand, PublishRollouts
-from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced, RolloutsArrived, RolloutsRefused
+from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
+from node.machine.inputs import AnyInput, NetworkChanged, NodeIntroduced, RolloutsArrived, RolloutsRefused
 from node.seams import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
+from protocols.wire import NOTHING
 
 
 class FakeSwarm:
@@ -80,12 +82,22 @@ class FakeGossipNode:
     name = "gossip"
 
     def __init__(
-        self, swarm: FakeSwarm, key: NodeKey, limits: Limits, swarm_digest: Digest, bodies: Bodies, check: CheckBody
+        self,
+        swarm: FakeSwarm,
+        key: NodeKey,
+        limits: Limits,
+        swarm_digest: Digest,
+        bodies: Bodies,
+        check: CheckBody,
+        *,
+        carry: Carry = lambda commands: (),
+        introduction: Introduction = lambda: None,
     ) -> None:
         self.address = key.address
         self.addresses: tuple[str, ...] = ()
         self._swarm, self._key, self._limits = swarm, key, limits
         self._digest, self._bodies, self._check = swarm_digest, bodies, check
+        self._carry, self._introduction = carry, introduction
         self._intake = Intake(swarm_digest, limits)
         self._own: dict[Slot, bytes] = {}
         self._reports_in, self._reports_out = trio.open_memory_channel[AnyInput](math.inf)
@@ -107,20 +119,34 @@ class FakeGossipNode:
                 self.hear(data, None)
 
     async def execute(self, command: GossipCommand) -> None:
-        """Announce at once, fetch in `run`."""
-        if isinstance(command, FetchRollouts):
-            self._fetches[command] = None
-            self._work.set()
-        else:
-            self._announce(command)
+        """Announce and introduce at once, fetch in `run`."""
+        match command:
+            case FetchRollouts():
+                self._fetches[command] = None
+                self._work.set()
+            case IntroduceNode():
+                self._introduce()
+            case PublishRollouts():
+                self._announce(command)
+
+    def _introduce(self) -> None:
+        message = self._introduction()
+        if message is not None:
+            for other in self._swarm.others(self):
+                other.introduced(NodeIntroduced(self.address, message))
+
+    def introduced(self, newcomer: NodeIntroduced) -> None:
+        """Take in what a newcomer says of itself."""
+        self._reports_in.send_nowait(newcomer)
 
     def _announce(self, command: PublishRollouts) -> None:
         slot = Slot(peer=self.address, round=command.round, stage=command.stage, seed=command.seed)
-        body = self._bodies.get(command.body)
+        body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None or self._intake.announced(slot) not in (None, command.body):
             self.counters["own-missing" if body is None else "own-equivocation"] += 1
             return
-        data = signed_announcement(self._key, self._digest, self._limits, command, body)
+        carried = self._carry(command.carries)
+        data = signed_announcement(self._key, self._digest, self._limits, command, body, carried)
         self._own[slot] = data
         self._intake.judge(Heard(data=data, origin=self.address))
         for other in self._swarm.others(self):
@@ -146,12 +172,8 @@ class FakeGossipNode:
         return self._bodies.get(digest)
 
     def _tell(self, accepted: Accepted) -> None:
-        if accepted.signer == self.address:
-            return
-        said = accepted.said
-        self._reports_in.send_nowait(
-            RolloutsAnnounced(accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline))
-        )
+        if accepted.signer != self.address:
+            self._reports_in.send_nowait(announced(accepted))
 
     async def run(self, report: Report) -> None:
         """Take part until cancelled."""

@@ -12,6 +12,7 @@ import msgspec
 import structlog
 
 from node.identity import peer_id_of_public_key, public_key_of_peer_id, recover
+from node.machine.inputs import RolloutsAnnounced
 from node.seams import RoundWindow
 from protocols.admission import Equivocation, Reason, Slot, admit, slot_of
 from protocols.identifiers import Address, Digest, address_of_public_key
@@ -176,6 +177,14 @@ class Intake:
         return known[1] if known else None
 
 
+def announced(accepted: Accepted) -> RolloutsAnnounced:
+    """Return what the machine is told of another peer's announcement."""
+    said = accepted.said
+    return RolloutsAnnounced(
+        accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline), said.relays, said.carried
+    )
+
+
 def address_of_peer(peer_id: str) -> Address | None:
     """Return the address behind a secp256k1 peer id, None for any other kind."""
     try:
@@ -184,4 +193,4 @@ def address_of_peer(peer_id: str) -> Address | None:
         return None
 
 
-__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "address_of_peer"]
+__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "address_of_peer", "announced"]

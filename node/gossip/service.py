@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from node.config import GossipSettings
-from node.gossip.announcing import signed_announcement
+from node.gossip.announcing import Carry, signed_announcement
 from node.gossip.bodies import BodyExchange
 from node.gossip.book import PeerBook
 from node.gossip.catchup import CatchUp
@@ -23,20 +23,23 @@ from node.gossip.contacts import Contacts
 from node.gossip.fetching import Fetching
 from node.gossip.hardened import Judgement
 from node.gossip.host import Host, open_host
-from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, address_of_peer
+from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, address_of_peer, announced
+from node.gossip.introducing import Introducing, Introduction
 from node.gossip.mesh import Mesh, join
 from node.identity import NodeKey, new_key
-from node.machine.commands import FetchRollouts, GossipCommand, PublishRollouts
+from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
 from node.seams import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import Digest
 from protocols.manifest import Limits
+from protocols.wire import NOTHING
 
 log = structlog.get_logger()
 
 ANNOUNCEMENTS_WAITING = 1024
 CATCHUP_SECONDS = 15.0
+INTRODUCE_SECONDS = 1.0
 FLOOD_SECONDS, DROPPED_AT_MOST = 10.0, 200
 """How many announcements that came to nothing a peer may bring in a time: even an honest one brings some."""
 PENALTIES = {"slow": 0.0, "swarm": 5.0, "subscriptions": 5.0}
@@ -45,7 +48,10 @@ PENALTY = 10.0
 
 
 class GossipNode:
-    """`node.seams.GossipService` over libp2p. State lives here, so that a restart of `run` loses nothing."""
+    """`node.seams.GossipService` over libp2p. State lives here, so that a restart of `run` loses nothing.
+
+    `carry` gives the signed messages that an announcement carries, `introduction` this node's delegation.
+    """
 
     name = "gossip"
 
@@ -60,12 +66,16 @@ class GossipNode:
         peer_book: Path,
         bootnodes: Callable[[], Awaitable[Sequence[str]]],
         *,
+        carry: Carry = lambda commands: (),
+        introduction: Introduction = lambda: None,
         incognito: bool = False,
     ) -> None:
         self._name = new_key() if incognito else key
         self._session = trio.CancelScope()
         self._settings, self._key, self._limits, self._swarm = settings, key, limits, swarm
         self._bodies, self._bootnodes = bodies, bootnodes
+        self._carry, self._introduction = carry, introduction
+        self._newcomer = False
         self._book = PeerBook(peer_book)
         self._intake = Intake(swarm, limits)
         self._fetching = Fetching(self._intake, bodies, check, limits.body)
@@ -97,14 +107,18 @@ class GossipNode:
 
     async def execute(self, command: GossipCommand) -> None:
         """Take a command over: announcements go out as soon as somebody listens, fetches are queued."""
-        if isinstance(command, FetchRollouts):
-            self._fetching.want(command)
-        else:
-            self._announce(command)
+        match command:
+            case FetchRollouts():
+                self._fetching.want(command)
+            case IntroduceNode():
+                self._newcomer = True
+            case PublishRollouts():
+                self._announce(command)
 
     def update_window(self, window: RoundWindow) -> None:
         """Take the machine's new view; announcements that were held for it are taken in and sent on."""
         first = self._intake.window is None
+        self._newcomer = self._newcomer and self._key.address not in window.peers
         for accepted in self._intake.move(window):
             if self._take_in(accepted) and accepted.heard.carrier is not None:
                 self._released_in.send_nowait(accepted.heard.carrier)
@@ -117,7 +131,7 @@ class GossipNode:
         """Sign and queue an announcement. A second body for the same slot would convict this node: it is refused."""
         slot = Slot(peer=self._key.address, round=command.round, stage=command.stage, seed=command.seed)
         said = self._intake.announced(slot)
-        body = self._bodies.get(command.body)
+        body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None:
             log.error("gossip.body_missing", round=command.round, stage=command.stage, body=command.body.hex())
             self.counters["own-missing"] += 1
@@ -125,7 +139,8 @@ class GossipNode:
             log.error("gossip.second_body_refused", round=command.round, stage=command.stage)
             self.counters["own-equivocation"] += 1
         else:
-            data = signed_announcement(self._key, self._swarm, self._limits, command, body)
+            carried = self._carry(command.carries)
+            data = signed_announcement(self._key, self._swarm, self._limits, command, body, carried)
             self._own[slot] = self._unsent[slot] = data
             self._intake.judge(Heard(data=data, origin=self._key.address))
             self._publish.set()
@@ -162,6 +177,7 @@ class GossipNode:
             contacts.add_bootnodes(settings.bootnodes)
             exchange = BodyExchange(host, self._bodies, self._count)
             catchup = CatchUp(host, self._intake, self._limits.announcement)
+            introducing = Introducing(host, self._introduction, self._count, report)
             async with join(host, topic, self._limits.announcement, self._judge) as mesh:
                 await host.listen(self._listening)
                 self._begin(host)
@@ -174,6 +190,7 @@ class GossipNode:
                         nursery.start_soon(self._send_own, mesh)
                         nursery.start_soon(self._watch_network, mesh, report)
                         nursery.start_soon(self._catch_up, catchup, mesh)
+                        nursery.start_soon(self._introduce, introducing, mesh)
                         nursery.start_soon(self._fetching.run, exchange, mesh.subscribers, report)
                 finally:
                     self._host = None
@@ -239,7 +256,7 @@ class GossipNode:
         said = accepted.said
         if accepted.signer == self._key.address:
             return OwnMessageHeard(said.round, said.stage, said.seed, said.body)
-        return RolloutsAnnounced(accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline))
+        return announced(accepted)
 
     async def _forgive_floods(self) -> None:
         while True:
@@ -263,6 +280,13 @@ class GossipNode:
             asked.add(peer)
             last = trio.current_time()
             await catchup.ask(peer, partial(self._hear_late, peer))
+
+    async def _introduce(self, introducing: Introducing, mesh: Mesh) -> None:
+        """While this node is a newcomer, show its delegation to everybody in the swarm, again and again."""
+        while True:
+            await trio.sleep(INTRODUCE_SECONDS)
+            if self._newcomer:
+                await introducing.make(mesh.subscribers())
 
     # --- announcements out --------------------------------------------------------------------------------------
 

@@ -6,13 +6,15 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.advancing import wait_for_turn
+from node.machine.carrying import carry_alone
 from node.machine.joining import join, registration_settled
+from node.machine.relaying import owned_by, wait_for_relay
 from node.machine.state import MAX_PEERS, Result, State, in_turn
 from node.machine.turning import Opening, open_stage
 from node.machine.voting import vote_settled
 from node.machine.work import pursue, wait_for_rollouts
 
-RESUME = (wait_for_turn, wait_for_rollouts, pursue)
+RESUME = (wait_for_turn, wait_for_relay, wait_for_rollouts, pursue)
 """What is done when the stage is known to be open still: the offset may have changed, so timers are set anew."""
 
 
@@ -49,11 +51,13 @@ def chain_lost(state: State, lost: i.ChainLost, at: float) -> Result:
 
 
 def peer_registered(state: State, registered: i.PeerRegistered, at: float) -> Result:
-    """Note from which round on a peer counts."""
+    """Note from which round on a peer counts, and whose it is."""
     peer, since = registered.peer, registered.since_round
+    if peer in state.peers:
+        state = owned_by(state, peer, registered.owner)
     if state.peers.get(peer) == since or (len(state.peers) >= MAX_PEERS and peer not in (*state.peers, state.me)):
         return state, ()
-    state = replace(state, peers={**state.peers, peer: since})
+    state = owned_by(replace(state, peers={**state.peers, peer: since}), peer, registered.owner)
     if peer != state.me:
         return state, ()
     return pursue(replace(state, registering=False, register_tries=0, register_error=""), at)
@@ -65,7 +69,7 @@ def transaction_settled(state: State, settled: i.TransactionSettled, at: float) 
     if kind == "register":
         return registration_settled(state, settled, at)
     if kind in ("commit", "reveal", "vote"):
-        return vote_settled(state, settled, at)
+        return in_turn(state, at, lambda s, t: vote_settled(s, settled, t), carry_alone)
     if settled.key == f"reward:{state.round}:{state.stage}":
         return replace(state, work=replace(state.work, reported=True)), ()
     return state, ()

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
+from node.machine.relaying import with_cargo
 from node.machine.state import MAX_BODIES, Body, Result, State, counts, current_step, with_body
 from protocols.games import game_named
 from protocols.games.quoting import drawn
@@ -20,16 +21,22 @@ MAX_EXTERNAL_BYTES = 32 << 20
 
 
 def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
-    """Ask for a body that is new, in the window and from a peer that counts; note an equivocation."""
+    """Ask for a body that is new, in the window and from a peer that counts; note an equivocation, and what it carries.
+
+    Who made no rollouts is not waited for.
+    """
     step = _step_in_window(state, said.round, said.stage)
     if step is None or said.peer == state.me or not counts(state, said.peer, said.round):
         return state, ()
+    state = with_cargo(state, said, step)
     pool = state.pools.get(step, {})
     known = pool.get(said.peer)
     if known is not None and known.digest != said.body:
         return _equivocated(state, step, said, known)
     if known is not None or len(pool) >= MAX_BODIES:
         return state, ()
+    if said.size == 0:
+        return with_body(state, step, said.peer, Body(said.body, 0, "refused")), ()
     state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching"))
     return state, (_fetch(state, step, said.peer),)
 

@@ -10,6 +10,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from protocols.carried import Load
 from protocols.identifiers import Address, Digest, Seed
 
 
@@ -18,6 +19,7 @@ class Command(msgspec.Struct, frozen=True, tag=True):
 
 
 # --- chain ----------------------------------------------------------------------------------------------------------
+# `after` is the local time (Unix seconds) before which a node does not send a message itself, since a relayer may.
 
 
 class RegisterNode(Command, frozen=True):
@@ -37,6 +39,7 @@ class CommitVote(Command, frozen=True):
     round: int
     seed: Seed
     winners: tuple[Address, ...]
+    after: float = 0.0
 
 
 class RevealVote(Command, frozen=True):
@@ -45,6 +48,7 @@ class RevealVote(Command, frozen=True):
     round: int
     seed: Seed
     winners: tuple[Address, ...]
+    after: float = 0.0
 
 
 class CastVote(Command, frozen=True):
@@ -53,6 +57,7 @@ class CastVote(Command, frozen=True):
     round: int
     seed: Seed
     winners: tuple[Address, ...]
+    after: float = 0.0
 
 
 class ReportReward(Command, frozen=True):
@@ -62,19 +67,46 @@ class ReportReward(Command, frozen=True):
     stage: int
     seed: Seed
     reward: float
+    after: float = 0.0
+
+
+OwnMessage: TypeAlias = CommitVote | RevealVote | CastVote | ReportReward
+"""What a node signs, and a relayer may bring."""
+
+
+class RelayMessages(Command, frozen=True):
+    """Bring messages of one kind (`protocols.carried.kind_of`) on chain, those that are not there yet; nothing of them
+    was checked. Settles under `relay:KIND:ROUND:STAGE:TURN`.
+
+    `round` and `stage` are those in which it is done, `turn` counts this node's turns in it; `seed` is that of the
+    round which the messages are about, to which their signatures are bound.
+    """
+
+    kind: str
+    round: int
+    stage: int
+    seed: Seed
+    turn: int
+    loads: tuple[Load, ...]
 
 
 # --- gossip ---------------------------------------------------------------------------------------------------------
 
 
 class PublishRollouts(Command, frozen=True):
-    """Sign and announce this node's body of a stage."""
+    """Sign and announce this node's body of a stage; without one `size` is 0 and `body` is `protocols.wire.NOTHING`.
+
+    `relays` tells the others that this node brings messages in this stage; `carries` are its own commands whose signed
+    messages travel with the announcement.
+    """
 
     round: int
     stage: int
     seed: Seed
     body: Digest
     size: int
+    relays: bool = False
+    carries: tuple[OwnMessage, ...] = ()
 
 
 class FetchRollouts(Command, frozen=True):
@@ -86,6 +118,10 @@ class FetchRollouts(Command, frozen=True):
     seed: Seed
     body: Digest
     size: int
+
+
+class IntroduceNode(Command, frozen=True):
+    """Show every peer this node's delegation until it is registered: somebody with funds may bring it on chain."""
 
 
 # --- trainer --------------------------------------------------------------------------------------------------------
@@ -163,8 +199,8 @@ class StopNode(Command, frozen=True):
     reason: str
 
 
-ChainCommand: TypeAlias = RegisterNode | AdvanceStage | CommitVote | RevealVote | CastVote | ReportReward
-GossipCommand: TypeAlias = PublishRollouts | FetchRollouts
+ChainCommand: TypeAlias = RegisterNode | AdvanceStage | OwnMessage | RelayMessages
+GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
 NodeCommand: TypeAlias = SetTimer | SkipToRound | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -9,6 +9,7 @@ from typing import TypeAlias
 
 import msgspec
 
+from protocols.carried import Carried, CarriedDelegation
 from protocols.identifiers import Address, Digest, Seed
 
 
@@ -62,10 +63,20 @@ class StageOpened(Input, frozen=True):
 
 
 class PeerRegistered(Input, frozen=True):
-    """A node is registered and counts from `since_round` on. Reported for every known peer after (re)connecting."""
+    """A node is registered and counts from `since_round` on. Reported for every known peer after (re)connecting.
+
+    `owner` is the account behind it, empty where the contract knows none.
+    """
 
     peer: Address
     since_round: int
+    owner: Address = ""
+
+
+class FundsChanged(Input, frozen=True):
+    """Whether this node has the funds, and today's budget, to bring other nodes' messages on chain."""
+
+    relays: bool
 
 
 class ChainLost(Input, frozen=True):
@@ -93,7 +104,10 @@ class TransactionSettled(Input, frozen=True):
 
 
 class RolloutsAnnounced(Input, frozen=True):
-    """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration."""
+    """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration.
+
+    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked.
+    """
 
     peer: Address
     round: int
@@ -101,6 +115,15 @@ class RolloutsAnnounced(Input, frozen=True):
     body: Digest
     size: int
     inline: bool
+    relays: bool = False
+    carried: tuple[Carried, ...] = ()
+
+
+class NodeIntroduced(Input, frozen=True):
+    """A connected node that is not registered asks to be: its owner's delegation, decoded, not checked."""
+
+    node: Address
+    message: CarriedDelegation
 
 
 class OwnMessageHeard(Input, frozen=True):
@@ -220,10 +243,12 @@ AnyInput: TypeAlias = (
     | TimerFired
     | StageOpened
     | PeerRegistered
+    | FundsChanged
     | ChainLost
     | ChainRestored
     | TransactionSettled
     | RolloutsAnnounced
+    | NodeIntroduced
     | OwnMessageHeard
     | RolloutsArrived
     | RolloutsRefused

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.machine.commands import RegisterNode, SetTimer
+from node.machine.commands import IntroduceNode, RegisterNode, SetTimer
 from node.machine.inputs import TransactionSettled
 from node.machine.state import Result, State
 
@@ -15,12 +15,16 @@ ALREADY = "AlreadyRegistered"
 
 
 def join(state: State, at: float) -> Result:
-    """Ask to be registered unless this node is, has asked, waits to ask again, or only listens."""
+    """Ask to be registered unless this node is, has asked, waits to ask again, or only listens.
+
+    Where it is not known to have funds it shows the others its delegation, so that one of them may bring it.
+    """
     if state.chain != "present" or state.round < 0 or state.me in state.peers:
         return state, ()
     if state.registering or state.register_error or state.listening is not None:
         return state, ()
-    return replace(state, registering=True), (RegisterNode(),)
+    asked = (RegisterNode(),) if state.relays else (RegisterNode(), IntroduceNode())
+    return replace(state, registering=True), asked
 
 
 def register_timer(state: State, at: float) -> Result:

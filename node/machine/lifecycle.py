@@ -6,18 +6,18 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.advancing import advance_timer, wait_for_turn
+from node.machine.carrying import publish_again, report_again
 from node.machine.collecting import fetch_again
 from node.machine.commands import AnyCommand, SetTimer, StopNode
 from node.machine.joining import register_timer
 from node.machine.listening import network_back
 from node.machine.pacing import local_deadline
+from node.machine.relaying import relay_timer
 from node.machine.state import Listening, Result, State, in_turn
 from node.machine.voting import votes_again
 from node.machine.work import (
-    publish_again,
     pursue,
     quote_timer,
-    report_again,
     train_timer,
     training_lost,
     wait_for_rollouts,
@@ -44,6 +44,7 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
         task=None,
         registering=False,
         register_error="",
+        relays=False,
     )
     state, timers = in_turn(state, at, wait_for_turn, wait_for_rollouts)
     return state, (
@@ -80,6 +81,8 @@ def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
             return train_timer(state, at)
         case "quote":
             return quote_timer(state, at)
+        case "relay":
+            return relay_timer(state, at)
         case "register":
             return register_timer(state, at)
         case "drain" if state.draining:

@@ -28,6 +28,11 @@ def stage_seconds(state: State) -> int:
     return state.terms.seconds[state.stage]
 
 
+def moment_of(state: State, share: float) -> float:
+    """Return the local time at which this share of the current stage's time has passed."""
+    return local_deadline(state) - (1 - share) * stage_seconds(state)
+
+
 def margin(state: State) -> float:
     """Return the seconds of the current stage that are kept free."""
     return MARGIN * stage_seconds(state)
@@ -47,7 +52,7 @@ def latest_quoting(state: State) -> float:
     """Return the local time from which the current stage waits no longer for what it quotes."""
     waits = state.terms.waits
     wait = waits[state.stage] if state.stage < len(waits) else 0.0
-    return local_deadline(state) - (1 - wait) * stage_seconds(state)
+    return moment_of(state, wait)
 
 
 def groups_that_fit(state: State, at: float) -> int:

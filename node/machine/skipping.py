@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from node.machine.carrying import carry_alone
 from node.machine.collecting import to_quote
 from node.machine.commands import AbortWork, AnyCommand, SkipToRound
 from node.machine.pacing import learned_from_abort
@@ -13,8 +14,8 @@ from protocols.schedule import step_number
 DOING = {"generate": "generating", "train": "training", "evaluate": "evaluating", "save": "saving"}
 
 
-def skip_stage(state: State, reason: str) -> Result:
-    """Give up this node's work in the current stage; the next stage is the next chance."""
+def skip_stage(state: State, reason: str, at: float) -> Result:
+    """Give up this node's work in the current stage; the next stage is the next chance. Votes go on without it."""
     following = (state.round, state.stage + 1) if state.stage + 1 < state.terms.stages else (state.round + 1, 0)
     state = replace(
         state,
@@ -22,7 +23,8 @@ def skip_stage(state: State, reason: str) -> Result:
         totals=replace(state.totals, stages_skipped=state.totals.stages_skipped + 1),
         last_skip=reason,
     )
-    return state, (SkipToRound(state.round, state.stage, *following, reason),)
+    state, commands = carry_alone(state, at)
+    return state, (SkipToRound(state.round, state.stage, *following, reason), *commands)
 
 
 def leave_for(state: State, round_number: int, stage: int, at: float) -> Result:

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from node.machine.commands import AnyCommand
 from node.machine.status import CurvePoint, Presence, RewardPoint, Totals
+from protocols.carried import Carried, CarriedDelegation
 from protocols.games import game_named
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
@@ -132,6 +133,10 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     `round` and `stage` are -1 until the chain was heard; `deadline` is in chain seconds, `offset` is chain minus
     local time. `pools` maps a step (`protocols.schedule.step_number`) to the bodies announced in it, this node's own
     included. `pending` is the newest stage reported while the chain is not yet known to be caught up with.
+
+    `relays` tells whether this node can pay for others, `relayers` in which step each peer last said that it does;
+    `cargo` is what the announcements of the current stage carry, `introduced` the delegations of newcomers, and
+    `relay_turn` counts the own turns of the stage that were taken (or missed).
     """
 
     me: Address
@@ -157,6 +162,13 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     pending: tuple[int, int, Seed, int, bool] | None = None
     seeds: dict[int, Seed] = {}
     peers: dict[Address, int] = {}
+    owners: dict[Address, Address] = {}
+
+    relays: bool = False
+    relayers: dict[Address, int] = {}
+    cargo: dict[Address, tuple[Carried, ...]] = {}
+    introduced: dict[Address, CarriedDelegation] = {}
+    relay_turn: int = 0
 
     registering: bool = False
     register_tries: int = 0

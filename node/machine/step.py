@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from node.machine import chain, collecting, lifecycle, listening, work
+from node.machine import chain, collecting, lifecycle, listening, relaying, work
 from node.machine import inputs as i
 from node.machine.state import Result, State
 
@@ -20,10 +20,12 @@ HANDLERS: dict[type[i.Input], Callable[[State, Any, float], Result]] = {
     i.NetworkChanged: lifecycle.network_changed,
     i.StageOpened: chain.stage_opened,
     i.PeerRegistered: chain.peer_registered,
+    i.FundsChanged: relaying.funds_changed,
     i.ChainLost: chain.chain_lost,
     i.ChainRestored: chain.chain_restored,
     i.TransactionSettled: chain.transaction_settled,
     i.RolloutsAnnounced: collecting.rollouts_announced,
+    i.NodeIntroduced: relaying.node_introduced,
     i.OwnMessageHeard: listening.own_message_heard,
     i.RolloutsArrived: work.rollouts_arrived,
     i.RolloutsRefused: work.rollouts_refused,

@@ -7,12 +7,14 @@ from msgspec.structs import replace
 from node.machine.advancing import wait_for_turn
 from node.machine.commands import AbortWork, AnyCommand, StopNode
 from node.machine.listening import keep_listening
+from node.machine.relaying import stage_began, wait_for_relay
 from node.machine.skipping import leave_for
 from node.machine.state import Result, State, Work, current_step, in_turn, label, own_body
 from node.machine.voting import move_votes, reopened
 from node.machine.work import pursue, round_done, wait_for_rollouts
 from protocols.identifiers import Seed
 from protocols.schedule import step_number
+from protocols.wire import NOTHING
 
 AHEAD = 2
 """Rounds beyond the current one whose bodies are remembered after a reorg went back: they may open again."""
@@ -43,7 +45,7 @@ def _same_stage(state: State, deadline: int, at: float) -> Result:
     state, _ = keep_listening(replace(state, gap=""), at)
     if deadline == state.deadline:
         return state, ()
-    return in_turn(replace(state, deadline=deadline), at, wait_for_turn, wait_for_rollouts, pursue)
+    return in_turn(replace(state, deadline=deadline), at, wait_for_turn, wait_for_relay, wait_for_rollouts, pursue)
 
 
 def _leave_fork(state: State, opening: Opening) -> Result:
@@ -75,13 +77,14 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
         overdue=False,
         advance_tries=0,
     )
-    state = replace(_pruned(state), work=_resumed(state))
+    state = stage_began(replace(_pruned(state), work=_resumed(state)))
     if rewound:
         state = reopened(state)
     if state.draining:
         state, commands = move_votes(state, at)
         return replace(state, stopping=True), (*commands, StopNode(0, "drained"))
-    return in_turn(state, at, keep_listening, move_votes, wait_for_turn, wait_for_rollouts, pursue)
+    waits = (wait_for_turn, wait_for_relay, wait_for_rollouts)
+    return in_turn(state, at, keep_listening, move_votes, *waits, pursue)
 
 
 def _without_round(state: State, round_number: int) -> State:
@@ -93,19 +96,25 @@ def _without_round(state: State, round_number: int) -> State:
 def _resumed(state: State) -> Work:
     """Return the work of the stage: anew, or where it was left when a reorg leads to the same stage again.
 
-    Rollouts that were published once are not made again: a second body for the same stage is an equivocation.
+    Rollouts that were published once are not made again: a second body for the same stage is an equivocation. Nor are
+    any made where this node has said that it made none.
     """
     body = own_body(state)
     if body is None:
         return Work("generate")
+    if body.digest == NOTHING:
+        return Work("skipped")
     return Work("done" if body.used else "train")
 
 
 def _pruned(state: State) -> State:
-    """Forget rounds that can't count any more. The round before is kept for the votes and for late training."""
+    """Forget rounds that can't count any more. The round before is kept for the votes and for late training.
+
+    Of one more round the seed is kept: where a round has one stage, votes on it are revealed two rounds later.
+    """
     oldest = state.round - max(1, state.terms.rounds_kept)
     newest = state.round + AHEAD
     stages = state.terms.stages
-    seeds = {number: seed for number, seed in state.seeds.items() if oldest <= number <= newest}
+    seeds = {number: seed for number, seed in state.seeds.items() if min(oldest, state.round - 2) <= number <= newest}
     pools = {step: pool for step, pool in state.pools.items() if oldest <= step // stages <= newest}
     return replace(state, seeds=seeds, pools=pools)

@@ -9,7 +9,8 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.collecting import round_scores
-from node.machine.commands import AnyCommand, CastVote, CommitVote, RevealVote
+from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
+from node.machine.relaying import sent_after
 from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, Vote, counts, current_step
 from protocols.ranking import winners
 from protocols.schedule import commit_step, reveal_step
@@ -31,9 +32,20 @@ def move_votes(state: State, at: float) -> Result:
     return _counted(state, votes), commands
 
 
-def votes_again(state: State) -> tuple[AnyCommand, ...]:
+def votes_again(state: State) -> tuple[OwnMessage, ...]:
     """Ask again for whatever of the votes is not known to be done."""
     return tuple(_command(state, vote) for vote in state.votes if vote.phase in ("committing", "revealing"))
+
+
+def due_votes(state: State) -> tuple[OwnMessage, ...]:
+    """Return the commands of those votes that the contract takes in the current stage, where not known to be done."""
+    step, stages = current_step(state), state.terms.stages
+    windows = {"committing": commit_step, "revealing": reveal_step}
+    return tuple(
+        _command(state, vote)
+        for vote in state.votes
+        if vote.phase in windows and windows[vote.phase](vote.round, stages) == step
+    )
 
 
 def reopened(state: State) -> State:
@@ -130,7 +142,8 @@ def _counted(state: State, votes: tuple[Vote, ...]) -> State:
     return replace(state, votes=votes, totals=totals)
 
 
-def _command(state: State, vote: Vote) -> AnyCommand:
+def _command(state: State, vote: Vote) -> OwnMessage:
+    after = sent_after(state)
     if vote.phase == "revealing":
-        return RevealVote(vote.round, vote.seed, vote.winners)
-    return (CommitVote if state.terms.sealed else CastVote)(vote.round, vote.seed, vote.winners)
+        return RevealVote(vote.round, vote.seed, vote.winners, after)
+    return (CommitVote if state.terms.sealed else CastVote)(vote.round, vote.seed, vote.winners, after)

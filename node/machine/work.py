@@ -9,6 +9,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.machine import inputs as i
+from node.machine.carrying import publish_again, report_again
 from node.machine.collecting import (
     body_arrived,
     body_refused,
@@ -23,8 +24,6 @@ from node.machine.commands import (
     AnyCommand,
     EvaluateModel,
     GenerateRollouts,
-    PublishRollouts,
-    ReportReward,
     SaveCheckpoint,
     SetTimer,
     StopNode,
@@ -118,22 +117,6 @@ def quote_timer(state: State, at: float) -> Result:
     return pursue(replace(state, work=replace(state.work, quote=True)), at)
 
 
-def publish_again(state: State) -> tuple[AnyCommand, ...]:
-    """Announce the own rollouts of the current stage (again), if there are any."""
-    body = own_body(state)
-    if body is None:
-        return ()
-    return (PublishRollouts(state.round, state.stage, state.seed, body.digest, body.size),)
-
-
-def report_again(state: State) -> tuple[AnyCommand, ...]:
-    """Report the own reward of the current stage (again), unless the chain has answered."""
-    body = own_body(state)
-    if body is None or state.work.reported or not body.groups:
-        return ()
-    return (ReportReward(state.round, state.stage, state.seed, body.reward / body.groups),)
-
-
 def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Result:
     """Publish the own rollouts; what comes of a stage that is over does not count."""
     if not _is_task(state, "generate", made.round, made.stage):
@@ -141,7 +124,7 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
     state = generated_in(replace(state, task=None), made.groups, made.seconds)
     if made.groups < state.terms.minimum:
         reason = f"{made.groups} of at least {state.terms.minimum} groups were made"
-        return in_turn(state, at, lambda state, _: skip_stage(state, reason), pursue)
+        return in_turn(state, at, lambda state, at: skip_stage(state, reason, at), pursue)
     body = Body(made.body, made.size, "arrived", made.groups, made.reward)
     state = with_body(state, current_step(state), state.me, body)
     mean = made.reward / made.groups
@@ -217,7 +200,7 @@ def work_failed(state: State, failed: i.WorkFailed, at: float) -> Result:
         return state, ()
     if task.kind in ("generate", "train") and task.stage != failed.stage:
         return state, ()
-    state, commands = _given_up(replace(state, task=None), task, failed.reason)
+    state, commands = _given_up(replace(state, task=None), task, failed.reason, at)
     return in_turn(state, at, lambda state, _: (state, commands), pursue)
 
 
@@ -231,7 +214,7 @@ def trainer_lost(state: State, lost: i.TrainerLost, at: float) -> Result:
     task = state.task
     state = replace(state, trainer="absent")
     if task is not None and task.kind in ("evaluate", "save"):
-        return _given_up(replace(state, task=None), task, lost.reason)
+        return _given_up(replace(state, task=None), task, lost.reason, at)
     return training_lost(state, f"lost with the trainer: {lost.reason}")
 
 
@@ -244,7 +227,7 @@ def training_lost(state: State, how: str) -> Result:
     return lost_training(state, task, f"training of {label(state, task.round, task.stage)} was {how}")
 
 
-def _given_up(state: State, task: Task, reason: str) -> Result:
+def _given_up(state: State, task: Task, reason: str, at: float) -> Result:
     if task.kind == "evaluate":
         return _evaluated(state, task.round), ()
     if task.kind == "save":
@@ -252,7 +235,7 @@ def _given_up(state: State, task: Task, reason: str) -> Result:
     why = f"{DOING[task.kind]} of {label(state, task.round, task.stage)} failed: {reason}"
     if (task.round, task.stage) != (state.round, state.stage):
         return lost_training(state, task, why)
-    return skip_stage(state, why)
+    return skip_stage(state, why, at)
 
 
 def _evaluated(state: State, round_number: int) -> State:
@@ -270,7 +253,7 @@ def _start_generating(state: State, quoted: tuple[Digest, ...], at: float) -> Re
         need = state.terms.minimum * state.pace.generate + training_estimate(state)
         reason += f", {state.terms.minimum} groups and training on them take about {need:.0f} s"
     had_it_all = left >= stage_seconds(state) - margin(state)
-    return skip_stage(forgiven(state) if had_it_all else state, reason)
+    return skip_stage(forgiven(state) if had_it_all else state, reason, at)
 
 
 def _start_training(state: State, at: float) -> Result:
@@ -280,14 +263,14 @@ def _start_training(state: State, at: float) -> Result:
     """
     body = own_body(state)
     if body is None:
-        return skip_stage(state, f"the rollouts of {label(state, state.round, state.stage)} are gone")
+        return skip_stage(state, f"the rollouts of {label(state, state.round, state.stage)} are gone", at)
     seconds = local_deadline(state) - at
     if state.chain != "present":
         seconds = max(seconds, float(stage_seconds(state)))
     if seconds <= 0 or seconds < state.pace.train:
         where = label(state, state.round, state.stage)
         need = f"training takes about {state.pace.train:.0f} s" if state.pace.train else "training had not begun"
-        return skip_stage(state, f"{max(0.0, seconds):.0f} s of {where} were left, {need}")
+        return skip_stage(state, f"{max(0.0, seconds):.0f} s of {where} were left, {need}", at)
     external = state.work.external or unused_bodies(state)
     state = mark_used(replace(state, work=replace(state.work, external=external)), external)
     task = Task("train", state.round, state.stage, at)

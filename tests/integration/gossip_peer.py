@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import structlog
 import trio
 
@@ -17,12 +18,13 @@ from node.config import GossipSettings
 from node.gossip.bootnode import run_bootnode
 from node.gossip.service import GossipNode
 from node.identity import NodeKey
-from node.machine.commands import FetchRollouts, PublishRollouts
+from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
 from node.machine.inputs import AnyInput, RolloutsAnnounced
 from node.seams import RoundWindow, Verdict
+from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
-from protocols.wire import Announcement
+from protocols.wire import NOTHING, Announcement
 
 SWARM = bytes([7]) * 32
 STAGES = 2
@@ -63,6 +65,18 @@ def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
     return Verdict(reason="rubbish" if body.startswith(b"bad") else "", groups=1, reward=1.0)
 
 
+def carry(commands: tuple[OwnMessage, ...]) -> tuple[Carried, ...]:
+    """Return commitments that nobody signed."""
+    return tuple(
+        CarriedCommitment(each.round, each.seed, bytes(65)) for each in commands if isinstance(each, CommitVote)
+    )
+
+
+def delegation(number: int) -> CarriedDelegation:
+    """Return a delegation of the test's peer that nobody signed."""
+    return CarriedDelegation(peer_key(9).address, peer_key(number).address, 1, 2, bytes(65), bytes(65))
+
+
 def tell(**fields: Any) -> None:
     """Write one line for the test."""
     line = json.dumps(fields | {"at": time.time()})
@@ -86,6 +100,7 @@ class Peer:
         self.node = GossipNode(
             gossip, peer_key(settings["number"]), Limits(), SWARM, self.shelf, check,
             Path(settings["home"]) / f"peers-{settings['number']}.json", self.no_bootnodes,
+            carry=carry, introduction=lambda: delegation(settings["number"]),
             incognito=settings.get("incognito", False),
         )  # fmt: skip
         if "round" in settings:
@@ -101,7 +116,7 @@ class Peer:
     async def report(self, happened: AnyInput) -> None:
         name = type(happened).__name__
         tell(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
-        if isinstance(happened, RolloutsAnnounced) and self.settings.get("fetch", True):
+        if isinstance(happened, RolloutsAnnounced) and happened.size and self.settings.get("fetch", True):
             said = happened
             await self.node.execute(
                 FetchRollouts(said.peer, said.round, said.stage, seed(said.round), said.body, said.size)
@@ -119,6 +134,12 @@ class Peer:
                     await self.node.execute(
                         PublishRollouts(round_number, stage, seed(round_number), body_digest(body), len(body))
                     )
+                case "carry":
+                    vote = CommitVote(self.round, seed(self.round), (peer_key(9).address,))
+                    where = (self.round, self.stage, seed(self.round))
+                    await self.node.execute(PublishRollouts(*where, NOTHING, 0, relays=True, carries=(vote,)))
+                case "introduce":
+                    await self.node.execute(IntroduceNode())
                 case "window":
                     self.move(told["round"], told["stage"])
                 case "show":
@@ -166,7 +187,7 @@ async def bootnode(number: int) -> None:
 
 
 def _plain(value: Any) -> Any:
-    return value.hex() if isinstance(value, bytes) else value
+    return value.hex() if isinstance(value, bytes) else msgspec.to_builtins(value)
 
 
 def main() -> None:

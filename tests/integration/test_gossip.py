@@ -218,6 +218,24 @@ async def test_a_twin_is_heard(tmp_path: Path) -> None:
         assert (await between.event("RolloutsArrived", body=own))["peer"] == peer_key(1).address
 
 
+async def test_messages_travel_and_a_newcomer_is_heard(tmp_path: Path) -> None:
+    """What a node carries comes with its announcement, without any rollouts, and to a late joiner too. Somebody who is
+    not registered shows its delegation to everybody, once a minute, and no longer when it is."""
+    async with swarm_of(tmp_path, 2) as swarm:
+        nodes = await swarm.start_all(range(1, 4))
+        await nodes[0].do("carry")
+        heard = await nodes[1].event("RolloutsAnnounced", peer=peer_key(1).address)
+        assert (heard["size"], heard["relays"], heard["carried"][0][:2]) == (0, True, ["commit", 1])
+        await nodes[2].do("introduce")
+        for node in nodes[:2]:
+            introduced = await node.event("NodeIntroduced")
+            assert introduced["node"] == peer_key(3).address == introduced["message"][2]
+        late = await swarm.start(4, addresses(nodes[0]), peers=3)
+        assert (await late.event("RolloutsAnnounced"))["carried"] == heard["carried"]
+        assert (await late.event("NodeIntroduced"))["node"] == peer_key(3).address
+        assert [await node.counted("introduction") for node in nodes[:2]] == [1, 1]
+
+
 async def test_a_body_is_had_from_whoever_has_it(tmp_path: Path) -> None:
     """When the announcer is gone its large body is fetched from a peer that has validated it."""
     async with swarm_of(tmp_path, 3) as swarm:

@@ -17,12 +17,16 @@ from node.machine import inputs as i
 from node.machine import views
 from node.machine.state import State, initial
 from node.machine.step import step
+from protocols import carried as p
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
+from protocols.wire import NOTHING
 
 NAMES = ("me", "ada", "bob", "cyd", "dan", "eve")
 ADDRESSES = {name: f"0x{number:040x}" for number, name in enumerate(NAMES, 1)}
 BLOCK_END = "----"
+UNSAID: tuple[tuple[str, object], ...] = (("quoted", ()), ("after", 0.0), ("relays", False), ("carries", ()))
+"""Fields and values that go without saying."""
 
 Options = dict[str, str]
 
@@ -57,7 +61,7 @@ class Scenario:
         self.now = 0.0
         self.timers: dict[str, float] = {}
         self.journal: list[i.Stamped] = []
-        self.names: dict[object, str] = {address: name for name, address in ADDRESSES.items()}
+        self.names: dict[object, str] = {address: name for name, address in ADDRESSES.items()} | {NOTHING: "nothing"}
         self.state = initial(ADDRESSES["me"], Manifest(name="scenario"))
         self.fresh = self.state
         self.offset = 0.0
@@ -176,9 +180,11 @@ class Scenario:
         if "stage" in fields:
             words.append(f"{fields.pop('round')}/{fields.pop('stage')}")
         fields.pop("size", None)
-        if not fields.get("quoted", True):
-            del fields["quoted"]
+        if isinstance(command, c.PublishRollouts):
+            fields["carries"] = tuple(each for each in command.carries if not isinstance(each, c.ReportReward))
         for name, value in fields.items():
+            if (name, value) in UNSAID:
+                continue
             words.append(self.name(value) if name == "name" else f"{name}={self.name(value)}")
         return " ".join(words)
 
@@ -188,6 +194,10 @@ class Scenario:
             return "[" + " ".join(self.name(each) for each in value) + "]"
         if isinstance(value, float):
             return f"{value:.4g}"
+        if isinstance(value, p.Load):
+            return self.name(value.peer)
+        if isinstance(value, c.Command):
+            return type(value).__name__
         if isinstance(value, (bytes, str)) and value in self.names:
             return self.names[value]
         return f'"{value}"' if isinstance(value, str) and " " in value else str(value)
@@ -197,6 +207,14 @@ class Scenario:
         value = body_digest(name.encode())
         self.names[value] = name
         return value
+
+    def owner(self, options: Options) -> str:
+        """Return the account behind a peer, if one is named."""
+        if "owner" not in options:
+            return ""
+        address = "0x" + self.called(options["owner"]).hex()[:40]
+        self.names[address] = options["owner"]
+        return address
 
     def seed(self, round_number: int, options: Options) -> bytes:
         """Return the seed of a round: the one named, else the one that every round has by default."""
@@ -216,6 +234,31 @@ def place(where: str) -> tuple[int, int]:
     """Return round and stage of "7/0"."""
     round_text, _, stage_text = where.partition("/")
     return int(round_text), int(stage_text)
+
+
+def delegation(name: str) -> p.CarriedDelegation:
+    """Return what an owner signs for a peer."""
+    return p.CarriedDelegation(ADDRESSES["eve"], ADDRESSES[name], 1, 2_000_000_000, bytes(65), bytes(65))
+
+
+def carried(text: str) -> p.Carried:
+    """Return the message of "commit:7", "reveal:7", "vote:7", "reward:8/0", "delegation:ada" or "revocation:ada"."""
+    kind, _, about = text.partition(":")
+    winners = (ADDRESSES["cyd"],)
+    match kind:
+        case "commit":
+            return p.CarriedCommitment(int(about), bytes(32), bytes(65))
+        case "reveal":
+            return p.CarriedReveal(int(about), winners, bytes(32))
+        case "vote":
+            return p.CarriedVote(int(about), winners, bytes(65))
+        case "reward":
+            return p.CarriedReward(*place(about), 250_000, bytes(65))
+        case "delegation":
+            return delegation(about)
+        case "revocation":
+            return p.CarriedRevocation(ADDRESSES["eve"], ADDRESSES[about], 2, bytes(65))
+    raise ValueError(f"no such message: {text}")
 
 
 def _start(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -255,7 +298,16 @@ def _stage(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput
 
 
 def _peer(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
-    return [i.PeerRegistered(ADDRESSES[name], int(options.get("since", 0))) for name in words]
+    since, owner = int(options.get("since", 0)), run.owner(options)
+    return [i.PeerRegistered(ADDRESSES[name], since, owner) for name in words]
+
+
+def _funds(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    return [i.FundsChanged({"on": True, "off": False}[words[0]])]
+
+
+def _introduced(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    return [i.NodeIntroduced(ADDRESSES[name], delegation(name)) for name in words]
 
 
 def _settled(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -269,7 +321,9 @@ def _settled(run: Scenario, words: list[str], options: Options) -> list[i.AnyInp
 
 def _announced(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
-    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), run.body(peer, where, options), 1000, inline=False)]
+    body, size = (NOTHING, 0) if "nothing" in words else (run.body(peer, where, options), 1000)
+    cargo = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
+    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo)]
 
 
 def _heard(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -332,6 +386,8 @@ INPUTS: dict[str, Maker] = {
     "chain": _chain,
     "stage": _stage,
     "peer": _peer,
+    "funds": _funds,
+    "introduced": _introduced,
     "settled": _settled,
     "announced": _announced,
     "heard": _heard,

@@ -23,4 +23,4 @@ def test_scenario(path: Path, request: pytest.FixtureRequest) -> None:
 
 def test_there_are_scenarios() -> None:
     """A wrong folder must not pass for success."""
-    assert len(FILES) >= 22
+    assert len(FILES) >= 60

@@ -12,6 +12,7 @@ from node.machine.inputs import (
     ChainLost,
     CheckpointSaved,
     DrainRequested,
+    FundsChanged,
     NetworkChanged,
     RolloutsRefused,
     Stamped,
@@ -65,6 +66,15 @@ async def test_the_last_number_of_peers_is_never_dropped() -> None:
     for happened in (refused(0), refused(1), NetworkChanged(1), NetworkChanged(2), NetworkChanged(0)):
         await report(happened)
     assert [each for each in await taken(bus, 3) if isinstance(each, NetworkChanged)] == [NetworkChanged(0)]
+
+
+async def test_the_last_word_on_funds_is_what_counts() -> None:
+    """Whether there are funds is a level: of several reports that wait the machine sees the latest."""
+    bus = Bus()
+    for relays in (True, False, True):
+        await bus.reporter("chain")(FundsChanged(relays))
+    assert await taken(bus, 1) == [FundsChanged(True)]
+    assert bus.depths()["chain"] == 0
 
 
 async def test_timers_of_one_name_coalesce() -> None:

@@ -14,9 +14,10 @@ from node.gossip.quiet import Quiet
 from node.gossip.streams import StreamFault, read_frame
 from node.identity import NodeKey
 from node.machine.commands import PublishRollouts
+from protocols.carried import CarriedCommitment, CarriedDelegation
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
-from protocols.wire import decode_envelope
+from protocols.wire import ENVELOPE_OVERHEAD, NOTHING, decode_envelope, encode
 
 KEY = NodeKey(bytes([1]) * 32)
 PEER = KEY.peer_id
@@ -112,3 +113,29 @@ def test_an_announcement_always_fits(size: int, inline: int) -> None:
     assert data == signed_announcement(KEY, bytes(32), limits, command, body)
     assert said.inline in (b"", body)
     assert (said.inline == body) == (size <= min(inline, limits.announcement - 256))
+
+
+@pytest.mark.parametrize("limit", [1_000, 4_000, 12_000, 65_536])
+@pytest.mark.parametrize("size", [1, 8_000])
+def test_what_is_carried_comes_before_an_inline_body(limit: int, size: int) -> None:
+    """As many messages as fit travel, the first ones first; then the body, if there is room; all within the limit."""
+    large = CarriedDelegation("0x" + "a" * 40, "0x" + "b" * 40, 2**60, 2**60, bytes(1024), bytes(65))
+    vote = CarriedCommitment(2**60, bytes(32), bytes(65))
+    cargo = (vote, *[large] * 9)
+    body = bytes(size)
+    command = PublishRollouts(2**60, 2**20, bytes(32), body_digest(body), size, relays=True)
+    data = signed_announcement(KEY, bytes(32), Limits(announcement=limit), command, body, cargo)
+    _, said = decode_envelope(data, limit)
+
+    assert said.relays
+    assert said.carried == cargo[: len(said.carried)]
+    assert len(said.carried) == min(8, 1 + max(0, (limit - ENVELOPE_OVERHEAD - 120) // 1_220))
+    assert said.inline == (body if size <= limit - ENVELOPE_OVERHEAD - len(encode(said.carried)) else b"")
+
+
+def test_an_announcement_without_rollouts_carries_messages() -> None:
+    """A node that made nothing says so, and what it carries is there."""
+    vote = CarriedCommitment(2, bytes(32), bytes(65))
+    command = PublishRollouts(3, 0, bytes(32), NOTHING, 0)
+    _, said = decode_envelope(signed_announcement(KEY, bytes(32), Limits(), command, b"", (vote,)), 65_536)
+    assert (said.size, said.body, said.inline, said.carried) == (0, NOTHING, b"", (vote,))

@@ -8,12 +8,20 @@ from trio.testing import wait_all_tasks_blocked
 
 from node.gossip.fake import FakeGossipNode, FakeSwarm
 from node.identity import NodeKey
-from node.machine.commands import FetchRollouts, PublishRollouts
-from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced, RolloutsArrived, RolloutsRefused
+from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
+from node.machine.inputs import (
+    AnyInput,
+    NetworkChanged,
+    NodeIntroduced,
+    RolloutsAnnounced,
+    RolloutsArrived,
+    RolloutsRefused,
+)
 from node.seams import RoundWindow, Verdict
+from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
-from protocols.wire import Announcement
+from protocols.wire import NOTHING, Announcement
 
 SWARM, SEED = bytes([7]) * 32, bytes([1]) * 32
 KEYS = [NodeKey(bytes([number]) * 32) for number in (1, 2, 3)]
@@ -28,6 +36,13 @@ def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
     return Verdict(reason="rubbish" if body.startswith(b"bad") else "", groups=2, reward=1.5)
 
 
+def carry(commands: tuple[OwnMessage, ...]) -> tuple[Carried, ...]:
+    return tuple(CarriedCommitment(each.round, each.seed, bytes(65)) for each in commands)
+
+
+DELEGATION = CarriedDelegation(KEYS[1].address, KEYS[0].address, 1, 2, bytes(65), bytes(65))
+
+
 class Party:
     """Three nodes of one fake swarm that fetch whatever is announced."""
 
@@ -36,7 +51,7 @@ class Party:
         self.shelves = [Shelf() for _ in KEYS]
         self.heard: list[list[AnyInput]] = [[] for _ in KEYS]
         self.nodes = [
-            FakeGossipNode(self.swarm, key, Limits(), SWARM, shelf, check)
+            FakeGossipNode(self.swarm, key, Limits(), SWARM, shelf, check, carry=carry, introduction=lambda: DELEGATION)
             for key, shelf in zip(KEYS, self.shelves, strict=True)
         ]
         for node in self.nodes:
@@ -45,7 +60,7 @@ class Party:
     def reporter(self, place: int) -> Callable[[AnyInput], Awaitable[None]]:
         async def report(happened: AnyInput) -> None:
             self.heard[place].append(happened)
-            if isinstance(happened, RolloutsAnnounced):
+            if isinstance(happened, RolloutsAnnounced) and happened.size:
                 said = happened
                 await self.nodes[place].execute(
                     FetchRollouts(said.peer, said.round, said.stage, SEED, said.body, said.size)
@@ -127,3 +142,21 @@ async def test_rubbish_is_counted_and_nobody_falls_over(nursery: trio.Nursery) -
     assert party.nodes[1].counters["schema"] == 2
     assert party.nodes[0].counters["own-equivocation"] == 1
     assert [each.body for each in party.of(1, RolloutsArrived)] == [body_digest(b"first")]
+
+
+async def test_messages_travel_and_newcomers_are_heard(nursery: trio.Nursery) -> None:
+    """What an announcement carries is told with it, also without rollouts; a newcomer's delegation reaches all."""
+    party = Party()
+    for place, node in enumerate(party.nodes):
+        nursery.start_soon(node.run, party.reporter(place))
+    await wait_all_tasks_blocked()
+    vote = CommitVote(0, SEED, (KEYS[1].address,))
+    await party.nodes[0].execute(PublishRollouts(1, 0, SEED, NOTHING, 0, relays=True, carries=(vote,)))
+    await party.nodes[0].execute(IntroduceNode())
+    await wait_all_tasks_blocked()
+    for place in (1, 2):
+        assert party.of(place, RolloutsAnnounced) == [
+            RolloutsAnnounced(KEYS[0].address, 1, 0, NOTHING, 0, False, True, carry((vote,)))
+        ]
+        assert party.of(place, NodeIntroduced) == [NodeIntroduced(KEYS[0].address, DELEGATION)]
+    assert party.of(0, NodeIntroduced) == []

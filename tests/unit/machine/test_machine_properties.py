@@ -10,11 +10,24 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.pacing import local_deadline
+from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, OWNER_QUOTA, is_timely
 from node.machine.state import MAX_CURVE, MAX_REWARDS, MAX_VOTES, State, initial
 from node.machine.step import step
 from node.machine.turning import AHEAD
+from protocols.carried import (
+    Carried,
+    CarriedCommitment,
+    CarriedDelegation,
+    CarriedReveal,
+    CarriedRevocation,
+    CarriedReward,
+    CarriedVote,
+    kind_of,
+)
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
+from protocols.wire import NOTHING
 
 PEERS = tuple(f"0x{number:040x}" for number in range(1, 6))
 ME = PEERS[0]
@@ -22,6 +35,20 @@ ROUNDS = st.integers(0, 5)
 STAGES = st.integers(0, 2)
 VARIANTS = st.integers(0, 1)
 SNAPSHOT_LIMIT = 64_000
+
+SIGNATURE, WORD = bytes(65), bytes(32)
+MESSAGES = st.one_of(
+    st.builds(CarriedCommitment, ROUNDS, st.just(WORD), st.just(SIGNATURE)),
+    st.builds(CarriedReveal, ROUNDS, st.just((PEERS[1],)), st.just(WORD)),
+    st.builds(CarriedVote, ROUNDS, st.just((PEERS[1],)), st.just(SIGNATURE)),
+    st.builds(CarriedReward, ROUNDS, STAGES, st.just(5), st.just(SIGNATURE)),
+    st.builds(CarriedRevocation, st.just(ME), st.sampled_from(PEERS), st.integers(0, 3), st.just(SIGNATURE)),
+    st.builds(
+        CarriedDelegation,
+        st.just(ME), st.sampled_from(PEERS), st.integers(0, 3), st.just(9), st.just(SIGNATURE), st.just(SIGNATURE),
+    ),
+)  # fmt: skip
+CARGOES = st.lists(MESSAGES, max_size=8).map(tuple)
 
 decoder = msgspec.msgpack.Decoder(State)
 
@@ -59,6 +86,8 @@ class Machine(RuleBasedStateMachine):
         self.mined: set[tuple[int, bytes]] = set()
         self.task: c.AnyCommand | None = None
         self.timers: dict[str, float] = {}
+        self.nothing: set[tuple[int, int, bytes]] = set()
+        self.turns: dict[str, set[int]] = {}
         self.stopped = False
         self.feed(i.NodeStarted())
         for peer in PEERS[:4]:
@@ -110,13 +139,48 @@ class Machine(RuleBasedStateMachine):
             variant = [seed(self.state.round, 0), seed(self.state.round, 1)].index(self.state.seed)
         self.open(following // stages, following % stages, variant, rewound=False)
 
-    @rule(peer=st.sampled_from(PEERS), since=st.integers(0, 2))
-    def peer(self, peer: str, since: int) -> None:
-        self.feed(i.PeerRegistered(peer, since))
+    @rule(peer=st.sampled_from(PEERS), since=st.integers(0, 2), owner=st.sampled_from(["", PEERS[1], PEERS[2]]))
+    def peer(self, peer: str, since: int, owner: str) -> None:
+        self.feed(i.PeerRegistered(peer, since, owner))
 
     @rule(back=st.booleans(), offset=st.floats(-5, 5))
     def chain(self, back: bool, offset: float) -> None:
         self.feed(i.ChainRestored(offset) if back else i.ChainLost("gone"))
+
+    @rule(relays=st.booleans())
+    def funds(self, relays: bool) -> None:
+        self.feed(i.FundsChanged(relays))
+
+    @rule(peer=st.sampled_from(PEERS), named=st.sampled_from(PEERS), serial=st.integers(0, 2))
+    def introduced(self, peer: str, named: str, serial: int) -> None:
+        self.feed(i.NodeIntroduced(peer, CarriedDelegation(ME, named, serial, 9, SIGNATURE, SIGNATURE)))
+
+    @rule(peer=st.sampled_from(PEERS), back=st.integers(-1, 1), relays=st.booleans(), carried=CARGOES)
+    def carried(self, peer: str, back: int, relays: bool, carried: tuple[Carried, ...]) -> None:
+        """An announcement without rollouts, of this stage or one beside it, with all sorts of messages."""
+        stages = len(self.manifest.stages)
+        where = divmod(max(0, self.state.round * stages + self.state.stage - back), stages)
+        self.feed(i.RolloutsAnnounced(peer, *where, NOTHING, 0, False, relays, carried))
+
+    @precondition(lambda self: self.state.round >= 0)
+    @rule(share=st.sampled_from([0.41, 0.6, 0.8]), relays=st.booleans(), carriers=st.sets(st.sampled_from(PEERS[1:])))
+    def ordinary_relaying(self, share: float, relays: bool, carriers: set[str]) -> None:
+        """A stage in which everybody carries what it should, and whose relayers' time comes."""
+        self.feed(i.FundsChanged(True))
+        here, before = self.state.round, max(0, self.state.round - 1)
+        for peer in sorted(carriers):
+            cargo = (
+                CarriedCommitment(before, WORD, SIGNATURE),
+                CarriedReveal(before, (PEERS[1],), WORD),
+                CarriedReveal(max(0, before - 1), (PEERS[1],), WORD),
+                CarriedVote(before, (PEERS[1],), SIGNATURE),
+                CarriedReward(here, self.state.stage, 5, SIGNATURE),
+            )
+            self.feed(i.RolloutsAnnounced(peer, here, self.state.stage, NOTHING, 0, False, relays, cargo))
+        self.now = max(self.now, local_deadline(self.state) - 20 * (1 - share))
+        if "relay" in self.timers:
+            del self.timers["relay"]
+            self.feed(i.TimerFired("relay"))
 
     @rule(connected=st.integers(0, 3))
     def network(self, connected: int) -> None:
@@ -158,7 +222,9 @@ class Machine(RuleBasedStateMachine):
             self.mined.add((round_number, of_seed))
         self.feed(i.TransactionSettled(f"{kind}:{round_number}:{of_seed.hex()}", ok, "tx", "" if ok else "BadReveal"))
 
-    @rule(key=st.sampled_from(["register", "register:", "advance:1:0", "reward:1:0", "commit", "commit:x:y", ""]))
+    @rule(
+        key=st.sampled_from(["register", "register:", "advance:1:0", "reward:1:0", "commit:x:y", "relay:x:1:0:0", ""])
+    )
     def other_settled(self, key: str) -> None:
         self.feed(i.TransactionSettled(key, ok=False, transaction="", error="refused"))
 
@@ -210,6 +276,9 @@ class Machine(RuleBasedStateMachine):
         before = self.state
         self.state, commands = step(before, stamped)
         assert (self.state, commands) == step(before, stamped), "the same arguments gave two results"
+        place = (self.state.round, self.state.stage, self.state.seed)
+        if (before.round, before.stage, before.seed) != place or isinstance(happened, i.StageOpened):
+            self.turns = {}
         if isinstance(happened, i.NodeStarted):
             self.task = None
             self.stopped = False
@@ -239,11 +308,19 @@ class Machine(RuleBasedStateMachine):
                 assert command.seed == views.window_seeds(state)[command.round]
             case c.SetTimer(name=name, at=at):
                 self.timers[name] = at
+            case c.RelayMessages():
+                self.check_relay(command)
+        if isinstance(command, c.CommitVote | c.RevealVote | c.CastVote | c.ReportReward) and command.after:
+            assert abs(local_deadline(state) - 2 - command.after) < 1e-6
+            assert not state.draining
+        if isinstance(command, c.PublishRollouts):
+            self.check_announcement(command)
         if isinstance(command, c.GenerateRollouts):
             assert 2 <= command.groups <= 8
             assert state.peers[ME] <= command.round
             assert bool(command.quoted) == bool(state.terms.quotes[command.stage])
             assert set(command.quoted) <= self.arrived_before(command.round, command.stage)
+            assert (command.round, command.stage, command.seed) not in self.nothing
         if isinstance(command, c.TrainOnRollouts):
             assert (command.round, command.stage) == (state.round, state.stage)
             assert command.seconds >= 1
@@ -256,6 +333,40 @@ class Machine(RuleBasedStateMachine):
             assert self.task is None, f"{command} while {self.task} is outstanding"
             self.task = command
 
+    def check_announcement(self, command: c.PublishRollouts) -> None:
+        """What was said to be nothing stays nothing; what is carried can be brought now."""
+        where = (command.round, command.stage, command.seed)
+        assert (command.size == 0) == (command.body == NOTHING)
+        assert where not in self.nothing or command.body == NOTHING
+        assert not command.relays or (self.state.relays and not self.state.draining and self.state.listening is None)
+        if command.body == NOTHING:
+            self.nothing.add(where)
+        for each in command.carries:
+            assert each.after == 0
+            assert not isinstance(each, c.RevealVote) or (each.round, each.seed) in self.mined
+
+    def check_relay(self, command: c.RelayMessages) -> None:
+        """A turn is taken once, by a relayer that can; what it brings is due, bounded, and not its own."""
+        state = self.state
+        assert state.relays
+        assert state.chain == "present"
+        assert not state.draining
+        assert (command.round, command.stage) == (state.round, state.stage)
+        taken = self.turns.setdefault(command.kind, set())
+        assert all(command.turn > turn for turn in taken)
+        taken.add(command.turn)
+        assert 0 < len(command.loads) <= MAX_BATCH
+        assert ME not in {load.peer for load in command.loads}
+        for load in command.loads:
+            assert kind_of(load.message) == command.kind
+            assert is_timely(state, load.message)
+            if not isinstance(load.message, CarriedDelegation | CarriedRevocation):
+                assert command.seed == state.seeds[load.message.round]
+        if command.kind not in ("delegation", "revocation"):
+            assert len({load.peer for load in command.loads}) == len(command.loads)
+        for owner in PEERS:
+            assert sum(state.owners.get(load.peer, load.peer) == owner for load in command.loads) <= OWNER_QUOTA
+
     def arrived_before(self, round_number: int, stage: int) -> set[bytes]:
         first = round_number * len(self.manifest.stages)
         pools = (self.state.pools.get(step, {}) for step in range(first, first + stage))
@@ -265,12 +376,16 @@ class Machine(RuleBasedStateMachine):
         state, stages = self.state, len(self.manifest.stages)
         kept = max(1, self.manifest.limits.rounds_kept) + 1 + AHEAD
         assert len(state.pools) <= kept * stages
-        assert len(state.seeds) <= kept
+        assert len(state.seeds) <= max(3 + AHEAD, kept)
         assert all(len(pool) <= len(PEERS) for pool in state.pools.values())
         assert len(state.votes) <= MAX_VOTES
         assert len(state.curve) <= MAX_CURVE
         assert len(state.rewards) <= MAX_REWARDS
         assert min(msgspec.structs.astuple(state.totals)) >= 0
+        assert len(state.cargo) <= MAX_CARGO
+        assert len(state.introduced) <= MAX_INTRODUCED
+        assert not set(state.introduced) & set(state.peers)
+        assert ME not in {*state.relayers, *state.cargo, *state.introduced}
         assert set(views.window_seeds(state)) <= set(state.seeds)
         assert views.status(state).round == state.round
 

@@ -1,0 +1,207 @@
+"""Bringing other nodes' signed messages on chain, for those that have no gas: by turns, a batch of each kind in one.
+
+Whoever can pay says so in its announcements, so that everybody knows the same relayers and whose turn it is. What is
+carried was only decoded: the chain service checks each message, and leaves out what is on chain.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from node.machine import inputs as i
+from node.machine.commands import RelayMessages, SetTimer
+from node.machine.pacing import moment_of
+from node.machine.state import Result, State, counts, current_step
+from protocols.carried import (
+    Carried,
+    CarriedCommitment,
+    CarriedDelegation,
+    CarriedReveal,
+    CarriedRevocation,
+    CarriedReward,
+    CarriedVote,
+    Load,
+    kind_of,
+)
+from protocols.identifiers import Address, Seed
+from protocols.schedule import RELAY_END, RELAY_START, commit_step, relay_turns, reveal_step
+
+SLACK = 0.05
+"""Seconds by which a timer may fire early and still count."""
+MAX_CARGO = 1024
+"""Peers whose messages of a stage are kept."""
+MAX_INTRODUCED = 64
+"""Newcomers whose delegations are kept; the oldest go first, since they come again."""
+MAX_BATCH = 100
+"""Messages in one command."""
+OWNER_QUOTA = 8
+"""Messages in one command for nodes of one owner."""
+STEPS_REMEMBERED = 2
+"""Stages for which a peer that said it relays is taken for a relayer still."""
+
+
+# --- who relays -----------------------------------------------------------------------------------------------------
+
+
+def funds_changed(state: State, changed: i.FundsChanged, at: float) -> Result:
+    """Relay from now on, or no longer."""
+    return wait_for_relay(replace(state, relays=changed.relays), at)
+
+
+def may_relay(state: State) -> bool:
+    """Tell whether this node brings messages in the current stage."""
+    return state.relays and not (state.draining or state.stopping) and counts(state, state.me, state.round)
+
+
+def sent_after(state: State) -> float:
+    """Return the local time before which this node leaves its own messages of this stage to the relayers.
+
+    0.0 where there is none, or where this node will not be there to see whether they came.
+    """
+    if state.draining or not (may_relay(state) or state.relayers):
+        return 0.0
+    return moment_of(state, RELAY_END)
+
+
+def stage_began(state: State) -> State:
+    """Return the state without what was carried in an earlier stage, and without relayers that fell silent."""
+    oldest = current_step(state) - STEPS_REMEMBERED
+    relayers = {peer: step for peer, step in state.relayers.items() if step >= oldest}
+    return replace(state, relayers=relayers, cargo={}, relay_turn=0)
+
+
+# --- what is to be brought ------------------------------------------------------------------------------------------
+
+
+def with_cargo(state: State, said: i.RolloutsAnnounced, step: int) -> State:
+    """Return the state with what a peer's announcement says of relaying; what can't be brought now is left out."""
+    if said.relays and state.relayers.get(said.peer, -1) < step:
+        state = replace(state, relayers={**state.relayers, said.peer: step})
+    if step != current_step(state) or said.peer in state.cargo or len(state.cargo) >= MAX_CARGO:
+        return state
+    found: dict[object, Carried] = {}
+    for message in said.carried:
+        if is_timely(state, message):
+            found.setdefault(message if _is_lasting(message) else kind_of(message), message)
+    return replace(state, cargo={**state.cargo, said.peer: tuple(found.values())}) if found else state
+
+
+def is_timely(state: State, message: Carried) -> bool:
+    """Tell whether the contract takes such a message in the current stage."""
+    step, stages, sealed = current_step(state), state.terms.stages, state.terms.sealed
+    match message:
+        case CarriedDelegation() | CarriedRevocation():
+            return True
+        case CarriedReward():
+            return (message.round, message.stage) == (state.round, state.stage)
+        case CarriedReveal():
+            return sealed and message.round in state.seeds and step == reveal_step(message.round, stages)
+        case CarriedCommitment() | CarriedVote():
+            due = message.round in state.seeds and step == commit_step(message.round, stages)
+            return due and sealed == isinstance(message, CarriedCommitment)
+
+
+def node_introduced(state: State, introduced: i.NodeIntroduced, at: float) -> Result:
+    """Keep a newcomer's delegation for the next turn."""
+    node = introduced.node
+    if node == state.me or node in state.peers or introduced.message.node != node:
+        return state, ()
+    others = [(other, message) for other, message in state.introduced.items() if other != node]
+    return replace(state, introduced=dict([*others, (node, introduced.message)][-MAX_INTRODUCED:])), ()
+
+
+def owned_by(state: State, peer: Address, owner: Address) -> State:
+    """Return the state that knows a peer's owner, and the peer for no newcomer."""
+    if owner and state.owners.get(peer) != owner:
+        state = replace(state, owners={**state.owners, peer: owner})
+    if peer in state.introduced:
+        rest = {other: message for other, message in state.introduced.items() if other != peer}
+        state = replace(state, introduced=rest)
+    return state
+
+
+# --- turns ----------------------------------------------------------------------------------------------------------
+
+
+def wait_for_relay(state: State, at: float) -> Result:
+    """Set the timer for the first turn in which this node could relay in the current stage."""
+    if not may_relay(state) or state.relay_turn >= len(_turns(state)):
+        return state, ()
+    share = RELAY_START if state.relay_turn == 0 else _turns(state)[state.relay_turn]
+    return state, (SetTimer("relay", moment_of(state, share)),)
+
+
+def relay_timer(state: State, at: float) -> Result:
+    """Bring what is there if it is this node's turn; of turns that were missed the last one is taken."""
+    if not may_relay(state):
+        return state, ()
+    turns = _turns(state)
+    due = [turn for turn in range(state.relay_turn, len(turns)) if moment_of(state, turns[turn]) <= at + SLACK]
+    commands: tuple[RelayMessages, ...] = ()
+    if due and state.chain == "present" and state.heard:
+        commands = tuple(_batches(state, due[-1], turns[due[-1]]))
+        state = replace(state, introduced={})
+    state = replace(state, relay_turn=due[-1] + 1 if due else state.relay_turn)
+    if state.relay_turn >= len(turns):
+        return state, commands
+    return state, (*commands, SetTimer("relay", moment_of(state, turns[state.relay_turn])))
+
+
+def _turns(state: State) -> tuple[float, ...]:
+    return relay_turns(state.me, (state.me, *state.relayers), state.seed, state.round, state.stage)
+
+
+def _batches(state: State, turn: int, share: float) -> Iterator[RelayMessages]:
+    """Yield a command for each kind of message, in the order of the kinds' names.
+
+    Where there are more than one batch holds, each turn begins at another place among them: at the share of the
+    messages at which it stands among the turns. So all of them are reached, whoever's turns they are.
+    """
+    kinds: dict[str, list[Load]] = {}
+    for load in _ordered(state):
+        kinds.setdefault(kind_of(load.message), []).append(load)
+    progress = (share - RELAY_START) / (RELAY_END - RELAY_START)
+    for kind, loads in sorted(kinds.items()):
+        within = _within_quota(state, loads)
+        first = int(round(progress * len(within), 6)) if len(within) > MAX_BATCH else 0
+        batch = (*within[first:], *within[:first])[:MAX_BATCH]
+        yield RelayMessages(kind, state.round, state.stage, _seed_of(state, batch[0].message), turn, batch)
+
+
+def _ordered(state: State) -> list[Load]:
+    """Return what is to be brought: first of those whose rollouts were accepted lately, then of the others."""
+    pools = [state.pools.get(current_step(state) - back, {}) for back in (0, 1)]
+    accepted = {peer for pool in pools for peer, body in pool.items() if body.state == "arrived"}
+    carriers = sorted(state.cargo, key=lambda peer: (peer not in accepted, peer))
+    loads = [Load(peer, message) for peer in carriers for message in state.cargo[peer]]
+    loads += [Load(node, message) for node, message in sorted(state.introduced.items())]
+    lasting: dict[Carried, Load] = {}
+    for load in loads:
+        if _is_lasting(load.message):
+            lasting.setdefault(load.message, load)
+    return [load for load in loads if not _is_lasting(load.message)] + list(lasting.values())
+
+
+def _within_quota(state: State, loads: list[Load]) -> list[Load]:
+    taken: Counter[Address] = Counter()
+    within = []
+    for load in loads:
+        owner = state.owners.get(load.peer, load.peer)
+        taken[owner] += 1
+        if taken[owner] <= OWNER_QUOTA:
+            within.append(load)
+    return within
+
+
+def _is_lasting(message: Carried) -> bool:
+    """Tell whether a message is bound to no round: it speaks of the node that it names, whoever carries it."""
+    return isinstance(message, CarriedDelegation | CarriedRevocation)
+
+
+def _seed_of(state: State, message: Carried) -> Seed:
+    if isinstance(message, CarriedDelegation | CarriedRevocation):
+        return state.seed
+    return state.seeds[message.round]
