@@ -237,13 +237,15 @@ class Node:
             self.home / "peers.json",
             self.chain.bootnodes,
             incognito=is_marked(self.home),
+            carry=self.chain.carry,
+            introduction=self.chain.introduction,
         )
         self._move_window()
 
     async def _own(self, facts: CoordinatorFacts) -> None:
         """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner."""
         signed = load_delegation(self.home, facts.domain)
-        self.chain.delegation = signed
+        self.chain.take_part(facts, signed)
         claimed = signed.delegation.owner if signed else None
         refuse_other_owner(Facts(node=self.key.address, claimed=claimed, registered=await self.chain.owner()))
 

@@ -7,6 +7,7 @@ before: `Reader.ballots` and `Reader.rewards` say what stands already, `signer_o
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 import msgspec
 from eth_account import Account
@@ -60,6 +61,9 @@ class Reveal(msgspec.Struct, frozen=True):
     node: Address
     winners: tuple[Address, ...]
     salt: bytes
+
+
+SignedT = TypeVar("SignedT", SignedCommitment, SignedVote, SignedReward)
 
 
 def sign(domain: Domain, message: Message, account: LocalAccount) -> bytes:

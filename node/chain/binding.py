@@ -11,6 +11,7 @@ from msgspec.structs import astuple
 
 from contracts import load_artifact
 from node.chain.abi import Abi, Event, Revert
+from node.chain.blocks import Log
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
@@ -24,6 +25,7 @@ from node.machine.commands import (
 from node.machine.inputs import PeerRegistered, StageOpened
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, Digest, keccak256
+from protocols.tally import read_votes
 from protocols.typed_data import Domain
 from protocols.voting import vote_commitment, vote_salt
 
@@ -198,6 +200,8 @@ def verdict(command: ChainCommand, revert: Revert) -> Verdict:
             return "retry"
         case RegisterNode(), "OldSerial":
             return "done"
+        case RelayMessages(), "NothingCounted":
+            return "done"
         case ReportReward(), "RewardAlreadySubmitted":
             return "done"
         case AdvanceStage(), "TooEarly" | "SeedNotReady":
@@ -220,8 +224,32 @@ def stage_opened(event: Event, opened: int, block: int) -> StageOpened | None:
     return StageOpened(fields["round"], fields.get("stage", 0), fields["seed"], fields["deadline"], opened, block)
 
 
+def traces_of(command: CommitVote | RevealVote | CastVote | ReportReward, node: Address) -> list[str]:
+    """Return the topics by which the event is found that a node's vote or reward leaves, whoever brought it."""
+    match command:
+        case CommitVote():
+            return [ABI.topic("VoteCommitted"), _topic(command.round), _topic(int(node, 16))]
+        case RevealVote() | CastVote():
+            return [ABI.topic("VotesCounted"), _topic(command.round)]
+        case ReportReward():
+            return [ABI.topic("RewardSubmitted"), *map(_topic, (command.round, command.stage, int(node, 16)))]
+
+
+def is_trace(log: Log, node: Address) -> bool:
+    """Tell whether a log found by `traces_of` is of this node: votes of many are told in one event."""
+    event = ABI.event(log)
+    if event is None or event.name != "VotesCounted":
+        return event is not None
+    votes = read_votes(event.fields["round"], event.fields["names"], event.fields["votes"])
+    return any(vote.voter == node for vote in votes)
+
+
+def _topic(value: int) -> str:
+    return f"0x{value:064x}"
+
+
 def peer_registered(event: Event) -> PeerRegistered | None:
     """Return the input for a `PeerRegistered` event; None for other events."""
     if event.name != "PeerRegistered":
         return None
-    return PeerRegistered(str(event.fields["node"]).lower(), event.fields["since"])
+    return PeerRegistered(str(event.fields["node"]).lower(), event.fields["since"], str(event.fields["owner"]).lower())

@@ -8,7 +8,7 @@ from typing import Any
 from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
-from node.chain.binding import ABI, CoordinatorFacts, NodeEntry, Voter, is_registered, own_ballot
+from node.chain.binding import ABI, CoordinatorFacts, NodeEntry, Voter, is_registered, is_trace, own_ballot, traces_of
 from node.chain.rpc import Endpoint
 from node.machine.commands import (
     AdvanceStage,
@@ -21,6 +21,9 @@ from node.machine.commands import (
 )
 from node.machine.inputs import StageOpened
 from protocols.identifiers import Address
+
+LOOKBACK = 512
+"""Blocks in which the transaction of a vote is looked for that somebody else has brought."""
 
 
 class NoCoordinatorError(Exception):
@@ -113,12 +116,29 @@ class Reader:
                 return None
 
     async def stands(self, command: ChainCommand, voter: Voter) -> bool:
-        """Tell whether the vote that stands in the contract is this very one."""
+        """Tell whether what a command brings is on chain already: this very vote, a reward of this stage."""
+        if isinstance(command, ReportReward):
+            (marks,) = await self.rewards([voter.address], command.round)
+            return bool(marks >> command.stage & 1)
         if not isinstance(command, CommitVote | RevealVote | CastVote):
             return False
         state, commitment = await self.view("ballotOf", voter.address, command.round)
         least, own = own_ballot(command, voter)
         return bool(state >= least and commitment == own)
+
+    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
+        """Return the transaction that brought a vote or reward; empty where it is not among the last blocks."""
+        if not isinstance(command, CommitVote | RevealVote | CastVote | ReportReward):
+            return ""
+        newest = int(await self._endpoint.request("eth_blockNumber"), 16)
+        asked = {
+            "address": self._contract,
+            "topics": traces_of(command, voter.address),
+            "fromBlock": hex(max(0, newest - LOOKBACK)),
+            "toBlock": "latest",
+        }
+        found = await self._endpoint.request("eth_getLogs", asked)
+        return next((str(log["transactionHash"]) for log in reversed(found) if is_trace(log, voter.address)), "")
 
     async def owner(self, node: Address) -> Address | None:
         """Return whose a node is, None where the register does not know it."""

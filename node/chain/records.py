@@ -5,9 +5,13 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 import msgspec
+from eth_account.types import TransactionDictType
+from eth_typing import HexStr
+from eth_utils.address import to_checksum_address
 
-from node.machine.commands import ChainCommand
+from node.machine.commands import CastVote, ChainCommand, CommitVote, ReportReward, RevealVote
 from node.machine.inputs import TransactionSettled
+from protocols.identifiers import Address
 
 
 class OutboxStore(Protocol):
@@ -48,9 +52,30 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     error: str = ""
 
     @property
+    def after(self) -> float:
+        """Local time before which the command is left to relayers; 0.0 where it is sent at once."""
+        command = self.command
+        return command.after if isinstance(command, CommitVote | RevealVote | CastVote | ReportReward) else 0.0
+
+    @property
     def settled(self) -> TransactionSettled:
         """The input that tells the machine how it ended."""
         return TransactionSettled(self.key, self.ok, self.transaction, self.error)
+
+
+def transaction_of(record: Record, to: Address, chain_id: int) -> TransactionDictType:
+    """Return a record's transaction (EIP-1559), to be signed."""
+    return {
+        "type": 2,
+        "chainId": chain_id,
+        "nonce": record.nonce,
+        "to": to_checksum_address(to),
+        "value": 0,
+        "data": HexStr(record.data),
+        "gas": record.gas,
+        "maxPriorityFeePerGas": record.tip,
+        "maxFeePerGas": record.max_fee,
+    }
 
 
 _decoder = msgspec.msgpack.Decoder(Record)

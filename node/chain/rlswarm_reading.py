@@ -224,6 +224,10 @@ class RLSwarmReader:
             case _:
                 return False
 
+    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
+        """Return nothing: nobody brings anything for others here."""
+        return ""
+
     async def owner(self, node: Address) -> Address | None:
         """Return None: a peer belongs to the account that registered it, see `holder`."""
         return None

@@ -11,17 +11,17 @@ import msgspec
 import structlog
 import trio
 from eth_account.signers.local import LocalAccount
-from eth_typing import HexStr
-from eth_utils.address import to_checksum_address
 
 from node.chain.abi import Revert
 from node.chain.binding import Voter
 from node.chain.bindings import Binding, Reading
 from node.chain.blocks import Head
 from node.chain.fees import GWEI, Fees, offer, raised
-from node.chain.records import Record, Shelf
+from node.chain.records import Record, Shelf, transaction_of
+from node.chain.relayer import Relayer
+from node.chain.replies import KNOWN, NONCE_LOW, UNDERPRICED, UNFUNDED, says
 from node.chain.rpc import Endpoint, RpcError
-from node.machine.commands import CastVote, CommitVote, RevealVote
+from node.machine.commands import CastVote, CommitVote, RelayMessages, RevealVote
 from node.machine.inputs import TransactionSettled
 from node.seams import VoteGuard
 from protocols.identifiers import Address
@@ -38,11 +38,6 @@ SOON, LATER = 0.5, 5.0
 
 GAS_MARGIN = 1.3
 TRANSFER_GAS = 21_000
-
-NONCE_LOW = ("nonce too low", "old nonce", "already been used", "nonce is too low")
-KNOWN = ("already known", "already imported", "known transaction", "transaction already in")
-UNDERPRICED = ("underpriced", "replacement fee too low", "max fee per gas less than", "gas price too low")
-UNFUNDED = ("insufficient funds", "insufficient balance", "doesn't have enough funds")
 
 
 class Sender:
@@ -62,10 +57,14 @@ class Sender:
         confirmations: int,
         max_fee: int,
         stuck_seconds: float = STUCK_SECONDS,
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.shelf = shelf
         self._account, self._contract, self._guard, self._settled = account, contract, guard, settled
         self._confirmations, self._cap, self._stuck_seconds = confirmations, max_fee, stuck_seconds
+        self._clock = clock
+        self._relayer: Relayer | None = None
+        self._waiting: set[str] = set()
         self._wake = trio.Event()
         self._head: Head | None = None
         self._looked: Head | None = None
@@ -91,9 +90,11 @@ class Sender:
         self._head = head
         self._wake.set()
 
-    async def work(self, endpoint: Endpoint, binding: Binding, voter: Voter, chain_id: int) -> None:
+    async def work(
+        self, endpoint: Endpoint, binding: Binding, voter: Voter, chain_id: int, relayer: Relayer | None = None
+    ) -> None:
         """Send and settle over this endpoint until cancelled. Raises `RpcError`, `ConnectionLostError`."""
-        self._endpoint, self._binding = endpoint, binding
+        self._endpoint, self._binding, self._relayer = endpoint, binding, relayer
         self._reader = binding.reader(endpoint, self._contract)
         self._voter, self._chain_id = voter, chain_id
         self._broken, self._looked = True, None
@@ -112,12 +113,15 @@ class Sender:
         if self._head is not self._looked:
             self._looked = self._head
             soon = trio.current_time() + SOON
-            self._due = {key: due for key, due in self._due.items() if due > soon}
+            self._due = {key: due for key, due in self._due.items() if due > soon and key not in self._waiting}
+            self._waiting.clear()
         for record in self.shelf.sent():
             await self._look(record)
         for record in self.shelf.queued():
-            if self._due.get(record.key, 0.0) <= trio.current_time():
-                await self._start(record)
+            if self._due.get(record.key, 0.0) > trio.current_time():
+                continue
+            wait = record.after - self._clock()
+            await (self._start(record) if wait <= 0 else self._watch(record, wait))
 
     def _pause(self) -> float:
         """Return the seconds after which something is due even if nothing wakes the loop."""
@@ -128,6 +132,16 @@ class Sender:
     def _later(self, record: Record, seconds: float) -> None:
         self._due[record.key] = trio.current_time() + seconds
 
+    async def _watch(self, record: Record, wait: float) -> None:
+        """Settle what a relayer has brought; look again at the next head, and after `wait` seconds send it."""
+        command = record.command
+        if command is not None and await self._reader.stands(command, self._voter):
+            bringer = await self._reader.bringer(command, self._voter)
+            await self._settle(record, ok=True, error="", transaction=bringer)
+            return
+        self._later(record, wait)
+        self._waiting.add(record.key)
+
     # --- from queued to sent ------------------------------------------------------------------------------------
 
     async def _start(self, record: Record) -> None:
@@ -137,13 +151,17 @@ class Sender:
             await self._settle(record, ok=not reason, error=reason)
             return
         try:
-            data = self._binding.call_data(record.command, self._voter) if record.command else "0x"
+            data = await self._data(record)
+            if data is None:
+                await self._settle(record, ok=True, error="")
+                return
             gas = await self._simulate(data)
         except RpcError as error:
             await self._refused(record, error)
             return
-        if not self._may_sign(record):
-            await self._settle(record, ok=False, error="VoteProtected")
+        reason = self._forbidden(record, gas)
+        if reason:
+            await self._settle(record, ok=False, error=reason)
             return
         base, fees = offer(await self._request("eth_feeHistory", "0x5", "latest", [50]), self._cap)
         if fees.max_fee < base + fees.tip:
@@ -160,6 +178,13 @@ class Sender:
         now = self._head.timestamp if self._head else 0
         return await self._reader.outdated(record.command, self._voter, now)
 
+    async def _data(self, record: Record) -> str | None:
+        """Return the call that carries a record out; None where there is nothing left of it."""
+        command = record.command
+        if not isinstance(command, RelayMessages):
+            return self._binding.call_data(command, self._voter) if command else "0x"
+        return await self._relayer.call(command, self.shelf.queued()) if self._relayer else None
+
     async def _simulate(self, data: str) -> int:
         """Return the gas to allow. Raises `RpcError` with the revert where the call would fail now."""
         call = {"from": self._account.address, "to": self._contract, "data": data}
@@ -169,7 +194,7 @@ class Sender:
         """The chain would not, or did not, take a call: settle or wait, as the command's kind has it."""
         revert = self._binding.abi.revert(error.data)
         if revert is None:
-            unfunded = _says(error, UNFUNDED)
+            unfunded = says(error, UNFUNDED)
             log.warning("chain.unfunded" if unfunded else "chain.refused", key=record.key, error=error.message)
             self._later(record, LATER)
             return
@@ -187,31 +212,25 @@ class Sender:
         error = "" if said == "done" else revert.name
         await self._settle(record, ok=said == "done", error=error, transaction=transaction)
 
-    def _may_sign(self, record: Record) -> bool:
-        """Ask the vote protection, which keeps the bytes before it says yes."""
+    def _forbidden(self, record: Record, gas: int) -> str:
+        """Return why a call must not be sent, or an empty text.
+
+        The vote protection is asked before a vote: it keeps the bytes before it says yes. Batches have a budget.
+        """
         match record.command:
             case CommitVote() | RevealVote() | CastVote() as command:
                 kind, payload = self._binding.guarded(command, self._voter)
-                return self._guard.admit(kind, command.round, command.seed, payload)
+                return "" if self._guard.admit(kind, command.round, command.seed, payload) else "VoteProtected"
+            case RelayMessages() if self._relayer and not self._relayer.affords(gas, self._clock()):
+                return "OverBudget"
             case _:
-                return True
+                return ""
 
     def _signed(self, record: Record) -> Record:
         """Return the record with its newest form: the caller stores it before it sends it."""
         filler = record.command is None
-        signed = self._account.sign_transaction(
-            {
-                "type": 2,
-                "chainId": self._chain_id,
-                "nonce": record.nonce,
-                "to": to_checksum_address(self._account.address if filler else self._contract),
-                "value": 0,
-                "data": HexStr(record.data),
-                "gas": record.gas,
-                "maxPriorityFeePerGas": record.tip,
-                "maxFeePerGas": record.max_fee,
-            }
-        )
+        to = self._account.address if filler else self._contract
+        signed = self._account.sign_transaction(transaction_of(record, to, self._chain_id))
         name = "0x" + bytes(signed.hash).hex()
         hashes = record.hashes if name in record.hashes else (*record.hashes, name)
         raw = "0x" + bytes(signed.raw_transaction).hex()
@@ -223,9 +242,9 @@ class Sender:
         try:
             await self._request("eth_sendRawTransaction", record.raw)
         except RpcError as error:
-            if _says(error, KNOWN):
+            if says(error, KNOWN):
                 return
-            if _says(error, NONCE_LOW):
+            if says(error, NONCE_LOW):
                 await self._nonce_is_taken(record)
             elif fresh:
                 self._give_back(record, error)
@@ -245,8 +264,8 @@ class Sender:
         self._next_nonce = min(self._next_nonce, record.nonce)
         self._broken = True
         self._requeue(record)
-        self._later(record, SOON if _says(error, UNDERPRICED) else LATER)
-        event = "chain.unfunded" if _says(error, UNFUNDED) else "chain.refused"
+        self._later(record, SOON if says(error, UNDERPRICED) else LATER)
+        event = "chain.unfunded" if says(error, UNFUNDED) else "chain.refused"
         log.warning(event, key=record.key, error=error.message, account=self._account.address)
 
     def _requeue(self, record: Record) -> None:
@@ -297,6 +316,8 @@ class Sender:
 
     async def _mined(self, record: Record, receipt: dict[str, Any]) -> None:
         name = str(receipt["transactionHash"])
+        if isinstance(record.command, RelayMessages) and self._relayer:
+            self._relayer.spent(int(receipt["gasUsed"], 16), self._clock())
         if int(receipt["status"], 16):
             await self._settle(record, ok=True, error="", transaction=name)
             return
@@ -321,6 +342,7 @@ class Sender:
         self.shelf.put(done)
         self._due.pop(record.key, None)
         self._sent_at.pop(record.key, None)
+        self._waiting.discard(record.key)
         if record.command is not None:
             log.info("chain.settled", key=record.key, ok=ok, error=error, transaction=transaction)
             await self._settled(done.settled)
@@ -372,8 +394,3 @@ class Sender:
 
     async def _request(self, method: str, *parameters: object) -> Any:
         return await self._endpoint.request(method, *parameters)
-
-
-def _says(error: RpcError, phrases: tuple[str, ...]) -> bool:
-    text = error.message.lower()
-    return any(phrase in text for phrase in phrases)

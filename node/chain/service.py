@@ -17,10 +17,13 @@ from node.chain.batches import own_delegation
 from node.chain.binding import CoordinatorFacts, Voter, key_of
 from node.chain.bindings import Binding, Name, Reading, SwarmBinding, detect
 from node.chain.blocks import Head, parse_head
+from node.chain.carrying import Carrier
 from node.chain.fees import GWEI
 from node.chain.follower import Follower, latest_head
-from node.chain.reading import NoCoordinatorError
+from node.chain.reading import NoCoordinatorError, Reader
 from node.chain.records import OutboxStore, Record, Shelf
+from node.chain.relayer import Relayer, spent_on
+from node.chain.relaying import Batcher
 from node.chain.rlswarm import RLSwarmBinding
 from node.chain.rpc import ConnectionLostError, Endpoint, RpcError, connect
 from node.chain.sender import STUCK_SECONDS, Sender
@@ -29,8 +32,9 @@ from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.machine.commands import ChainCommand
-from node.machine.inputs import ChainLost, ChainRestored, TransactionSettled
+from node.machine.inputs import ChainLost, ChainRestored, FundsChanged, TransactionSettled
 from node.seams import Report, VoteGuard
+from protocols.carried import Carried, CarriedDelegation
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, swarm_id
 from protocols.manifest import Manifest
@@ -39,6 +43,11 @@ log = structlog.get_logger()
 
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 """Seconds between two attempts to connect: doubled from one to the next, jittered."""
+
+RESERVE_GAS = 2_000_000
+"""A node brings others' messages while its balance pays for so much gas: its own messages come first."""
+FUNDS_SECONDS = 15.0
+"""How often the balance is read."""
 
 PAUSE_SHARE = 0.2
 """No pause is longer than this share of the shortest stage: a vote has one stage to reach the chain once it is back."""
@@ -86,6 +95,8 @@ class CoordinatorService:
         self._binding: Binding | None = None
         self._tracker: Tracker
         self._follower: Follower
+        self._carrier: Carrier | None = None
+        self._relays: bool | None = None
         self._answers: list[TransactionSettled] = []
         self._answered = trio.Event()
         self._facts: CoordinatorFacts | None = None
@@ -100,7 +111,9 @@ class CoordinatorService:
             confirmations=manifest.confirmations,
             max_fee=round(settings.max_fee_gwei * GWEI),
             stuck_seconds=stuck_seconds,
+            clock=clock,
         )
+        self._guard = guard
 
     # --- seam ---------------------------------------------------------------------------------------------------
 
@@ -117,6 +130,20 @@ class CoordinatorService:
         elif known is None or known.state == "settled":
             self._shelf.put(Record(key=key, command=command))
             self._sender.wake()
+
+    def take_part(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
+        """Learn the deployment and the owner's delegation for it: from now on `carry` signs."""
+        self.delegation = delegation
+        if facts.salt != bytes(32):  # RL Swarm's contract takes no signed messages
+            self._carrier = Carrier(self._account, facts.domain, self._voter(facts), self._guard)
+
+    def carry(self, commands: tuple[ChainCommand, ...]) -> tuple[Carried, ...]:
+        """Return this node's own messages as they travel in an announcement; none before `take_part`."""
+        return self._carrier.carried(commands) if self._carrier else ()
+
+    def introduction(self) -> CarriedDelegation | None:
+        """Return the delegation with which anybody can register this node."""
+        return self._carrier.introduction() if self._carrier else None
 
     async def describe(self) -> CoordinatorFacts:
         """Return what the contract fixed, from the first endpoint that answers.
@@ -207,7 +234,10 @@ class CoordinatorService:
         voter = self._voter(facts)
         async with trio.open_nursery() as nursery:
             self._sender.saw(head)
-            nursery.start_soon(self._sender.work, endpoint, binding, voter, facts.chain_id)
+            nursery.start_soon(
+                self._sender.work, endpoint, binding, voter, facts.chain_id, self._relayer(reader, facts)
+            )
+            nursery.start_soon(self._watch_funds, endpoint)
             while True:
                 head, pushed = await self._next_head(endpoint)
                 now = self._clock()
@@ -216,6 +246,30 @@ class CoordinatorService:
                 self._sender.saw(head)
                 if pushed and offset.arrived(head.timestamp, now):
                     await self._report(ChainRestored(offset.value))
+
+    # --- relaying -------------------------------------------------------------------------------------------------
+
+    def _relayer(self, reader: Reading, facts: CoordinatorFacts) -> Relayer | None:
+        if self._carrier is None or not isinstance(reader, Reader):
+            return None
+        batcher = Batcher(reader, facts.domain)
+        return Relayer(self._address, batcher, self._carrier, self._shelf, self._settings.relay_gas_per_day)
+
+    async def _watch_funds(self, endpoint: Endpoint) -> None:
+        """Report when this node can pay for others, and when no longer."""
+        self._relays = None
+        while self._carrier is not None:
+            balance = int(await endpoint.request("eth_getBalance", self._account.address, "latest"), 16)
+            price = int(await endpoint.request("eth_gasPrice"), 16)
+            relays = self._settings.relay and balance >= RESERVE_GAS * price and self._has_budget()
+            if relays != self._relays:
+                self._relays = relays
+                log.info("chain.funds", relays=relays, balance_gwei=balance // GWEI)
+                await self._report(FundsChanged(relays))
+            await trio.sleep(FUNDS_SECONDS)
+
+    def _has_budget(self) -> bool:
+        return spent_on(self._shelf, self._clock()) < self._settings.relay_gas_per_day
 
     async def _next_head(self, endpoint: Endpoint) -> tuple[Head, bool]:
         """Return the next head and whether it just came; after a silence ask, for a subscription can die quietly."""

@@ -18,7 +18,7 @@ class Tracker:
     def __init__(self, confirmations: int, binding: Binding) -> None:
         self.stale = True
         """The present stage can't be told from the blocks taken: it has to be read from the contract."""
-        self.peers: dict[Address, int] = {}
+        self.peers: dict[Address, PeerRegistered] = {}
         self._confirmations, self._binding = confirmations, binding
         self._waiting: deque[BlockAdded] = deque()
         self._news: list[PeerRegistered | StageOpened] = []
@@ -71,7 +71,7 @@ class Tracker:
         """Begin anew after a (re)connection: every known peer is news, and so is the present stage."""
         self.stale = self._repeat = True
         self._news.clear()
-        return [PeerRegistered(peer, since) for peer, since in self.peers.items()]
+        return list(self.peers.values())
 
     def _count(self, block: BlockAdded) -> None:
         self._register(block.logs)
@@ -84,7 +84,7 @@ class Tracker:
         for log in logs:
             peer = self._binding.peer_registered(log)
             if peer:
-                self.peers[peer.peer] = peer.since_round
+                self.peers[peer.peer] = peer
                 self._news.append(peer)
 
     def _forget(self, logs: list[Log]) -> None:

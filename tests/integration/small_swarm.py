@@ -24,6 +24,10 @@ NODE = Path(__file__).with_name("crashing_node.py")
 LOOK_SECONDS = 0.25
 
 
+RACED = ("advance", "commitVotes", "revealVotes", "submitVotes", "submitRewards", "registerMany")
+"""What several nodes may try: turns follow each other within a second here, and blocks may take longer."""
+
+
 class Member:
     """One node of the swarm: its data directory, its process, its address."""
 
@@ -69,8 +73,11 @@ class SmallSwarm:
     Use as a context manager: every process is ended.
     """
 
-    def __init__(self, manifest: Manifest, home: Path, slowdowns: tuple[float, ...]) -> None:
-        self.manifest = manifest
+    def __init__(
+        self, manifest: Manifest, home: Path, slowdowns: tuple[float, ...], *, without_money: tuple[int, ...] = ()
+    ) -> None:
+        """Take a manifest and each member's seconds per group; members whose number (from 1) is named get no funds."""
+        self.manifest, self._without_money = manifest, without_money
         self.chain = LocalChain(block_seconds=1)
         self.contract: Any = None
         self._reader = NodeReader()
@@ -114,7 +121,8 @@ class SmallSwarm:
         )
         (home / "swarm.toml").write_text(toml_text(config))
         (home / "manifest.toml").write_text(toml_text(self.manifest))
-        self.chain.fund(key.address)
+        if number not in self._without_money:
+            self.chain.fund(key.address)
         self._bootnodes = self._bootnodes or (f"/ip4/127.0.0.1/tcp/{self._port}/p2p/{key.peer_id}",)
         return Member(home, key.address)
 
@@ -129,13 +137,22 @@ class SmallSwarm:
         """Return the round that the contract is in."""
         return int(self.contract.functions.current().call()[0])
 
+    def registered(self) -> dict[Address, int]:
+        """Return every registered node and the round from which on it counts."""
+        logs = self.contract.events.PeerRegistered().get_logs(from_block=0)
+        return {str(log["args"]["node"]).lower(): int(log["args"]["since"]) for log in logs}
+
+    def named(self, address: Address) -> str:
+        """Return an address in the form that web3 takes."""
+        return str(self.contract.w3.to_checksum_address(address))
+
     def rounds_voted(self, address: Address) -> Counter[int]:
         """Return how often a node's winners stand on the chain, by round."""
         votes = VoteReader(self.chain.url, self.contract.address).votes()
         return Counter(vote.round for vote in votes if vote.voter == address)
 
     def failed_transactions(self, address: Address) -> list[str]:
-        """Return the transactions of a node that were mined and failed, other than lost races to turn the clock."""
+        """Return the node's own transactions that were mined and failed; races for what anybody may do can be lost."""
         eth = self.contract.w3.eth
         failed = []
         for number in range(int(eth.block_number) + 1):
@@ -144,7 +161,7 @@ class SmallSwarm:
                     continue
                 name = self.contract.decode_function_input(sent["input"])[0].fn_name
                 receipt = eth.get_transaction_receipt(sent["hash"])
-                if receipt["status"] != 1 and name != "advance":
+                if receipt["status"] != 1 and name not in RACED:
                     failed.append(name)
         return failed
 

@@ -30,7 +30,7 @@ ONLY_SLOW = ("AbortWork", "SkipToRound")
 """What only a node that is too slow does."""
 ONLY_RESTORED = ("EndListening",)
 """What only a node with a restored identity does."""
-ONCE = ("RegisterNode",)
+ONCE = ("IntroduceNode", "RegisterNode")
 """What a node does once, at its beginning."""
 ON_REQUEST = ("StopNode",)
 """What a node does when it is told to."""
