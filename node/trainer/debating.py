@@ -39,13 +39,13 @@ COMPACT: dict[str, str | int | float | bool] = {
 """`game.parameters` for the built-in model: a mark is one token, and a number stands behind what it numbers, so that a
 small model finds it as it finds whatever followed a text before."""
 
-STAGES = (32, 34, 34)
+STAGES = (28, 34, 38)
 """Percent of records that are played in each stage."""
 
-CRITIQUES = {"good": 35, "guess": 10, "wrong": 35, "unmarked": 20}
+CRITIQUES = {"good": 50, "guess": 10, "wrong": 20, "unmarked": 20}
 """Percent: steps and the right pick; any pick alone; spoilt steps and the pick that fits them; steps without a pick."""
 
-RESOLUTIONS = {"good": 40, "copy": 25, "wrong": 15, "unmarked": 20}
+RESOLUTIONS = {"good": 50, "copy": 20, "wrong": 10, "unmarked": 20}
 """Percent: majority and solution; majority and its answer's number; any vote and a spoilt solution; majority and steps
 without "####"."""
 
