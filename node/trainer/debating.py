@@ -1,7 +1,7 @@
 """The warm start's corpus for the game `debate`: its three stages in the compact wording of the built-in model.
 
-As in `node.trainer.corpus`, what is right is mixed with bad habits: a critic that guesses, one that calculates wrongly,
-one that never picks; a resolution that copies an answer, or that forgets its mark.
+As in `node.trainer.corpus`, what is right is mixed with bad habits: a critic that guesses, one that calculates
+wrongly, one that never picks; a resolution that copies an answer, or that forgets its mark.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ COMPACT: dict[str, str | int | float | bool] = {
 """`game.parameters` for the built-in model: a mark is one token, and a number stands behind what it numbers, so that a
 small model finds it as it finds whatever followed a text before."""
 
-STAGES = (32, 34, 34)
+STAGES = (36, 28, 36)
 """Percent of records that are played in each stage."""
 
-CRITIQUES = {"good": 35, "guess": 10, "wrong": 35, "unmarked": 20}
+CRITIQUES = {"good": 40, "guess": 10, "wrong": 30, "unmarked": 20}
 """Percent: steps and the right pick; any pick alone; spoilt steps and the pick that fits them; steps without a pick."""
 
-RESOLUTIONS = {"good": 40, "copy": 25, "wrong": 15, "unmarked": 20}
+RESOLUTIONS = {"good": 60, "copy": 10, "wrong": 12, "unmarked": 18}
 """Percent: majority and solution; majority and its answer's number; any vote and a spoilt solution; majority and steps
 without "####"."""
 

@@ -20,7 +20,7 @@ TOO_SLOW = 2.0
 """Stages that a slowed node needs for one single group."""
 
 GAMES = ("share", "debate")
-DEBATE_ROUNDS = 16
+DEBATE_ROUNDS = 20
 DEBATE_SECONDS = (6, 8, 9)
 """Answers are short to prompt for; critiques and resolutions wait for what they quote, and have longer prompts."""
 

@@ -9,8 +9,8 @@ from protocols.games import game_named
 from tools.demo.plan import FIRST_ROUND, Plan
 from tools.demo.watch import Sighting, Snapshot, Vote
 
-COMPARED_ROUNDS = 3
-"""Rounds at either end whose rewards are compared."""
+COMPARED_SHARE = 4
+"""A fourth of the rounds at either end are compared: a round's questions are few, and some are harder."""
 
 
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -215,7 +215,7 @@ def _stage(plan: Plan, number: int, peers: tuple[PeerSummary, ...]) -> StageSumm
     rules, spec = game_named(plan.manifest.game.name), plan.manifest.game
     points = [point for peer in peers for point in peer.rewards if point.stage == number]
     rounds = sorted({point.round for point in points})
-    span = max(1, min(COMPARED_ROUNDS, len(rounds) // 2))
+    span = max(1, len(rounds) // COMPARED_SHARE)
     early = [point for point in points if point.round in rounds[:span]]
     late = [point for point in points if point.round in rounds[-span:]]
     return StageSummary(

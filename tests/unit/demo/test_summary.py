@@ -120,10 +120,10 @@ def test_stages_are_compared_at_both_ends() -> None:
     nodes = [sighting(n, status(n, round_number=9, curve=((0, 0.2),), rewards=points)) for n in (1, 2)]
     found = summed_up(plan, snapshot(*nodes), seconds=1.0, contract="0xc0")
     answers, critique, resolve = found.stages
-    assert (answers.before, answers.after) == pytest.approx((0.25, 0.45))
+    assert (answers.before, answers.after) == pytest.approx((0.2, 0.5))
     assert (answers.answers, critique.answers, resolve.answers) == (True, False, True)
     assert {len(cells) for cells in stage_table(found)} == {5}
-    assert "45.0 % of first answers" in answer_remark(found)
+    assert "50.0 % of first answers" in answer_remark(found)
     assert "+10.0 points" in answer_remark(found)
     assert answer_remark(summary()) == ""
     assert reward_curve(points)[1] == pytest.approx([0.3, 0.4, 0.5, 0.6])
