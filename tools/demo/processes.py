@@ -106,13 +106,16 @@ def memory_of(pids: Iterable[int]) -> int:
 def _parents() -> dict[int, int]:
     """Return the parent of every process that lives; zombies have ended and only wait to be read."""
     found = {}
-    for entry in Path("/proc").glob("[0-9]*/stat"):
+    proc = Path("/proc")
+    for name in os.listdir(proc) if proc.is_dir() else []:  # not glob: it gives up where an entry vanishes meanwhile
+        if not name.isdigit():
+            continue
         try:
-            state, parent = entry.read_text().rpartition(")")[2].split()[:2]
+            state, parent = (proc / name / "stat").read_text().rpartition(")")[2].split()[:2]
         except (OSError, ValueError):
             continue
         if state != "Z":
-            found[int(entry.parent.name)] = int(parent)
+            found[int(name)] = int(parent)
     return found
 
 
