@@ -25,7 +25,7 @@ from node.grading.registry import prepare_grader
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create
 from node.identity.cases import Facts, refuse_other_owner
-from node.identity.delegation import load_delegation
+from node.identity.delegation import load_delegation, waiting_orders
 from node.intake import body_checker
 from node.logs import configure
 from node.loop import Loop, restore
@@ -47,6 +47,7 @@ from node.timers import Timers
 from node.trainer.hub import HubService
 from node.trainer.link import TrainerLink
 from node.trainer.trackers import TrackerService, configured
+from protocols.carried import MAX_CARRIED, Carried
 from protocols.identifiers import Digest, swarm_id
 from protocols.manifest import Manifest, allows_model, manifest_digest
 
@@ -237,10 +238,19 @@ class Node:
             self.home / "peers.json",
             self.chain.bootnodes,
             incognito=is_marked(self.home),
-            carry=self.chain.carry,
+            carry=self._carry,
             introduction=self.chain.introduction,
         )
         self._move_window()
+
+    def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
+        """Return what an announcement carries: this node's own messages, then its owner's orders."""
+        try:
+            orders = waiting_orders(self.home)
+        except Refusal as refused:
+            log.warning("orders.unreadable", reason=str(refused))
+            orders = ()
+        return (*self.chain.carry(commands), *orders)[:MAX_CARRIED]
 
     async def _own(self, facts: CoordinatorFacts) -> None:
         """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner."""

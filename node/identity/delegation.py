@@ -10,6 +10,7 @@ from node.exits import Exit, Refusal
 from node.identity.files import OpenToOthersError, read_private, replace_private
 from node.identity.key import NodeKey
 from node.identity.orders import Order, decode_order, domain_of, encode_order, message_of
+from protocols.carried import Carried, CarriedRevocation
 from protocols.delegation import SignedDelegation
 from protocols.typed_data import Delegation, Domain
 
@@ -77,6 +78,17 @@ def load_revocation(home: Path) -> Order | None:
         return None
     except (OSError, UnicodeDecodeError) as error:
         raise Refusal(Exit.DELEGATION, f"cannot read {home / REVOCATION} ({error}); run `swarm logout`") from error
+
+
+def waiting_orders(home: Path) -> tuple[Carried, ...]:
+    """Return the owner's orders that wait for somebody to bring them on chain, as they travel in announcements.
+
+    Relayers leave out what the contract has already. Raises `Refusal` where the file can't be used.
+    """
+    order = load_revocation(home)
+    if order is None:
+        return ()
+    return (CarriedRevocation(order.owner, order.node, order.serial, bytes.fromhex(order.signature)),)
 
 
 def _signed(kept: Kept) -> SignedDelegation:

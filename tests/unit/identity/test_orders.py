@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from node.exits import Exit, Refusal
-from node.identity.delegation import load_delegation, load_revocation, save_delegation, save_revocation
+from node.identity.delegation import load_delegation, load_revocation, save_delegation, save_revocation, waiting_orders
 from node.identity.key import NodeKey
 from node.identity.orders import (
     answered,
@@ -24,6 +24,7 @@ from node.identity.orders import (
     owner_signed,
     problem,
 )
+from protocols.carried import CarriedRevocation
 from protocols.typed_data import Delegation, Domain, Revocation, typed_data
 
 DOMAIN = Domain(31_337, "0x" + "c0" * 20, b"s" * 32)
@@ -123,10 +124,14 @@ def test_a_delegation_is_kept_with_the_nodes_consent(tmp_path: Path) -> None:
 
 
 def test_a_revocation_is_kept(tmp_path: Path) -> None:
-    """It waits until it is brought; a revocation is never taken for a delegation."""
+    """It waits, and travels, until it is brought; a revocation is never taken for a delegation."""
     assert load_revocation(tmp_path) is None
-    order = order_of(DOMAIN, Revocation(OWNER.address, NODE.address, 1_700_000_000_001))
+    assert waiting_orders(tmp_path) == ()
+    said = Revocation(OWNER.address, NODE.address, 1_700_000_000_001)
+    order = answered(order_of(DOMAIN, said), OWNER.address, OWNER.sign_message(DOMAIN, said))
     save_revocation(tmp_path, order)
+    signature = OWNER.sign_message(DOMAIN, said)
+    assert waiting_orders(tmp_path) == (CarriedRevocation(said.owner, said.node, said.serial, signature),)
     assert load_revocation(tmp_path) == replace(order, typed_data=None)
     with pytest.raises(ValueError, match="not a delegation"):
         save_delegation(tmp_path / "other", order, NODE)
