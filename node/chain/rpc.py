@@ -14,6 +14,8 @@ import msgspec
 import trio
 import trio_websocket
 
+HTTP_TRIES, HTTP_PAUSE = 3, 0.2
+"""How often a request is made over HTTP before the endpoint counts as lost, and the seconds between."""
 REQUEST_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
@@ -72,18 +74,30 @@ class HttpEndpoint:
         self._numbers = itertools.count(1)
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """See `Endpoint.request`."""
-        body = {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": parameters}
-        try:
-            with trio.fail_after(REQUEST_SECONDS):
-                answer = await self._http.post(self._url, content=msgspec.json.encode(body))
-            answer.raise_for_status()
-            result = outcome(msgspec.json.decode(answer.content, type=dict[str, Any]))
-        except (httpx.HTTPError, ValueError, trio.TooSlowError) as error:
-            raise ConnectionLostError(f"{method}: {error or type(error).__name__}") from error
+        """See `Endpoint.request`. A request that fails at once is made again: each of ours may be carried out twice."""
+        body = msgspec.json.encode(
+            {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": parameters}
+        )
+        for left in reversed(range(HTTP_TRIES)):
+            try:
+                result = await self._once(body)
+            except trio.TooSlowError as error:
+                raise ConnectionLostError(f"{method}: no answer within {REQUEST_SECONDS:.0f} s") from error
+            except (httpx.HTTPError, ValueError) as error:
+                if not left:
+                    raise ConnectionLostError(f"{method}: {error or type(error).__name__}") from error
+                await trio.sleep(HTTP_PAUSE)
+            else:
+                break
         if isinstance(result, RpcError):
             raise result
         return result
+
+    async def _once(self, body: bytes) -> Any:
+        with trio.fail_after(REQUEST_SECONDS):
+            answer = await self._http.post(self._url, content=body)
+        answer.raise_for_status()
+        return outcome(msgspec.json.decode(answer.content, type=dict[str, Any]))
 
 
 @asynccontextmanager

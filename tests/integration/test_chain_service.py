@@ -178,7 +178,8 @@ async def test_a_node_registers_and_follows_the_stages(place: Place, transport: 
         assert done.ok
         assert done.transaction.startswith("0x")
         peer = await node.until(PeerRegistered)
-        assert peer == PeerRegistered(place.account.address.lower(), 1)
+        me = place.account.address.lower()
+        assert peer == PeerRegistered(me, 1, me)
         place.advance()
         opened = await node.until(StageOpened, lambda one: one.stage == 1)
         assert (opened.deadline - opened.opened, opened.rewound) == (60, False)
