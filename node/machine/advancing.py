@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.machine.commands import AdvanceStage, SetTimer
-from node.machine.pacing import local_deadline
+from node.machine.pacing import local_deadline, stage_seconds
 from node.machine.state import Result, State
 from protocols.schedule import turn_delay, turn_order
 
@@ -15,11 +15,19 @@ MOST_TURNS = 16
 """A node that can't get its transaction through waits at most this many turns between two attempts."""
 
 
+RECOVERY = 0.4
+"""Share of a stage that is left to everybody's waiting messages when the chain comes back after the deadline: whoever
+advanced at once would close the window of votes that could not be brought meanwhile."""
+
+
 def turn_time(state: State) -> float:
     """Return the local time at which it is this node's turn to advance the current stage."""
     peers = [peer for peer, since in state.peers.items() if since <= state.round]
     order = turn_order(peers, state.seed, state.round, state.stage)
-    return local_deadline(state) + turn_delay(state.me, order, state.terms.turn_seconds)
+    begins = local_deadline(state)
+    if state.resumed:
+        begins = max(begins, state.resumed + RECOVERY * stage_seconds(state))
+    return begins + turn_delay(state.me, order, state.terms.turn_seconds)
 
 
 def wait_for_turn(state: State, at: float) -> Result:

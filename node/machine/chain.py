@@ -38,7 +38,14 @@ def chain_restored(state: State, restored: i.ChainRestored, at: float) -> Result
     pending = state.pending
     heard = pending is not None or (state.heard and state.chain == "present")
     state = replace(
-        state, chain="present", offset=restored.offset, overdue=False, advance_tries=0, pending=None, heard=heard
+        state,
+        chain="present",
+        offset=restored.offset,
+        overdue=False,
+        advance_tries=0,
+        resumed=at if state.chain == "absent" else state.resumed,
+        pending=None,
+        heard=heard,
     )
     if pending is not None:
         return _go_to(state, pending, at, resume=True)

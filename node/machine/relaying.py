@@ -138,10 +138,12 @@ def relay_timer(state: State, at: float) -> Result:
     """Bring what is there if it is this node's turn; of turns that were missed the last one is taken."""
     if not may_relay(state):
         return state, ()
+    if state.chain != "present":
+        return state, ()  # the turn is taken when the chain is back
     turns = _turns(state)
     due = [turn for turn in range(state.relay_turn, len(turns)) if moment_of(state, turns[turn]) <= at + SLACK]
     commands: tuple[RelayMessages, ...] = ()
-    if due and state.chain == "present" and state.heard:
+    if due and state.heard:
         commands = tuple(_batches(state, due[-1], turns[due[-1]]))
         state = replace(state, introduced={})
     state = replace(state, relay_turn=due[-1] + 1 if due else state.relay_turn)

@@ -158,6 +158,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seed: Seed = b""
     deadline: int = 0
     overdue: bool = False
+    resumed: float = 0.0
+    """Local time at which the chain came back in the current stage after it was away; 0.0 where it never was."""
     advance_tries: int = 0
     pending: tuple[int, int, Seed, int, bool] | None = None
     seeds: dict[int, Seed] = {}

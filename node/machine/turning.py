@@ -75,6 +75,7 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
         deadline=deadline,
         seeds={**state.seeds, round_number: seed},
         overdue=False,
+        resumed=0.0,
         advance_tries=0,
     )
     state = stage_began(replace(_pruned(state), work=_resumed(state)))
