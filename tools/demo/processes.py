@@ -14,6 +14,8 @@ from pathlib import Path
 PR_SET_PDEATHSIG = 1
 TERM_SECONDS = 8.0
 """How long a child may take to end in order."""
+KILL_SECONDS = 2.0
+"""How long the kernel may take to end what was killed."""
 
 
 class DemoError(RuntimeError):
@@ -85,6 +87,9 @@ def end_all(children: Iterable[Child], seconds: float = TERM_SECONDS) -> None:
         child.kill_group()
     for pid in descendants & set(_parents()):
         _kill(pid)
+    deadline = time.monotonic() + KILL_SECONDS
+    while descendants & set(_parents()) and time.monotonic() < deadline:  # a signal is not yet an end
+        time.sleep(0.01)
 
 
 def process_tree(root: int) -> set[int]:
@@ -107,7 +112,7 @@ def _parents() -> dict[int, int]:
     """Return the parent of every process that lives; zombies have ended and only wait to be read."""
     found = {}
     proc = Path("/proc")
-    for name in os.listdir(proc) if proc.is_dir() else []:  # not glob: it gives up where an entry vanishes meanwhile
+    for name in os.listdir(proc) if proc.is_dir() else []:
         if not name.isdigit():
             continue
         try:
