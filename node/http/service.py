@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import time
@@ -22,6 +21,7 @@ from node.http.metrics import Counters
 from node.http.routes import build
 from node.machine.status import Status
 from node.seams import Report
+from node.serving import server_config
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that libp2p brings along lack trio.TaskStatus
@@ -116,18 +116,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def _server_config(descriptor: int) -> ServerConfig:
-    """Return Hypercorn's settings: the socket given, no access log, errors to our log, small limits."""
-    config = ServerConfig()
-    config.bind = [f"fd://{descriptor}"]
-    config.accesslog = None
-    errors = logging.getLogger("hypercorn.error")
-    errors.setLevel(logging.WARNING)
-    config.errorlog = errors
-    config.include_server_header = False
-    config.graceful_timeout = 1.0
-    config.shutdown_timeout = 1.0
-    config.read_timeout = 10
+    config = server_config(descriptor)
     config.keep_alive_timeout = 15.0
-    config.h11_max_incomplete_size = 16 << 10
     config.h2_max_concurrent_streams = 16
     return config

@@ -7,7 +7,6 @@ find the port get nothing. The Host header is checked, so that no foreign name c
 
 from __future__ import annotations
 
-import logging
 import secrets
 import socket
 from collections.abc import Awaitable, Callable
@@ -16,7 +15,6 @@ from typing import Annotated, cast
 
 import msgspec
 import trio
-from hypercorn.config import Config as ServerConfig
 from hypercorn.trio import serve
 from hypercorn.typing import Framework
 from starlette.applications import Starlette
@@ -25,6 +23,7 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
 from node.identity.orders import Order, answered, domain_of, message_of
+from node.serving import server_config
 from protocols.identifiers import Address
 from protocols.typed_data import typed_data
 
@@ -141,7 +140,7 @@ async def ask_wallet(order: Order, judge: Judge, about: str, opened: Callable[[s
         listening.listen()
         page = WalletPage(order, judge, f"{ADDRESS}:{listening.getsockname()[1]}", about)
         opened(page.url)
-        config = _server_config(listening.detach())
+        config = server_config(listening.detach())
         await serve(cast("Framework", page.app()), config, shutdown_trigger=page.signed.wait)
     return page.order
 
@@ -164,19 +163,3 @@ def _json(value: object, code: int = 200) -> Response:
 
 def _refused(why: str, code: int) -> Response:
     return _json({"error": why}, code)
-
-
-def _server_config(descriptor: int) -> ServerConfig:
-    """Return Hypercorn's settings: the socket given, no access log, short times."""
-    config = ServerConfig()
-    config.bind = [f"fd://{descriptor}"]
-    config.accesslog = None
-    errors = logging.getLogger("hypercorn.error")
-    errors.setLevel(logging.WARNING)
-    config.errorlog = errors
-    config.include_server_header = False
-    config.graceful_timeout = 1.0
-    config.shutdown_timeout = 1.0
-    config.read_timeout = 10
-    config.h11_max_incomplete_size = 16 << 10
-    return config
