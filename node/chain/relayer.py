@@ -26,8 +26,12 @@ class Relayer:
         self._shelf, self._gas_per_day = shelf, gas_per_day
 
     async def call(self, command: RelayMessages, queued: Sequence[Record]) -> str | None:
-        """Return the call for a command, None where nothing is left to bring; `queued` are this node's own commands."""
-        waiting = [record.command for record in queued if record.command is not None]
+        """Return the call for a command, None where nothing is left to bring; `queued` are this node's own commands.
+
+        Of these only the messages of the command's kind are signed: a key is the kind, for a vote with its seed behind.
+        """
+        kind = f"{command.kind}:"
+        waiting = [each.command for each in queued if each.command is not None and f"{each.key}:".startswith(kind)]
         own = [Load(self._address, message) for message in self._carrier.carried(waiting)]
         return await self._batcher.call(command, own)
 
