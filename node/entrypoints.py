@@ -1,4 +1,7 @@
-"""Plug-ins of installed packages, found by entry point."""
+"""Plug-ins of installed packages, found by entry point.
+
+Apart from `node.plugins`, since graders' workers start from here: they load neither games nor the event loop.
+"""
 
 from __future__ import annotations
 
