@@ -6,6 +6,7 @@ import ast
 import inspect
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cache
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
@@ -192,12 +193,16 @@ def story_lines() -> Iterator[Line]:
         yield Line(event, level, tuple(field.name for field in msgspec.structs.fields(kind)), kind.__name__)
 
 
-def logged_lines() -> Iterator[Line]:
-    """Yield every `log.LEVEL("event", key=...)` in the sources."""
-    for path in sorted(path for room in LOGGED_IN for path in (ROOT / room).rglob("*.py")):
-        for found in ast.walk(ast.parse(path.read_text())):
-            if isinstance(found, ast.Call):
-                yield from _lines_of(found, path.relative_to(ROOT).as_posix())
+@cache
+def logged_lines() -> tuple[Line, ...]:
+    """Return every `log.LEVEL("event", key=...)` in the sources."""
+    return tuple(
+        line
+        for path in sorted(path for room in LOGGED_IN for path in (ROOT / room).rglob("*.py"))
+        for found in ast.walk(ast.parse(path.read_text()))
+        if isinstance(found, ast.Call)
+        for line in _lines_of(found, path.relative_to(ROOT).as_posix())
+    )
 
 
 def _lines_of(call: ast.Call, where: str) -> Iterator[Line]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import zlib
 from collections.abc import Callable, Iterator, Sequence
-from functools import cached_property
+from functools import cache
 from itertools import islice
 from typing import TypeVar
 
@@ -237,13 +237,14 @@ def problems(draws: Draws, *, held_out: bool) -> Iterator[Problem]:
             yield problem
 
 
-def _distinct(label: str, count: int, *, held_out: bool) -> list[Question]:
+@cache
+def _distinct(label: str, count: int, *, held_out: bool) -> tuple[Question, ...]:
     found: dict[str, Question] = {}
     for problem in problems(Draws(label), held_out=held_out):
         found.setdefault(problem.question, Question(problem.question, problem.answer))
         if len(found) == count:
             break
-    return list(found.values())
+    return tuple(found.values())
 
 
 class ArithmeticQuestions:
@@ -259,10 +260,6 @@ class ArithmeticQuestions:
     def __getitem__(self, index: int) -> Question:
         return self._training[index]
 
-    @cached_property
-    def _held_out(self) -> list[Question]:
-        return _distinct("swarm/arithmetic/1/held-out", HELD_OUT_QUESTIONS, held_out=True)
-
     def held_out(self, count: int) -> list[Question]:
         """Return the first `count` held-out questions (at most 2,048)."""
-        return list(islice(self._held_out, count))
+        return list(islice(_distinct("swarm/arithmetic/1/held-out", HELD_OUT_QUESTIONS, held_out=True), count))

@@ -16,7 +16,6 @@ from typing import TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.tensor import DTensor, distribute_tensor
 
 PartT = TypeVar("PartT")
 
@@ -90,12 +89,17 @@ ALONE = Gang()
 
 def full(value: Tensor) -> Tensor:
     """Return a tensor whole; every rank must ask where it is spread."""
-    return value.full_tensor() if isinstance(value, DTensor) else value
+    whole: Callable[[], Tensor] | None = getattr(value, "full_tensor", None)
+    return whole() if whole else value
 
 
 def spread(value: Tensor, like: Tensor) -> Tensor:
     """Return a whole tensor spread over ranks as `like` is; as it is where that has another shape or is whole."""
-    if isinstance(like, DTensor) and value.shape == like.shape:
+    if hasattr(like, "full_tensor") and value.shape == like.shape:
+        # Imported here: it takes 0.7 s of every start, and most nodes have one rank.
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(like, DTensor)
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return value
 
