@@ -23,7 +23,7 @@ from node.exits import Exit, Refusal
 from node.gossip.service import GossipNode
 from node.grading.registry import prepare_grader
 from node.http.service import HttpService
-from node.identity import NodeKey, load_or_create
+from node.identity import NodeKey, load_or_create, name_of
 from node.identity.cases import Facts, refuse_other_owner
 from node.identity.delegation import load_delegation, waiting_orders
 from node.identity.peer import LocalPeer, local_peer
@@ -35,6 +35,7 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
 from node.machine.state import State, initial
+from node.machine.status import Status
 from node.manifest_file import load_manifest
 from node.plugins import load_games
 from node.protection import VoteProtection
@@ -161,7 +162,9 @@ class Node:
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
-        log.info("node.restored", address=key.address, peer_id=self.peer_id, replayed=replayed)
+        log.info(
+            "node.restored", name=name_of(self.peer_id), address=key.address, peer_id=self.peer_id, replayed=replayed
+        )
 
     @property
     def state(self) -> State:
@@ -172,7 +175,7 @@ class Node:
 
     async def run(self) -> int:
         """Start every part and take inputs until the machine says stop. Returns the exit code."""
-        http = HttpService(self.config.http, self.home, lambda: views.status(self.state), self.counters)
+        http = HttpService(self.config.http, self.home, self.status, self.counters)
         code, refusal = int(Exit.OK), None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signals, nursery.cancel_scope)
@@ -208,7 +211,7 @@ class Node:
         config, manifest, trainer = self.config, self.manifest, self.home / "trainer"
         openers = configured(config.trackers, manifest, self.key.address, self.home)
         return (
-            HubService(config.hub, manifest, config.trainer.model, trainer, self.bus, lambda: views.status(self.state)),
+            HubService(config.hub, manifest, config.trainer.model, trainer, self.bus, self.status),
             TrackerService(openers, [stage.name for stage in manifest.stages], self.bus),
         )
 
@@ -330,6 +333,10 @@ class Node:
         if self.gossip and window != self.window:
             self.window = window
             self.gossip.update_window(window)
+
+    def status(self) -> Status:
+        """Return the machine's picture of the node, with its name on it."""
+        return msgspec.structs.replace(views.status(self.state), name=name_of(self.peer_id), peer_id=self.peer_id)
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""
