@@ -23,9 +23,11 @@ from node.exits import Exit, Refusal
 from node.gossip.service import GossipNode
 from node.grading.registry import prepare_grader
 from node.http.service import HttpService
-from node.identity import NodeKey, load_or_create
+from node.identity import NodeKey, load_or_create, name_of
 from node.identity.cases import Facts, refuse_other_owner
 from node.identity.delegation import load_delegation, waiting_orders
+from node.identity.peer import LocalPeer, local_peer
+from node.identity.rsa import RsaIdentity, load_rsa
 from node.intake import body_checker
 from node.logs import configure
 from node.loop import Loop, restore
@@ -33,10 +35,11 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
 from node.machine.state import State, initial
+from node.machine.status import Status
 from node.manifest_file import load_manifest
 from node.plugins import load_games
 from node.protection import VoteProtection
-from node.seams import Questions, RoundWindow, Service
+from node.seams import Questions, RoundWindow, Service, TrainerService
 from node.store.bodies import BodyStore
 from node.store.directory import DataDirectory
 from node.store.journal import Journal
@@ -48,7 +51,7 @@ from node.trainer.hub import HubService
 from node.trainer.link import TrainerLink
 from node.trainer.trackers import TrackerService, configured
 from protocols.carried import MAX_CARRIED, Carried
-from protocols.identifiers import Digest, swarm_id
+from protocols.identifiers import Address, Digest, swarm_id
 from protocols.manifest import Manifest, allows_model, manifest_digest
 
 log = structlog.get_logger()
@@ -70,9 +73,9 @@ def run_node(config: Config, data_dir: Path) -> int:
 
 
 async def _run(config: Config, manifest: Manifest, home: Path) -> int:
-    key = load_or_create(home / config.identity)
+    key, rsa = load_or_create(home / config.identity), load_rsa(home)
     with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
-        node = Node(config, home, manifest, key, journal, guard)
+        node = Node(config, home, manifest, key, rsa, journal, guard)
         return await node.run()
 
 
@@ -129,9 +132,17 @@ class Node:
     """One running node: its parts, and the routes between them."""
 
     def __init__(
-        self, config: Config, home: Path, manifest: Manifest, key: NodeKey, journal: Journal, guard: VoteProtection
+        self,
+        config: Config,
+        home: Path,
+        manifest: Manifest,
+        key: NodeKey,
+        rsa: RsaIdentity | None,
+        journal: Journal,
+        guard: VoteProtection,
     ) -> None:
-        self.config, self.home, self.manifest, self.key, self.guard = config, home, manifest, key, guard
+        self.config, self.home, self.manifest, self.guard = config, home, manifest, guard
+        self.key, self.rsa, self.peer_id = key, rsa, rsa.peer_id if rsa else key.peer_id
         self.bus = Bus()
         self.bodies = BodyStore(home / "bodies")
         self.timers = Timers(time.time)
@@ -142,14 +153,18 @@ class Node:
             SqliteOutbox(home / "outbox.sqlite"),
             guard,
             key.secret,
+            peer_id=self.peer_id,
         )
-        self.trainer = TrainerLink(config.trainer, manifest, key.address, home / "trainer", self.bodies)
+        self.me: LocalPeer
+        self.trainer: TrainerService
         self.gossip: GossipNode | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
-        log.info("node.restored", address=key.address, peer_id=key.peer_id, replayed=replayed)
+        log.info(
+            "node.restored", name=name_of(self.peer_id), address=key.address, peer_id=self.peer_id, replayed=replayed
+        )
 
     @property
     def state(self) -> State:
@@ -160,7 +175,7 @@ class Node:
 
     async def run(self) -> int:
         """Start every part and take inputs until the machine says stop. Returns the exit code."""
-        http = HttpService(self.config.http, self.home, lambda: views.status(self.state), self.counters)
+        http = HttpService(self.config.http, self.home, self.status, self.counters)
         code, refusal = int(Exit.OK), None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._signals, nursery.cancel_scope)
@@ -196,12 +211,12 @@ class Node:
         config, manifest, trainer = self.config, self.manifest, self.home / "trainer"
         openers = configured(config.trackers, manifest, self.key.address, self.home)
         return (
-            HubService(config.hub, manifest, config.trainer.model, trainer, self.bus, lambda: views.status(self.state)),
+            HubService(config.hub, manifest, config.trainer.model, trainer, self.bus, self.status),
             TrackerService(openers, [stage.name for stage in manifest.stages], self.bus),
         )
 
     async def _inputs(self) -> int:
-        stop = await self.loop.take(i.NodeStarted(listen=is_marked(self.home)))
+        stop = await self.loop.take(i.NodeStarted(listen=is_marked(self.home), me=self.me.address))
         while stop is None:
             stop = await self.loop.take(await self.bus.next())
         if stop.code:
@@ -224,13 +239,15 @@ class Node:
         facts = await self._facts()
         agree(self.manifest, facts)
         await self._own(facts)
+        self.me = local_peer(self.key, self.rsa, facts.domain)
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
         check = body_checker(self.manifest, questions, self.bodies)
+        self.trainer = self.trainer_of(self.me.address)
         self.gossip = GossipNode(
             self.config.gossip,
-            self.key,
+            self.me,
             self.manifest.limits,
             self.swarm,
             self.bodies,
@@ -242,6 +259,10 @@ class Node:
             introduction=self.chain.introduction,
         )
         self._move_window()
+
+    def trainer_of(self, peer: Address) -> TrainerService:
+        """Return what trains as the peer that this node counts as."""
+        return TrainerLink(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
 
     def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
         """Return what an announcement carries: this node's own messages, then its owner's orders."""
@@ -312,6 +333,10 @@ class Node:
         if self.gossip and window != self.window:
             self.window = window
             self.gossip.update_window(window)
+
+    def status(self) -> Status:
+        """Return the machine's picture of the node, with its name on it."""
+        return msgspec.structs.replace(views.status(self.state), name=name_of(self.peer_id), peer_id=self.peer_id)
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""

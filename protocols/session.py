@@ -1,12 +1,16 @@
 """Peers of RL Swarm keep their RSA peer id: the statement by which such a peer binds its session key.
 
-The RSA key names the peer, the session key (secp256k1) signs everything else. Whoever meets the peer id checks the
-statement once (`node.identity.rsa.bound_peer`).
+The RSA key names the peer, the session key (secp256k1) signs everything else. The statement travels in what the
+session key signs, so that neither key can speak for the other unasked; every receiver checks it
+(`node.identity.rsa.bound_peer`).
 """
 
 from __future__ import annotations
 
+from typing import Annotated
+
 import msgspec
+from msgspec import Meta
 
 from protocols.identifiers import Address
 from protocols.typed_data import Domain
@@ -20,8 +24,8 @@ class SessionStatement(msgspec.Struct, frozen=True, array_like=True, forbid_unkn
     """`public_key` is the RSA key as libp2p's protobuf, of which the peer id is the hash; `signature` is PKCS #1 v1.5
     with SHA-256 over `statement_bytes`, as libp2p signs with RSA keys."""
 
-    public_key: bytes
-    signature: bytes
+    public_key: Annotated[bytes, Meta(max_length=MAX_PUBLIC_KEY)]
+    signature: Annotated[bytes, Meta(max_length=MAX_SIGNATURE)]
 
 
 def statement_bytes(domain: Domain, session: Address) -> bytes:

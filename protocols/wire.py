@@ -10,6 +10,7 @@ import msgspec
 
 from protocols.carried import Cargo, CarriedDelegation
 from protocols.identifiers import Digest, Seed, body_digest, keccak256
+from protocols.session import SessionStatement
 
 PROTOCOL_VERSION = 1
 ENVELOPE_DOMAIN = b"swarm/announcement/1"
@@ -17,8 +18,8 @@ ENVELOPE_OVERHEAD = 256
 """Bytes that an envelope and the announcement's fixed fields add to an inline body and a cargo, rounded up."""
 NOTHING: Digest = bytes(32)
 """The body of an announcement without rollouts: a node that made none in a stage still has messages to be brought."""
-INTRODUCTION_LIMIT = 2048
-"""Bytes of a newcomer's delegation."""
+INTRODUCTION_LIMIT = 3072
+"""Bytes of a newcomer's delegation, and of the statement that binds it to an RSA identity."""
 
 
 class Malformed(ValueError):  # noqa: N818 - reads as what the message is
@@ -46,6 +47,19 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     inline: bytes
     relays: bool = False
     carried: Cargo = ()
+
+
+class BoundAnnouncement(Announcement, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """An announcement of a peer with an RSA identity: `session` binds the key that signs it. Always has every field."""
+
+    session: SessionStatement
+
+
+class BoundDelegation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="bound"):
+    """How a newcomer with an RSA identity introduces itself: its delegation, and what binds that node to it."""
+
+    delegation: CarriedDelegation
+    session: SessionStatement
 
 
 class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -104,12 +118,19 @@ class Quoting(msgspec.Struct, frozen=True, array_like=True):
 _encoder = msgspec.msgpack.Encoder()
 _envelopes = msgspec.msgpack.Decoder(Envelope)
 _announcements = msgspec.msgpack.Decoder(Announcement)
-_introductions = msgspec.msgpack.Decoder(CarriedDelegation)
+_bound_announcements = msgspec.msgpack.Decoder(BoundAnnouncement)
+_BOUND_HEAD = bytes([0x90 + len(BoundAnnouncement.__struct_fields__)])
+"""MessagePack's head of an array of so many elements: the two kinds of announcement differ in their number."""
+_introductions: msgspec.msgpack.Decoder[CarriedDelegation | BoundDelegation] = msgspec.msgpack.Decoder(
+    CarriedDelegation | BoundDelegation
+)
 _bodies = msgspec.msgpack.Decoder(Rollouts)
 _quotings = msgspec.msgpack.Decoder(Quoting)
 
 
-def encode(message: Announcement | Envelope | Rollouts | CarriedDelegation | Cargo) -> bytes:
+def encode(
+    message: Announcement | Envelope | Rollouts | CarriedDelegation | BoundDelegation | SessionStatement | Cargo,
+) -> bytes:
     """Return the message as MessagePack."""
     return _encoder.encode(message)
 
@@ -125,7 +146,8 @@ def decode_envelope(data: bytes, limit: int) -> tuple[Envelope, Announcement]:
         raise Malformed("size", f"{len(data)} bytes, limit {limit}")
     try:
         envelope = _envelopes.decode(data)
-        announcement = _announcements.decode(envelope.payload)
+        bound = envelope.payload.startswith(_BOUND_HEAD)
+        announcement = (_bound_announcements if bound else _announcements).decode(envelope.payload)
     except (ValueError, RecursionError) as error:
         raise Malformed("schema", str(error)) from error
     problem = _shape_problem(envelope, announcement)
@@ -149,7 +171,7 @@ def _shape_problem(envelope: Envelope, said: Announcement) -> tuple[str, str] | 
     return None
 
 
-def decode_introduction(data: bytes) -> CarriedDelegation:
+def decode_introduction(data: bytes) -> CarriedDelegation | BoundDelegation:
     """Decode a newcomer's delegation. Raises `Malformed` with codes size or schema."""
     if len(data) > INTRODUCTION_LIMIT:
         raise Malformed("size", f"{len(data)} bytes, limit {INTRODUCTION_LIMIT}")

@@ -17,7 +17,7 @@ from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
 from node.story import COMMAND_EVENTS, INPUT_EVENTS
-from protocols import carried, manifest, wire
+from protocols import carried, manifest, session, wire
 
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / "docs" / "reference"
@@ -241,6 +241,9 @@ MANIFEST = (
 WIRE = (
     wire.Envelope,
     wire.Announcement,
+    wire.BoundAnnouncement,
+    session.SessionStatement,
+    wire.BoundDelegation,
     carried.CarriedDelegation,
     carried.CarriedRevocation,
     carried.CarriedCommitment,

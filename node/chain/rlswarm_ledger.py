@@ -9,8 +9,8 @@ from eth_abi.exceptions import DecodingError
 from contracts import load_artifact
 from node.chain.abi import Abi, Event
 from node.chain.blocks import Head, Log
-from node.chain.rlswarm_peers import address_of_peer_id
 from node.chain.rlswarm_rounds import Clock, Opening
+from node.identity.peer import address_of_peer_id
 from node.machine.inputs import PeerRegistered, StageOpened
 from protocols.identifiers import Address
 

@@ -85,6 +85,7 @@ def prepare(home: Path, answers: Answers) -> list[str]:
 
     swarm.toml comes last: where it is missing, `swarm init` may be repeated.
     """
+    from node.cli.owner import peer_id_of
     from node.identity import IdentityError, load_or_create, name_of
     from node.store.directory import DataDirectory
 
@@ -96,10 +97,11 @@ def prepare(home: Path, answers: Answers) -> list[str]:
             raise Refusal(Exit.IDENTITY, str(error)) from error
         _create(home / FILE, config_text(answers).encode())
         load_config(home, {}, {})
+    peer_id = peer_id_of(home, key)
     return [
         f"directory  {home}",
-        f"name       {name_of(key.peer_id)}",
-        f"peer id    {key.peer_id}",
+        f"name       {name_of(peer_id)}",
+        f"peer id    {peer_id}",
         f"address    {key.address} (fund it for gas, then: swarm run)",
     ]
 

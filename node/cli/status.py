@@ -62,6 +62,8 @@ def text_of(status: Status, now: float) -> str:
     totals = status.totals
     rows = [
         ("node", status.address),
+        ("name", status.name),
+        ("peer id", status.peer_id),
         ("phase", status.phase),
         ("round, stage", f"{status.round}, {status.stage}" if status.round >= 0 else "not known yet"),
         ("deadline", remaining(status.deadline - now) if status.deadline else "not known yet"),

@@ -5,12 +5,23 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeAlias
 
-from node.identity import NodeKey
+from msgspec.structs import asdict
+
+from node.identity.peer import LocalPeer
 from node.machine.commands import FetchRollouts, OwnMessage, PublishRollouts
 from protocols.carried import MAX_CARRIED, Cargo, Carried
 from protocols.identifiers import Digest
 from protocols.manifest import Limits
-from protocols.wire import ENVELOPE_OVERHEAD, PROTOCOL_VERSION, Announcement, Envelope, encode, signing_hash
+from protocols.session import SessionStatement
+from protocols.wire import (
+    ENVELOPE_OVERHEAD,
+    PROTOCOL_VERSION,
+    Announcement,
+    BoundAnnouncement,
+    Envelope,
+    encode,
+    signing_hash,
+)
 
 Carry: TypeAlias = Callable[[tuple[OwnMessage, ...]], tuple[Carried, ...]]
 """Gives the signed messages of commands; none for a command that may not be signed, or where nobody could bring it."""
@@ -38,8 +49,13 @@ def announcement_of(
     )
 
 
+def bound(said: Announcement, session: SessionStatement) -> BoundAnnouncement:
+    """Return an announcement with what binds its key to an RSA identity."""
+    return BoundAnnouncement(**asdict(said), session=session)
+
+
 def signed_announcement(
-    key: NodeKey,
+    me: LocalPeer,
     swarm: Digest,
     limits: Limits,
     command: PublishRollouts,
@@ -50,10 +66,11 @@ def signed_announcement(
 
     What is carried comes before an inline body: that can be fetched. Of what does not fit, the last is left out.
     """
-    room = limits.announcement - ENVELOPE_OVERHEAD
+    room = limits.announcement - ENVELOPE_OVERHEAD - (len(encode(me.statement)) if me.statement else 0)
     cargo = carried[:MAX_CARRIED]
     while cargo and len(encode(cargo)) > room:
         cargo = cargo[:-1]
     small = len(body) <= min(limits.inline, room - (len(encode(cargo)) if cargo else 0))
-    payload = encode(announcement_of(command, swarm, body if small else b"", command.relays, cargo))
-    return encode(Envelope(payload, key.sign(signing_hash(payload))))
+    said = announcement_of(command, swarm, body if small else b"", command.relays, cargo)
+    payload = encode(bound(said, me.statement) if me.statement else said)
+    return encode(Envelope(payload, me.key.sign(signing_hash(payload))))

@@ -12,13 +12,18 @@ from node.gossip.announcing import Carry, announcement_of, signed_announcement
 from node.gossip.intake import Accepted, Heard, Intake, announced
 from node.gossip.introducing import Introduction
 from node.identity import NodeKey
+from node.identity.peer import local_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import AnyInput, NetworkChanged, NodeIntroduced, RolloutsArrived, RolloutsRefused
 from node.seams import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
+from protocols.typed_data import Domain
 from protocols.wire import NOTHING
+
+NOWHERE = Domain(0, "0x" + "00" * 20, bytes(32))
+"""Fake nodes have no RSA identities, so that it does not matter for which deployment those would speak."""
 
 
 class FakeSwarm:
@@ -95,7 +100,7 @@ class FakeGossipNode:
     ) -> None:
         self.address = key.address
         self.addresses: tuple[str, ...] = ()
-        self._swarm, self._key, self._limits = swarm, key, limits
+        self._swarm, self._me, self._limits = swarm, local_peer(key, None, NOWHERE), limits
         self._digest, self._bodies, self._check = swarm_digest, bodies, check
         self._carry, self._introduction = carry, introduction
         self._intake = Intake(swarm_digest, limits)
@@ -146,7 +151,7 @@ class FakeGossipNode:
             self.counters["own-missing" if body is None else "own-equivocation"] += 1
             return
         carried = self._carry(command.carries)
-        data = signed_announcement(self._key, self._digest, self._limits, command, body, carried)
+        data = signed_announcement(self._me, self._digest, self._limits, command, body, carried)
         self._own[slot] = data
         self._intake.judge(Heard(data=data, origin=self.address))
         for other in self._swarm.others(self):
@@ -172,7 +177,7 @@ class FakeGossipNode:
         return self._bodies.get(digest)
 
     def _tell(self, accepted: Accepted) -> None:
-        if accepted.signer != self.address:
+        if accepted.peer != self.address:
             self._reports_in.send_nowait(announced(accepted))
 
     async def run(self, report: Report) -> None:

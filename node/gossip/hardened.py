@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
+import libp2p.crypto.serialization
 import libp2p.network.connection.swarm_connection
 import libp2p.pubsub.gossipsub
 import libp2p.pubsub.pubsub
@@ -18,6 +19,8 @@ import libp2p.stream_muxer.yamux.yamux
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.abc import IHost, INetStream
+from libp2p.crypto.keys import KeyType
+from libp2p.crypto.rsa import RSAPublicKey
 from libp2p.io.exceptions import IOException, MessageTooLarge
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
@@ -28,6 +31,7 @@ from libp2p.pubsub.validators import signature_validator
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.gossip.quiet import connection_log
+from node.identity.rsa import EXPONENT, MAX_BITS, MIN_BITS
 
 log = logging.getLogger("libp2p.swarm")
 
@@ -249,6 +253,7 @@ def isolate_tasks(manager: Any) -> None:
     manager.run_task = run_task
 
 
+_library_keys: Any = libp2p.crypto.serialization
 _library_pubsub: Any = libp2p.pubsub.pubsub
 _library_router: Any = libp2p.pubsub.gossipsub
 _library_yamux: Any = libp2p.stream_muxer.yamux.yamux
@@ -270,6 +275,14 @@ def _own_record(host: IHost) -> tuple[bytes, bool]:
     return kept[1], False
 
 
+def _bounded_rsa(data: bytes) -> RSAPublicKey:
+    """Take no RSA key whose check would last: a stranger's exponent may have 4096 bits, which is 40 ms a check."""
+    key = RSAPublicKey.from_bytes(data)
+    if key.impl.e != EXPONENT or not MIN_BITS <= key.impl.size_in_bits() <= MAX_BITS:
+        raise ValueError(f"an RSA key of {key.impl.size_in_bits()} bits with an exponent of {key.impl.e.bit_length()}")
+    return key
+
+
 async def _write_whole_frame(self: Any, data: bytes) -> None:
     """Never abandon a frame between its encryption and its sending: the noise nonces would disagree from then on and
     the whole connection would die. The deadline closes the connection instead."""
@@ -284,7 +297,9 @@ async def _write_whole_frame(self: Any, data: bytes) -> None:
 
 
 def install() -> None:
-    """Patch what can't be overridden: records are cached, a frame is written whole, nothing logs to the root."""
+    """Patch what can't be overridden: records are cached, a frame is written whole, RSA keys have bounds, nothing logs
+    to the root."""
+    _library_keys.key_type_to_public_key_deserializer[KeyType.RSA.value] = _bounded_rsa
     for module in (_library_pubsub, _library_router):
         module.maybe_consume_signed_record = _ignore_record
         module.env_to_send_in_RPC = _own_record

@@ -14,6 +14,7 @@ from libp2p import new_host
 from libp2p.abc import INetStream, ISecureTransport
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.secp256k1 import create_new_key_pair
+from libp2p.crypto.serialization import deserialize_private_key
 from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
 from libp2p.custom_types import TProtocol
 from libp2p.network.config import ConnectionConfig, RetryConfig
@@ -29,6 +30,7 @@ from node.gossip.hardened import install, isolate_tasks, isolated
 from node.gossip.quiet import quieten
 from node.gossip.streams import Readable, StreamFault, ending, request
 from node.identity import NodeKey
+from node.identity.rsa import RsaIdentity
 
 log = structlog.get_logger()
 
@@ -49,21 +51,22 @@ class ListenError(OSError):
 class Host:
     """A running host. Peers are named by their peer id as text."""
 
-    def __init__(self, key: NodeKey, announce: Sequence[str], max_peers: int) -> None:
+    def __init__(self, identity: NodeKey | RsaIdentity, announce: Sequence[str], max_peers: int) -> None:
+        keys = _key_pair(identity)
         config = ConnectionConfig(
             min_connections=0, low_watermark=0, high_watermark=max_peers, max_connections=max_peers + 8
         )
         self.inner = cast(
             Any,
             new_host(
-                key_pair=(identity := create_new_key_pair(key.secret)),
-                sec_opt=_noise_only(identity),
+                key_pair=keys,
+                sec_opt=_noise_only(keys),
                 muxer_opt={TProtocol(YAMUX): Yamux},
                 connection_config=config,
                 disable_identify_address_discovery=True,
             ),
         )
-        self.peer_id = key.peer_id
+        self.peer_id = identity.peer_id
         self.blame: Callable[[str, str], None] = lambda peer, reason: None
         self._announce = tuple(announce)
         self._network = self.inner.get_network()
@@ -161,14 +164,21 @@ class Host:
 
 
 @asynccontextmanager
-async def open_host(key: NodeKey, announce: Sequence[str], max_peers: int) -> AsyncIterator[Host]:
+async def open_host(identity: NodeKey | RsaIdentity, announce: Sequence[str], max_peers: int) -> AsyncIterator[Host]:
     """Run a host that does not listen yet: its handlers must be in place before the first stranger arrives."""
     quieten()
     install()
-    host = Host(key, announce, max_peers)
+    host = Host(identity, announce, max_peers)
     async with host.inner.run([]):
         isolate_tasks(host.inner.get_network().manager)
         yield host
+
+
+def _key_pair(identity: NodeKey | RsaIdentity) -> KeyPair:
+    if isinstance(identity, NodeKey):
+        return create_new_key_pair(identity.secret)
+    private = deserialize_private_key(identity.stored)
+    return KeyPair(private, private.get_public_key())
 
 
 def _noise_only(identity: KeyPair) -> dict[TProtocol, ISecureTransport]:

@@ -12,18 +12,21 @@ import msgspec
 import structlog
 
 from node.identity import peer_id_of_public_key, public_key_of_peer_id, recover
+from node.identity.peer import address_at
+from node.identity.rsa import bound_peer
 from node.machine.inputs import RolloutsAnnounced
 from node.seams import RoundWindow
 from protocols.admission import Equivocation, Reason, Slot, admit, slot_of
 from protocols.identifiers import Address, Digest, address_of_public_key
 from protocols.manifest import Limits
-from protocols.wire import Announcement, Malformed, decode_envelope, signing_hash
+from protocols.typed_data import Domain
+from protocols.wire import Announcement, BoundAnnouncement, Malformed, decode_envelope, signing_hash
 
 log = structlog.get_logger()
 
 HELD_KNOWN, HELD_STRANGERS, HELD_PER_SLOT = 512, 64, 2
 EVIDENCE_KEPT = 256
-CULPABLE = frozenset({"size", "schema", "digest", "swarm"})
+CULPABLE = frozenset({"size", "schema", "digest", "swarm", "session"})
 """Reasons for which the forwarder is to blame: an honest node, wherever its window stands, never sends these on."""
 
 
@@ -35,10 +38,17 @@ class Heard(msgspec.Struct, frozen=True):
     carrier: Any = None
 
 
-class Accepted(msgspec.Struct, frozen=True):
-    """An announcement that counts."""
+class Speaker(msgspec.Struct, frozen=True):
+    """Whose an announcement is: as the contract knows the peer, and as the network does."""
 
-    signer: Address
+    address: Address
+    peer_id: str
+
+
+class Accepted(msgspec.Struct, frozen=True):
+    """An announcement that counts, and as whose."""
+
+    peer: Address
     said: Announcement
     heard: Heard
 
@@ -51,14 +61,27 @@ class Judged(msgspec.Struct, frozen=True):
     accepted: Accepted | None = None
 
 
-class Intake:
-    """Announcements of one swarm."""
+def speaker_of(said: Announcement, signer: Address, public: bytes, domain: Domain | None) -> Speaker:
+    """Return whose an announcement is, by the key that signed it (64 bytes) and what binds that to an RSA identity.
 
-    def __init__(self, swarm: Digest, limits: Limits) -> None:
+    Raises ValueError where it is not bound to the one it names, or no deployment is known for which it could be.
+    """
+    if not isinstance(said, BoundAnnouncement):
+        return Speaker(signer, peer_id_of_public_key(public))
+    if domain is None:
+        raise ValueError("a session is bound at a deployment only")
+    peer_id = bound_peer(said.session, domain, signer)
+    return Speaker(address_at(domain, peer_id, signer), peer_id)
+
+
+class Intake:
+    """Announcements of one swarm. `domain` is the deployment for which sessions of RSA identities are bound."""
+
+    def __init__(self, swarm: Digest, limits: Limits, domain: Domain | None = None) -> None:
         self.counters: Counter[str] = Counter()
         self.evidence: deque[Equivocation] = deque(maxlen=EVIDENCE_KEPT)
         self.window: RoundWindow | None = None
-        self._swarm, self._limits = swarm, limits
+        self._swarm, self._limits, self._domain = swarm, limits, domain
         self._envelopes: dict[Slot, tuple[Digest, bytes]] = {}
         self._peer_ids: dict[Address, str] = {}
         self._held: OrderedDict[Slot, list[Heard]] = OrderedDict()
@@ -82,20 +105,28 @@ class Intake:
             return Judged("drop", "signature")
         if self.window is None:
             return Judged("drop", "swarm" if said.swarm != self._swarm else "window")
-        slot = slot_of(said, signer)
+        try:
+            speaker = speaker_of(said, signer, public, self._domain)
+        except ValueError:
+            return Judged("drop", "session")
+        return self._place(said, speaker, heard, self.window)
+
+    def _place(self, said: Announcement, speaker: Speaker, heard: Heard, window: RoundWindow) -> Judged:
+        """Decide on an announcement whose speaker is known."""
+        slot = slot_of(said, speaker.address)
         known = self._envelopes.get(slot)
-        admission = admit(said, signer, heard.origin, self.window, self._limits, known[0] if known else None)
+        admission = admit(said, speaker.address, heard.origin, window, self._limits, known[0] if known else None)
         if admission.outcome == "accept":
-            return Judged("accept", "", self._remember(slot, public, Accepted(signer, said, heard)))
+            return Judged("accept", "", self._remember(slot, speaker, Accepted(speaker.address, said, heard)))
         if admission.outcome == "hold":
-            return Judged("hold" if self._hold(slot, signer, heard) else "drop", admission.reason)
+            return Judged("hold" if self._hold(slot, heard) else "drop", admission.reason)
         if admission.reason == "equivocation" and known:
             self._convict(Equivocation(slot, known[0], said.body))
         return Judged("drop", admission.reason)
 
-    def _remember(self, slot: Slot, public: bytes, accepted: Accepted) -> Accepted:
+    def _remember(self, slot: Slot, speaker: Speaker, accepted: Accepted) -> Accepted:
         self._envelopes[slot] = (accepted.said.body, accepted.heard.data)
-        self._peer_ids[accepted.signer] = peer_id_of_public_key(public)
+        self._peer_ids[speaker.address] = speaker.peer_id
         return accepted
 
     def _convict(self, found: Equivocation) -> None:
@@ -111,10 +142,10 @@ class Intake:
             second=found.second.hex(),
         )
 
-    def _hold(self, slot: Slot, signer: Address, heard: Heard) -> bool:
+    def _hold(self, slot: Slot, heard: Heard) -> bool:
         """Keep an announcement of the next stage. Strangers have a small place of their own: names cost nothing."""
         assert self.window is not None
-        known = signer in self.window.peers
+        known = slot.peer in self.window.peers
         place, most = (self._held, HELD_KNOWN) if known else (self._held_strangers, HELD_STRANGERS)
         waiting = place.setdefault(slot, [])
         if len(waiting) >= HELD_PER_SLOT or any(other.data == heard.data for other in waiting):
@@ -148,7 +179,7 @@ class Intake:
 
     def forget(self, accepted: Accepted) -> None:
         """Take an acceptance back, where the node could not take it in: it may be learnt again."""
-        self._envelopes.pop(slot_of(accepted.said, accepted.signer), None)
+        self._envelopes.pop(slot_of(accepted.said, accepted.peer), None)
         self.counters["queue"] += 1
 
     def announced(self, slot: Slot) -> Digest | None:
@@ -181,7 +212,7 @@ def announced(accepted: Accepted) -> RolloutsAnnounced:
     """Return what the machine is told of another peer's announcement."""
     said = accepted.said
     return RolloutsAnnounced(
-        accepted.signer, said.round, said.stage, said.body, said.size, bool(said.inline), said.relays, said.carried
+        accepted.peer, said.round, said.stage, said.body, said.size, bool(said.inline), said.relays, said.carried
     )
 
 

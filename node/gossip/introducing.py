@@ -16,9 +16,12 @@ from libp2p.abc import INetStream
 from node.gossip.host import Host
 from node.gossip.intake import address_of_peer
 from node.gossip.streams import StreamFault, read_frame, write_frame
+from node.identity.peer import LocalPeer
+from node.identity.rsa import bound_peer
 from node.machine.inputs import NodeIntroduced
 from protocols.carried import CarriedDelegation
-from protocols.wire import INTRODUCTION_LIMIT, Malformed, decode_introduction, encode
+from protocols.typed_data import Domain
+from protocols.wire import INTRODUCTION_LIMIT, BoundDelegation, Malformed, decode_introduction, encode
 
 log = structlog.get_logger()
 
@@ -49,12 +52,26 @@ class Pace:
         return True
 
 
-def introduced_by(peer: str, data: bytes) -> NodeIntroduced:
-    """Return what a peer said of itself. Raises `Malformed` with codes size, schema or node (it speaks of another)."""
+def introduced_by(peer: str, data: bytes, domain: Domain) -> NodeIntroduced:
+    """Return what a peer said of itself. Raises `Malformed` with codes size, schema, session (no such RSA identity has
+    bound it here) or node (it speaks of another)."""
     message = decode_introduction(data)
-    if message.node != address_of_peer(peer):
-        raise Malformed("node", f"{message.node} is not who sent it")
-    return NodeIntroduced(message.node, message)
+    if isinstance(message, BoundDelegation):
+        delegation = message.delegation
+        own = _bound(message, domain) == peer
+    else:
+        delegation = message
+        own = delegation.node == address_of_peer(peer)
+    if not own:
+        raise Malformed("node", f"{delegation.node} is not who sent it")
+    return NodeIntroduced(delegation.node, delegation)
+
+
+def _bound(message: BoundDelegation, domain: Domain) -> str:
+    try:
+        return bound_peer(message.session, domain, message.delegation.node)
+    except ValueError as error:
+        raise Malformed("session", str(error)) from error
 
 
 class Introducing:
@@ -63,11 +80,13 @@ class Introducing:
     def __init__(
         self,
         host: Host,
+        me: LocalPeer,
         introduction: Introduction,
         count: Callable[[str], None],
         report: Callable[[NodeIntroduced], Awaitable[None]],
     ) -> None:
-        self._host, self._introduction, self._count, self._report = host, introduction, count, report
+        self._host, self._me, self._introduction = host, me, introduction
+        self._count, self._report = count, report
         self._taken = Pace(ACCEPTED_EVERY, MOST_AT_ONCE)
         self._made = Pace(SENT_EVERY, MOST_AT_ONCE)
         host.serve(INTRODUCE_PROTOCOL, self._answer)
@@ -77,7 +96,7 @@ class Introducing:
             self._count("introduction-often")
             return
         try:
-            introduced = introduced_by(peer, await read_frame(stream, INTRODUCTION_LIMIT))
+            introduced = introduced_by(peer, await read_frame(stream, INTRODUCTION_LIMIT), self._me.domain)
         except Malformed as problem:
             self._count(f"introduction-{problem.code}")
             return
@@ -89,9 +108,11 @@ class Introducing:
         message = self._introduction()
         if message is None:
             return
+        session = self._me.statement
+        data = encode(BoundDelegation(message, session) if session else message)
         for peer in sorted(peers):
             if self._made.allows(peer, trio.current_time()):
-                await self._send(peer, encode(message))
+                await self._send(peer, data)
 
     async def _send(self, peer: str, data: bytes) -> None:
         try:

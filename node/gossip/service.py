@@ -26,7 +26,8 @@ from node.gossip.host import Host, open_host
 from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, address_of_peer, announced
 from node.gossip.introducing import Introducing, Introduction
 from node.gossip.mesh import Mesh, join
-from node.identity import NodeKey, new_key
+from node.identity import new_key
+from node.identity.peer import LocalPeer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
 from node.seams import Bodies, CheckBody, Report, RoundWindow
@@ -50,7 +51,7 @@ PENALTY = 10.0
 class GossipNode:
     """`node.seams.GossipService` over libp2p. State lives here, so that a restart of `run` loses nothing.
 
-    `carry` gives the signed messages that an announcement carries, `introduction` this node's delegation.
+    `me` is this node, `carry` gives the signed messages that an announcement carries, `introduction` its delegation.
     """
 
     name = "gossip"
@@ -58,7 +59,7 @@ class GossipNode:
     def __init__(
         self,
         settings: GossipSettings,
-        key: NodeKey,
+        me: LocalPeer,
         limits: Limits,
         swarm: Digest,
         bodies: Bodies,
@@ -70,14 +71,14 @@ class GossipNode:
         introduction: Introduction = lambda: None,
         incognito: bool = False,
     ) -> None:
-        self._name = new_key() if incognito else key
+        self._name = new_key() if incognito else me.network
         self._session = trio.CancelScope()
-        self._settings, self._key, self._limits, self._swarm = settings, key, limits, swarm
+        self._settings, self._me, self._limits, self._swarm = settings, me, limits, swarm
         self._bodies, self._bootnodes = bodies, bootnodes
         self._carry, self._introduction = carry, introduction
         self._newcomer = False
         self._book = PeerBook(peer_book)
-        self._intake = Intake(swarm, limits)
+        self._intake = Intake(swarm, limits, me.domain)
         self._fetching = Fetching(self._intake, bodies, check, limits.body)
         self._own: dict[Slot, bytes] = {}
         self._unsent: dict[Slot, bytes] = {}
@@ -118,7 +119,7 @@ class GossipNode:
     def update_window(self, window: RoundWindow) -> None:
         """Take the machine's new view; announcements that were held for it are taken in and sent on."""
         first = self._intake.window is None
-        self._newcomer = self._newcomer and self._key.address not in window.peers
+        self._newcomer = self._newcomer and self._me.address not in window.peers
         for accepted in self._intake.move(window):
             if self._take_in(accepted) and accepted.heard.carrier is not None:
                 self._released_in.send_nowait(accepted.heard.carrier)
@@ -129,7 +130,7 @@ class GossipNode:
 
     def _announce(self, command: PublishRollouts) -> None:
         """Sign and queue an announcement. A second body for the same slot would convict this node: it is refused."""
-        slot = Slot(peer=self._key.address, round=command.round, stage=command.stage, seed=command.seed)
+        slot = Slot(peer=self._me.address, round=command.round, stage=command.stage, seed=command.seed)
         said = self._intake.announced(slot)
         body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None:
@@ -140,9 +141,9 @@ class GossipNode:
             self.counters["own-equivocation"] += 1
         else:
             carried = self._carry(command.carries)
-            data = signed_announcement(self._key, self._swarm, self._limits, command, body, carried)
+            data = signed_announcement(self._me, self._swarm, self._limits, command, body, carried)
             self._own[slot] = self._unsent[slot] = data
-            self._intake.judge(Heard(data=data, origin=self._key.address))
+            self._intake.judge(Heard(data=data, origin=self._me.address))
             self._publish.set()
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -159,7 +160,7 @@ class GossipNode:
         Until then an `incognito` node has one that it made up: peers keep one connection per peer id, so that under
         its own a node would cut off a twin, or be cut off by it, instead of hearing it.
         """
-        self._name = self._key
+        self._name = self._me.network
         self._session.cancel()
 
     async def _serve(self, report: Report) -> None:
@@ -177,7 +178,7 @@ class GossipNode:
             contacts.add_bootnodes(settings.bootnodes)
             exchange = BodyExchange(host, self._bodies, self._count)
             catchup = CatchUp(host, self._intake, self._limits.announcement)
-            introducing = Introducing(host, self._introduction, self._count, report)
+            introducing = Introducing(host, self._me, self._introduction, self._count, report)
             async with join(host, topic, self._limits.announcement, self._judge) as mesh:
                 await host.listen(self._listening)
                 self._begin(host)
@@ -254,7 +255,7 @@ class GossipNode:
 
     def _heard(self, accepted: Accepted) -> RolloutsAnnounced | OwnMessageHeard:
         said = accepted.said
-        if accepted.signer == self._key.address:
+        if accepted.peer == self._me.address:
             return OwnMessageHeard(said.round, said.stage, said.seed, said.body)
         return announced(accepted)
 

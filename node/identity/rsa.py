@@ -68,9 +68,13 @@ class RsaIdentity:
         raise TypeError("a key does not leave the process")
 
 
+@lru_cache(maxsize=1024)
 def bound_peer(statement: SessionStatement, domain: Domain, session: Address) -> str:
     """Return the peer id for which `session` speaks at a deployment. Raises ValueError where the statement is not
-    valid: another session, chain or contract, a key out of bounds, no signature."""
+    valid: another session, chain or contract, a key out of bounds, no signature.
+
+    A peer's statement comes with each of its announcements: what held is remembered, what did not is checked anew.
+    """
     if len(statement.signature) > MAX_SIGNATURE:
         raise ValueError(f"a signature of {len(statement.signature)} bytes, at most {MAX_SIGNATURE} are taken")
     key = _public_key(statement.public_key)

@@ -23,10 +23,12 @@ class Input(msgspec.Struct, frozen=True, tag=True):
 class NodeStarted(Input, frozen=True):
     """The process began (again). Whatever was under way and is not known to be done is asked for again.
 
-    `listen` says that the identity was restored or copied: another node may be running with its key.
+    `listen` says that the identity was restored or copied: another node may be running with its key. `me` is what this
+    node counts as at its deployment; empty for what it was before.
     """
 
     listen: bool = False
+    me: Address = ""
 
 
 class DrainRequested(Input, frozen=True):

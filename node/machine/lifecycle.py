@@ -32,6 +32,7 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
     state, lost = training_lost(state, "cut off by a restart")
     state = replace(
         state,
+        me=started.me or state.me,
         draining=False,
         stopping=False,
         listening=Listening() if started.listen else None,

@@ -85,3 +85,6 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     last_skip: str = ""
     note: str = ""
     """What keeps the node from its full work, in one line; empty where nothing does."""
+    name: str = ""
+    peer_id: str = ""
+    """This node's peer id in the network, and the three words that it makes."""

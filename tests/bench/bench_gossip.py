@@ -21,17 +21,20 @@ import trio
 from node.config import GossipSettings
 from node.gossip.service import GossipNode
 from node.identity import NodeKey
+from node.identity.peer import local_peer
 from node.machine.commands import PublishRollouts
 from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced
 from node.seams import RoundWindow, Verdict
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
+from protocols.typed_data import Domain
 
 NODES, BODY_BYTES = 20, 32_000
 STEADY_MESSAGES, LATE, BURST_SECONDS = 20, 2.0, 8.0
 ENOUGH_PEERS, SETTLE_SECONDS, JOIN_SECONDS = 4, 3.0, 25.0
 GOAL = 0.99
 LIMITS = Limits(inline=40_000)
+DOMAIN = Domain(1, "0x" + "c0" * 20, bytes([7]) * 32)
 SWARM, SEED = bytes([7]) * 32, bytes([1]) * 32
 BURST_STAGE = STEADY_MESSAGES
 
@@ -148,7 +151,7 @@ class Follower:
         self.key = keys[number]
         settings = GossipSettings(listen=("/ip4/127.0.0.1/tcp/0",), bootnodes=boots)
         self.node = GossipNode(
-            settings, self.key, LIMITS, SWARM, self.shelf, lambda *_: Verdict(reason=""),
+            settings, local_peer(self.key, None, DOMAIN), LIMITS, SWARM, self.shelf, lambda *_: Verdict(reason=""),
             Path(home) / f"{number}.json", self.no_bootnodes,
         )  # fmt: skip
         peers = frozenset(key.address for key in keys)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 
@@ -11,15 +12,20 @@ from node.data.arithmetic import ArithmeticQuestions
 from node.gossip import contacts
 from node.gossip.streams import StreamFault, read_frame
 from node.grading import frames as grading
+from node.identity.rsa import bound_peer
 from node.intake import check_body
 from node.trainer import frames
 from protocols.assignment import assignment
 from protocols.carried import CarriedDelegation, CarriedReveal, CarriedReward
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest
+from protocols.session import SessionStatement
+from protocols.typed_data import Domain
 from protocols.wire import (
     PROTOCOL_VERSION,
     Announcement,
+    BoundAnnouncement,
+    BoundDelegation,
     Completion,
     Envelope,
     Group,
@@ -34,6 +40,10 @@ from protocols.wire import (
 LIMIT = 65_536
 encoded = msgspec.msgpack.encode
 PEER, SEED = f"0x{7:040x}", bytes(range(32))
+DOMAIN = Domain(1, PEER, SEED)
+STATEMENT = Path(__file__).with_name("statement.bin").read_bytes()
+"""Of an RSA key that nobody has any more, for `PEER` at `DOMAIN`."""
+_sessions = msgspec.msgpack.Decoder(SessionStatement)
 
 
 class Target(msgspec.Struct, frozen=True):
@@ -66,6 +76,8 @@ def targets() -> tuple[Target, ...]:
     announced = _announcement(body, body)
     delegation = CarriedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
     cargo = (delegation, CarriedReveal(2, (PEER,), SEED), CarriedReward(3, 0, -(2**40), bytes(65)))
+    statement = _sessions.decode(STATEMENT)
+    bound = BoundAnnouncement(**msgspec.structs.asdict(announced), session=statement)
     carrying = msgspec.structs.replace(announced, relays=True, carried=cargo)
     bodies = (body, encode(Rollouts(0, 0, bytes(32), ())), encode(_rollouts(questions, text="é" * 300)))
     envelopes = tuple(
@@ -73,14 +85,17 @@ def targets() -> tuple[Target, ...]:
         for each in (
             announced,
             carrying,
+            bound,
             _announcement(body, b""),
             msgspec.structs.replace(announced, version=2**63 - 1),
         )
     )
+    introductions = (encode(delegation), encode(BoundDelegation(delegation, statement)))
     refused, garbage = (Malformed,), (ValueError, RecursionError)
     return (
         Target("announcement", envelopes, lambda data: decode_envelope(data, LIMIT), refused, 4),
-        Target("introduction", (encode(delegation),), decode_introduction, refused, 2),
+        Target("introduction", introductions, decode_introduction, refused, 2),
+        Target("session", (STATEMENT,), _session, garbage, 2),
         Target("body", bodies, lambda data: decode_rollouts(data, body_digest(data), LIMIT), refused, 4),
         Target("body check", bodies, _checker(manifest, questions), (), 1),
         Target("fetch request", (_frame(body_digest(body)),), lambda data: _now(data, 32), (StreamFault,), 2),
@@ -105,6 +120,15 @@ def _announcement(body: bytes, inline: bytes) -> Announcement:
 
 def _checker(manifest: Manifest, questions: ArithmeticQuestions) -> Callable[[bytes], object]:
     return lambda data: check_body(manifest, questions, PEER, _announcement(data, b""), data)
+
+
+def _session(data: bytes) -> str:
+    """Decode and check a statement as every receiver does; an altered one binds nothing: that is read right."""
+    statement = _sessions.decode(data)
+    try:
+        return bound_peer(statement, DOMAIN, PEER)
+    except ValueError:
+        return ""
 
 
 def _frame(data: bytes) -> bytes:

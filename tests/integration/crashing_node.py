@@ -16,6 +16,7 @@ import node.app as app
 from node.config import load_config
 from node.machine.commands import AnyCommand
 from node.trainer.fake import FakeTrainer, Pace
+from protocols.identifiers import Address
 
 LOAD_SECONDS = 0.2
 
@@ -23,11 +24,11 @@ LOAD_SECONDS = 0.2
 class CrashingNode(app.Node):
     """A node that dies where it is told to."""
 
-    def __init__(self, config: Any, home: Path, manifest: Any, key: Any, journal: Any, guard: Any) -> None:
-        super().__init__(config, home, manifest, key, journal, guard)
-        pace = Pace(load=LOAD_SECONDS, group=config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
-        questions = app.open_questions(manifest, config)
-        self.trainer: Any = FakeTrainer(manifest, key.address, questions, self.bodies, pace=pace)
+    def trainer_of(self, peer: Address) -> Any:
+        """Return a trainer that makes its rollouts up."""
+        pace = Pace(load=LOAD_SECONDS, group=self.config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
+        questions = app.open_questions(self.manifest, self.config)
+        return FakeTrainer(self.manifest, peer, questions, self.bodies, pace=pace)
 
     async def dispatch(self, command: AnyCommand) -> None:
         """Carry a command out, unless the node is to die of it."""

@@ -18,16 +18,20 @@ from node.config import GossipSettings
 from node.gossip.bootnode import run_bootnode
 from node.gossip.service import GossipNode
 from node.identity import NodeKey
+from node.identity.peer import local_peer
+from node.identity.rsa import RsaIdentity
 from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
 from node.machine.inputs import AnyInput, RolloutsAnnounced
 from node.seams import RoundWindow, Verdict
 from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
+from protocols.typed_data import Domain
 from protocols.wire import NOTHING, Announcement
 
 SWARM = bytes([7]) * 32
 STAGES = 2
+DOMAIN = Domain(1, "0x" + "c0" * 20, bytes([7]) * 32)
 
 
 def peer_key(number: int) -> NodeKey:
@@ -97,8 +101,10 @@ class Peer:
             bootnodes=tuple(settings.get("bootnodes", ())),
             ping_seconds=settings.get("ping", 1.0),
         )
+        rsa = RsaIdentity(bytes.fromhex(settings["rsa"])) if "rsa" in settings else None
+        self.me = local_peer(peer_key(settings["number"]), rsa, DOMAIN)
         self.node = GossipNode(
-            gossip, peer_key(settings["number"]), Limits(), SWARM, self.shelf, check,
+            gossip, self.me, Limits(), SWARM, self.shelf, check,
             Path(settings["home"]) / f"peers-{settings['number']}.json", self.no_bootnodes,
             carry=carry, introduction=lambda: delegation(settings["number"]),
             incognito=settings.get("incognito", False),
@@ -154,7 +160,7 @@ class Peer:
     async def tell_addresses(self) -> None:
         while not self.node.addresses:  # noqa: ASYNC110 - the service has no event for it
             await trio.sleep(0.02)
-        tell(event="up", addresses=self.node.addresses, peer_id=peer_key(self.settings["number"]).peer_id)
+        tell(event="up", addresses=self.node.addresses, peer_id=self.me.peer_id)
 
     async def run_again(self) -> None:
         while True:

@@ -16,6 +16,7 @@ import pytest
 import trio
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils import encode_varint_prefixed
+from msgspec.structs import replace
 
 from node.gossip.bodies import BODY_PROTOCOL
 from node.gossip.catchup import CATCHUP_PROTOCOL
@@ -23,9 +24,13 @@ from node.gossip.contacts import PEERS_PROTOCOL
 from node.gossip.host import Host, open_host
 from node.gossip.mesh import Mesh, join
 from node.identity import NodeKey
+from node.identity.rsa import RsaIdentity
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
-from protocols.wire import Announcement, Envelope, encode, signing_hash
+from protocols.session import SessionStatement
+from protocols.wire import Announcement, BoundAnnouncement, Envelope, encode, signing_hash
+from tests.integration.gossip_peer import DOMAIN
+from tests.unit.identity.rsa_keys import stored
 
 pytestmark = pytest.mark.integration
 
@@ -357,10 +362,10 @@ class Hostile:
 
 
 @asynccontextmanager
-async def hostile(number: int, victim: Process) -> AsyncIterator[Hostile]:
+async def hostile(number: int, victim: Process, rsa: RsaIdentity | None = None) -> AsyncIterator[Hostile]:
     transport, _, peer = addresses(victim)[0].rpartition("/p2p/")
     async with AsyncExitStack() as stack:
-        host = await stack.enter_async_context(open_host(peer_key(number), (), 8))
+        host = await stack.enter_async_context(open_host(rsa or peer_key(number), (), 8))
         mesh = await stack.enter_async_context(join(host, TOPIC, 1 << 22, lambda *_: "drop"))
         assert await host.connect(transport, peer)
         with trio.fail_after(10):
@@ -375,7 +380,7 @@ def announcement(key: NodeKey, **changes: Any) -> bytes:
         "version": 1, "swarm": SWARM, "round": 1, "stage": 0, "seed": seed(1),
         "body": body_digest(body), "size": len(body), "inline": body,
     } | changes  # fmt: skip
-    payload = encode(Announcement(**said))
+    payload = encode(BoundAnnouncement(**said) if "session" in said else Announcement(**said))
     return encode(Envelope(payload, key.sign(signing_hash(payload))))
 
 
@@ -463,6 +468,43 @@ async def test_hostile_frames_and_streams_break_nothing(tmp_path: Path) -> None:
         await victim.event("RolloutsArrived", body=body)
         back = await victim.publish(size=2_000)
         await nodes[2].event("RolloutsArrived", body=back)
+
+
+async def test_an_rsa_peer_keeps_its_id(tmp_path: Path) -> None:
+    """Between two ordinary nodes it has its old peer id, it introduces itself, and its announcement counts, for one
+    that learns it from others too. What is bound by another key, for another chain or for another session is dropped.
+    """
+    rsa, other = RsaIdentity(stored()), RsaIdentity(stored())
+    async with swarm_of(tmp_path, 5) as swarm:
+        nodes = await swarm.start_all(range(1, 3))
+        old = await swarm.start(3, addresses(nodes[0]), rsa=rsa.stored.hex())
+        assert addresses(old)[0].endswith(f"/p2p/{rsa.peer_id}")
+        body = await old.publish(size=20_000)
+        for node in nodes:
+            assert (await node.event("RolloutsArrived", body=body))["peer"] == peer_key(3).address
+        await old.do("introduce")
+        await nodes[0].event("NodeIntroduced", node=peer_key(3).address)
+        back = await nodes[1].publish(size=20_000)
+        await old.event("RolloutsArrived", body=back)
+        await known_to(tmp_path / "peers-1.json", old)
+        old.inner.send_signal(signal.SIGKILL)
+        await old.inner.wait()
+        assert rsa.peer_id in (tmp_path / "peers-1.json").read_text()
+        late = await swarm.start(4, addresses(nodes[1]))
+        await late.event("RolloutsArrived", body=body, peer=peer_key(3).address)
+        key = peer_key(5)
+        async with hostile(5, nodes[0], other) as peer:
+            bound = other.bind(DOMAIN, key.address)
+            wrong = (
+                SessionStatement(rsa.public_key, bound.signature),
+                other.bind(replace(DOMAIN, chain_id=2), key.address),
+                other.bind(DOMAIN, peer_key(4).address),
+            )
+            for count, session in enumerate(wrong, start=1):
+                await peer.say(announcement(key, session=session))
+                await nodes[0].counted("session", count)
+            await peer.say(announcement(key, session=bound))
+            await nodes[0].event("RolloutsArrived", peer=key.address)
 
 
 async def test_plain_text_is_refused(tmp_path: Path) -> None:

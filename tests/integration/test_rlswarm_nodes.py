@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +18,10 @@ from msgspec.structs import replace
 
 from contracts import contract_at, send
 from node.identity import load_or_create
+from node.identity.rsa import RsaIdentity
 from node.machine.status import Status
 from protocols.manifest import Manifest, VotingSpec
+from tests.unit.identity.rsa_keys import stored
 from tools.demo.network import ENVIRONMENT, SWARM
 from tools.demo.plan import Options, demo_plan, node_config
 from tools.demo.processes import Child, end_all
@@ -66,9 +70,19 @@ class Place:
         told = ["/ip4/192.0.2.7/udp/1/quic", address]
         send(self.chain.url, self.key, self.contract, "addBootnodes", told, artifact=ARTIFACT)
 
-    def start_node(self, number: int, model: Path, manifest: Manifest) -> Child:
+    def import_identity(self, number: int) -> str:
+        """Give a node the key file of a peer of RL Swarm's own; return its peer id."""
+        file = self.home / "old-swarm.pem"
+        file.write_bytes(content := stored())
+        file.chmod(0o400)
         home = self.directory(number)
         home.mkdir(mode=0o700)
+        subprocess.run([*SWARM, "keys", "import", str(file), "--data-dir", str(home)], env=ENVIRONMENT, check=True)
+        return RsaIdentity(content).peer_id
+
+    def start_node(self, number: int, model: Path, manifest: Manifest) -> Child:
+        home = self.directory(number)
+        home.mkdir(mode=0o700, exist_ok=True)
         config = node_config(self.plan.nodes[number], chain=self.chain.url, contract=self.contract, model=str(model))
         (home / "swarm.toml").write_text(toml_text(config))
         (home / "manifest.toml").write_text(toml_text(manifest))
@@ -102,7 +116,8 @@ def place(tmp_path: Path) -> Iterator[Place]:
 def test_two_nodes_play_rounds_of_rl_swarms_contract(place: Place) -> None:
     """They find the interface, each other and the rounds; train on each other's rollouts, vote once a round, report.
 
-    A manifest with sealed votes is refused at the start, in one line.
+    One of them comes from RL Swarm: it registers with its old peer id, under which the other votes for it. A manifest
+    with sealed votes is refused at the start, in one line.
     """
     model = place.home / "base"
     command = [sys.executable, "-m", "node.trainer.warmstart", "--out", str(model), "--steps", str(WARM_STEPS)]
@@ -114,6 +129,7 @@ def test_two_nodes_play_rounds_of_rl_swarms_contract(place: Place) -> None:
     assert "open votes only" in sealed.last_words()
     (place.directory(1) / "manifest.toml").write_text(toml_text(place.manifest))
     place.until(lambda: warm.exit_code == 0)
+    old = place.import_identity(0)
     place.start_node(0, model, place.manifest)
     place.start("node-1", *SWARM, "run", "--data-dir", str(place.directory(1)))
     place.until(lambda: len(place.events("PeerRegistered")) == 2)
@@ -128,9 +144,10 @@ def test_two_nodes_play_rounds_of_rl_swarms_contract(place: Place) -> None:
     reader.close()
     votes = Counter((vote.args.roundNumber, vote.args.peerId) for vote in place.events("WinnerSubmitted"))
     assert set(votes.values()) == {1}
-    ids = {load_or_create(place.directory(number) / "swarm.pem").peer_id for number in (0, 1)}
+    ids = {old, load_or_create(place.directory(1) / "swarm.pem").peer_id}
     assert {peer for _, peer in votes} == ids
-    assert {tuple(vote.args.winners) for vote in place.events("WinnerSubmitted")} == {(peer,) for peer in ids}
+    chosen = {(vote.args.peerId, *vote.args.winners) for vote in place.events("WinnerSubmitted")}
+    assert chosen == set(permutations(ids))
     assert {reward.args.peerId for reward in place.events("RewardSubmitted")} == ids
     told = {line["event"]: line for line in map(json.loads, (place.home / "node-0.log").read_text().splitlines())}
     assert told["chain.bound"]["binding"] == "rl-swarm"

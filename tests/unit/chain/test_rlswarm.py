@@ -17,11 +17,12 @@ from node.chain.binding import CoordinatorFacts, Voter
 from node.chain.blocks import BlockAdded, BlockUndone, Head, Log, RangeFilled
 from node.chain.rlswarm import REWARD_SCALE, RLSwarmBinding
 from node.chain.rlswarm_ledger import ABI, PEERS, ROUNDS, STAGES, Ledger
-from node.chain.rlswarm_peers import address_of_peer_id, can_dial
+from node.chain.rlswarm_peers import can_dial
 from node.chain.rlswarm_reading import SIGNED, UNSIGNED
 from node.chain.rlswarm_rounds import DURATIONS, Clock, Opening, estimated_seconds, round_seed
 from node.chain.tracker import Tracker
 from node.identity import NodeKey, base58
+from node.identity.peer import address_of_peer_id
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
 from node.machine.inputs import PeerRegistered, StageOpened
 from protocols.identifiers import keccak256

@@ -36,6 +36,8 @@ STATUS = Status(
     votes=(VoteStatus(round=6, winners=("0x1",), phase="committed"),),
     curve=(CurvePoint(5, 1.0, 0.5),),
     note="the network is away",
+    name="slow cunning wallaby",
+    peer_id="QmQ1cyNkEkEKajPmwRh4NwgpCjun8rVkmtAv8ttxXStKtA",
 )
 
 
@@ -152,6 +154,7 @@ def test_the_text_of_a_status_says_what_matters() -> None:
     text = text_of(STATUS, now=1000.0)
     for part in ("working", "7, 0", "in 30 s", "away", "not known yet", "50.0%", "committed", "the network is away"):
         assert part in text
+    assert "slow cunning wallaby" in text
     assert "and 3 more peers" in text
     assert "passed 70 s ago" in text_of(STATUS, now=1100.0)
 

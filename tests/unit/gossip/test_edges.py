@@ -13,13 +13,17 @@ from node.gossip.hardened import SeenMessages, isolated
 from node.gossip.quiet import Quiet
 from node.gossip.streams import StreamFault, read_frame
 from node.identity import NodeKey
+from node.identity.peer import local_peer
 from node.machine.commands import PublishRollouts
 from protocols.carried import CarriedCommitment, CarriedDelegation
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
+from protocols.typed_data import Domain
 from protocols.wire import ENVELOPE_OVERHEAD, NOTHING, decode_envelope, encode
 
 KEY = NodeKey(bytes([1]) * 32)
+DOMAIN = Domain(1, "0x" + "c0" * 20, b"s" * 32)
+ME = local_peer(KEY, None, DOMAIN)
 PEER = KEY.peer_id
 
 
@@ -108,9 +112,9 @@ def test_an_announcement_always_fits(size: int, inline: int) -> None:
     limits = Limits(inline=inline)
     body = bytes(size)
     command = PublishRollouts(2**60, 2**20, bytes(32), body_digest(body), size)
-    data = signed_announcement(KEY, bytes(32), limits, command, body)
+    data = signed_announcement(ME, bytes(32), limits, command, body)
     _, said = decode_envelope(data, limits.announcement)
-    assert data == signed_announcement(KEY, bytes(32), limits, command, body)
+    assert data == signed_announcement(ME, bytes(32), limits, command, body)
     assert said.inline in (b"", body)
     assert (said.inline == body) == (size <= min(inline, limits.announcement - 256))
 
@@ -124,7 +128,7 @@ def test_what_is_carried_comes_before_an_inline_body(limit: int, size: int) -> N
     cargo = (vote, *[large] * 9)
     body = bytes(size)
     command = PublishRollouts(2**60, 2**20, bytes(32), body_digest(body), size, relays=True)
-    data = signed_announcement(KEY, bytes(32), Limits(announcement=limit), command, body, cargo)
+    data = signed_announcement(ME, bytes(32), Limits(announcement=limit), command, body, cargo)
     _, said = decode_envelope(data, limit)
 
     assert said.relays
@@ -137,5 +141,5 @@ def test_an_announcement_without_rollouts_carries_messages() -> None:
     """A node that made nothing says so, and what it carries is there."""
     vote = CarriedCommitment(2, bytes(32), bytes(65))
     command = PublishRollouts(3, 0, bytes(32), NOTHING, 0)
-    _, said = decode_envelope(signed_announcement(KEY, bytes(32), Limits(), command, b"", (vote,)), 65_536)
+    _, said = decode_envelope(signed_announcement(ME, bytes(32), Limits(), command, b"", (vote,)), 65_536)
     assert (said.size, said.body, said.inline, said.carried) == (0, NOTHING, b"", (vote,))

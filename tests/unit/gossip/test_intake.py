@@ -124,7 +124,7 @@ def test_the_next_stage_is_held_until_the_window_moves() -> None:
     memory = intake()
     assert memory.judge(Heard(data=signed(stage=1), origin=ALICE.address, carrier="c")).outcome == "hold"
     (accepted,) = memory.move(window(5, 1))
-    assert (accepted.signer, accepted.said.stage, accepted.heard.carrier) == (ALICE.address, 1, "c")
+    assert (accepted.peer, accepted.said.stage, accepted.heard.carrier) == (ALICE.address, 1, "c")
     assert memory.move(window(5, 1)) == []
 
 
@@ -133,7 +133,7 @@ def test_a_peer_of_the_next_round_is_held() -> None:
     memory = intake()
     memory.move(window(5, 1))
     assert hear(memory, signed(BOB, 6), BOB) == "next"
-    assert [each.signer for each in memory.move(window(6, 0, ALICE, BOB))] == [BOB.address]
+    assert [each.peer for each in memory.move(window(6, 0, ALICE, BOB))] == [BOB.address]
 
 
 def test_what_is_held_is_bounded() -> None:

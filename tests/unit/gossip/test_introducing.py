@@ -6,11 +6,15 @@ from hypothesis import strategies as st
 
 from node.gossip.introducing import Pace, introduced_by
 from node.identity import NodeKey
+from node.identity.rsa import RsaIdentity
 from node.machine.inputs import NodeIntroduced
 from protocols.carried import CarriedDelegation
-from protocols.wire import Malformed, encode
+from protocols.typed_data import Domain
+from protocols.wire import BoundDelegation, Malformed, encode
+from tests.unit.identity.rsa_keys import stored
 
 KEY, OTHER = NodeKey(bytes([1]) * 32), NodeKey(bytes([2]) * 32)
+DOMAIN = Domain(1, "0x" + "c0" * 20, b"s" * 32)
 DELEGATION = CarriedDelegation(OTHER.address, KEY.address, 1, 2, bytes(65), bytes(65))
 
 
@@ -29,7 +33,7 @@ def test_nobody_is_taken_too_often(arrivals: list[tuple[str, float]]) -> None:
 
 def test_a_newcomer_speaks_for_itself() -> None:
     """The delegation of the node that sent it is taken in."""
-    assert introduced_by(KEY.peer_id, encode(DELEGATION)) == NodeIntroduced(KEY.address, DELEGATION)
+    assert introduced_by(KEY.peer_id, encode(DELEGATION), DOMAIN) == NodeIntroduced(KEY.address, DELEGATION)
 
 
 @pytest.mark.parametrize(
@@ -44,5 +48,17 @@ def test_a_newcomer_speaks_for_itself() -> None:
 def test_what_is_not_a_newcomers_own_is_refused(peer: str, data: bytes, code: str) -> None:
     """Another node's delegation, and what is none, are counted under their reasons."""
     with pytest.raises(Malformed) as caught:
-        introduced_by(peer, data)
+        introduced_by(peer, data, DOMAIN)
     assert caught.value.code == code
+
+
+def test_a_newcomer_with_an_rsa_identity_speaks_for_itself() -> None:
+    """What it shows under its old peer id is taken in; under another one, or bound for another node, it is refused."""
+    rsa = RsaIdentity(stored())
+    shown = encode(BoundDelegation(DELEGATION, rsa.bind(DOMAIN, KEY.address)))
+    assert introduced_by(rsa.peer_id, shown, DOMAIN) == NodeIntroduced(KEY.address, DELEGATION)
+    stolen = encode(BoundDelegation(DELEGATION, rsa.bind(DOMAIN, OTHER.address)))
+    for peer, data, code in ((KEY.peer_id, shown, "node"), (rsa.peer_id, stolen, "session")):
+        with pytest.raises(Malformed) as caught:
+            introduced_by(peer, data, DOMAIN)
+        assert caught.value.code == code
