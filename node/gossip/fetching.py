@@ -19,7 +19,8 @@ from protocols.admission import Slot
 
 log = structlog.get_logger()
 
-WORKERS = 4
+ASKED_AT_ONCE = 16
+"""Requests under way at a time. A body that nobody serves waits between its requests without holding one of them."""
 SOURCES = 6
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two rounds of asking; after the last one the body counts as unavailable."""
@@ -32,6 +33,7 @@ class Fetching:
         self._intake, self._bodies, self._check, self._size_limit = intake, bodies, check, size_limit
         self._wanted_in, self._wanted_out = trio.open_memory_channel[FetchRollouts](math.inf)
         self._under_way: set[FetchRollouts] = set()
+        self._asks = trio.CapacityLimiter(ASKED_AT_ONCE)
         self._checks = trio.CapacityLimiter(1)
 
     def want(self, command: FetchRollouts) -> None:
@@ -41,21 +43,24 @@ class Fetching:
             self._wanted_in.send_nowait(command)
 
     async def run(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
-        """Fetch until cancelled; what is cut off in the middle is queued again."""
-        async with trio.open_nursery() as nursery:
-            for _ in range(WORKERS):
-                nursery.start_soon(self._work, exchange, sources, report)
+        """Fetch until cancelled; what is cut off in the middle is queued again.
 
-    async def _work(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
-        while True:
-            command = await self._wanted_out.receive()
-            try:
-                answer = await self._obtain(command, exchange, sources)
-                await report(answer)
-            except BaseException:
-                self._wanted_in.send_nowait(command)
-                raise
-            self._under_way.discard(command)
+        Each body has a task of its own: with a fixed number of workers, as many peers that announce and do not serve
+        would keep everybody else's bodies waiting.
+        """
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(self._fetch, await self._wanted_out.receive(), exchange, sources, report)
+
+    async def _fetch(
+        self, command: FetchRollouts, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report
+    ) -> None:
+        try:
+            await report(await self._obtain(command, exchange, sources))
+        except BaseException:
+            self._wanted_in.send_nowait(command)
+            raise
+        self._under_way.discard(command)
 
     async def _obtain(
         self, command: FetchRollouts, exchange: BodyExchange, sources: Callable[[], set[str]]
@@ -78,7 +83,8 @@ class Fetching:
         """Ask the announcer, then others, a few times; give up when the round is no longer accepted."""
         for pause in (*PAUSES, 0.0):
             for peer in self._order(command, sources()):
-                body = await exchange.ask(peer, command.body, command.size)
+                async with self._asks:
+                    body = await exchange.ask(peer, command.body, command.size)
                 if body is not None:
                     return body
             if not self._intake.is_current(slot):
