@@ -13,6 +13,7 @@ from libp2p.abc import INetStream
 
 from node.gossip.addresses import BadAddress, is_unspecified, seen_from, split_address
 from node.gossip.book import PeerBook
+from node.gossip.doors import surplus
 from node.gossip.host import Host
 from node.gossip.streams import StreamFault, read_frame, write_frame
 
@@ -23,6 +24,8 @@ PEERS_FRAME = 16 << 10
 PEERS_TOLD = 32
 WANTED = 12
 """Connections that are striven for: GossipSub's upper mesh degree. Inbound ones may exceed it up to max_peers."""
+OUTBOUND = 4
+"""Connections that this node has chosen itself, however many have come in: strangers can't fill all places."""
 DIALS_AT_ONCE = 3
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 STEADY_SECONDS = 10.0
@@ -58,6 +61,7 @@ class Contacts:
         self._turns: dict[str, int] = {}
         self._watched: set[str] = set()
         self._dialling: set[str] = set()
+        self._dialled: set[str] = set()
         self.frozen = 0
         host.serve(PEERS_PROTOCOL, self._answer_peers)
 
@@ -104,7 +108,9 @@ class Contacts:
     def _due(self) -> list[tuple[str, tuple[str, ...]]]:
         """Return whom to dial now: bootnodes first, then the book, never more than the missing connections."""
         connected = set(self._host.connected())
-        missing = self._wanted - len(connected) - len(self._dialling)
+        self._dialled &= connected
+        outbound = min(OUTBOUND, self._wanted) - len(self._dialled)
+        missing = max(self._wanted - len(connected), outbound) - len(self._dialling)
         candidates = dict(self._first_resort)
         for peer, addresses in self._book.dialable(time.time()):
             candidates[peer] = (*candidates.get(peer, ()), *addresses)
@@ -127,6 +133,7 @@ class Contacts:
         finally:
             self._dialling.discard(peer)
         if connected:
+            self._dialled.add(peer)
             self._book.met(peer, time.time(), transport)
             self._turns[peer] = turn - 1
         pause = self._pauses[peer] = min(self._pauses.get(peer, FIRST_PAUSE / 2) * 2, LONGEST_PAUSE)
@@ -146,8 +153,11 @@ class Contacts:
         """Give each connected peer a watcher; turn away the banned and what exceeds the limit."""
         while True:
             now = time.time()
-            for place, peer in enumerate(self._host.connected()):
-                if self._book.is_banned(peer, now) or (place >= self._max_peers and peer not in self._watched):
+            connected = self._host.connected()
+            strangers = [(peer, self._host.remote_ip(peer) or "") for peer in connected if peer not in self._dialled]
+            away = set(surplus(strangers, max(0, self._max_peers - len(connected) + len(strangers))))
+            for peer in connected:
+                if self._book.is_banned(peer, now) or peer in away:
                     self._host.cut(peer)
                 elif peer not in self._watched:
                     self._watched.add(peer)
