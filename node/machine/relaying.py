@@ -14,6 +14,7 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages, SetTimer
 from node.machine.pacing import moment_of
+from node.machine.standing import renewals
 from node.machine.state import Result, State, counts, current_step
 from protocols.carried import (
     Carried,
@@ -48,7 +49,8 @@ STEPS_REMEMBERED = 2
 
 def funds_changed(state: State, changed: i.FundsChanged, at: float) -> Result:
     """Relay from now on, or no longer."""
-    return wait_for_relay(replace(state, relays=changed.relays), at)
+    state, commands = wait_for_relay(replace(state, relays=changed.relays), at)
+    return state, (*commands, *renewals(state))
 
 
 def may_relay(state: State) -> bool:

@@ -18,7 +18,15 @@ from node.chain.binding import ABI, signed_words
 from node.chain.service import CoordinatorService
 from node.config import ChainSettings
 from node.machine.commands import AdvanceStage, CastVote, ChainCommand, RegisterNode, ReportReward
-from node.machine.inputs import AnyInput, ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
+from node.machine.inputs import (
+    AnyInput,
+    ChainLost,
+    ChainRestored,
+    PauseChanged,
+    PeerRegistered,
+    StageOpened,
+    TransactionSettled,
+)
 from node.store.outbox import SqliteOutbox
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Seed
@@ -252,14 +260,26 @@ async def test_the_same_key_under_another_owner_is_refused(place: Place) -> None
 
 
 async def test_a_pause_is_waited_out(place: Place) -> None:
-    """What the organiser's pause refuses is tried again, and done once it is over."""
+    """What the organiser's pause refuses is done once it is over; pause and end are told with the deadline they make,
+    and told again to a node that was away."""
     async with place.running() as node:
-        await node.until(StageOpened)
+        opened = await node.until(StageOpened)
         send(place.chain.url, KEYS[0], place.deployment.address, "pause", 3600)
+        paused = await node.until(PauseChanged)
+        assert (paused.round, paused.stage, paused.deadline) == (0, 0, opened.deadline + 3600)
         await node.execute(RegisterNode())
-        await trio.sleep(0.3)
+        async with place.running() as late:
+            assert await late.until(PauseChanged) == paused
+            assert (await late.until(StageOpened)).deadline == paused.deadline
+            late.stop.cancel()
         send(place.chain.url, KEYS[0], place.deployment.address, "resume")
         assert (await node.settled("register")).ok
+        over = await node.until(PauseChanged, lambda one: one.until < paused.until)
+        assert over.until <= place.now()
+        assert paused.deadline - over.deadline == paused.until - over.until
+    async with place.running() as node:
+        assert (await node.until(StageOpened)).deadline == over.deadline
+        assert not [one for one in node.inputs if isinstance(one, PauseChanged)]
 
 
 async def test_a_refused_call_costs_no_transaction(place: Place) -> None:
