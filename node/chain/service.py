@@ -116,14 +116,15 @@ class CoordinatorService:
     async def execute(self, command: ChainCommand) -> None:
         """Store a command, durably, and return. What was done already is answered again as it was.
 
-        A command that failed before is tried anew: the simulation tells at no cost whether it fails again.
+        A command that failed before is tried anew: the simulation tells at no cost whether it fails again. One that
+        waits takes the form that it was given last: when it is to be sent may have changed.
         """
         key = key_of(command)
         known = self._shelf.get(key)
         if known is not None and known.state == "settled" and known.ok:
             self._answers.append(known.settled)
             self._answered.set()
-        elif known is None or known.state == "settled":
+        elif known is None or known.state != "sent":
             self._shelf.put(Record(key=key, command=command))
             self._sender.wake()
 

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import trio
 from eth_account import Account
@@ -301,6 +302,21 @@ async def voter(place: Place, node: Running) -> StageOpened:
         place.advance()
     await node.until(StageOpened, lambda one: one.round == 2)
     return await node.until(StageOpened, lambda one: one.round == 1)
+
+
+async def test_what_waits_for_relayers_is_sent_when_it_is_asked_for_anew(place: Place) -> None:
+    """A vote that was left to others for an hour goes out at once where the node, started again, says so."""
+    async with place.running() as node:
+        first = await voter(place, node)
+        vote = CastVote(1, first.seed, (other(),), time.time() + 3600)
+        await node.execute(vote)
+        await trio.sleep(0.2)
+        assert place.nonce() == 1
+    async with place.running() as node:
+        await node.until(StageOpened)
+        await node.execute(msgspec.structs.replace(vote, after=0.0))
+        done = await node.settled(f"vote:1:{first.seed.hex()}")
+    assert (done.ok, place.nonce()) == (True, 2)
 
 
 async def eventually(condition: Callable[[], object]) -> None:
