@@ -156,6 +156,16 @@ def test_nobody_becomes_a_keys_owner_unasked(tmp_path: Path, place: Place) -> No
     assert not any(form in text for text in (*seen, said) for form in forms(node))
 
 
+def test_the_trace_of_a_fault_shows_no_key(tmp_path: Path, place: Place) -> None:
+    """A fault that nobody foresaw, with the key in memory: its trace is logged, and nothing of the key is in it."""
+    home = tmp_path / "node"
+    node = place.home(home)
+    (home / "coordinator.json").mkdir()  # where a file is to be written
+    ended = run("run", "--own", "--data-dir", home)
+    assert (ended.returncode, "Traceback" in ended.stdout) == (Exit.FAULT, True)
+    assert not any(form in ended.stdout + ended.stderr for form in forms(node))
+
+
 def shown(pid: int) -> str:
     """Return what other users of the machine may read of a process: title, arguments, status."""
     return " ".join(Path(f"/proc/{pid}/{name}").read_text() for name in ("comm", "cmdline", "status"))
