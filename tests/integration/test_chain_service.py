@@ -18,7 +18,15 @@ from node.chain.batches import sign
 from node.chain.binding import ABI, signed_words
 from node.chain.service import CoordinatorService
 from node.config import ChainSettings
-from node.machine.commands import AdvanceStage, CastVote, ChainCommand, RegisterNode, ReportReward
+from node.machine.commands import (
+    AdvanceStage,
+    CastVote,
+    ChainCommand,
+    RegisterNode,
+    RelayMessages,
+    RenewDelegation,
+    ReportReward,
+)
 from node.machine.inputs import (
     AnyInput,
     ChainLost,
@@ -26,9 +34,11 @@ from node.machine.inputs import (
     PauseChanged,
     PeerRegistered,
     StageOpened,
+    StandingChanged,
     TransactionSettled,
 )
 from node.store.outbox import SqliteOutbox
+from protocols.carried import Load, carried_delegation
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Seed
 from protocols.manifest import Manifest
@@ -91,7 +101,13 @@ class Place:
 
     def service(self, guard: Permissive | None = None, **changed: Any) -> CoordinatorService:
         urls = changed.pop("urls", (self.chain.url,))
-        settings = ChainSettings(urls=urls, contract=self.deployment.address, poll_seconds=1.0, max_fee_gwei=10_000.0)
+        settings = ChainSettings(
+            urls=urls,
+            contract=self.deployment.address,
+            poll_seconds=1.0,
+            max_fee_gwei=10_000.0,
+            relay_gas_per_day=changed.pop("relay_gas_per_day", 10_000_000),
+        )
         outbox = SqliteOutbox(self.home / "outbox.sqlite")
         manifest = Manifest(name="test", confirmations=changed.pop("confirmations", 0))
         guard = guard or Permissive()
@@ -317,6 +333,59 @@ async def test_what_waits_for_relayers_is_sent_when_it_is_asked_for_anew(place: 
         await node.execute(msgspec.structs.replace(vote, after=0.0))
         done = await node.settled(f"vote:1:{first.seed.hex()}")
     assert (done.ok, place.nonce()) == (True, 2)
+
+
+async def test_a_day_has_a_budget_for_others(place: Place) -> None:
+    """What a relayer has spent on others counts over a restart: beyond the budget nothing is sent. The next day has
+    a budget of its own."""
+    later = 0.0
+    budget: dict[str, Any] = {"relay_gas_per_day": 120_000, "clock": lambda: time.time() + later}
+
+    async def brings(node: Running, turn: int) -> TransactionSettled:
+        load = carried_delegation(place.delegation(KEYS[3], KEYS[turn]))
+        await node.execute(RelayMessages("delegation", 0, 0, bytes(32), turn, (Load(load.node, load),)))
+        return await node.settled(f"relay:delegation:0:0:{turn}")
+
+    async with relaying(place, budget) as node:
+        assert (await brings(node, 0)).ok
+    async with relaying(place, budget) as node:
+        done = await brings(node, 2)
+        assert (done.ok, done.error, place.nonce()) == (False, "OverBudget", 1)
+    later = 86_400.0
+    async with relaying(place, budget) as node:
+        assert (await brings(node, 2)).ok
+
+
+@asynccontextmanager
+async def relaying(place: Place, changed: dict[str, Any]) -> AsyncIterator[Running]:
+    """Run a node that knows its deployment, and so may bring messages of others."""
+    async with trio.open_nursery() as nursery:
+        service = place.service(**changed)
+        service.take_part(await service.describe(), None)
+        running = Running(service, nursery.cancel_scope)
+        nursery.start_soon(service.run, running.report)
+        yield running
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_running_node_takes_a_new_delegation(place: Place) -> None:
+    """Signed anew, it is told as waiting with its serial, and brought when asked for; then nothing waits any more."""
+    first, second = (place.delegation(KEYS[2], KEYS[1], place.now() + term) for term in (1_000, 100_000))
+    async with trio.open_nursery() as nursery:
+        service = place.service()
+        facts = await service.describe()
+        service.take_part(facts, first)
+        node = Running(service, nursery.cancel_scope)
+        nursery.start_soon(service.run, node.report)
+        await node.execute(RegisterNode())
+        assert (await node.until(StandingChanged)).expiry == first.delegation.expiry
+        service.take_part(facts, second)
+        waits = await node.until(StandingChanged, lambda one: one.renewal > 0)
+        assert waits == StandingChanged(first.delegation.expiry, second.delegation.serial)
+        await node.execute(RenewDelegation(waits.renewal))
+        assert (await node.settled(f"renew:{waits.renewal}")).ok
+        assert await node.until(StandingChanged, lambda one: one.expiry == second.delegation.expiry)
+        nursery.cancel_scope.cancel()
 
 
 async def eventually(condition: Callable[[], object]) -> None:
