@@ -50,13 +50,18 @@ from node.timers import Timers
 from node.trainer.hub import HubService
 from node.trainer.link import TrainerLink
 from node.trainer.trackers import TrackerService, configured
-from protocols.carried import MAX_CARRIED, Carried
+from protocols.carried import MAX_CARRIED, Carried, CarriedDelegation
 from protocols.identifiers import Address, Digest, swarm_id
 from protocols.manifest import Manifest, allows_model, manifest_digest
 
 log = structlog.get_logger()
 
 Fault = Callable[[str], i.AnyInput | None]
+
+NO_OWNER = (
+    "no owner has signed for this node, and a key keeps its first owner for good; run `swarm login`, or start with "
+    "--own (own_owner = true) where the key shall own itself"
+)
 
 RETRY_SECONDS = 5.0
 """Pause between two attempts to read the contract while the node has never seen it."""
@@ -162,6 +167,7 @@ class Node:
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
+        self.facts: CoordinatorFacts | None = None
         log.info(
             "node.restored", name=name_of(self.peer_id), address=key.address, peer_id=self.peer_id, replayed=replayed
         )
@@ -240,6 +246,7 @@ class Node:
         agree(self.manifest, facts)
         await self._own(facts)
         self.me = local_peer(self.key, self.rsa, facts.domain)
+        self.facts = facts
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
@@ -256,7 +263,7 @@ class Node:
             self.chain.bootnodes,
             incognito=is_marked(self.home),
             carry=self._carry,
-            introduction=self.chain.introduction,
+            introduction=self._introduction,
         )
         self._move_window()
 
@@ -266,19 +273,48 @@ class Node:
 
     def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
         """Return what an announcement carries: this node's own messages, then its owner's orders."""
+        self._take_delegation()
+        return (*self.chain.carry(commands), *self._orders())[:MAX_CARRIED]
+
+    def _orders(self) -> tuple[Carried, ...]:
+        """Return the owner's orders that are not on chain yet, as far as the register's entry is known."""
+        facts, standing = self.facts, self.chain.standing
+        if facts is None or standing is None:
+            return ()
         try:
-            orders = waiting_orders(self.home)
+            return waiting_orders(self.home, facts.domain, standing.serial, standing.expiry)
+        except (Refusal, OSError) as error:
+            log.warning("orders.unreadable", reason=str(error))
+            return ()
+
+    def _introduction(self) -> CarriedDelegation | None:
+        self._take_delegation()
+        return self.chain.introduction()
+
+    def _take_delegation(self) -> None:
+        """Take a delegation that the owner has signed since the start: the node need not be stopped for it."""
+        if self.facts is None:
+            return
+        try:
+            signed = load_delegation(self.home, self.facts.domain)
         except Refusal as refused:
             log.warning("orders.unreadable", reason=str(refused))
-            orders = ()
-        return (*self.chain.carry(commands), *orders)[:MAX_CARRIED]
+            return
+        if signed not in (None, self.chain.delegation):
+            log.info("delegation.taken", owner=signed.delegation.owner, expiry=signed.delegation.expiry)
+            self.chain.take_part(self.facts, signed)
 
     async def _own(self, facts: CoordinatorFacts) -> None:
-        """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner."""
+        """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner, or
+        that would become its own for good without anybody having said so."""
         signed = load_delegation(self.home, facts.domain)
         self.chain.take_part(facts, signed)
         claimed = signed.delegation.owner if signed else None
-        refuse_other_owner(Facts(node=self.key.address, claimed=claimed, registered=await self.chain.owner()))
+        registered = await self.chain.owner()
+        refuse_other_owner(Facts(node=self.key.address, claimed=claimed, registered=registered))
+        is_known = registered is not None or self.key.address in self.state.peers
+        if facts.has_owners and signed is None and not is_known and not self.config.own_owner:
+            raise Refusal(Exit.DELEGATION, NO_OWNER)
 
     async def _facts(self) -> CoordinatorFacts:
         """Read what the contract fixed at deployment; without the chain, what was read the last time."""
@@ -311,8 +347,11 @@ class Node:
                 unmark(self.home)
                 if self.gossip:
                     self.gossip.show_itself()
-            case c.SkipToRound() | c.StopNode():
+            case c.SkipToRound() | c.AskForRenewal() | c.StopNode():
                 pass
+            case c.RegisterNode():
+                self._take_delegation()
+                await self.chain.execute(command)
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
                 await self.trainer.execute(command)
             case _:

@@ -191,6 +191,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     manifest: Annotated[str, Meta(description="The swarm's manifest.")] = "manifest.toml"
     identity: Annotated[str, Meta(description="The node key.")] = "swarm.pem"
+    own_owner: Annotated[
+        bool, Meta(description="Without an owner's delegation (`swarm login`) the node key owns itself, for good.")
+    ] = False
     chain: ChainSettings = ChainSettings()
     gossip: GossipSettings = GossipSettings()
     trainer: TrainerSettings = TrainerSettings()

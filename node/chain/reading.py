@@ -16,6 +16,7 @@ from node.machine.commands import (
     ChainCommand,
     CommitVote,
     RegisterNode,
+    RenewDelegation,
     ReportReward,
     RevealVote,
 )
@@ -52,6 +53,10 @@ class Reader:
         number, stage, seed, deadline, opened = await self.view("current", block=hex(block))
         return StageOpened(number, stage, seed, deadline, opened, block)
 
+    async def pause(self, block: int) -> int:
+        """Return until when the swarm was paused in a block, in chain seconds; in the past or 0 where it ran."""
+        return int((await self.view("pausedUntil", block=hex(block)))[0])
+
     async def place(self) -> tuple[int, int]:
         """Return the present round and stage."""
         found = await self.view("current")
@@ -80,9 +85,9 @@ class Reader:
             earliest=(await self.view("earliest"))[0],
         )
 
-    async def node(self, address: Address) -> NodeEntry:
-        """Return what the register says of a node."""
-        return NodeEntry(*await self.view("nodes", address))
+    async def node(self, address: Address, block: str = "latest") -> NodeEntry:
+        """Return what the register says of a node, in a block (hexadecimal)."""
+        return NodeEntry(*await self.view("nodes", address, block=block))
 
     async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
         """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
@@ -105,7 +110,7 @@ class Reader:
     async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
         """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
         match command:
-            case RegisterNode():
+            case RegisterNode() | RenewDelegation():
                 return "" if is_registered(voter, await self.node(voter.address), now) else None
             case AdvanceStage(round=number, stage=stage):
                 return "" if await self.place() != (number, stage) else None

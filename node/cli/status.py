@@ -14,6 +14,7 @@ from node.exits import Exit, Refusal
 from node.machine.status import Presence, Status
 
 TIMEOUT_SECONDS = 3.0
+DAY_SECONDS = 86_400
 VOTES_SHOWN = 3
 PEERS_SHOWN = 12
 
@@ -67,7 +68,9 @@ def text_of(status: Status, now: float) -> str:
         ("phase", status.phase),
         ("round, stage", f"{status.round}, {status.stage}" if status.round >= 0 else "not known yet"),
         ("deadline", remaining(status.deadline - now) if status.deadline else "not known yet"),
+        *([("paused", f"lapses {remaining(status.paused_until - now)}")] if status.paused_until else []),
         ("registered", "yes" if status.registered else "no"),
+        *([("delegation", f"ends {remaining(status.delegated_until - now)}")] if status.delegated_until else []),
         ("chain", presence(status.chain)),
         ("network", f"{presence(status.network)}, {status.connected} connected"),
         ("trainer", presence(status.trainer)),
@@ -90,7 +93,10 @@ def text_of(status: Status, now: float) -> str:
 
 
 def remaining(seconds: float) -> str:
-    """Return how long until a deadline, or since."""
+    """Return how long until a deadline, or since; in days where that is more than two."""
+    if abs(seconds) > 2 * DAY_SECONDS:
+        days = round(abs(seconds) / DAY_SECONDS)
+        return f"in {days} days" if seconds >= 0 else f"passed {days} days ago"
     return f"in {seconds:.0f} s" if seconds >= 0 else f"passed {-seconds:.0f} s ago"
 
 

@@ -50,7 +50,19 @@ GAUGES = (
     Gauge(
         "stage_deadline_seconds", "Deadline of the stage, local Unix time in seconds", (), _single(lambda s: s.deadline)
     ),
+    Gauge(
+        "paused_until_seconds",
+        "When the organiser's pause lapses, local Unix time in seconds; 0 where the swarm runs",
+        (),
+        _single(lambda s: s.paused_until),
+    ),
     Gauge("registered", "1 where the contract knows this node", (), _single(lambda s: s.registered)),
+    Gauge(
+        "delegated_until_seconds",
+        "When the owner's delegation ends, local Unix time in seconds; 0 where it is not known or for ever",
+        (),
+        _single(lambda s: s.delegated_until),
+    ),
     Gauge("service_up", "1 where chain, network, trainer are there", ("service",), _services),
     Gauge("connected_peers", "Peers connected over libp2p", (), _single(lambda s: s.connected)),
     Gauge("round_peers", "Peers that count in the current round", (), _single(lambda s: len(s.peers))),

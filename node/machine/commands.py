@@ -26,6 +26,12 @@ class RegisterNode(Command, frozen=True):
     """Register this node with the coordinator. Settles under the key `register`."""
 
 
+class RenewDelegation(Command, frozen=True):
+    """Bring the owner's new delegation for this node, which is registered. Settles under `renew:SERIAL`."""
+
+    serial: int
+
+
 class AdvanceStage(Command, frozen=True):
     """Send `advance` for this stage: it is this node's turn. Settles under `advance:ROUND:STAGE`."""
 
@@ -188,6 +194,14 @@ class SkipToRound(Command, frozen=True):
     reason: str
 
 
+class AskForRenewal(Command, frozen=True):
+    """Nothing to carry out: tells the operator that the owner's delegation ends soon, or is `over`, and what to do."""
+
+    expiry: int
+    over: bool
+    reason: str
+
+
 class EndListening(Command, frozen=True):
     """The restored or copied identity is this node's alone: forget that it was restored."""
 
@@ -199,8 +213,8 @@ class StopNode(Command, frozen=True):
     reason: str
 
 
-ChainCommand: TypeAlias = RegisterNode | AdvanceStage | OwnMessage | RelayMessages
+ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | EndListening | StopNode
+NodeCommand: TypeAlias = SetTimer | SkipToRound | AskForRenewal | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -64,6 +64,19 @@ class StageOpened(Input, frozen=True):
     rewound: bool = False
 
 
+class PauseChanged(Input, frozen=True):
+    """The organiser paused the swarm, or ended the pause before its time; one that lapses is not told.
+
+    Reported again after a (re)connection where it is news. `until` is in chain seconds, in the past (or 0) where the
+    swarm runs; `deadline` is what it made of that of the stage named.
+    """
+
+    round: int
+    stage: int
+    until: int
+    deadline: int
+
+
 class PeerRegistered(Input, frozen=True):
     """A node is registered and counts from `since_round` on. Reported for every known peer after (re)connecting.
 
@@ -73,6 +86,16 @@ class PeerRegistered(Input, frozen=True):
     peer: Address
     since_round: int
     owner: Address = ""
+
+
+class StandingChanged(Input, frozen=True):
+    """How the register has this node: its delegation holds until `expiry` (chain seconds; 0 where it is not known).
+
+    `renewal` is the serial of a newer delegation that is at hand here and not on chain yet, 0 where there is none.
+    """
+
+    expiry: int
+    renewal: int = 0
 
 
 class FundsChanged(Input, frozen=True):
@@ -244,7 +267,9 @@ AnyInput: TypeAlias = (
     | StopRequested
     | TimerFired
     | StageOpened
+    | PauseChanged
     | PeerRegistered
+    | StandingChanged
     | FundsChanged
     | ChainLost
     | ChainRestored

@@ -158,6 +158,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seed: Seed = b""
     deadline: int = 0
     overdue: bool = False
+    paused_until: int = 0
+    """Chain seconds at which the organiser's pause lapses; 0 where the swarm runs."""
     resumed: float = 0.0
     """Local time at which the chain came back in the current stage after it was away; 0.0 where it never was."""
     advance_tries: int = 0
@@ -171,6 +173,12 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     cargo: dict[Address, tuple[Carried, ...]] = {}
     introduced: dict[Address, CarriedDelegation] = {}
     relay_turn: int = 0
+
+    expiry: int = 0
+    """Chain seconds until which this node's delegation holds; 0 while the register's entry is not known."""
+    renewal: int = 0
+    """Serial of a newer delegation that is not on chain yet; 0 where there is none."""
+    ending: Literal["", "soon", "over"] = ""
 
     registering: bool = False
     register_tries: int = 0

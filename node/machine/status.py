@@ -63,7 +63,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of the machine. Times are Unix seconds; `deadline` is already in local time."""
+    """A snapshot of the machine. Times are local, in Unix seconds.
+
+    `paused_until` is 0.0 where the swarm is not paused, `delegated_until` where it is not known or for ever.
+    """
 
     address: Address
     phase: Phase
@@ -77,6 +80,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     connected: int
     reward: float
     accuracy: float
+    paused_until: float = 0.0
+    delegated_until: float = 0.0
     peers: tuple[PeerStatus, ...] = ()
     votes: tuple[VoteStatus, ...] = ()
     curve: tuple[CurvePoint, ...] = ()

@@ -33,8 +33,12 @@ def move_votes(state: State, at: float) -> Result:
 
 
 def votes_again(state: State) -> tuple[OwnMessage, ...]:
-    """Ask again for whatever of the votes is not known to be done."""
-    return tuple(_command(state, vote) for vote in state.votes if vote.phase in ("committing", "revealing"))
+    """Ask again, after a restart, for whatever of the votes is not known to be done; without waiting for relayers.
+
+    What was cut off once may be cut off again before their time is over, and the stage may be short.
+    """
+    waiting = (_command(state, vote) for vote in state.votes if vote.phase in ("committing", "revealing"))
+    return tuple(replace(command, after=0.0) for command in waiting)
 
 
 def due_votes(state: State) -> tuple[OwnMessage, ...]:

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import msgspec
 import pytest
 from eth_account import Account
+from eth_account.signers.local import LocalAccount
 
 from node.chain.batches import sign
 from node.identity import load_or_create
-from node.identity.delegation import save_delegation
+from node.identity.delegation import save_delegation, save_revocation
 from node.identity.orders import answered, order_of
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
-from protocols.typed_data import Delegation, Domain
+from protocols.typed_data import Delegation, Domain, Revocation
 from tests.integration.small_swarm import Member, SmallSwarm
 
 pytestmark = pytest.mark.integration
@@ -22,7 +23,8 @@ pytestmark = pytest.mark.integration
 STAGE_SECONDS = 4
 ROUNDS = 20
 START_SECONDS = 60.0
-OWNER = Account.from_key(b"\x07" * 32)
+PATIENCE = 40.0
+OWNER, OTHER = Account.from_key(b"\x07" * 32), Account.from_key(b"\x08" * 32)
 MANIFEST = Manifest(
     name="relay",
     data=DataSpec(held_out=4),
@@ -31,6 +33,10 @@ MANIFEST = Manifest(
     voting=VotingSpec(winners=2, minimum_groups=1),
     limits=Limits(turn_seconds=1),
 )
+
+
+SHORT, LONG = 2**31, 2**31 + 86_400
+"""Expiries of first and renewed delegations, in chain seconds."""
 
 
 class Played(msgspec.Struct):
@@ -44,14 +50,29 @@ class Played(msgspec.Struct):
     last: int
 
 
-def delegate(swarm: SmallSwarm, member: Member) -> None:
-    """Have the owner take a member for its own, as `swarm login` does."""
+def domain(swarm: SmallSwarm) -> Domain:
     _, _, _, chain_id, contract, salt, _ = swarm.contract.functions.eip712Domain().call()
-    domain = Domain(chain_id, contract.lower(), bytes(salt))
-    owner = OWNER.address.lower()
-    said = Delegation(owner, member.address, int(time.time() * 1000), 2**40)
-    key = load_or_create(member.home / "swarm.pem")
-    save_delegation(member.home, answered(order_of(domain, said), owner, sign(domain, said, OWNER)), key)
+    return Domain(chain_id, contract.lower(), bytes(salt))
+
+
+def delegate(swarm: SmallSwarm, member: Member, owner: LocalAccount, expiry: int) -> None:
+    """Have the owner take a member for its own, as `swarm login` does."""
+    said = Delegation(str(owner.address).lower(), member.address, int(time.time() * 1000), expiry)
+    order = order_of(domain(swarm), said)
+    signed = answered(order, said.owner, sign(domain(swarm), said, owner))
+    save_delegation(member.home, signed, load_or_create(member.home / "swarm.pem"))
+
+
+def revoke(swarm: SmallSwarm, member: Member, owner: LocalAccount) -> None:
+    """Have the owner let a member go, as `swarm logout` does where nobody has money."""
+    said = Revocation(str(owner.address).lower(), member.address, int(time.time() * 1000))
+    order = order_of(domain(swarm), said)
+    save_revocation(member.home, answered(order, said.owner, sign(domain(swarm), said, owner)))
+
+
+def expiry(swarm: SmallSwarm, member: Member) -> int:
+    """Return the end of a member's delegation, as the contract has it."""
+    return int(swarm.contract.functions.nodes(swarm.named(member.address)).call()[2])
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +80,14 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Played]:
     """The swarm after twenty rounds in which all four nodes count."""
     with SmallSwarm(MANIFEST, tmp_path_factory.mktemp("relay"), (0.02,) * 4, without_money=(4,)) as swarm:
         siblings, poor = swarm.members[1:3], swarm.members[3]
-        for member in siblings:
-            delegate(swarm, member)
+        owned = [*((sibling, OWNER) for sibling in siblings), (poor, OTHER)]
+        for member, owner in owned:
+            delegate(swarm, member, owner, SHORT)
         for member in swarm.members:
             member.start()
         assert swarm.wait(START_SECONDS, lambda: len(swarm.registered()) == len(swarm.members))
+        for member, owner in owned:
+            delegate(swarm, member, owner, LONG)
         first = max(swarm.registered().values()) + 1
         last = first + ROUNDS - 1
         patience = START_SECONDS + (ROUNDS + 6) * (STAGE_SECONDS + 2)
@@ -98,3 +122,19 @@ def test_nobody_pays_twice_for_a_vote(played: Played) -> None:
     """No batch brought an entry that stood on chain already: the contract skipped nothing."""
     skipped = played.swarm.contract.events.Skipped().get_logs(from_block=0)
     assert [dict(log["args"]) for log in skipped] == []
+
+
+def test_delegations_are_renewed_while_nodes_run(played: Played) -> None:
+    """Signed anew after the start, each was taken and brought: by the node where it has money, else by a relayer."""
+    assert {expiry(played.swarm, member) for member in (*played.siblings, played.poor)} == {LONG}
+    renewed = played.swarm.contract.events.DelegationRenewed().get_logs(from_block=0)
+    assert len(renewed) == 3
+
+
+def test_a_revocation_without_money_comes_on_chain(played: Played) -> None:
+    """It waits in a file, travels with an announcement, is brought by a relayer, and its file is gone then."""
+    swarm, poor = played.swarm, played.poor
+    revoke(swarm, poor, OTHER)
+    assert swarm.wait(PATIENCE, lambda: expiry(swarm, poor) < LONG)
+    assert swarm.wait(PATIENCE, lambda: not (poor.home / "revocation.json").exists())
+    assert b'"delegation.ending"' in (poor.home / "log").read_bytes()

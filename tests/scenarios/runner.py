@@ -15,6 +15,7 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.standing import DAY, FOR_EVER
 from node.machine.state import State, initial
 from node.machine.step import step
 from protocols import carried as p
@@ -297,6 +298,19 @@ def _stage(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput
     ]
 
 
+def _paused(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    seconds = int(words[0])
+    until = int(run.now + run.offset) + seconds
+    late = run.now + run.offset >= run.state.deadline
+    return [i.PauseChanged(run.state.round, run.state.stage, until, run.state.deadline + (0 if late else seconds))]
+
+
+def _resumed(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    until = int(run.now + run.offset)
+    left = max(0, run.state.paused_until - until)
+    return [i.PauseChanged(run.state.round, run.state.stage, until, run.state.deadline - left)]
+
+
 def _peer(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     since, owner = int(options.get("since", 0)), run.owner(options)
     return [i.PeerRegistered(ADDRESSES[name], since, owner) for name in words]
@@ -304,6 +318,11 @@ def _peer(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]
 
 def _funds(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     return [i.FundsChanged({"on": True, "off": False}[words[0]])]
+
+
+def _standing(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    expiry = int(run.now + run.offset + DAY * float(words[0])) if words[0] != "forever" else FOR_EVER
+    return [i.StandingChanged(expiry, int(options.get("renewal", 0)))]
 
 
 def _introduced(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -385,8 +404,11 @@ INPUTS: dict[str, Maker] = {
     "stop": _stop,
     "chain": _chain,
     "stage": _stage,
+    "paused": _paused,
+    "resumed": _resumed,
     "peer": _peer,
     "funds": _funds,
+    "standing": _standing,
     "introduced": _introduced,
     "settled": _settled,
     "announced": _announced,

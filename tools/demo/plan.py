@@ -149,6 +149,7 @@ def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec
 def node_config(node: NodePlan, *, chain: str, contract: str, model: str) -> Config:
     """Return a node's `swarm.toml`: loopback only, free ports, one object per log line."""
     return Config(
+        own_owner=True,
         chain=ChainSettings(urls=(chain,), contract=contract, poll_seconds=1.0),
         gossip=GossipSettings(listen=("/ip4/127.0.0.1/tcp/0",)),
         trainer=replace(node.trainer, model=model),

@@ -35,6 +35,8 @@ READY = Status(
     connected=3,
     reward=0.25,
     accuracy=0.5,
+    paused_until=1200.0,
+    delegated_until=9e8,
     peers=(PeerStatus(address=ME, groups=16, reward=0.4),),
     votes=(VoteStatus(round=6, winners=(ME,), phase="done", transactions=("0x12",)),),
     curve=(CurvePoint(5, 1.0, 0.5),),
@@ -96,6 +98,7 @@ async def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
     assert all(name.startswith("swarm_") for name in families)
     assert values["swarm_round",] == 7
     assert values["swarm_updates_total",] == 9
+    assert (values["swarm_paused_until_seconds",], values["swarm_delegated_until_seconds",]) == (1200, 9e8)
     assert values["swarm_phase", "working"] == 1
     assert values["swarm_phase", "idle"] == 0
     assert values["swarm_gossip_dropped_total", "schema"] == 3
