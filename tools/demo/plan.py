@@ -24,6 +24,9 @@ DEBATE_ROUNDS = 20
 DEBATE_SECONDS = (6, 8, 9)
 """Answers are short to prompt for; critiques and resolutions wait for what they quote, and have longer prompts."""
 
+REAL_ROUNDS = 30
+"""Under 25 minutes of the template's stages."""
+
 REAL_LEARNING_RATE = 3e-5
 REAL_MICRO_BATCH = 1024
 SPARSE_LEARNING_RATE = 3e-4
@@ -127,7 +130,7 @@ def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec
     manifest = _real(options, template, data) if template else _builtin(options)
     peers = options.peers or (2 if template else 4)
     _check(options, peers)
-    rounds = options.rounds or (6 if template else DEBATE_ROUNDS if options.game == "debate" else 24)
+    rounds = options.rounds or (REAL_ROUNDS if template else DEBATE_ROUNDS if options.game == "debate" else 24)
     every = manifest.evaluate_every
     stage = manifest.stages[-1].seconds
     last = last_round(rounds, every)
@@ -204,7 +207,7 @@ def _debate(options: Options) -> Manifest:
 
 def _real(options: Options, template: Manifest | None, data: DataSpec | None) -> Manifest:
     assert template is not None
-    rounds = options.rounds or 6
+    rounds = options.rounds or REAL_ROUNDS
     stages = (StageSpec(name="play", seconds=options.seconds),) if options.seconds else template.stages
     # The held-out set takes as long as some updates: it is measured at the start, half way and at the end.
     every = max(1, -(-(FIRST_ROUND + rounds) // 2))
