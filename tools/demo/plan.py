@@ -29,6 +29,9 @@ REAL_ROUNDS = 30
 
 REAL_LEARNING_RATE = 3e-5
 REAL_MICRO_BATCH = 1024
+REAL_MICRO_TOKENS = 2048
+"""About half an update: the worked examples are computed twice for it, and activations take half the memory."""
+
 SPARSE_LEARNING_RATE = 3e-4
 
 
@@ -224,6 +227,7 @@ def _node(options: Options, number: int, stage_seconds: int, real: bool) -> Node
             seed=options.seed * 1000 + number,
             learning_rate=rate,
             micro_batch=REAL_MICRO_BATCH if real else TrainerSettings().micro_batch,
+            micro_tokens=REAL_MICRO_TOKENS if real else 0,
             data=options.data and str(Path(options.data).absolute()),
             slowdown=TOO_SLOW * stage_seconds if options.slow == number else 0.0,
         ),
