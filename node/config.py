@@ -66,7 +66,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     device: Annotated[str, Meta(description="auto, cpu, cuda or mps.")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Meta(description="Type of the arithmetic; auto is float32 on a CPU, what the GPU is made for elsewhere."),
+        Meta(description="Type of the arithmetic; auto is what the CPU or GPU is made for."),
     ] = "auto"
     threads: Annotated[int, Meta(ge=1, description="CPU threads of the trainer.")] = 1
     engine: Annotated[

@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
+import subprocess
 import sys
 
 from node.trainer import frames as f
@@ -44,6 +46,34 @@ def follow(rank: int, world: int, rendezvous: str) -> int:
                     pass
                 except NotFinite:
                     session.learner.not_finite()
+
+
+def start_followers(world: int) -> str:
+    """Start all ranks but the first on this machine; return where they wait for it."""
+    place = free_rendezvous()
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    for rank in range(1, world):
+        environment = follower_environment(rank, world, place, visible)
+        environment["SWARM_FOLLOWS"] = str(os.getpid())
+        subprocess.Popen([sys.executable, "-m", "node.trainer.follower"], env=environment, stdout=sys.stderr)
+    return place
+
+
+def free_rendezvous() -> str:
+    """Return an address of this machine at which nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return f"127.0.0.1:{probe.getsockname()[1]}"
+
+
+def follower_environment(rank: int, world: int, rendezvous: str, visible: str) -> dict[str, str]:
+    """Return the environment of a follower on this machine: torchrun's variables, and a GPU of its own."""
+    host, _, port = rendezvous.rpartition(":")
+    gpus = visible.split(",") if visible else [str(number) for number in range(world)]
+    return {
+        **os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": host, "MASTER_PORT": port,
+        "CUDA_VISIBLE_DEVICES": gpus[rank % len(gpus)],
+    }  # fmt: skip
 
 
 def main() -> int:

@@ -7,8 +7,6 @@ up, what time is it, which token was drawn) is rank 0's word.
 
 from __future__ import annotations
 
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import TypeVar
@@ -102,20 +100,3 @@ def spread(value: Tensor, like: Tensor) -> Tensor:
         assert isinstance(like, DTensor)
         return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
     return value
-
-
-def free_rendezvous() -> str:
-    """Return an address of this machine at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def follower_environment(rank: int, world: int, rendezvous: str, visible: str) -> dict[str, str]:
-    """Return the environment of a follower on this machine: torchrun's variables, and a GPU of its own."""
-    host, _, port = rendezvous.rpartition(":")
-    gpus = visible.split(",") if visible else [str(number) for number in range(world)]
-    return {
-        **os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": host, "MASTER_PORT": port,
-        "CUDA_VISIBLE_DEVICES": gpus[rank % len(gpus)],
-    }  # fmt: skip

@@ -14,12 +14,15 @@ from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.trainer.gang import Gang, follower_environment
+from node.trainer import frames as f
+from node.trainer.follower import follower_environment
+from node.trainer.gang import Gang
+from node.trainer.session import Desk, Session
 from node.trainer.sharded import refuse_what_is_not_spread
 from node.trainer.tiny_tokenizer import train_tokenizer
 from protocols.identifiers import body_digest
 from protocols.wire import decode_rollouts, encode
-from tests.integration.test_trainer import Running, generate, running
+from tests.integration.test_trainer import MANIFEST, PEER, SEED, Running, generate, running
 
 pytestmark = pytest.mark.integration
 
@@ -63,25 +66,33 @@ async def played(node: Running, number: int) -> tuple[bytes, i.TrainingFinished]
     return node.shelf.kept[made.body], done
 
 
+def played_alone(model: Path, home: Path, number: int) -> tuple[bytes, f.Trained]:
+    """The same by one process, this one."""
+    settings = TrainerSettings(model=str(model), device="cpu", engine="hf", micro_batch=8)
+    session, desk = Session(f.SetUp(settings, MANIFEST, PEER, str(home))), Desk(lambda: False, lambda done, total: None)
+    made = session.generate(f.Generate(1, number, 0, SEED, 4), desk)
+    done = session.train(f.Train(2, number, 0, with_one_right(made.body), (), 2, 60.0), desk)
+    session.save(f.Save(3, number))
+    return made.body, done
+
+
 async def test_two_ranks_learn_what_one_learns(model: Path, tmp_path: Path) -> None:
     """The same rollouts, the same losses, the same weights; a checkpoint of two is resumed by two and is a model."""
-    results = {}
-    for ranks in (1, 2):
-        home = tmp_path / str(ranks) / "trainer"
-        async with running(model, home, ranks=ranks, device="cpu", engine="hf", micro_batch=8) as node:
-            await node.ready()
-            results[ranks] = await played(node, 3)
-    (one_body, one), (two_body, two) = results[1], results[2]
+    homes = tmp_path / "1" / "trainer", tmp_path / "2" / "trainer"
+    async with running(model, homes[1], ranks=2, device="cpu", engine="hf", micro_batch=8) as node:
+        await node.ready()
+        two_body, two = await played(node, 3)
+    one_body, one = played_alone(model, homes[0], 3)
     assert two_body == one_body
     assert (two.updates, two.own) == (one.updates, one.own) == (2, one.own)
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
-    weights, spread = (load_file(tmp_path / n / "trainer" / "model" / "model.safetensors") for n in ("1", "2"))
+    weights, spread = (load_file(home / "model" / "model.safetensors") for home in homes)
     start = load_file(model / "model.safetensors")
     for name, value in weights.items():
         torch.testing.assert_close(spread[name], value, atol=2e-5, rtol=1e-3)
     assert any(not torch.equal(value, start[name]) for name, value in spread.items())
 
-    async with running(model, tmp_path / "2" / "trainer", ranks=2, device="cpu", engine="hf") as node:
+    async with running(model, homes[1], ranks=2, device="cpu", engine="hf") as node:
         ready = await node.ready()
         assert isinstance(ready, i.TrainerReady)
         assert ready.checkpoint_round == 3

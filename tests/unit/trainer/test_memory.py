@@ -22,7 +22,7 @@ from node.trainer.memory import (
     trained_bytes,
     weight_bytes,
 )
-from node.trainer.placement import Placement, ask_of, placements, shape_of
+from node.trainer.placement import LARGE, Placement, ask_of, multiplies_bfloat16, placements, shape_of
 from protocols.manifest import GameSpec
 
 GB = 10**9
@@ -194,8 +194,17 @@ def test_each_device_has_its_types(
     settings: TrainerSettings, device: torch.device, expected: list[tuple[torch.dtype, torch.dtype | None]]
 ) -> None:
     """float32 where nothing is said; float16 only as arithmetic over float32 weights."""
-    assert [each[1:] for each in placements(settings, device)] == expected
-    assert placements(settings, device)[0].half == (settings.dtype == "float16")
+    assert [each[1:] for each in placements(settings, device, 1_000_000)] == expected
+    assert placements(settings, device, 1_000_000)[0].half == (settings.dtype == "float16")
+
+
+def test_a_large_model_computes_in_what_the_cpu_is_made_for() -> None:
+    """bfloat16 over float32 weights where the CPU multiplies it, unless something else is asked for."""
+    plain = (torch.float32, None)
+    mixed = [(torch.float32, torch.bfloat16), plain] if multiplies_bfloat16() else [plain]
+    assert [each[1:] for each in placements(TrainerSettings(), CPU, LARGE)] == mixed
+    for settings in (TrainerSettings(dtype="float32"), TrainerSettings(lora=8)):
+        assert [each[1:] for each in placements(settings, CPU, LARGE)] == [plain]
 
 
 def test_game_and_settings_ask_for_memory() -> None:
