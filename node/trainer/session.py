@@ -77,7 +77,7 @@ class Session:
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
         self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory), gang)
         home = Path(setup.directory)
-        checkpoints = Checkpoints(home / "checkpoints", setup.settings.checkpoints, home / "model")
+        checkpoints = Checkpoints(home / "checkpoints", setup.settings.checkpoints, home / "model", gang)
         self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock, gang)
 
     @property
