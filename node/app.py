@@ -19,6 +19,7 @@ from node.chain.binding import CoordinatorFacts
 from node.chain.service import CoordinatorService
 from node.config import Config
 from node.data.load import load_questions
+from node.errors import describe
 from node.exits import Exit, Refusal
 from node.gossip.service import GossipNode
 from node.grading.registry import prepare_grader
@@ -45,7 +46,7 @@ from node.store.directory import DataDirectory
 from node.store.journal import Journal
 from node.store.mark import is_marked, unmark
 from node.store.outbox import SqliteOutbox
-from node.supervisor import describe, supervise
+from node.supervisor import supervise
 from node.timers import Timers
 from node.trainer.hub import HubService
 from node.trainer.link import TrainerLink

@@ -79,8 +79,8 @@ def main(arguments: Sequence[str]) -> int:
     os.environ.update(torchrun_variables(rank, world, rendezvous))
     try:
         return follow(rank, world, rendezvous)
-    except RuntimeError as error:  # torch's for a line that broke; its traceback says no more
-        sys.stderr.write(f"rank {rank} ends, it has lost the others: {one_line(error)}\n")
+    except RuntimeError as error:  # torch for a line that broke, in the end: rank 0 is gone
+        sys.stderr.write(f"rank {rank} ends: {one_line(error)}\n")
         return 1
 
 

@@ -27,8 +27,8 @@ PATIENCE = timedelta(minutes=5)
 class Gang:
     """The ranks. A gang of one talks to nobody."""
 
-    def __init__(self, rank: int = 0, world: int = 1) -> None:
-        self.rank, self.world = rank, world
+    def __init__(self, rank: int = 0, world: int = 1, rendezvous: str = "") -> None:
+        self.rank, self.world, self.rendezvous = rank, world, rendezvous
 
     @classmethod
     def meet(cls, rank: int, world: int, rendezvous: str) -> Gang:
@@ -37,7 +37,7 @@ class Gang:
         dist.init_process_group(
             backend, init_method=f"tcp://{rendezvous}", rank=rank, world_size=world, timeout=PATIENCE
         )
-        return cls(rank, world)
+        return cls(rank, world, rendezvous)
 
     def tell(self, message: bytes) -> bytes:
         """Return rank 0's message on every rank."""

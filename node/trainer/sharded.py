@@ -1,7 +1,7 @@
 """A causal model spread over ranks by FSDP2: each holds a share of every parameter, gradient and moment.
 
-Updates are dealt out, part by part. Sampling is done by all ranks alike, blocks gathered one at a time: it goes as far
-as the memory, not faster than one rank.
+Updates are dealt out, part by part. Sampling is vLLM's (`node.trainer.vllm_engine`), or done by all ranks alike, blocks
+gathered one at a time: that goes as far as the memory, not faster than one rank.
 """
 
 from __future__ import annotations
@@ -53,12 +53,20 @@ class ShardedEngine(CausalEngine):
         # Said, since a root stays whole by default from sampling to the next backward pass, where clipping misses it.
         fully_shard(self._whole, mesh=mesh, reshard_after_forward=True)
 
-    def sample(self, questions: Sequence[str], group: int, rng: torch.Generator, cancelled: Callable[[], bool],
-               **how: Any) -> list[list[Sample]]:  # fmt: skip
+    def sample(
+        self,
+        questions: Sequence[str],
+        group: int,
+        rng: torch.Generator,
+        cancelled: Callable[[], bool],
+        *,
+        greedy: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Sample]]:
         """Sample on every rank alike."""
 
         def work() -> list[list[Sample]]:
-            return CausalEngine.sample(self, questions, group, rng, cancelled, **how)
+            return CausalEngine.sample(self, questions, group, rng, cancelled, greedy=greedy, progress=progress)
 
         with torch.no_grad():
             made: list[list[Sample]] = self._whole(work)
@@ -106,7 +114,6 @@ def refuse_what_is_not_spread(settings: TrainerSettings) -> None:
         (settings.quantise != "none", 'quantise = "none"'),
         (settings.kl, "kl = 0"),
         (settings.optimizer != "adam", 'optimizer = "adam"'),
-        (settings.engine == "vllm", 'engine = "hf"'),
         (settings.slowdown, "slowdown = 0"),
         (settings.dtype == "float16", 'dtype = "bfloat16"'),
     ):

@@ -32,6 +32,7 @@ from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
 from protocols.wire import decode_rollouts, encode
 from tests.integration.test_trainer import Running, generate, running
+from tests.integration.test_trainer_vllm import PYTHON
 
 pytestmark = pytest.mark.integration
 
@@ -42,7 +43,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model")
     torch.manual_seed(5)
     config = Qwen2Config(
-        vocab_size=512, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=512, hidden_size=128, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True, initializer_range=0.1,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(directory)
@@ -130,6 +131,17 @@ async def test_two_ranks_learn_what_one_learns(model: Path, tmp_path: Path) -> N
         assert (await node.ready()).checkpoint_round == 4
 
 
+@pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
+async def test_two_ranks_sample_by_vllm_what_they_have_learned(model: Path, tmp_path: Path) -> None:
+    """By settings alone: the child starts the other rank, both start vLLM, train, hand over and sample again."""
+    vllm = {"engine": "vllm", "python": PYTHON, "sample_rows": 64}
+    async with running(model, tmp_path / "trainer", ranks=2, device="cpu", **vllm) as node:
+        await node.ready()
+        for number in (1, 2):
+            _, done = await played(node, number)
+            assert done.updates == 2
+
+
 def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
     """The update that follows clips the gradient by the norm that one process finds."""
     settings = TrainerSettings(model=str(model), device="cpu", engine="hf")
@@ -156,7 +168,7 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
     assert spread.norm == pytest.approx(plain.norm, rel=1e-5)
 
 
-@pytest.mark.parametrize("setting", [{"lora": 8}, {"kl": 0.1}, {"engine": "vllm"}, {"optimizer": "adam8bit"}])
+@pytest.mark.parametrize("setting", [{"lora": 8}, {"kl": 0.1}, {"optimizer": "adam8bit"}])
 def test_what_is_not_spread_is_refused(setting: dict[str, object]) -> None:
     """The line names what to set."""
     with pytest.raises(ValueError, match=f"set trainer.{next(iter(setting))} = "):
