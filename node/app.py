@@ -87,9 +87,15 @@ def open_questions(manifest: Manifest, config: Config) -> Questions:
     except ValueError as error:
         raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
     try:
-        return load_questions(manifest.data, config.trainer.data, manifest.game.grader)
+        questions = load_questions(manifest.data, config.trainer.data, manifest.game.grader)
     except (OSError, ValueError) as error:
         raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; trainer.data names a good copy") from error
+    if manifest.data.source.startswith("hub:") and not manifest.data.digest:
+        log.warning(
+            "data.unpinned", source=manifest.data.source, digest=questions.digest.hex(),
+            reason="the manifest names no digest; nodes with another copy will reject this one's rollouts",
+        )  # fmt: skip
+    return questions
 
 
 def placed(config: Config, manifest: Manifest) -> Config:
