@@ -19,6 +19,7 @@ from node.chain.binding import CoordinatorFacts
 from node.chain.service import CoordinatorService
 from node.config import Config
 from node.data.load import load_questions
+from node.errors import describe
 from node.exits import Exit, Refusal
 from node.gossip.service import GossipNode
 from node.grading.registry import prepare_grader
@@ -45,7 +46,7 @@ from node.store.directory import DataDirectory
 from node.store.journal import Journal
 from node.store.mark import is_marked, unmark
 from node.store.outbox import SqliteOutbox
-from node.supervisor import describe, supervise
+from node.supervisor import supervise
 from node.timers import Timers
 from node.trainer.hub import HubService
 from node.trainer.link import TrainerLink
@@ -91,9 +92,15 @@ def open_questions(manifest: Manifest, config: Config) -> Questions:
     except ValueError as error:
         raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
     try:
-        return load_questions(manifest.data, config.trainer.data, manifest.game.grader)
+        questions = load_questions(manifest.data, config.trainer.data, manifest.game.grader)
     except (OSError, ValueError) as error:
         raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; trainer.data names a good copy") from error
+    if manifest.data.source.startswith("hub:") and not manifest.data.digest:
+        log.warning(
+            "data.unpinned", source=manifest.data.source, digest=questions.digest.hex(),
+            reason="the manifest names no digest; nodes with another copy will reject this one's rollouts",
+        )  # fmt: skip
+    return questions
 
 
 def placed(config: Config, manifest: Manifest) -> Config:

@@ -144,6 +144,9 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     repo: Annotated[str, Meta(description="Repository the model is pushed to, OWNER/NAME; empty pushes nothing.")] = ""
     every: Annotated[int, Meta(ge=1, description="Rounds between two pushes.")] = 50
     private: Annotated[bool, Meta(description="Whether the repository is private where the node creates it.")] = False
+    merged: Annotated[
+        bool, Meta(description="Whether adapters are pushed with their base as one model, instead of alone, naming it.")
+    ] = False
     token_file: Annotated[
         str,
         Meta(

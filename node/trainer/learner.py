@@ -12,7 +12,7 @@ from node.config import TrainerSettings
 from node.trainer import grpo
 from node.trainer.checkpoint import Checkpoints, Counters
 from node.trainer.engine import Cancelled, Engine, NotFinite, TrainingGroup
-from node.trainer.gang import ALONE, Gang, full
+from node.trainer.gang import ALONE, Gang, own
 from node.trainer.loss_scale import LossScale
 from node.trainer.oom import is_memory
 from node.trainer.optimizer import make_optimizer, set_rate
@@ -60,8 +60,6 @@ class Learner:
         self._bad = 0
         found = checkpoints.resume(engine, self.optimizer)
         self.counters = found or Counters()
-        if gang.agreed(self.counters.updates) != self.counters.updates:
-            raise ValueError("the ranks' checkpoints differ: copy rank 0's DATA/trainer/checkpoints to all of them")
         if found is None:
             checkpoints.save(engine, self.optimizer, self.counters)
 
@@ -162,6 +160,7 @@ class Learner:
 
     def save(self) -> None:
         """Write a checkpoint. Raises `NotFinite` where the weights are: the last good one stays the newest."""
-        if not all(bool(full(each.detach()).isfinite().all()) for each in self._engine.parameters()):
+        finite = all(bool(own(each.detach()).isfinite().all()) for each in self._engine.parameters())
+        if self._gang.total(float(not finite)):
             raise NotFinite("the weights are not finite; the last checkpoint stays")
         self._checkpoints.save(self._engine, self.optimizer, self.counters)

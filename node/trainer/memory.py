@@ -175,7 +175,7 @@ def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
         activations=0,
         logits=0,
         cache=0,
-        engine=shape.parameters * ask.arithmetic if ask.vllm or ask.laid_out else 0,
+        engine=shape.parameters * ask.arithmetic // ask.ranks if ask.vllm or ask.laid_out else 0,
         overhead=ask.overhead,
         micro_tokens=0,
         sample_rows=0,
@@ -232,7 +232,8 @@ def _most_tokens(shape: ModelShape, ask: Ask, room: int, each: int, wanted: int)
 def _with_sampling(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
     """Choose how many completions are sampled at once, whole groups of them."""
     room = plan.budget - plan.standing - plan.engine
-    token = cache_bytes(shape, ask.arithmetic)
+    shared = min(ask.ranks, shape.key_value_heads) if ask.vllm else 1
+    token = cache_bytes(shape, ask.arithmetic) // shared
     fixed = ask.prefix * token
     # Rows end at their own time; logits, their log-softmax and its running sum are float32.
     group = (ask.prompt + ask.group * ask.completion) * token + ask.group * 3 * 4 * shape.vocabulary

@@ -34,8 +34,8 @@ class Placement(NamedTuple):
 
     @property
     def half(self) -> bool:
-        """Whether gradients are computed in float16."""
-        return self.autocast == FLOAT16
+        """Whether gradients are computed in float16, those of adapters through a float16 base among them."""
+        return FLOAT16 in (self.weights, self.autocast)
 
 
 class Site(NamedTuple):

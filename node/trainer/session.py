@@ -35,6 +35,7 @@ from node.trainer.frames import (
 from node.trainer.gang import ALONE, Gang
 from node.trainer.learner import Learner, Step
 from node.trainer.models import load_engine
+from node.trainer.names import CHECKPOINTS, CURRENT
 from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.grading import grades
@@ -77,7 +78,7 @@ class Session:
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
         self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory), gang)
         home = Path(setup.directory)
-        checkpoints = Checkpoints(home / "checkpoints", setup.settings.checkpoints, home / "model")
+        checkpoints = Checkpoints(home / CHECKPOINTS, setup.settings.checkpoints, home / CURRENT, gang)
         self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock, gang)
 
     @property

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from node.trainer import frames as f
 from node.trainer.memory import mps_watermarks
+from node.trainer.ranks import start_followers
 
 if TYPE_CHECKING:
     from node.trainer.session import Desk, Session
@@ -240,8 +241,6 @@ def waiting_place(setup: f.SetUp) -> str:
 
     They load their libraries while this rank loads its own.
     """
-    from node.trainer.follower import start_followers
-
     world, place = setup.settings.ranks, setup.settings.rendezvous
     return (place or start_followers(world)) if world > 1 else ""
 
