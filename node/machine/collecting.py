@@ -36,7 +36,7 @@ def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Re
     if known is not None or len(pool) >= MAX_BODIES:
         return state, ()
     if said.size == 0:
-        return with_body(state, step, said.peer, Body(said.body, 0, "refused")), ()
+        return with_body(state, step, said.peer, Body(said.body, 0, "refused", reason="nothing")), ()
     state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching"))
     return state, (_fetch(state, step, said.peer),)
 
@@ -62,8 +62,9 @@ def body_refused(state: State, refused: i.RolloutsRefused) -> Result:
         return state, ()
     step, body = found
     if not refused.missing:
-        return _refuse(state, step, refused.peer, body), ()
-    state = with_body(state, step, refused.peer, replace(body, state="waiting", missing=refused.missing))
+        return _refuse(state, step, refused.peer, body, refused.reason), ()
+    waiting = replace(body, state="waiting", missing=refused.missing, reason=refused.reason)
+    state = with_body(state, step, refused.peer, waiting)
     come = any(_has_arrived(state, step, digest) for digest in refused.missing)
     return _ask_again(state, step, refused.peer) if come and body.missing != refused.missing else (state, ())
 
@@ -233,12 +234,12 @@ def _equivocated(state: State, step: int, said: i.RolloutsAnnounced, known: Body
     """Give no credit to a peer that announced two bodies for one stage."""
     if known.state == "refused":
         return state, ()
-    return _refuse(state, step, said.peer, known), ()
+    return _refuse(state, step, said.peer, known, "equivocation"), ()
 
 
-def _refuse(state: State, step: int, peer: str, body: Body) -> State:
+def _refuse(state: State, step: int, peer: str, body: Body, reason: str) -> State:
     totals = replace(state.totals, bodies_refused=state.totals.bodies_refused + 1)
-    refused = Body(body.digest, body.size, "refused", used=body.used)
+    refused = Body(body.digest, body.size, "refused", used=body.used, reason=reason)
     return replace(with_body(state, step, peer, refused), totals=totals)
 
 

@@ -61,7 +61,8 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     """A peer's rollouts of one stage (or this node's own): `reward` sums the groups' mean rewards.
 
     `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished. A
-    body is `waiting` while those that it quotes, `missing`, are not here.
+    body is `waiting` while those that it quotes, `missing`, are not here. `reason` is the code of why it is waiting or
+    refused.
     """
 
     digest: Digest
@@ -71,6 +72,7 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     reward: float = 0.0
     used: bool = False
     missing: tuple[Digest, ...] = ()
+    reason: str = ""
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True):
