@@ -21,7 +21,7 @@ from node.config import Config
 from node.data.load import load_questions
 from node.exits import Exit, Refusal
 from node.gossip.service import GossipNode
-from node.grading.registry import prepare_grader
+from node.grading.registry import gave_up, prepare_grader
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create, name_of
 from node.identity.cases import Facts, refuse_other_owner
@@ -311,7 +311,7 @@ class Node:
                 unmark(self.home)
                 if self.gossip:
                     self.gossip.show_itself()
-            case c.SkipToRound() | c.StopNode():
+            case c.SkipToRound() | c.RefuseBody() | c.ShunPeer() | c.StopNode():
                 pass
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
                 await self.trainer.execute(command)
@@ -341,4 +341,5 @@ class Node:
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""
         dropped = dict(self.gossip.counters) if self.gossip else {}
-        return {"gossip_dropped": dropped, "bus": dict(self.bus.counters)}
+        grading = {"gave_up": gave_up()}
+        return {"gossip_dropped": dropped, "grading": grading, "bus": dict(self.bus.counters)}

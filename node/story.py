@@ -51,6 +51,8 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.EvaluateModel: ("debug", "evaluation.started"),
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
     c.SkipToRound: ("warning", "round.skipped"),
+    c.RefuseBody: ("warning", "rollouts.discounted"),
+    c.ShunPeer: ("warning", "peer.shunned"),
     c.EndListening: ("info", "node.listened"),
     c.StopNode: ("info", "node.stopping"),
 }

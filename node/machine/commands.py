@@ -188,6 +188,23 @@ class SkipToRound(Command, frozen=True):
     reason: str
 
 
+class RefuseBody(Command, frozen=True):
+    """Nothing to carry out: tells the operator that the machine itself gave a peer no credit, and why."""
+
+    peer: Address
+    round: int
+    stage: int
+    reason: str
+
+
+class ShunPeer(Command, frozen=True):
+    """Nothing to carry out: tells the operator that a peer's standing has fallen so low that it is left aside."""
+
+    peer: Address
+    standing: float
+    reason: str
+
+
 class EndListening(Command, frozen=True):
     """The restored or copied identity is this node's alone: forget that it was restored."""
 
@@ -202,5 +219,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | EndListening | StopNode
+NodeCommand: TypeAlias = SetTimer | SkipToRound | RefuseBody | ShunPeer | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -108,7 +108,8 @@ class TransactionSettled(Input, frozen=True):
 class RolloutsAnnounced(Input, frozen=True):
     """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration.
 
-    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked.
+    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked. It came `late` where gossip
+    did not bring it, but somebody who was asked what was missed: then its time says nothing.
     """
 
     peer: Address
@@ -119,6 +120,7 @@ class RolloutsAnnounced(Input, frozen=True):
     inline: bool
     relays: bool = False
     carried: tuple[Carried, ...] = ()
+    late: bool = False
 
 
 class NodeIntroduced(Input, frozen=True):
@@ -138,7 +140,10 @@ class OwnMessageHeard(Input, frozen=True):
 
 
 class RolloutsArrived(Input, frozen=True):
-    """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards."""
+    """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards.
+
+    `alike` are the peers whose bodies of the same stage it repeats; `doubt` is a reason why it earns no credit.
+    """
 
     peer: Address
     round: int
@@ -146,6 +151,8 @@ class RolloutsArrived(Input, frozen=True):
     body: Digest
     groups: int
     reward: float
+    alike: tuple[Address, ...] = ()
+    doubt: str = ""
 
 
 class RolloutsRefused(Input, frozen=True):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from node.machine.collecting import round_scores
 from node.machine.pacing import local_deadline
+from node.machine.standing import score_of
 from node.machine.state import State, own_body
 from node.machine.status import PeerStatus, Phase, Presence, Status, VoteStatus
 from node.machine.voting import voting_now
@@ -39,6 +40,7 @@ def status(state: State) -> Status:
         curve=state.curve,
         rewards=state.rewards,
         totals=state.totals,
+        refused=state.refusals,
         last_skip=state.last_skip,
         note=note(state),
     )
@@ -99,4 +101,9 @@ def _peers(state: State) -> tuple[PeerStatus, ...]:
     scores = round_scores(state, state.round)
     counting = sorted(eligible(state), key=lambda peer: (peer not in scores, peer))[:MAX_SHOWN]
     shown = (scores.get(peer, Score(peer, 0, 0.0)) for peer in counting)
-    return tuple(PeerStatus(address=score.peer, groups=score.groups, reward=score.mean) for score in shown)
+    return tuple(
+        PeerStatus(
+            address=score.peer, groups=score.groups, reward=score.mean, standing=round(score_of(state, score.peer), 2)
+        )
+        for score in shown
+    )

@@ -147,7 +147,10 @@ class Scenario:
                 yield f"vote on {vote['round']}: {vote['phase']} {self.name(tuple(vote['winners']))}"
         elif word == "peers":
             for peer in value:
-                yield f"{self.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}"
+                standing = f", standing {peer['standing']:g}" if peer["standing"] < 0 else ""
+                yield f"{self.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}{standing}"
+        elif word == "refused":
+            yield "refused " + (" ".join(f"{reason}={count}" for reason, count in value.items()) or "none")
         else:
             yield f"{word}: {value:g}" if isinstance(value, float) else f"{word}: {value}"
 
@@ -323,7 +326,8 @@ def _announced(run: Scenario, words: list[str], options: Options) -> list[i.AnyI
     peer, where = words[:2]
     body, size = (NOTHING, 0) if "nothing" in words else (run.body(peer, where, options), 1000)
     cargo = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
-    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo)]
+    late = "late" in words
+    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo, late)]
 
 
 def _heard(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -335,7 +339,9 @@ def _heard(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput
 def _arrived(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     groups, reward = int(options.get("groups", 16)), float(options.get("reward", 4))
-    return [i.RolloutsArrived(ADDRESSES[peer], *place(where), run.body(peer, where, options), groups, reward)]
+    alike = tuple(ADDRESSES[name] for name in options.get("alike", "").split(",") if name)
+    where_from = (ADDRESSES[peer], *place(where), run.body(peer, where, options))
+    return [i.RolloutsArrived(*where_from, groups, reward, alike, options.get("doubt", ""))]
 
 
 def _refused(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
