@@ -20,6 +20,7 @@ from node.chain.service import CoordinatorService
 from node.config import Config
 from node.data.load import load_questions
 from node.exits import Exit, Refusal
+from node.gossip.announcing import announcement_of
 from node.gossip.service import GossipNode
 from node.grading.registry import gave_up, prepare_grader
 from node.http.service import HttpService
@@ -28,7 +29,7 @@ from node.identity.cases import Facts, refuse_other_owner
 from node.identity.delegation import load_delegation, waiting_orders
 from node.identity.peer import LocalPeer, local_peer
 from node.identity.rsa import RsaIdentity, load_rsa
-from node.intake import body_checker
+from node.intake import BodyCheck
 from node.logs import configure
 from node.loop import Loop, restore
 from node.machine import commands as c
@@ -158,6 +159,7 @@ class Node:
         self.me: LocalPeer
         self.trainer: TrainerService
         self.gossip: GossipNode | None = None
+        self.check: BodyCheck | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
         self.window: RoundWindow | None = None
@@ -243,15 +245,15 @@ class Node:
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
-        check = body_checker(self.manifest, questions, self.bodies)
         self.trainer = self.trainer_of(self.me.address)
+        self.check = BodyCheck(self.manifest, questions, self.bodies)
         self.gossip = GossipNode(
             self.config.gossip,
             self.me,
             self.manifest.limits,
             self.swarm,
             self.bodies,
-            check,
+            self.check,
             self.home / "peers.json",
             self.chain.bootnodes,
             incognito=is_marked(self.home),
@@ -305,6 +307,7 @@ class Node:
             case c.SetTimer():
                 await self.timers.execute(command)
             case c.PublishRollouts() | c.FetchRollouts() | c.IntroduceNode():
+                self._remember(command)
                 if self.gossip:
                     await self.gossip.execute(command)
             case c.EndListening():
@@ -317,6 +320,14 @@ class Node:
                 await self.trainer.execute(command)
             case _:
                 await self.chain.execute(command)
+
+    def _remember(self, command: c.GossipCommand) -> None:
+        """Have the check compare others' bodies with this node's own."""
+        if not (self.check and isinstance(command, c.PublishRollouts)):
+            return
+        body = self.bodies.get(command.body) if command.size else None
+        if body is not None:
+            self.check.remember(self.key.address, announcement_of(command, self.swarm), body)
 
     def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
         """Tell subscribers what happened, and gossip's validator what it must know."""

@@ -248,6 +248,7 @@ MANIFEST = (
     manifest.StageSpec,
     manifest.VotingSpec,
     manifest.Limits,
+    manifest.Checks,
 )
 WIRE = (
     wire.Envelope,

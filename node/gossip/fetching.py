@@ -70,7 +70,7 @@ class Fetching:
         if body is None or verdict.reason:
             return RolloutsRefused(*where, verdict.reason, verdict.missing)
         self._bodies.put(command.body, body, command.round)
-        return RolloutsArrived(*where, verdict.groups, verdict.reward)
+        return RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)
 
     async def _ask(
         self, command: FetchRollouts, slot: Slot, exchange: BodyExchange, sources: Callable[[], set[str]]

@@ -238,7 +238,7 @@ class GossipNode:
         return "accept" if judged.accepted else "hold" if judged.outcome == "hold" else "drop"
 
     def _hear_late(self, sender: str, data: bytes) -> None:
-        self._hear(sender, Heard(data=data, origin=None))
+        self._hear(sender, Heard(data=data, origin=None, late=True))
 
     def _take_in(self, accepted: Accepted) -> bool:
         try:

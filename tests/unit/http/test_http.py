@@ -46,7 +46,9 @@ READY = Status(
 @asynccontextmanager
 async def served(home: Path, status: Status = READY) -> AsyncIterator[httpx.AsyncClient]:
     """Serve on a free port, give a client for it."""
-    service = HttpService(HttpSettings(port=0), home, lambda: status, lambda: {"gossip_dropped": {"schema": 3}, "grading": {"gave_up": 1}})
+    service = HttpService(
+        HttpSettings(port=0), home, lambda: status, lambda: {"gossip_dropped": {"schema": 3}, "grading": {"gave_up": 1}}
+    )
     async with trio.open_nursery() as nursery:
         url = await nursery.start(service.run)
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
