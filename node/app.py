@@ -35,6 +35,7 @@ from node.loop import Loop, restore
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.standing import has_credit
 from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
@@ -259,6 +260,7 @@ class Node:
             incognito=is_marked(self.home),
             carry=self._carry,
             introduction=self.chain.introduction,
+            credit=lambda peer: has_credit(self.state, peer),
         )
         self._move_window()
 
@@ -327,7 +329,7 @@ class Node:
             return
         body = self.bodies.get(command.body) if command.size else None
         if body is not None:
-            self.check.remember(self.key.address, announcement_of(command, self.swarm), body)
+            self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
 
     def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
         """Tell subscribers what happened, and gossip's validator what it must know."""

@@ -165,8 +165,9 @@ class FakeGossipNode:
     def hear(self, data: bytes, origin: Address | None) -> None:
         """Take in bytes that a peer sent."""
         judged = self._intake.judge(Heard(data=data, origin=origin, late=origin is None))
-        if judged.accepted is not None:
-            self._tell(judged.accepted)
+        told = judged.accepted or judged.proof
+        if told is not None:
+            self._tell(told)
 
     def connected(self, count: int) -> None:
         """Note how many nodes can be reached."""
