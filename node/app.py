@@ -21,20 +21,22 @@ from node.config import Config
 from node.data.load import load_questions
 from node.errors import describe
 from node.exits import Exit, Refusal
+from node.gossip.announcing import announcement_of
 from node.gossip.service import GossipNode
-from node.grading.registry import prepare_grader
+from node.grading.registry import gave_up, prepare_grader
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create, name_of
 from node.identity.cases import Facts, refuse_other_owner
 from node.identity.delegation import load_delegation, waiting_orders
 from node.identity.peer import LocalPeer, local_peer
 from node.identity.rsa import RsaIdentity, load_rsa
-from node.intake import body_checker
+from node.intake import BodyCheck
 from node.logs import configure
 from node.loop import Loop, restore
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.standing import has_credit
 from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
@@ -170,6 +172,7 @@ class Node:
         self.me: LocalPeer
         self.trainer: TrainerService
         self.gossip: GossipNode | None = None
+        self.check: BodyCheck | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
         self.window: RoundWindow | None = None
@@ -257,20 +260,21 @@ class Node:
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
-        check = body_checker(self.manifest, questions, self.bodies)
         self.trainer = self.trainer_of(self.me.address)
+        self.check = BodyCheck(self.manifest, questions, self.bodies)
         self.gossip = GossipNode(
             self.config.gossip,
             self.me,
             self.manifest.limits,
             self.swarm,
             self.bodies,
-            check,
+            self.check,
             self.home / "peers.json",
             self.chain.bootnodes,
             incognito=is_marked(self.home),
             carry=self._carry,
             introduction=self._introduction,
+            credit=lambda peer: has_credit(self.state, peer),
         )
         self._move_window()
 
@@ -348,13 +352,14 @@ class Node:
             case c.SetTimer():
                 await self.timers.execute(command)
             case c.PublishRollouts() | c.FetchRollouts() | c.IntroduceNode():
+                self._remember(command)
                 if self.gossip:
                     await self.gossip.execute(command)
             case c.EndListening():
                 unmark(self.home)
                 if self.gossip:
                     self.gossip.show_itself()
-            case c.SkipToRound() | c.AskForRenewal() | c.StopNode():
+            case c.SkipToRound() | c.AskForRenewal() | c.RefuseBody() | c.ShunPeer() | c.StopNode():
                 pass
             case c.RegisterNode():
                 self._take_delegation()
@@ -363,6 +368,14 @@ class Node:
                 await self.trainer.execute(command)
             case _:
                 await self.chain.execute(command)
+
+    def _remember(self, command: c.GossipCommand) -> None:
+        """Have the check compare others' bodies with this node's own."""
+        if not (self.check and isinstance(command, c.PublishRollouts)):
+            return
+        body = self.bodies.get(command.body) if command.size else None
+        if body is not None:
+            self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
 
     def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
         """Tell subscribers what happened, and gossip's validator what it must know."""
@@ -387,4 +400,5 @@ class Node:
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""
         dropped = dict(self.gossip.counters) if self.gossip else {}
-        return {"gossip_dropped": dropped, "bus": dict(self.bus.counters)}
+        grading = {"gave_up": gave_up()}
+        return {"gossip_dropped": dropped, "grading": grading, "bus": dict(self.bus.counters)}

@@ -52,6 +52,12 @@ class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = ()
     bootnodes: Annotated[tuple[str, ...], Meta(description="Multiaddrs of bootnodes, on top of the contract's.")] = ()
     max_peers: Annotated[int, Meta(ge=1, description="The most connections that are kept.")] = 64
+    peers_per_network: Annotated[
+        int, Meta(ge=1, description="The most connections with peers of one /24 (IPv6: /64) that is not trusted.")
+    ] = 8
+    trusted_networks: Annotated[
+        tuple[str, ...], Meta(description="Networks whose peers are not counted: private ones and this machine.")
+    ] = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
     ping_seconds: Annotated[
         float, Meta(gt=0, description="How often each peer is pinged, in seconds; one that freezes is cut.")
     ] = 5.0

@@ -17,7 +17,7 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.StageOpened: ("info", "stage.opened"),
     i.PauseChanged: ("warning", "swarm.pause_changed"),
     i.PeerRegistered: ("debug", "peer.registered"),
-    i.StandingChanged: ("info", "delegation.read"),
+    i.DelegationRead: ("info", "delegation.read"),
     i.FundsChanged: ("info", "funds.changed"),
     i.ChainLost: ("warning", "chain.lost"),
     i.ChainRestored: ("info", "chain.restored"),
@@ -55,6 +55,8 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
     c.SkipToRound: ("warning", "round.skipped"),
     c.AskForRenewal: ("warning", "delegation.ending"),
+    c.RefuseBody: ("warning", "rollouts.discounted"),
+    c.ShunPeer: ("warning", "peer.shunned"),
     c.EndListening: ("info", "node.listened"),
     c.StopNode: ("info", "node.stopping"),
 }

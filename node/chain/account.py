@@ -16,7 +16,7 @@ from node.chain.records import Shelf
 from node.chain.relayer import spent_on
 from node.chain.rpc import Endpoint
 from node.config import ChainSettings
-from node.machine.inputs import FundsChanged, StandingChanged
+from node.machine.inputs import DelegationRead, FundsChanged
 from node.seams import Report
 from protocols.delegation import SignedDelegation, renews
 from protocols.identifiers import Address
@@ -46,7 +46,7 @@ class AccountWatch:
         self._confirmations = confirmations
         self._delegation: SignedDelegation | None = None
         self._relays: bool | None = None
-        self._told = StandingChanged(0)
+        self._told = DelegationRead(0)
         self._wake = trio.Event()
 
     def take(self, delegation: SignedDelegation | None) -> None:
@@ -92,7 +92,7 @@ class AccountWatch:
         entry = self.standing = await reader.node(self._address, hex(block))
         said = self._delegation.delegation if self._delegation else None
         waits = said is not None and bool(entry.since) and renews(said, entry.serial, entry.expiry)
-        told = StandingChanged(entry.expiry, said.serial if said is not None and waits else 0)
+        told = DelegationRead(entry.expiry, said.serial if said is not None and waits else 0)
         if told != self._told:
             self._told = told
             await report(told)

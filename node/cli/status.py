@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import msgspec
 
 from node.cli.options import data_dir_option, expanded
 from node.exits import Exit, Refusal
-from node.machine.status import Presence, Status
+from node.machine.status import PeerStatus, Presence, Status
 
 TIMEOUT_SECONDS = 3.0
 DAY_SECONDS = 86_400
@@ -81,15 +82,28 @@ def text_of(status: Status, now: float) -> str:
             "trained on",
             f"{totals.own_groups} own and {totals.external_groups} external groups in {totals.updates} updates",
         ),
+        ("peers' work", f"{totals.bodies_accepted} bodies passed{refusals(status.refused)}"),
         ("votes", f"{totals.votes} mined, {totals.votes_failed} failed"),
         *[(f"vote {vote.round}", f"{vote.phase}, {len(vote.winners)} winners") for vote in status.votes[-VOTES_SHOWN:]],
-        *[("peer", f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}") for peer in status.peers[:PEERS_SHOWN]],
+        *[("peer", peer_line(peer)) for peer in status.peers[:PEERS_SHOWN]],
     ]
     hidden = len(status.peers) - PEERS_SHOWN
     rows += [("", f"and {hidden} more peers")] if hidden > 0 else []
     rows += [("last skip", status.last_skip)] if status.last_skip else []
     rows += [("note", status.note)] if status.note else []
     return "\n".join(f"{title:<13} {value}" for title, value in rows)
+
+
+def refusals(refused: Mapping[str, int]) -> str:
+    """Return how many bodies count for nothing, by reason, the most frequent first; nothing where there are none."""
+    counts = sorted(refused.items(), key=lambda each: (-each[1], each[0]))
+    return "; not: " + ", ".join(f"{reason} {count}" for reason, count in counts) if counts else ""
+
+
+def peer_line(peer: PeerStatus) -> str:
+    """Return what is known of a peer; its standing only where it is a bad one."""
+    standing = f" standing {peer.standing:.0f}" if peer.standing <= -1 else ""
+    return f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}{standing}"
 
 
 def remaining(seconds: float) -> str:

@@ -164,9 +164,10 @@ class FakeGossipNode:
 
     def hear(self, data: bytes, origin: Address | None) -> None:
         """Take in bytes that a peer sent."""
-        judged = self._intake.judge(Heard(data=data, origin=origin))
-        if judged.accepted is not None:
-            self._tell(judged.accepted)
+        judged = self._intake.judge(Heard(data=data, origin=origin, late=origin is None))
+        told = judged.accepted or judged.proof
+        if told is not None:
+            self._tell(told)
 
     def connected(self, count: int) -> None:
         """Note how many nodes can be reached."""
@@ -214,4 +215,4 @@ class FakeGossipNode:
         if verdict.reason:
             return RolloutsRefused(*where, verdict.reason)
         self._bodies.put(command.body, body, command.round)
-        return RolloutsArrived(*where, verdict.groups, verdict.reward)
+        return RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -16,6 +17,7 @@ from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.seams import Bodies, CheckBody, Report, Verdict
 from protocols.admission import Slot
+from protocols.identifiers import Address
 
 log = structlog.get_logger()
 
@@ -28,9 +30,19 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 class Fetching:
     """A queue of wanted bodies that outlives restarts of the network."""
 
-    def __init__(self, intake: Intake, bodies: Bodies, check: CheckBody, size_limit: int) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        bodies: Bodies,
+        check: CheckBody,
+        size_limit: int,
+        credit: Callable[[Address], bool] = lambda peer: False,
+    ) -> None:
         self._intake, self._bodies, self._check, self._size_limit = intake, bodies, check, size_limit
-        self._wanted_in, self._wanted_out = trio.open_memory_channel[FetchRollouts](math.inf)
+        self._credit = credit
+        self._first: deque[FetchRollouts] = deque()
+        self._later: deque[FetchRollouts] = deque()
+        self._wanted_in, self._wanted_out = trio.open_memory_channel[None](math.inf)
         self._under_way: set[FetchRollouts] = set()
         self._checks = trio.CapacityLimiter(1)
 
@@ -38,7 +50,16 @@ class Fetching:
         """Queue a body, unless the same one is queued. The machine bounds the queue: one per accepted announcement."""
         if command not in self._under_way:
             self._under_way.add(command)
-            self._wanted_in.send_nowait(command)
+            self._queue(command)
+
+    def _queue(self, command: FetchRollouts) -> None:
+        """Put a body behind those of peers as well known: those with credit come first."""
+        (self._first if self._credit(command.peer) else self._later).append(command)
+        self._wanted_in.send_nowait(None)
+
+    async def _next(self) -> FetchRollouts:
+        await self._wanted_out.receive()
+        return (self._first or self._later).popleft()
 
     async def run(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
         """Fetch until cancelled; what is cut off in the middle is queued again."""
@@ -48,12 +69,12 @@ class Fetching:
 
     async def _work(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
         while True:
-            command = await self._wanted_out.receive()
+            command = await self._next()
             try:
                 answer = await self._obtain(command, exchange, sources)
                 await report(answer)
             except BaseException:
-                self._wanted_in.send_nowait(command)
+                self._queue(command)
                 raise
             self._under_way.discard(command)
 
@@ -70,7 +91,7 @@ class Fetching:
         if body is None or verdict.reason:
             return RolloutsRefused(*where, verdict.reason, verdict.missing)
         self._bodies.put(command.body, body, command.round)
-        return RolloutsArrived(*where, verdict.groups, verdict.reward)
+        return RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)
 
     async def _ask(
         self, command: FetchRollouts, slot: Slot, exchange: BodyExchange, sources: Callable[[], set[str]]

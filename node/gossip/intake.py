@@ -31,11 +31,13 @@ CULPABLE = frozenset({"size", "schema", "digest", "swarm", "session"})
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """An announcement as it came in. `carrier` is what the network needs to send it on, None where it can't."""
+    """An announcement as it came in. `carrier` is what the network needs to send it on, None where it can't; `late`
+    says that this node had to ask for it."""
 
     data: bytes
     origin: Address | None
     carrier: Any = None
+    late: bool = False
 
 
 class Speaker(msgspec.Struct, frozen=True):
@@ -54,11 +56,12 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """The outcome for one announcement; `accepted` only where it is "accept"."""
+    """The outcome for one announcement; `accepted` only where it is "accept", `proof` where it convicts its signer."""
 
     outcome: str
     reason: str
     accepted: Accepted | None = None
+    proof: Accepted | None = None
 
 
 def speaker_of(said: Announcement, signer: Address, public: bytes, domain: Domain | None) -> Speaker:
@@ -120,8 +123,8 @@ class Intake:
             return Judged("accept", "", self._remember(slot, speaker, Accepted(speaker.address, said, heard)))
         if admission.outcome == "hold":
             return Judged("hold" if self._hold(slot, heard) else "drop", admission.reason)
-        if admission.reason == "equivocation" and known:
-            self._convict(Equivocation(slot, known[0], said.body))
+        if admission.reason == "equivocation" and known and self._convict(Equivocation(slot, known[0], said.body)):
+            return Judged("drop", "equivocation", proof=Accepted(speaker.address, said, heard))
         return Judged("drop", admission.reason)
 
     def _remember(self, slot: Slot, speaker: Speaker, accepted: Accepted) -> Accepted:
@@ -129,9 +132,10 @@ class Intake:
         self._peer_ids[speaker.address] = speaker.peer_id
         return accepted
 
-    def _convict(self, found: Equivocation) -> None:
+    def _convict(self, found: Equivocation) -> bool:
+        """Keep the evidence; tell whether it is new."""
         if found in self.evidence:
-            return
+            return False
         self.evidence.append(found)
         log.warning(
             "gossip.equivocation",
@@ -141,6 +145,7 @@ class Intake:
             first=found.first.hex(),
             second=found.second.hex(),
         )
+        return True
 
     def _hold(self, slot: Slot, heard: Heard) -> bool:
         """Keep an announcement of the next stage. Strangers have a small place of their own: names cost nothing."""
@@ -211,9 +216,8 @@ class Intake:
 def announced(accepted: Accepted) -> RolloutsAnnounced:
     """Return what the machine is told of another peer's announcement."""
     said = accepted.said
-    return RolloutsAnnounced(
-        accepted.peer, said.round, said.stage, said.body, said.size, bool(said.inline), said.relays, said.carried
-    )
+    where = (accepted.peer, said.round, said.stage, said.body, said.size)
+    return RolloutsAnnounced(*where, bool(said.inline), said.relays, said.carried, accepted.heard.late)
 
 
 def address_of_peer(peer_id: str) -> Address | None:

@@ -202,6 +202,23 @@ class AskForRenewal(Command, frozen=True):
     reason: str
 
 
+class RefuseBody(Command, frozen=True):
+    """Nothing to carry out: tells the operator that the machine itself gave a peer no credit, and why."""
+
+    peer: Address
+    round: int
+    stage: int
+    reason: str
+
+
+class ShunPeer(Command, frozen=True):
+    """Nothing to carry out: tells the operator that a peer's standing has fallen so low that it is left aside."""
+
+    peer: Address
+    standing: float
+    reason: str
+
+
 class EndListening(Command, frozen=True):
     """The restored or copied identity is this node's alone: forget that it was restored."""
 
@@ -216,5 +233,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | AskForRenewal | EndListening | StopNode
+NodeCommand: TypeAlias = SetTimer | SkipToRound | AskForRenewal | RefuseBody | ShunPeer | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -88,7 +88,7 @@ class PeerRegistered(Input, frozen=True):
     owner: Address = ""
 
 
-class StandingChanged(Input, frozen=True):
+class DelegationRead(Input, frozen=True):
     """How the register has this node: its delegation holds until `expiry` (chain seconds; 0 where it is not known).
 
     `renewal` is the serial of a newer delegation that is at hand here and not on chain yet, 0 where there is none.
@@ -131,7 +131,8 @@ class TransactionSettled(Input, frozen=True):
 class RolloutsAnnounced(Input, frozen=True):
     """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration.
 
-    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked.
+    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked. It came `late` where gossip
+    did not bring it, but somebody who was asked what was missed: then its time says nothing.
     """
 
     peer: Address
@@ -142,6 +143,7 @@ class RolloutsAnnounced(Input, frozen=True):
     inline: bool
     relays: bool = False
     carried: tuple[Carried, ...] = ()
+    late: bool = False
 
 
 class NodeIntroduced(Input, frozen=True):
@@ -161,7 +163,10 @@ class OwnMessageHeard(Input, frozen=True):
 
 
 class RolloutsArrived(Input, frozen=True):
-    """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards."""
+    """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards.
+
+    `alike` are the peers whose bodies of the same stage it repeats; `doubt` is a reason why it earns no credit.
+    """
 
     peer: Address
     round: int
@@ -169,6 +174,8 @@ class RolloutsArrived(Input, frozen=True):
     body: Digest
     groups: int
     reward: float
+    alike: tuple[Address, ...] = ()
+    doubt: str = ""
 
 
 class RolloutsRefused(Input, frozen=True):
@@ -269,7 +276,7 @@ AnyInput: TypeAlias = (
     | StageOpened
     | PauseChanged
     | PeerRegistered
-    | StandingChanged
+    | DelegationRead
     | FundsChanged
     | ChainLost
     | ChainRestored

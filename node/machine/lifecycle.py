@@ -9,12 +9,12 @@ from node.machine.advancing import advance_timer, wait_for_turn
 from node.machine.carrying import publish_again, report_again
 from node.machine.collecting import fetch_again
 from node.machine.commands import AnyCommand, SetTimer, StopNode
+from node.machine.delegation import watch_delegation
 from node.machine.joining import register_timer
 from node.machine.listening import network_back
 from node.machine.pacing import local_deadline
 from node.machine.pausing import pause_timer
 from node.machine.relaying import relay_timer
-from node.machine.standing import watch_delegation
 from node.machine.state import Listening, Result, State, in_turn
 from node.machine.voting import votes_again
 from node.machine.work import (

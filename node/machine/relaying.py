@@ -13,8 +13,8 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages, SetTimer
+from node.machine.delegation import renewals
 from node.machine.pacing import moment_of
-from node.machine.standing import renewals
 from node.machine.state import Result, State, counts, current_step
 from protocols.carried import (
     Carried,

@@ -1,53 +1,86 @@
-"""This node in the register: its owner's delegation ends some day, and has to be renewed before."""
+"""What this node thinks of its peers: credit for bodies that passed, blame for those that did not, forgotten in time.
+
+A score is a number in [`LEAST`, `MOST`], 0 for a stranger. It is this node's own opinion, made of nothing but what it
+checked itself: nobody can praise or slander others. Within a round the order of what happened changes a score only
+where it meets a bound or where credit is lost.
+"""
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from msgspec.structs import replace
 
-from node.machine import inputs as i
-from node.machine.commands import AskForRenewal, RenewDelegation, SetTimer
-from node.machine.state import Result, State
+from node.machine.state import State
+from protocols.identifiers import Address
+from protocols.reasons import Blame, blame_of
 
-DAY = 86_400.0
-NOTICE = 14 * DAY
-"""Seconds before a delegation's end from which on the operator is told, once a day."""
-FOR_EVER = 2**32 - 1
-"""The contract's largest expiry."""
-
-
-def standing_changed(state: State, changed: i.StandingChanged, at: float) -> Result:
-    """Note until when the delegation holds, and whether there is a newer one to be brought."""
-    return watch_delegation(replace(state, expiry=changed.expiry, renewal=changed.renewal, ending=""), at)
-
-
-def watch_delegation(state: State, at: float) -> Result:
-    """Tell the operator of an end that is near or over, and look again a day later; before, when it comes near.
-
-    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be brought.
-    """
-    if not 0 < state.expiry < FOR_EVER:
-        return state, ()
-    ends = state.expiry - state.offset
-    if at < ends - NOTICE:
-        return state, (SetTimer("delegation", ends - NOTICE), *renewals(state))
-    over = at >= ends
-    state = replace(state, ending="over" if over else "soon")
-    asked = () if state.renewal else (AskForRenewal(state.expiry, over, _why(state)),)
-    return state, (*asked, SetTimer("delegation", at + DAY if over else min(at + DAY, ends)), *renewals(state))
+MOST, LEAST = 10.0, -100.0
+"""Credit is capped at ten good bodies: a long good record must not buy a single lie."""
+CREDIT = 1.0
+"""For a body that passed every check."""
+COST: dict[Blame, float] = {"none": 0.0, "mild": 1.0, "plain": 20.0, "grave": 60.0}
+"""For one that did not, by blame. What the honest never do also takes all credit away at once."""
+MILD_FLOOR = -20.0
+"""Mild faults alone lead no lower, however many: a node behind a bad line keeps its place."""
+SHUNNED_AT = -35.0
+"""At and below it a peer is shunned: two plain faults in one round, or an equivocation."""
+KEPT = 0.95
+"""Share of a score that is left after a round. Two plain faults are out for 3 rounds, an equivocation for 11."""
+FORGOTTEN = 0.05
+"""What is nearer to zero is not kept."""
 
 
-def renewals(state: State) -> tuple[RenewDelegation, ...]:
-    """Return the command that brings a newer delegation, where this node pays for it.
-
-    A node that has no funds for others leaves it to them, for its announcements carry it, until the end is near.
-    """
-    return (RenewDelegation(state.renewal),) if state.renewal and (state.relays or state.ending) else ()
+def credited(score: float) -> float:
+    """Return a score after a body that passed."""
+    return min(MOST, score + CREDIT)
 
 
-def _why(state: State) -> str:
-    when = f"{datetime.fromtimestamp(state.expiry, UTC):%Y-%m-%d %H:%M} UTC"
-    if state.ending == "over":
-        return f"the owner's delegation is over since {when}: this node's votes are refused; renew it (swarm login)"
-    return f"the owner's delegation ends at {when}; renew it before (swarm login), the node need not be stopped"
+def blamed(score: float, blame: Blame) -> float:
+    """Return a score after a body that did not pass."""
+    if blame == "mild":
+        return min(score, max(MILD_FLOOR, score - COST[blame]))
+    if blame in ("plain", "grave"):
+        return max(LEAST, min(score, 0.0) - COST[blame])
+    return score
+
+
+def decayed(score: float, rounds: int) -> float:
+    """Return a score after so many rounds, nearer to zero."""
+    return score * KEPT ** max(0, rounds)
+
+
+def credit(state: State, peer: Address) -> State:
+    """Return the state in which a peer's body has passed."""
+    return _with_score(state, peer, credited(score_of(state, peer)))
+
+
+def hold_against(state: State, peer: Address, reason: str) -> State:
+    """Return the state in which a peer's body has not passed, for a reason of `protocols.reasons`."""
+    return _with_score(state, peer, blamed(score_of(state, peer), blame_of(reason)))
+
+
+def forgive(state: State, rounds: int) -> State:
+    """Return the state some rounds later: scores fade, and those of peers that are gone are dropped."""
+    faded = ((peer, decayed(score, rounds)) for peer, score in state.standing.items() if peer in state.peers)
+    return replace(state, standing={peer: score for peer, score in faded if abs(score) > FORGOTTEN})
+
+
+def score_of(state: State, peer: Address) -> float:
+    """Return a peer's score, 0.0 for a stranger."""
+    return state.standing.get(peer, 0.0)
+
+
+def is_shunned(state: State, peer: Address) -> bool:
+    """Tell whether a peer's bodies are neither fetched, nor trained on, nor voted for."""
+    return score_of(state, peer) <= SHUNNED_AT
+
+
+def has_credit(state: State, peer: Address) -> bool:
+    """Tell whether a peer is no stranger: more of its bodies than not have passed lately."""
+    return score_of(state, peer) > 0.0
+
+
+def _with_score(state: State, peer: Address, score: float) -> State:
+    """Return the state with a peer's score. Who is not registered has none, so that there are no more than peers."""
+    if peer == state.me or peer not in state.peers or score == score_of(state, peer):
+        return state
+    return replace(state, standing={**state.standing, peer: score})

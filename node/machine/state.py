@@ -61,7 +61,9 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     """A peer's rollouts of one stage (or this node's own): `reward` sums the groups' mean rewards.
 
     `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished. A
-    body is `waiting` while those that it quotes, `missing`, are not here.
+    body is `waiting` while those that it quotes, `missing`, are not here. `reason` is the code of why it is waiting or
+    refused, or arrived and counts for nothing all the same. `heard` is the local time at which its announcement came
+    (the own one: at which it was made), 0.0 where that says nothing about its order among others.
     """
 
     digest: Digest
@@ -71,6 +73,8 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     reward: float = 0.0
     used: bool = False
     missing: tuple[Digest, ...] = ()
+    reason: str = ""
+    heard: float = 0.0
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True):
@@ -183,6 +187,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     registering: bool = False
     register_tries: int = 0
     register_error: str = ""
+
+    standing: dict[Address, float] = {}
+    """What this node thinks of each peer (`node.machine.standing`); a stranger has no entry."""
+    refusals: dict[str, int] = {}
+    """Bodies that count for nothing, by reason, since the node's first start."""
 
     pools: dict[int, dict[Address, Body]] = {}
     work: Work = Work("skipped")

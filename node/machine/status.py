@@ -18,6 +18,8 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     groups: int
     reward: float
+    standing: float = 0.0
+    """What this node thinks of it: 0 for a stranger, up to 10 for a good record, below -35 it is left aside."""
 
 
 class VoteStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,6 +89,8 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     curve: tuple[CurvePoint, ...] = ()
     rewards: tuple[RewardPoint, ...] = ()
     totals: Totals = Totals()
+    refused: dict[str, int] = {}
+    """Bodies of peers that count for nothing, by reason (docs/reference/reasons.md), since the first start."""
     last_skip: str = ""
     note: str = ""
     """What keeps the node from its full work, in one line; empty where nothing does."""

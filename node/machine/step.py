@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from node.machine import chain, collecting, lifecycle, listening, pausing, relaying, standing, work
+from node.machine import chain, collecting, delegation, lifecycle, listening, pausing, relaying, work
 from node.machine import inputs as i
 from node.machine.state import Result, State
 
@@ -21,7 +21,7 @@ HANDLERS: dict[type[i.Input], Callable[[State, Any, float], Result]] = {
     i.StageOpened: chain.stage_opened,
     i.PauseChanged: pausing.pause_changed,
     i.PeerRegistered: chain.peer_registered,
-    i.StandingChanged: standing.standing_changed,
+    i.DelegationRead: delegation.delegation_read,
     i.FundsChanged: relaying.funds_changed,
     i.ChainLost: chain.chain_lost,
     i.ChainRestored: chain.chain_restored,

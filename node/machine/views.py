@@ -5,8 +5,9 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from node.machine.collecting import round_scores
+from node.machine.delegation import FOR_EVER
 from node.machine.pacing import local_deadline, local_pause_end
-from node.machine.standing import FOR_EVER
+from node.machine.standing import score_of
 from node.machine.state import State, own_body
 from node.machine.status import PeerStatus, Phase, Presence, Status, VoteStatus
 from node.machine.voting import voting_now
@@ -44,6 +45,7 @@ def status(state: State) -> Status:
         curve=state.curve,
         rewards=state.rewards,
         totals=state.totals,
+        refused=state.refusals,
         last_skip=state.last_skip,
         note=note(state),
     )
@@ -111,4 +113,9 @@ def _peers(state: State) -> tuple[PeerStatus, ...]:
     scores = round_scores(state, state.round)
     counting = sorted(eligible(state), key=lambda peer: (peer not in scores, peer))[:MAX_SHOWN]
     shown = (scores.get(peer, Score(peer, 0, 0.0)) for peer in counting)
-    return tuple(PeerStatus(address=score.peer, groups=score.groups, reward=score.mean) for score in shown)
+    return tuple(
+        PeerStatus(
+            address=score.peer, groups=score.groups, reward=score.mean, standing=round(score_of(state, score.peer), 2)
+        )
+        for score in shown
+    )

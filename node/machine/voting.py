@@ -11,6 +11,7 @@ from node.machine import inputs as i
 from node.machine.collecting import round_scores
 from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
 from node.machine.relaying import sent_after
+from node.machine.standing import is_shunned
 from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, Vote, counts, current_step
 from protocols.ranking import winners
 from protocols.schedule import commit_step, reveal_step
@@ -87,7 +88,8 @@ def _planned(state: State) -> State:
     if not counts(state, state.me, voted_on) or any((v.round, v.seed) == (voted_on, seed) for v in state.votes):
         return state
     terms = state.terms
-    chosen = winners(round_scores(state, voted_on).values(), state.me, terms.winners, terms.minimum_groups)
+    able = [score for peer, score in round_scores(state, voted_on).items() if not is_shunned(state, peer)]
+    chosen = winners(able, state.me, terms.winners, terms.minimum_groups)
     if not chosen:
         return state
     return replace(state, votes=(*state.votes, Vote(voted_on, seed, chosen, "planned"))[-MAX_VOTES:])

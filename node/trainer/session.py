@@ -36,7 +36,15 @@ from node.trainer.gang import ALONE, Gang
 from node.trainer.learner import Learner, Step
 from node.trainer.models import load_engine
 from node.trainer.names import CHECKPOINTS, CURRENT
-from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
+from node.trainer.rollouts import (
+    Deck,
+    completion_of,
+    fitted_prompt,
+    most_external,
+    read_body,
+    shelf_of,
+    training_groups,
+)
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.grading import grades
 from protocols.manifest import GameSpec
@@ -208,7 +216,8 @@ class Session:
 
     def _update(self, own: Deck[TrainingGroup], external: Deck[TrainingGroup], until: float, desk: Desk) -> Step | None:
         """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
-        hands = zip_longest(own.deal(self.game.own), external.deal(self.game.external))
+        mine = own.deal(self.game.own)
+        hands = zip_longest(mine, external.deal(most_external(self.game, len(mine))))
         groups = grpo.informative([group for pair in hands for group in pair if group is not None])
         if not groups:
             return Step(grpo.Outcome(True, 0.0, 0.0, 0), [])

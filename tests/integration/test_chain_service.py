@@ -31,10 +31,10 @@ from node.machine.inputs import (
     AnyInput,
     ChainLost,
     ChainRestored,
+    DelegationRead,
     PauseChanged,
     PeerRegistered,
     StageOpened,
-    StandingChanged,
     TransactionSettled,
 )
 from node.store.outbox import SqliteOutbox
@@ -378,13 +378,13 @@ async def test_a_running_node_takes_a_new_delegation(place: Place) -> None:
         node = Running(service, nursery.cancel_scope)
         nursery.start_soon(service.run, node.report)
         await node.execute(RegisterNode())
-        assert (await node.until(StandingChanged)).expiry == first.delegation.expiry
+        assert (await node.until(DelegationRead)).expiry == first.delegation.expiry
         service.take_part(facts, second)
-        waits = await node.until(StandingChanged, lambda one: one.renewal > 0)
-        assert waits == StandingChanged(first.delegation.expiry, second.delegation.serial)
+        waits = await node.until(DelegationRead, lambda one: one.renewal > 0)
+        assert waits == DelegationRead(first.delegation.expiry, second.delegation.serial)
         await node.execute(RenewDelegation(waits.renewal))
         assert (await node.settled(f"renew:{waits.renewal}")).ok
-        assert await node.until(StandingChanged, lambda one: one.expiry == second.delegation.expiry)
+        assert await node.until(DelegationRead, lambda one: one.expiry == second.delegation.expiry)
         nursery.cancel_scope.cancel()
 
 

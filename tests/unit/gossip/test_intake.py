@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.gossip.intake import HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, address_of_peer
+from node.gossip.intake import HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, address_of_peer, announced
 from node.identity import NodeKey
 from node.seams import RoundWindow
 from protocols.admission import Slot
@@ -117,6 +117,25 @@ def test_a_second_body_is_evidence() -> None:
     (found,) = memory.evidence
     assert (found.first, found.second) == (body_digest(b"body"), body_digest(b"other"))
     assert memory.announced(found.slot) == found.first
+
+
+def test_the_proof_of_an_equivocation_is_handed_on_once() -> None:
+    """The machine is to hear of the second body, so that its signer loses its standing; of the same one not again."""
+    memory = intake()
+    hear(memory, signed())
+    second = Heard(data=signed(body=b"other"), origin=ALICE.address)
+    proof = memory.judge(second).proof
+    assert proof is not None
+    assert proof.said.body == body_digest(b"other")
+    assert memory.judge(second).proof is None
+
+
+def test_what_had_to_be_asked_for_is_told_to_be_late() -> None:
+    """When it came says nothing about who was first."""
+    for late in (True, False):
+        judged = intake().judge(Heard(data=signed(), origin=ALICE.address, late=late))
+        assert judged.accepted is not None
+        assert announced(judged.accepted).late is late
 
 
 def test_the_next_stage_is_held_until_the_window_moves() -> None:
