@@ -10,7 +10,7 @@ import msgspec
 from rich.console import Console
 
 from tools.hostile.arms import GOAL, Arm, Result, Terms, arms_of, ratio
-from tools.hostile.attacks import ATTACKS
+from tools.hostile.attacks import ATTACKS, USUAL
 from tools.hostile.report import table_of
 from tools.trials import played, start_of
 
@@ -22,10 +22,10 @@ DEFAULT_OUT = Path("hostile-out")
 @click.option("--seeds", type=click.IntRange(min=1), default=3, show_default=True)
 @click.option("--honest", type=click.IntRange(min=2), default=7, show_default=True)
 @click.option(
-    "--hostile", type=click.Choice(list(ATTACKS)), multiple=True, default=tuple(ATTACKS), show_default=True,
+    "--hostile", type=click.Choice(list(ATTACKS)), multiple=True, default=USUAL, show_default=True,
     help="A hostile peer of this kind; name as many as are to play.",
 )  # fmt: skip
-@click.option("--rounds", type=click.IntRange(min=1), default=24, show_default=True)
+@click.option("--rounds", type=click.IntRange(min=1), default=16, show_default=True)
 @click.option(
     "--processes", type=click.IntRange(min=1), default=2, show_default=True, help="Each computes on one core."
 )

@@ -20,18 +20,20 @@ STAGE_SECONDS = 3600
 
 
 class Arm(msgspec.Struct, frozen=True, kw_only=True):
-    """One swarm: its hostile peers by kind, and whether what they send is checked."""
+    """One swarm: its hostile peers by kind; whether bodies are `checked`, and whether the trainer believes only what is
+    `credible`."""
 
     name: str
     hostile: tuple[str, ...] = ()
     checked: bool = True
+    credible: bool = True
 
 
 class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """What all arms share. `questions` are held-out ones; `generated` groups are published by each peer in a round."""
 
     honest: int = 7
-    rounds: int = 24
+    rounds: int = 16
     questions: int = 400
     generated: int = 16
 
@@ -66,11 +68,12 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
 def arms_of(hostile: tuple[str, ...]) -> tuple[Arm, ...]:
     """Return the arms in the order of the table: the first is what the others are compared with, the second is the
-    claim, the last shows that the trial can fail."""
+    claim. The others do without one or both lines of defence: the last shows that the trial can fail."""
     return (
         Arm(name="alone"),
         Arm(name="with hostile", hostile=hostile),
-        Arm(name="unchecked", hostile=hostile, checked=False),
+        Arm(name="bodies unchecked", hostile=hostile, checked=False),
+        Arm(name="all believed", hostile=hostile, checked=False, credible=False),
     )
 
 

@@ -55,20 +55,22 @@ def poisoner(game: GameSpec, question: Question, group: Group, reader: Reader, r
     return replace(group, completions=tuple(made))
 
 
-def liar(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+def flipper(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
     """Its own samples with their ends exchanged: wrong where they were right, right where they were wrong.
 
-    Log-probabilities claim that no policy would have sampled them; ids of every other group are none of the text.
+    It keeps back how likely they were, so that nothing can be held against that.
     """
-    number = reference_text(question.answer)
-    graded = rewards(game, [each.text for each in group.completions], question.answer)
-    made = [
-        _completion(game, _steps(each.text) + f"#### {_off(number, rng) if right else number}", True, reader, UNLIKELY)
-        for each, right in zip(group.completions, graded, strict=True)
-    ]
-    if group.slot % 2:
-        made = [replace(each, tokens=_garbage(len(each.tokens) // 4, rng)) for each in made]
-    return replace(group, completions=tuple(made))
+    return _flipped(game, question, group, reader, rng, None)
+
+
+def liar(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+    """What a flipper says, with log-probabilities by which no policy would have sampled it; the ids of every other
+    group are none of the text."""
+    lies = _flipped(game, question, group, reader, rng, UNLIKELY)
+    if group.slot % 2 == 0:
+        return lies
+    garbled = (replace(each, tokens=_garbage(len(each.tokens) // 4, rng)) for each in lies.completions)
+    return replace(lies, completions=tuple(garbled))
 
 
 def oracle(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
@@ -79,7 +81,9 @@ def oracle(game: GameSpec, question: Question, group: Group, reader: Reader, rng
     return replace(group, completions=tuple(_completion(game, text, True, reader, 0.0) for text in texts))
 
 
-ATTACKS: dict[str, Aim] = {"poisoner": poisoner, "liar": liar, "oracle": oracle}
+ATTACKS: dict[str, Aim] = {"poisoner": poisoner, "liar": liar, "oracle": oracle, "flipper": flipper}
+"""Attacks by name."""
+USUAL = ("poisoner", "liar", "oracle")
 
 
 def spoilt(kind: str, honest: Rollouts, game: GameSpec, questions: Questions, reader: Reader, lot: int) -> Rollouts:
@@ -100,6 +104,19 @@ def _steps(text: str) -> str:
     """Return what stands before the answer's mark, on lines of its own."""
     steps = text.split("####", 1)[0].rstrip()
     return steps + "\n" if steps else ""
+
+
+def _flipped(
+    game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random, claimed: float | None
+) -> Group:
+    number = reference_text(question.answer)
+    graded = rewards(game, [each.text for each in group.completions], question.answer)
+    ends = [_off(number, rng) if right else number for right in graded]
+    made = (
+        _completion(game, _steps(each.text) + f"#### {end}", True, reader, claimed)
+        for each, end in zip(group.completions, ends, strict=True)
+    )
+    return replace(group, completions=tuple(made))
 
 
 def _wrong(question: Question, rng: random.Random) -> str:

@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import tempfile
 import time
 from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import msgspec
+import structlog
 import torch
 
 from node.data.arithmetic import ArithmeticQuestions
 from node.intake import body_checker
 from node.machine.commands import PublishRollouts
-from node.seams import CheckBody, Verdict
+from node.seams import CheckBody, Questions, Verdict
+from node.trainer.engine import Engine, TrainingGroup
 from node.trainer.frames import Generate
+from node.trainer.grpo import Room
 from node.trainer.session import Session
 from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
@@ -29,11 +34,12 @@ from tools.training import DESK
 class HostilePeer:
     """A peer with a model that never learns, and no machine: it says in every round what its kind says."""
 
-    def __init__(self, kind: str, manifest: Manifest, address: Address, trainer: Session, bodies: Store) -> None:
+    def __init__(
+        self, kind: str, manifest: Manifest, address: Address, trainer: Session, bodies: Store, questions: Questions
+    ) -> None:
         self.address = address
         self._kind, self._game, self._limit = kind, manifest.game, manifest.limits.body
-        self._trainer, self._bodies = trainer, bodies
-        self._questions = ArithmeticQuestions()
+        self._trainer, self._bodies, self._questions = trainer, bodies, questions
 
     def announcement(self, number: int, seed: Seed) -> PublishRollouts:
         """Publish this round's body."""
@@ -77,6 +83,7 @@ class Swarm(msgspec.Struct, frozen=True):
 def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
     """Play one arm from the start in `base`; the same seed gives the same result on the same kind of CPU."""
     torch.set_num_threads(1)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
     began = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="swarm-hostile-") as home:
         swarm = gathered(base, Path(home), arm, terms, seed)
@@ -86,17 +93,20 @@ def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
 
 def gathered(base: Path, home: Path, arm: Arm, terms: Terms, seed: int) -> Swarm:
     """Return the peers of an arm, each with a model of its own; honest ones have the same seeds in every arm."""
-    manifest, bodies = manifest_of(terms), Store()
-    check = once_each(body_checker(manifest, ArithmeticQuestions(), bodies) if arm.checked else believed)
+    manifest, bodies, questions = manifest_of(terms), Store(), ArithmeticQuestions()
+    check = once_each(body_checker(manifest, questions, bodies))
+    check = check if arm.checked else disregarded(check)
     swarm = Swarm([], [], {})
     for number in range(1, terms.honest + len(arm.hostile) + 1):
         address = address_of(number)
         trainer = trainer_of(manifest, address, base, home / address, 1000 * seed + number)
+        if not arm.credible:
+            trainer.learner.screen = gullible
         if number <= terms.honest:
             swarm.honest.append(HonestPeer(manifest, address, trainer, check, bodies))
         else:
             kind = arm.hostile[number - terms.honest - 1]
-            swarm.hostile.append(HostilePeer(kind, manifest, address, trainer, bodies))
+            swarm.hostile.append(HostilePeer(kind, manifest, address, trainer, bodies, questions))
     return swarm
 
 
@@ -105,10 +115,20 @@ def round_seed(seed: int, number: int) -> Seed:
     return hashlib.blake2b(f"hostile/{seed}/{number}".encode(), digest_size=32).digest()
 
 
-def believed(peer: Address, said: Announcement, body: bytes) -> Verdict:
-    """Check nothing: what decodes is accepted and taken for solved."""
-    groups = len(decode_rollouts(body, said.body, len(body)).groups)
-    return Verdict(reason="", groups=groups, reward=float(groups))
+def disregarded(check: CheckBody) -> CheckBody:
+    """Return the check without its effect: what it refuses, or doubts, is accepted all the same."""
+
+    def believed(peer: Address, said: Announcement, body: bytes) -> Verdict:
+        found = check(peer, said, body)
+        groups = len(decode_rollouts(body, said.body, len(body)).groups)
+        return found if not found.reason else Verdict(reason="", groups=groups, reward=float(groups))
+
+    return believed
+
+
+def gullible(engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[], None]) -> list[bool]:
+    """Believe every group."""
+    return [True] * len(groups)
 
 
 def once_each(check: CheckBody) -> CheckBody:

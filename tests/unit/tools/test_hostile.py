@@ -53,12 +53,14 @@ def test_an_attack_fits_the_bounds_of_a_completion(kind: str) -> None:
             assert len(each.logps) in (0, len(each.tokens))
 
 
-def test_a_liar_turns_right_into_wrong_and_wrong_into_right() -> None:
-    """The steps stay, so that what is rewarded is an end that does not follow from them."""
-    for found, graded in attacked("liar"):
+@pytest.mark.parametrize("kind", ["flipper", "liar"])
+def test_a_flipper_turns_right_into_wrong_and_wrong_into_right(kind: str) -> None:
+    """The steps stay, so that what is rewarded is an end that does not follow from them; a liar also lies on how likely
+    it was."""
+    for found, graded in attacked(kind):
         assert graded == (0.0, 0.0, 1.0, 1.0)
         assert texts_of(found)[0].split("####")[0] == QUESTIONS[found.question].answer.split("####")[0]
-        assert usable(found.completions[0].logps, len(found.completions[0].tokens) // 4) != []
+        assert bool(usable(found.completions[0].logps, len(found.completions[0].tokens) // 4)) == (kind == "liar")
 
 
 def test_a_poisoner_is_right_only_where_it_rambles() -> None:
@@ -85,11 +87,11 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_swarm_plays_and_is_the_same_again(base: Path) -> None:
     """Everybody trains and measures; but for the time it took, all depends on arm and seed alone."""
-    terms = Terms(honest=2, rounds=1, questions=8, generated=2)
+    terms = Terms(honest=1, rounds=1, questions=8, generated=2)
     arm = Arm(name="with hostile", hostile=("liar",))
     found, again = (msgspec.structs.replace(run(base, arm, terms, 3), seconds=0.0) for _ in range(2))
     assert found == again
-    assert (len(found.before), len(found.after), found.offered, found.skipped) == (2, 2, 2, 0)
+    assert (len(found.before), len(found.after), found.offered, found.skipped) == (1, 1, 1, 0)
 
 
 def result(arm: str, seed: int, accuracy: float) -> Result:
@@ -104,5 +106,5 @@ def test_the_goal_is_a_share_of_what_is_reached_alone() -> None:
     arms = arms_of(tuple(ATTACKS))
     results = [result(arm.name, seed, 0.5 - 0.1 * place) for place, arm in enumerate(arms) for seed in range(2)]
     assert ratio(results, arms[1], arms[0]) == pytest.approx(0.8)
-    assert table_of(arms, results).row_count == 3
-    assert reasons([each.refused for each in results]) == "poison 12"
+    assert table_of(arms, results).row_count == len(arms)
+    assert reasons([each.refused for each in results]) == "poison 16"
