@@ -45,6 +45,7 @@ from node.trainer.rollouts import (
     shelf_of,
     training_groups,
 )
+from node.trainer.strangers import usual_surprise
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.grading import grades
 from protocols.manifest import GameSpec
@@ -221,7 +222,7 @@ class Session:
         groups = grpo.informative([group for pair in hands for group in pair if group is not None])
         if not groups:
             return NOTHING
-        return self.learner.step(groups, until, desk.cancelled)
+        return self.learner.step(groups, until, desk.cancelled, usual_surprise(mine))
 
     def _trained(self, frame: Train, steps: list[Step], seconds: float) -> Trained:
         self.learner.worked(frame.round)

@@ -33,14 +33,18 @@ USUAL = 1.0
 
 Piece = tuple[int, TrainingGroup]
 """A part of a group that has room, and the group's place."""
-Screen: TypeAlias = Callable[[Engine, Sequence[TrainingGroup], Room, Callable[[], None]], list[bool]]
+Screen: TypeAlias = Callable[[Engine, Sequence[TrainingGroup], float, Room, Callable[[], None]], list[bool]]
 """Tells of each group whether an update may learn from it."""
 
 
-def credible(engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[], None]) -> list[bool]:
-    """Tell of each group whether it is this node's own, or credible; `watch()` is called before each batch."""
+def credible(
+    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[], None]
+) -> list[bool]:
+    """Tell of each group whether it is this node's own, or credible where so much surprise is usual.
+
+    `watch()` is called before each batch.
+    """
     external = [group for group in groups if group.external]
-    usual = usual_surprise(groups)
     logps = _logps(engine, external, room, watch)
     found = iter([is_credible(group, each, usual) for group, each in zip(external, logps, strict=True)])
     return [not group.external or next(found) for group in groups]
@@ -57,9 +61,12 @@ def is_credible(group: TrainingGroup, logps: Sequence[Sequence[float]], usual: f
     return not any(gain > MOST_GAIN for gain in gains) and 2 * strange <= len(better)
 
 
-def usual_surprise(groups: Sequence[TrainingGroup]) -> float:
-    """Return the mean surprise per token of own completions, while they were sampled."""
-    known = [logp for group in groups if not group.external for row in group.behaviour for logp in row]
+def usual_surprise(own: Sequence[TrainingGroup]) -> float:
+    """Return the mean surprise per token of this node's own completions when they were sampled, `USUAL` without any.
+
+    Those that teach nothing count too: a model that gets nothing right still knows what it would write.
+    """
+    known = [logp for group in own for row in group.behaviour for logp in row]
     return -math.fsum(known) / len(known) if known else USUAL
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
@@ -18,6 +18,7 @@ from node.trainer.orders import Answer, Asked, input_of, order_for
 from node.trainer.session import Session
 from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
+from protocols.wire import Announcement
 from tools.hostile.arms import STAGE_SECONDS
 from tools.training import DESK
 
@@ -53,7 +54,13 @@ class HonestPeer:
     """
 
     def __init__(
-        self, manifest: Manifest, address: Address, trainer: Session, check: CheckBody, bodies: Bodies
+        self,
+        manifest: Manifest,
+        address: Address,
+        trainer: Session,
+        check: CheckBody,
+        remember: Callable[[Address, Announcement, bytes], None],
+        bodies: Bodies,
     ) -> None:
         self.address = address
         self.state = initial(address, manifest)
@@ -63,7 +70,7 @@ class HonestPeer:
         self.refused: Counter[tuple[Address, str]] = Counter()
         self.skipped = 0
         self._limit = manifest.limits.body
-        self._trainer, self._check, self._bodies = trainer, check, bodies
+        self._trainer, self._check, self._remember, self._bodies = trainer, check, remember, bodies
         self._timers: dict[str, float] = {}
         self._now = 0.0
 
@@ -111,6 +118,11 @@ class HonestPeer:
                 return (self._fetched(command),)
             case c.PublishRollouts():
                 self.said = command
+                body = self._bodies.get(command.body)
+                assert body is not None
+                self._remember(self.address, announcement_of(command, SWARM), body)
+            case c.RefuseBody():
+                self.refused[command.peer, command.reason] += 1
             case c.CastVote():
                 self.votes.update(command.winners)
             case c.SetTimer():
@@ -140,7 +152,7 @@ class HonestPeer:
         if verdict.reason:
             self.refused[command.peer, verdict.reason] += 1
             return i.RolloutsRefused(*where, verdict.reason, verdict.missing)
-        return i.RolloutsArrived(*where, verdict.groups, verdict.reward)
+        return i.RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)
 
 
 def answered(trainer: Session, asked: Asked) -> Answer:

@@ -15,7 +15,7 @@ import structlog
 import torch
 
 from node.data.arithmetic import ArithmeticQuestions
-from node.intake import body_checker
+from node.intake import BodyCheck
 from node.machine.commands import PublishRollouts
 from node.seams import CheckBody, Questions, Verdict
 from node.trainer.engine import Engine, TrainingGroup
@@ -94,8 +94,6 @@ def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
 def gathered(base: Path, home: Path, arm: Arm, terms: Terms, seed: int) -> Swarm:
     """Return the peers of an arm, each with a model of its own; honest ones have the same seeds in every arm."""
     manifest, bodies, questions = manifest_of(terms), Store(), ArithmeticQuestions()
-    check = once_each(body_checker(manifest, questions, bodies))
-    check = check if arm.checked else disregarded(check)
     swarm = Swarm([], [], {})
     for number in range(1, terms.honest + len(arm.hostile) + 1):
         address = address_of(number)
@@ -103,7 +101,9 @@ def gathered(base: Path, home: Path, arm: Arm, terms: Terms, seed: int) -> Swarm
         if not arm.credible:
             trainer.learner.screen = gullible
         if number <= terms.honest:
-            swarm.honest.append(HonestPeer(manifest, address, trainer, check, bodies))
+            check = BodyCheck(manifest, questions, bodies)
+            judged = check if arm.checked else disregarded(check)
+            swarm.honest.append(HonestPeer(manifest, address, trainer, judged, check.remember, bodies))
         else:
             kind = arm.hostile[number - terms.honest - 1]
             swarm.hostile.append(HostilePeer(kind, manifest, address, trainer, bodies, questions))
@@ -126,21 +126,11 @@ def disregarded(check: CheckBody) -> CheckBody:
     return believed
 
 
-def gullible(engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[], None]) -> list[bool]:
+def gullible(
+    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[], None]
+) -> list[bool]:
     """Believe every group."""
     return [True] * len(groups)
-
-
-def once_each(check: CheckBody) -> CheckBody:
-    """Return the check that looks at each body once for all peers: what it says depends on its arguments alone."""
-    known: dict[Digest, Verdict] = {}
-
-    def checked(peer: Address, said: Announcement, body: bytes) -> Verdict:
-        if said.body not in known:
-            known[said.body] = check(peer, said, body)
-        return known[said.body]
-
-    return checked
 
 
 def summed_up(swarm: Swarm, arm: Arm, seed: int, seconds: float) -> Result:

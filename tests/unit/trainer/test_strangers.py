@@ -42,11 +42,10 @@ def test_better_answers_that_this_model_would_hardly_write_are_not_believed() ->
         assert is_credible(unknown, [strange, usual, strange, usual], 3.0 - MOST_SURPRISE)
 
 
-def test_what_is_usual_is_learned_from_own_completions_alone() -> None:
-    """Nobody else can shift it; without own ones a nat a token is."""
-    assert usual_surprise([group([[-0.5, -1.5]], external=False), group([[-9.0, -9.0]])]) == 1.0
-    assert usual_surprise([group([[-0.25, -0.25]], external=False)]) == 0.25
-    assert usual_surprise([group([[-9.0, -9.0]])]) == 1.0
+def test_what_is_usual_is_the_mean_of_own_tokens() -> None:
+    """Whether they teach anything or not; without own ones a nat a token is."""
+    assert usual_surprise([group([[-0.5, -1.5], [-1.0, -4.0]], external=False)]) == 1.75
+    assert usual_surprise([]) == 1.0
 
 
 def test_a_model_that_is_not_finite_is_no_reason_against_others() -> None:
@@ -89,5 +88,11 @@ def test_no_verdict_depends_on_how_much_goes_through_the_model_at_once(engine: T
     groups = [TrainingGroup([1, 2], completions, each, values, external=True) for each in (true, lie, true)]
     watched: list[None] = []
 
-    assert credible(engine, [own, *groups, own], room, lambda: watched.append(None)) == [True, True, False, True, True]
+    assert credible(engine, [own, *groups, own], 6.2, room, lambda: watched.append(None)) == [
+        True,
+        True,
+        False,
+        True,
+        True,
+    ]
     assert watched
