@@ -60,7 +60,7 @@ def play(
     results: list[Result] = []
     for found in played(run, ((base, arm, terms, seed) for seed in seeds for arm in arms), processes):
         results.append(found)
-        line = f"{found.arm:<13} seed {found.seed}: {found.accuracy:.3f}, {found.seconds:.0f} s"
+        line = f"{found.arm:<16} seed {found.seed}: {found.accuracy:.3f}, {found.seconds:.0f} s"
         console.print(line, highlight=False)
     order = [arm.name for arm in arms]
     return sorted(results, key=lambda each: (order.index(each.arm), each.seed))
