@@ -33,7 +33,7 @@ from node.trainer.frames import (
     Trained,
 )
 from node.trainer.gang import ALONE, Gang
-from node.trainer.learner import Learner, Step
+from node.trainer.learner import NOTHING, Learner, Step
 from node.trainer.models import load_engine
 from node.trainer.names import CHECKPOINTS, CURRENT
 from node.trainer.rollouts import (
@@ -45,6 +45,7 @@ from node.trainer.rollouts import (
     shelf_of,
     training_groups,
 )
+from node.trainer.strangers import usual_surprise
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.grading import grades
 from protocols.manifest import GameSpec
@@ -220,8 +221,8 @@ class Session:
         hands = zip_longest(mine, external.deal(most_external(self.game, len(mine))))
         groups = grpo.informative([group for pair in hands for group in pair if group is not None])
         if not groups:
-            return Step(grpo.Outcome(True, 0.0, 0.0, 0), [])
-        return self.learner.step(groups, until, desk.cancelled)
+            return NOTHING
+        return self.learner.step(groups, until, desk.cancelled, usual_surprise(mine))
 
     def _trained(self, frame: Train, steps: list[Step], seconds: float) -> Trained:
         self.learner.worked(frame.round)
