@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -42,12 +42,15 @@ from node.machine.status import Status
 from node.manifest_file import load_manifest
 from node.plugins import load_games
 from node.protection import VoteProtection
+from node.rounds import RoundKeeper
 from node.seams import Questions, RoundWindow, Service, TrainerService
 from node.store.bodies import BodyStore
 from node.store.directory import DataDirectory
 from node.store.journal import Journal
 from node.store.mark import is_marked, unmark
 from node.store.outbox import SqliteOutbox
+from node.store.rounds import FILE as ROUNDS
+from node.store.rounds import RoundStore
 from node.supervisor import supervise
 from node.timers import Timers
 from node.trainer.hub import HubService
@@ -175,6 +178,7 @@ class Node:
         self.check: BodyCheck | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
+        self.rounds = RoundKeeper(RoundStore(home / ROUNDS), self._peer_ids)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
         self.facts: CoordinatorFacts | None = None
@@ -378,8 +382,9 @@ class Node:
             self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
 
     def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
-        """Tell subscribers what happened, and gossip's validator what it must know."""
+        """Tell subscribers what happened, and gossip's validator what it must know; keep rounds that have ended."""
         self.bus.publish(stamped, commands)
+        self.rounds.follow(self.state, stamped.at)
         self._move_window()
 
     def _move_window(self) -> None:
@@ -396,6 +401,11 @@ class Node:
     def status(self) -> Status:
         """Return the machine's picture of the node, with its name on it."""
         return msgspec.structs.replace(views.status(self.state), name=name_of(self.peer_id), peer_id=self.peer_id)
+
+    def _peer_ids(self, peers: Iterable[Address]) -> dict[Address, str]:
+        """Return the peer ids that are known of these peers: of those that have announced something lately."""
+        gossip = self.gossip
+        return {peer: found for peer in peers if (found := gossip.peer_id(peer))} if gossip else {}
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""

@@ -64,6 +64,11 @@ def blame_of(code: str) -> Blame:
     return BODY_REASONS.get(code, UNKNOWN).blame
 
 
+def meaning_of(code: str) -> str:
+    """Return what is wrong, in one sentence."""
+    return BODY_REASONS.get(code, UNKNOWN).meaning
+
+
 def counted_as(code: str) -> str:
     """Return the label under which a reason is counted: there are no more than the table has, and one."""
     return code if code in BODY_REASONS else OTHER

@@ -47,8 +47,9 @@ class Reading(Protocol):
     async def stands(self, command: ChainCommand, voter: Voter) -> bool:
         """Tell whether what the contract has already is what this command would bring."""
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
-        """Return the transaction in which what a command brings came on chain; empty where that is not known."""
+    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
+        """Return transaction and block in which what a command brings came on chain; empty and 0 where that is not
+        known."""
 
     async def owner(self, node: Address) -> Address | None:
         """Return whose a node is; None where the contract does not know it, or knows no owners."""

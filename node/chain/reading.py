@@ -131,10 +131,10 @@ class Reader:
         least, own = own_ballot(command, voter)
         return bool(state >= least and commitment == own)
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
-        """Return the transaction that brought a vote or reward; empty where it is not among the last blocks."""
+    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
+        """Return transaction and block that brought a vote or reward; empty and 0 where it is not among the last."""
         if not isinstance(command, CommitVote | RevealVote | CastVote | ReportReward):
-            return ""
+            return "", 0
         newest = int(await self._endpoint.request("eth_blockNumber"), 16)
         asked = {
             "address": self._contract,
@@ -143,7 +143,8 @@ class Reader:
             "toBlock": "latest",
         }
         found = await self._endpoint.request("eth_getLogs", asked)
-        return next((str(log["transactionHash"]) for log in reversed(found) if is_trace(log, voter.address)), "")
+        log = next((log for log in reversed(found) if is_trace(log, voter.address)), None)
+        return (str(log["transactionHash"]), int(log["blockNumber"], 16)) if log else ("", 0)
 
     async def owner(self, node: Address) -> Address | None:
         """Return whose a node is, None where the register does not know it."""

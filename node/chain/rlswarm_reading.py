@@ -228,9 +228,9 @@ class RLSwarmReader:
             case _:
                 return False
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
+    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
         """Return nothing: nobody brings anything for others here."""
-        return ""
+        return "", 0
 
     async def owner(self, node: Address) -> Address | None:
         """Return None: a peer belongs to the account that registered it, see `holder`."""

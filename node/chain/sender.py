@@ -138,8 +138,8 @@ class Sender:
         """Settle what a relayer has brought; look again at the next head, and after `wait` seconds send it."""
         command = record.command
         if command is not None and await self._reader.stands(command, self.voter):
-            bringer = await self._reader.bringer(command, self.voter)
-            await self._settle(record, ok=True, error="", transaction=bringer)
+            transaction, block = await self._reader.bringer(command, self.voter)
+            await self._settle(record, ok=True, error="", transaction=transaction, block=block)
             return
         self._later(record, wait)
         self._waiting.add(record.key)
@@ -200,9 +200,9 @@ class Sender:
             log.warning("chain.unfunded" if unfunded else "chain.refused", key=record.key, error=error.message)
             self._later(record, LATER)
             return
-        await self._judge(record, revert, "")
+        await self._judge(record, revert)
 
-    async def _judge(self, record: Record, revert: Revert, transaction: str) -> None:
+    async def _judge(self, record: Record, revert: Revert, transaction: str = "", block: int = 0) -> None:
         command = record.command
         said = self._binding.judge(command, revert) if command else "failed"
         if command and said == "ask":
@@ -212,7 +212,7 @@ class Sender:
             self._later(record, SOON if said == "retry" else LATER)
             return
         error = "" if said == "done" else revert.name
-        await self._settle(record, ok=said == "done", error=error, transaction=transaction)
+        await self._settle(record, ok=said == "done", error=error, transaction=transaction, block=block)
 
     def _forbidden(self, record: Record, gas: int) -> str:
         """Return why a call must not be sent, or an empty text.
@@ -317,18 +317,18 @@ class Sender:
         return False
 
     async def _mined(self, record: Record, receipt: dict[str, Any]) -> None:
-        name = str(receipt["transactionHash"])
+        name, block = str(receipt["transactionHash"]), int(receipt["blockNumber"], 16)
         if isinstance(record.command, RelayMessages) and self._relayer:
             self._relayer.spent(int(receipt["gasUsed"], 16), self._clock())
         if int(receipt["status"], 16):
-            await self._settle(record, ok=True, error="", transaction=name)
+            await self._settle(record, ok=True, error="", transaction=name, block=block)
             return
         log.info("chain.reverted", key=record.key, transaction=name)
         reason = await self._outdated(record)
         if reason is not None:
-            await self._settle(record, ok=not reason, error=reason, transaction=name)
+            await self._settle(record, ok=not reason, error=reason, transaction=name, block=block)
         else:
-            await self._judge(record, await self._why(record, receipt), name)
+            await self._judge(record, await self._why(record, receipt), name, block)
 
     async def _why(self, record: Record, receipt: dict[str, Any]) -> Revert:
         """Return the error of a mined, failed transaction, by calling it again on top of its block."""
@@ -339,8 +339,10 @@ class Sender:
             return self._binding.abi.revert(error.data) or Revert("UnknownError", {})
         return Revert("OutOfGas", {}) if int(receipt["gasUsed"], 16) >= record.gas else Revert("UnknownError", {})
 
-    async def _settle(self, record: Record, *, ok: bool, error: str, transaction: str = "") -> None:
-        done = msgspec.structs.replace(record, state="settled", ok=ok, error=error, transaction=transaction)
+    async def _settle(self, record: Record, *, ok: bool, error: str, transaction: str = "", block: int = 0) -> None:
+        done = msgspec.structs.replace(
+            record, state="settled", ok=ok, error=error, transaction=transaction, block=block
+        )
         self.shelf.put(done)
         self._due.pop(record.key, None)
         self._sent_at.pop(record.key, None)

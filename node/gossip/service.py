@@ -109,6 +109,10 @@ class GossipNode:
         """What the validator goes by."""
         return self._intake.window
 
+    def peer_id(self, address: Address) -> str | None:
+        """Return the peer id of a registered node that has announced something in the rounds that are accepted."""
+        return self._intake.peer_id(address)
+
     # --- commands and the window --------------------------------------------------------------------------------
 
     async def execute(self, command: GossipCommand) -> None:

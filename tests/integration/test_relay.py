@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 
@@ -11,7 +13,10 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from node.chain.batches import sign
-from node.identity import load_or_create
+from node.explain.board import Board
+from node.explain.facts import Explanation, PeerFact
+from node.explain.regrade import Regraded
+from node.identity import load_or_create, name_of
 from node.identity.delegation import save_delegation, save_revocation
 from node.identity.orders import answered, order_of
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
@@ -129,6 +134,65 @@ def test_delegations_are_renewed_while_nodes_run(played: Played) -> None:
     assert {expiry(played.swarm, member) for member in (*played.siblings, played.poor)} == {LONG}
     renewed = played.swarm.contract.events.DelegationRenewed().get_logs(from_block=0)
     assert len(renewed) == 3
+
+
+class OnePeer(msgspec.Struct):
+    """What `swarm explain --peer --json` prints."""
+
+    peer: PeerFact
+    graded: tuple[Regraded, ...]
+
+
+def swarm(command: str, member: Member, *args: str) -> bytes:
+    """Return what a command prints about a member's directory, while its node runs."""
+    asked = [sys.executable, "-m", "node.cli", command, "--data-dir", str(member.home), "--json", *args]
+    done = subprocess.run(asked, capture_output=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout
+
+
+def test_a_round_is_explained_while_the_node_runs(played: Played) -> None:
+    """The node without money names everybody, who brought its vote in which block, and the published tally; what it
+    kept of another's rollouts is what grading them again gives."""
+    number, poor = played.last - 1, played.poor
+    addresses = {member.address for member in played.swarm.members}
+    facts = msgspec.json.decode(swarm("explain", poor, "--round", str(number)), type=Explanation)
+    ballots = [each for each in facts.deliveries if each.what in ("commit", "reveal")]
+    ranked = [peer for peer in facts.peers if peer.rank]
+
+    assert {peer.node.address for peer in facts.peers} == addresses
+    assert all(peer.node.name for peer in facts.peers)
+    assert [peer.rank for peer in ranked] == list(range(1, len(ranked) + 1))
+    assert {node.address for node in facts.voted_for} == {peer.node.address for peer in ranked[:2]}
+    assert [(each.state, each.by) for each in ballots] == [("mined", "another node")] * 2
+    assert all(each.block and each.sender and each.sender.address in addresses for each in ballots)
+    assert facts.tally is not None
+    assert facts.tally.own
+    assert facts.tally.votes == len(addresses)
+
+    noted = msgspec.json.decode(swarm("explain", poor, "--round", str(number), "--offline"), type=Explanation)
+    assert [(each.block, each.transaction) for each in noted.deliveries] == [
+        (each.block, each.transaction) for each in facts.deliveries
+    ]
+    assert noted.tally is None
+
+    best = ranked[0]
+    told = msgspec.json.decode(swarm("explain", poor, "--round", str(number), "--peer", best.node.name), type=OnePeer)
+    (again,) = told.graded
+    assert told.peer == best
+    assert again.note.endswith("as then")
+    assert len(again.groups) == best.groups
+
+
+def test_the_leaderboard_is_counted_from_the_chain(played: Played) -> None:
+    """Every node has its place, owner and name; siblings' votes weigh half each."""
+    board = msgspec.json.decode(swarm("leaderboard", played.poor), type=Board)
+    owners = {place.node.address: place.node.owner for place in board.places}
+    assert owners.keys() == {member.address for member in played.swarm.members}
+    assert {owners[member.address] for member in played.siblings} == {OWNER.address.lower()}
+    assert name_of(load_or_create(played.poor.home / "swarm.pem").peer_id) in {each.node.name for each in board.places}
+    assert board.votes >= (ROUNDS - 2) * len(owners)
+    assert sum(place.led for place in board.places) >= ROUNDS
 
 
 def test_a_revocation_without_money_comes_on_chain(played: Played) -> None:
