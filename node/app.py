@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +19,55 @@ from node.chain.binding import CoordinatorFacts
 from node.chain.service import CoordinatorService
 from node.config import Config
 from node.data.load import load_questions
+from node.errors import describe
 from node.exits import Exit, Refusal
+from node.gossip.announcing import announcement_of
 from node.gossip.service import GossipNode
-from node.grading.registry import prepare_grader
+from node.grading.registry import gave_up, prepare_grader
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create, name_of
 from node.identity.cases import Facts, refuse_other_owner
 from node.identity.delegation import load_delegation, waiting_orders
 from node.identity.peer import LocalPeer, local_peer
 from node.identity.rsa import RsaIdentity, load_rsa
-from node.intake import body_checker
+from node.intake import BodyCheck
 from node.logs import configure
 from node.loop import Loop, restore
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.standing import has_credit
 from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
 from node.plugins import load_games
 from node.protection import VoteProtection
+from node.rounds import RoundKeeper
 from node.seams import Questions, RoundWindow, Service, TrainerService
 from node.store.bodies import BodyStore
 from node.store.directory import DataDirectory
 from node.store.journal import Journal
 from node.store.mark import is_marked, unmark
 from node.store.outbox import SqliteOutbox
-from node.supervisor import describe, supervise
+from node.store.rounds import FILE as ROUNDS
+from node.store.rounds import RoundStore
+from node.supervisor import supervise
 from node.timers import Timers
 from node.trainer.hub import HubService
 from node.trainer.link import TrainerLink
 from node.trainer.trackers import TrackerService, configured
-from protocols.carried import MAX_CARRIED, Carried
+from protocols.carried import MAX_CARRIED, Carried, CarriedDelegation
 from protocols.identifiers import Address, Digest, swarm_id
 from protocols.manifest import Manifest, allows_model, manifest_digest
 
 log = structlog.get_logger()
 
 Fault = Callable[[str], i.AnyInput | None]
+
+NO_OWNER = (
+    "no owner has signed for this node, and a key keeps its first owner for good; run `swarm login`, or start with "
+    "--own (own_owner = true) where the key shall own itself"
+)
 
 RETRY_SECONDS = 5.0
 """Pause between two attempts to read the contract while the node has never seen it."""
@@ -86,9 +97,15 @@ def open_questions(manifest: Manifest, config: Config) -> Questions:
     except ValueError as error:
         raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
     try:
-        return load_questions(manifest.data, config.trainer.data, manifest.game.grader)
+        questions = load_questions(manifest.data, config.trainer.data, manifest.game.grader)
     except (OSError, ValueError) as error:
         raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; trainer.data names a good copy") from error
+    if manifest.data.source.startswith("hub:") and not manifest.data.digest:
+        log.warning(
+            "data.unpinned", source=manifest.data.source, digest=questions.digest.hex(),
+            reason="the manifest names no digest; nodes with another copy will reject this one's rollouts",
+        )  # fmt: skip
+    return questions
 
 
 def placed(config: Config, manifest: Manifest) -> Config:
@@ -158,10 +175,13 @@ class Node:
         self.me: LocalPeer
         self.trainer: TrainerService
         self.gossip: GossipNode | None = None
+        self.check: BodyCheck | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
+        self.rounds = RoundKeeper(RoundStore(home / ROUNDS), self._peer_ids)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
+        self.facts: CoordinatorFacts | None = None
         log.info(
             "node.restored", name=name_of(self.peer_id), address=key.address, peer_id=self.peer_id, replayed=replayed
         )
@@ -240,23 +260,25 @@ class Node:
         agree(self.manifest, facts)
         await self._own(facts)
         self.me = local_peer(self.key, self.rsa, facts.domain)
+        self.facts = facts
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
-        check = body_checker(self.manifest, questions, self.bodies)
         self.trainer = self.trainer_of(self.me.address)
+        self.check = BodyCheck(self.manifest, questions, self.bodies)
         self.gossip = GossipNode(
             self.config.gossip,
             self.me,
             self.manifest.limits,
             self.swarm,
             self.bodies,
-            check,
+            self.check,
             self.home / "peers.json",
             self.chain.bootnodes,
             incognito=is_marked(self.home),
             carry=self._carry,
-            introduction=self.chain.introduction,
+            introduction=self._introduction,
+            credit=lambda peer: has_credit(self.state, peer),
         )
         self._move_window()
 
@@ -266,19 +288,48 @@ class Node:
 
     def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
         """Return what an announcement carries: this node's own messages, then its owner's orders."""
+        self._take_delegation()
+        return (*self.chain.carry(commands), *self._orders())[:MAX_CARRIED]
+
+    def _orders(self) -> tuple[Carried, ...]:
+        """Return the owner's orders that are not on chain yet, as far as the register's entry is known."""
+        facts, standing = self.facts, self.chain.standing
+        if facts is None or standing is None:
+            return ()
         try:
-            orders = waiting_orders(self.home)
+            return waiting_orders(self.home, facts.domain, standing.serial, standing.expiry)
+        except (Refusal, OSError) as error:
+            log.warning("orders.unreadable", reason=str(error))
+            return ()
+
+    def _introduction(self) -> CarriedDelegation | None:
+        self._take_delegation()
+        return self.chain.introduction()
+
+    def _take_delegation(self) -> None:
+        """Take a delegation that the owner has signed since the start: the node need not be stopped for it."""
+        if self.facts is None:
+            return
+        try:
+            signed = load_delegation(self.home, self.facts.domain)
         except Refusal as refused:
             log.warning("orders.unreadable", reason=str(refused))
-            orders = ()
-        return (*self.chain.carry(commands), *orders)[:MAX_CARRIED]
+            return
+        if signed not in (None, self.chain.delegation):
+            log.info("delegation.taken", owner=signed.delegation.owner, expiry=signed.delegation.expiry)
+            self.chain.take_part(self.facts, signed)
 
     async def _own(self, facts: CoordinatorFacts) -> None:
-        """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner."""
+        """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner, or
+        that would become its own for good without anybody having said so."""
         signed = load_delegation(self.home, facts.domain)
         self.chain.take_part(facts, signed)
         claimed = signed.delegation.owner if signed else None
-        refuse_other_owner(Facts(node=self.key.address, claimed=claimed, registered=await self.chain.owner()))
+        registered = await self.chain.owner()
+        refuse_other_owner(Facts(node=self.key.address, claimed=claimed, registered=registered))
+        is_known = registered is not None or self.key.address in self.state.peers
+        if facts.has_owners and signed is None and not is_known and not self.config.own_owner:
+            raise Refusal(Exit.DELEGATION, NO_OWNER)
 
     async def _facts(self) -> CoordinatorFacts:
         """Read what the contract fixed at deployment; without the chain, what was read the last time."""
@@ -305,22 +356,35 @@ class Node:
             case c.SetTimer():
                 await self.timers.execute(command)
             case c.PublishRollouts() | c.FetchRollouts() | c.IntroduceNode():
+                self._remember(command)
                 if self.gossip:
                     await self.gossip.execute(command)
             case c.EndListening():
                 unmark(self.home)
                 if self.gossip:
                     self.gossip.show_itself()
-            case c.SkipToRound() | c.StopNode():
+            case c.SkipToRound() | c.AskForRenewal() | c.RefuseBody() | c.ShunPeer() | c.StopNode():
                 pass
+            case c.RegisterNode():
+                self._take_delegation()
+                await self.chain.execute(command)
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
                 await self.trainer.execute(command)
             case _:
                 await self.chain.execute(command)
 
+    def _remember(self, command: c.GossipCommand) -> None:
+        """Have the check compare others' bodies with this node's own."""
+        if not (self.check and isinstance(command, c.PublishRollouts)):
+            return
+        body = self.bodies.get(command.body) if command.size else None
+        if body is not None:
+            self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
+
     def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
-        """Tell subscribers what happened, and gossip's validator what it must know."""
+        """Tell subscribers what happened, and gossip's validator what it must know; keep rounds that have ended."""
         self.bus.publish(stamped, commands)
+        self.rounds.follow(self.state, stamped.at)
         self._move_window()
 
     def _move_window(self) -> None:
@@ -338,7 +402,13 @@ class Node:
         """Return the machine's picture of the node, with its name on it."""
         return msgspec.structs.replace(views.status(self.state), name=name_of(self.peer_id), peer_id=self.peer_id)
 
+    def _peer_ids(self, peers: Iterable[Address]) -> dict[Address, str]:
+        """Return the peer ids that are known of these peers: of those that have announced something lately."""
+        gossip = self.gossip
+        return {peer: found for peer in peers if (found := gossip.peer_id(peer))} if gossip else {}
+
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""
         dropped = dict(self.gossip.counters) if self.gossip else {}
-        return {"gossip_dropped": dropped, "bus": dict(self.bus.counters)}
+        grading = {"gave_up": gave_up()}
+        return {"gossip_dropped": dropped, "grading": grading, "bus": dict(self.bus.counters)}

@@ -52,6 +52,12 @@ class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ] = ()
     bootnodes: Annotated[tuple[str, ...], Meta(description="Multiaddrs of bootnodes, on top of the contract's.")] = ()
     max_peers: Annotated[int, Meta(ge=1, description="The most connections that are kept.")] = 64
+    peers_per_network: Annotated[
+        int, Meta(ge=1, description="The most connections with peers of one /24 (IPv6: /64) that is not trusted.")
+    ] = 8
+    trusted_networks: Annotated[
+        tuple[str, ...], Meta(description="Networks whose peers are not counted: private ones and this machine.")
+    ] = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
     ping_seconds: Annotated[
         float, Meta(gt=0, description="How often each peer is pinged, in seconds; one that freezes is cut.")
     ] = 5.0
@@ -66,7 +72,7 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     device: Annotated[str, Meta(description="auto, cpu, cuda or mps.")] = "auto"
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
-        Meta(description="Type of the arithmetic; auto is float32 on a CPU, what the GPU is made for elsewhere."),
+        Meta(description="Type of the arithmetic; auto is what the CPU or GPU is made for."),
     ] = "auto"
     threads: Annotated[int, Meta(ge=1, description="CPU threads of the trainer.")] = 1
     engine: Annotated[
@@ -144,6 +150,9 @@ class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     repo: Annotated[str, Meta(description="Repository the model is pushed to, OWNER/NAME; empty pushes nothing.")] = ""
     every: Annotated[int, Meta(ge=1, description="Rounds between two pushes.")] = 50
     private: Annotated[bool, Meta(description="Whether the repository is private where the node creates it.")] = False
+    merged: Annotated[
+        bool, Meta(description="Whether adapters are pushed with their base as one model, instead of alone, naming it.")
+    ] = False
     token_file: Annotated[
         str,
         Meta(
@@ -191,6 +200,9 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
     manifest: Annotated[str, Meta(description="The swarm's manifest.")] = "manifest.toml"
     identity: Annotated[str, Meta(description="The node key.")] = "swarm.pem"
+    own_owner: Annotated[
+        bool, Meta(description="Without an owner's delegation (`swarm login`) the node key owns itself, for good.")
+    ] = False
     chain: ChainSettings = ChainSettings()
     gossip: GossipSettings = GossipSettings()
     trainer: TrainerSettings = TrainerSettings()

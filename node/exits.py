@@ -27,6 +27,7 @@ class Exit(IntEnum):
     CHAIN = 16
     TWIN = 17
     BACKUP = 18
+    UNKNOWN = 19
     MODEL = 20
     INTERRUPTED = 130
 
@@ -51,6 +52,7 @@ MEANING: dict[Exit, str] = {
     Exit.CHAIN: "The command needs the chain, and no endpoint answers or the contract refuses; the line says which.",
     Exit.TWIN: "Another node runs with this key: the node heard itself. Stop one of the two before you start again.",
     Exit.BACKUP: "The backup can't be used: damaged, of a newer version, or of another node.",
+    Exit.UNKNOWN: "What is asked for is not kept here (a round) or not known (a peer); the line says what is.",
     Exit.MODEL: "There is no such model or checkpoint, or it does not load; the line names it.",
     Exit.INTERRUPTED: "Ended by Ctrl-C before the node ran.",
 }

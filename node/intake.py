@@ -1,33 +1,55 @@
-"""The check of a body that a peer sent: every rule a pure function, the reward recomputed from this node's own data."""
+"""The check of a body that a peer sent: every rule a pure function, the reward recomputed from this node's own data.
+
+The codes of what is wrong are those of `protocols.reasons`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from itertools import groupby, pairwise
+from typing import TypeAlias
 
+import msgspec
+
+from node.comparison import Comparison
 from node.grading.registry import gave_up
 from node.library import Library
 from node.seams import Bodies, Questions, Verdict
+from protocols.assignment import EVERYBODY
+from protocols.copies import Written, written
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address
-from protocols.manifest import Manifest
+from protocols.likeness import SAMPLED, is_recital, nearness
+from protocols.logps import are_certain, are_possible
+from protocols.manifest import Manifest, refuses_references
+from protocols.poison import RIGHT, is_poison
 from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
 
 DEAR = 3
 """Completions of one body that may run into a bound of their grader."""
 
+Right: TypeAlias = tuple[int, list[Completion]]
+"""A question and those of a group's completions that answer it rightly."""
 
-def body_checker(
-    manifest: Manifest, questions: Questions, bodies: Bodies
-) -> Callable[[Address, Announcement, bytes], Verdict]:
-    """Return the check of this swarm, as `node.seams.CheckBody`; what is quoted is looked up in `bodies`."""
-    library = Library(bodies)
 
-    def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
-        return check_body(manifest, questions, peer, said, body, library)
+class BodyCheck:
+    """The check of this swarm, as `node.seams.CheckBody`. What is quoted is looked up in `bodies`, and each body is
+    compared with those that passed before."""
 
-    return check
+    def __init__(self, manifest: Manifest, questions: Questions, bodies: Bodies) -> None:
+        self._manifest, self._questions = manifest, questions
+        self._library, self._comparison = Library(bodies), Comparison()
+
+    def __call__(self, peer: Address, said: Announcement, body: bytes) -> Verdict:
+        """Check a body that a peer sent."""
+        return check_body(self._manifest, self._questions, peer, said, body, self._library, self._comparison)
+
+    def remember(self, peer: Address, said: Announcement, body: bytes) -> None:
+        """Have others' bodies compared with this node's own, which needs no check."""
+        game = game_named(self._manifest.game.name)
+        rollouts = decode_rollouts(body, said.body, len(body))
+        self._comparison.alike(peer, said, comparable(self._manifest, game, self._questions, said, rollouts))
 
 
 def check_body(
@@ -37,12 +59,13 @@ def check_body(
     said: Announcement,
     body: bytes,
     library: Library | None = None,
+    comparison: Comparison | None = None,
 ) -> Verdict:
     """Accept or refuse a whole body; `reward` is the sum over its `groups` with a rank of the mean recomputed reward.
 
     Groups of the common slots are checked like all others and have no rank. A body that quotes what is not in the
     library is neither: "quotes-missing" names what is lacking. One whose completions make the grader give up more than
-    `DEAR` times is refused: they are made to.
+    `DEAR` times is refused: they are made to. One that is accepted may be in doubt, or repeat others' (`comparison`).
     """
     game = game_named(manifest.game.name)
     try:
@@ -61,13 +84,29 @@ def check_body(
         return Verdict(reason="quotes-missing", missing=missing)
     if reason := quotes_problem(manifest, game, rollouts, shelf):
         return Verdict(reason=reason)
+    found = _worth(manifest, game, questions, rollouts, shelf)
+    if found.reason or comparison is None:
+        return found
+    alike = comparison.alike(peer, said, comparable(manifest, game, questions, said, rollouts))
+    return msgspec.structs.replace(found, alike=alike)
+
+
+def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, shelf: Shelf) -> Verdict:
+    """Recompute the rewards; refuse what wears the grader out, and what is right in a way that no model means."""
     ranked = [group for group in rollouts.groups if group.slot >= manifest.game.common]
+    right: list[Right] = []
     total, before = 0.0, gave_up()
     for group in ranked:
-        total += mean_reward(manifest, game, questions, rollouts, group, shelf)
+        rewards = own_rewards(manifest, game, questions, rollouts, group, shelf)
+        total += sum(rewards) / len(rewards)
+        right.append((group.question, [group.completions[at] for at, each in enumerate(rewards) if each >= RIGHT]))
         if gave_up() - before > DEAR:
             return Verdict(reason="dear")
-    return Verdict(reason="", groups=len(ranked), reward=total)
+    reason = poison_problem(manifest, right) or reference_problem(manifest, questions, right)
+    if reason:
+        return Verdict(reason=reason)
+    certain = are_certain(each for group in rollouts.groups for each in group.completions)
+    return Verdict(reason="", groups=len(ranked), reward=total, doubt="certain" if certain else "")
 
 
 def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: Rollouts) -> str:
@@ -127,10 +166,47 @@ def group_problem(manifest: Manifest, group: Group) -> str:
 
 
 def completion_problem(manifest: Manifest, completion: Completion) -> str:
-    """Return "length" where text, ids or log-probabilities are out of bounds or do not match."""
+    """Return "length" where text, ids or log-probabilities are out of bounds or do not match, "logps" where one
+    of these is impossible."""
     count, rest = divmod(len(completion.tokens), 4)
     fits = not rest and 0 < count <= manifest.game.max_completion and len(completion.logps) in (0, 4 * count)
-    return "" if fits and len(completion.text) <= manifest.limits.completion_chars else "length"
+    if not fits or len(completion.text) > manifest.limits.completion_chars:
+        return "length"
+    return "" if are_possible(completion.logps) else "logps"
+
+
+def poison_problem(manifest: Manifest, right: Sequence[Right]) -> str:
+    """Return "poison" where most right completions are degenerate."""
+    every = [completion for _, completions in right for completion in completions]
+    return "poison" if manifest.checks.poison and is_poison(every) else ""
+
+
+def reference_problem(manifest: Manifest, questions: Questions, right: Sequence[Right]) -> str:
+    """Return "reference" where most right completions are this node's own reference solutions, as far as these are long
+    enough to tell."""
+    if not refuses_references(manifest):
+        return ""
+    found = [
+        near
+        for question, completions in right
+        for completion in completions[:SAMPLED]
+        if (near := nearness(completion.text, questions[question].answer)) is not None
+    ]
+    return "reference" if is_recital(found) else ""
+
+
+def comparable(
+    manifest: Manifest, game: Game, questions: Questions, said: Announcement, rollouts: Rollouts
+) -> dict[int, Written]:
+    """Return what a body writes on the questions that everybody has, by question: these can be compared."""
+    if not manifest.checks.copies:
+        return {}
+    size, common = len(questions), manifest.game.common
+    return {
+        group.question: written(each.text for each in group.completions)
+        for group in rollouts.groups
+        if group.question == game.question(questions.digest, said.seed, EVERYBODY, said.stage, group.slot, size, common)
+    }
 
 
 def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> Scene:
@@ -145,10 +221,9 @@ def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shel
     )
 
 
-def mean_reward(
+def own_rewards(
     manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf
-) -> float:
-    """Return the mean over the group of rewards recomputed against this node's own reference answer."""
+) -> tuple[float, ...]:
+    """Return the group's rewards, recomputed against this node's own reference answer."""
     scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
-    own = game.rewards(manifest.game, scene, [each.text for each in group.completions], answer)
-    return sum(own) / len(own)
+    return game.rewards(manifest.game, scene, [each.text for each in group.completions], answer)

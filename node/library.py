@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from functools import lru_cache
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from node.seams import Bodies
 from protocols.games import Shelf
 from protocols.identifiers import Digest
 from protocols.wire import Malformed, Rollouts, decode_rollouts
@@ -41,10 +40,17 @@ def closure(
     return found, tuple(missing)
 
 
+class Lookup(Protocol):
+    """Where bodies are found (`node.seams.Bodies`, of which only this is needed)."""
+
+    def get(self, digest: Digest) -> bytes | None:
+        """Return the body, or None where it is not (or no longer) kept."""
+
+
 class Library:
     """Decoded bodies of a store. Safe to use from several threads."""
 
-    def __init__(self, bodies: Bodies) -> None:
+    def __init__(self, bodies: Lookup) -> None:
         self._bodies = bodies
         self._decoded = lru_cache(maxsize=KEPT)(self._decode)
 

@@ -7,7 +7,7 @@ from importlib.metadata import entry_points
 
 import structlog
 
-from node.supervisor import describe
+from node.errors import describe
 from protocols.games import register_game
 
 log = structlog.get_logger()

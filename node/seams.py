@@ -63,13 +63,16 @@ class Bodies(Protocol):
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):
     """What the check of a body says: `reason` is empty where it was accepted, else the code that is counted.
 
-    `missing` are the quoted bodies without which it can't be checked.
+    `missing` are the quoted bodies without which it can't be checked, `alike` the peers whose body of the stage it
+    repeats; `doubt` is a reason why one that was accepted earns no credit.
     """
 
     reason: str
     groups: int = 0
     reward: float = 0.0
     missing: tuple[Digest, ...] = ()
+    alike: tuple[Address, ...] = ()
+    doubt: str = ""
 
 
 CheckBody = Callable[[Address, Announcement, bytes], Verdict]

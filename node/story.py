@@ -15,7 +15,9 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.DrainRequested: ("info", "node.draining"),
     i.StopRequested: ("info", "node.stop_requested"),
     i.StageOpened: ("info", "stage.opened"),
+    i.PauseChanged: ("warning", "swarm.pause_changed"),
     i.PeerRegistered: ("debug", "peer.registered"),
+    i.DelegationRead: ("info", "delegation.read"),
     i.FundsChanged: ("info", "funds.changed"),
     i.ChainLost: ("warning", "chain.lost"),
     i.ChainRestored: ("info", "chain.restored"),
@@ -36,6 +38,7 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
 }
 COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.RegisterNode: ("info", "node.registering"),
+    c.RenewDelegation: ("info", "delegation.renewing"),
     c.AdvanceStage: ("info", "stage.advancing"),
     c.CommitVote: ("info", "vote.committing"),
     c.RevealVote: ("info", "vote.revealing"),
@@ -51,10 +54,14 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.EvaluateModel: ("debug", "evaluation.started"),
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
     c.SkipToRound: ("warning", "round.skipped"),
+    c.AskForRenewal: ("warning", "delegation.ending"),
+    c.RefuseBody: ("warning", "rollouts.discounted"),
+    c.ShunPeer: ("warning", "peer.shunned"),
     c.EndListening: ("info", "node.listened"),
     c.StopNode: ("info", "node.stopping"),
 }
-"""What is told, by type; timers are not. WARNING: something went wrong that the node deals with by itself."""
+"""What is told, by type; timers are not. WARNING: something went wrong that the node deals with by itself. A delegation
+that is over is told as ERROR: only its owner can mend that."""
 
 
 def told(happened: object) -> tuple[str, str, dict[str, Any]] | None:
@@ -65,6 +72,8 @@ def told(happened: object) -> tuple[str, str, dict[str, Any]] | None:
     level, event = named
     if isinstance(happened, i.TransactionSettled) and not happened.ok:
         level = "warning"
+    if isinstance(happened, c.AskForRenewal) and happened.over:
+        level = "error"
     fields = {name: readable(value) for name, value in msgspec.structs.asdict(happened).items()}  # type: ignore[arg-type]
     return level, event, fields
 

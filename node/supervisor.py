@@ -8,6 +8,7 @@ from typing import Any
 import structlog
 import trio
 
+from node.errors import describe
 from node.machine.inputs import AnyInput
 from node.seams import Report, Service
 
@@ -42,11 +43,3 @@ async def supervise(service: Service[Any], report: Report, fault: Callable[[str]
         if lost is not None:
             await report(lost)
         await trio.sleep(pause)
-
-
-def describe(error: BaseException) -> str:
-    """Return an error, or the first one inside nested groups, as one line of at most 300 characters."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    text = " ".join(str(error).split())
-    return f"{type(error).__name__}: {text}"[:300] if text else type(error).__name__

@@ -11,6 +11,7 @@ from typing import Annotated, TypeAlias
 import msgspec
 from msgspec import Meta
 
+from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
 from protocols.voting import MAX_WINNERS
 
@@ -95,6 +96,14 @@ class Load(msgspec.Struct, frozen=True, array_like=True):
 
     peer: Address
     message: Carried
+
+
+def carried_delegation(signed: SignedDelegation) -> CarriedDelegation:
+    """Return a signed delegation as it travels."""
+    said = signed.delegation
+    return CarriedDelegation(
+        said.owner, said.node, said.serial, said.expiry, signed.owner_signature, signed.node_signature
+    )
 
 
 def kind_of(message: Carried) -> str:

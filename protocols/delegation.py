@@ -16,3 +16,9 @@ class SignedDelegation(msgspec.Struct, frozen=True):
     delegation: Delegation
     owner_signature: bytes
     node_signature: bytes
+
+
+def renews(said: Delegation, serial: int, expiry: int) -> bool:
+    """Tell whether a delegation is of use where the register has one with this serial (milliseconds) and this expiry
+    (chain seconds): it was signed later, and holds for longer."""
+    return said.serial > serial and said.expiry > expiry

@@ -124,6 +124,21 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     turn_seconds: int = 3
 
 
+class Checks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Checks on received rollouts that an organiser may switch off because of the data (docs/checks.md).
+
+    `reference` "on" refuses bodies most of whose right completions are the reference solution, word for word; "auto"
+    does so for data that was written by others ("hub:", "jsonl:", "parquet:"), not where models are made to imitate
+    the reference ("builtin:") or answers are short ("reasoning-gym:", plug-ins). `poison` refuses bodies most of whose
+    right completions are degenerate; it is for switching off where right answers are repetitive. `copies` compares
+    what peers answer to the same question.
+    """
+
+    reference: Literal["auto", "on", "off"] = "auto"
+    poison: bool = True
+    copies: bool = True
+
+
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole swarm. `stages` are played in order; a round is one pass over them.
 
@@ -139,6 +154,7 @@ class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     stages: tuple[StageSpec, ...] = (StageSpec(name="play", seconds=60),)
     voting: VotingSpec = VotingSpec()
     limits: Limits = Limits()
+    checks: Checks = Checks()
     confirmations: int = 0
     evaluate_every: int = 5
 
@@ -152,6 +168,12 @@ def canonical_manifest(manifest: Manifest) -> bytes:
 def manifest_digest(manifest: Manifest) -> Digest:
     """Return the 32-byte digest of the manifest's canonical form, the one that stands in the contract."""
     return body_digest(canonical_manifest(manifest))
+
+
+def refuses_references(manifest: Manifest) -> bool:
+    """Tell whether bodies that repeat the reference solutions are refused in this swarm."""
+    kind, wanted = manifest.data.source.partition(":")[0], manifest.checks.reference
+    return wanted == "on" or (wanted == "auto" and kind in ("hub", "jsonl", "parquet"))
 
 
 def allows_model(manifest: Manifest, model: str) -> bool:

@@ -35,11 +35,16 @@ def round_score(peer: Address, stages: Sequence[tuple[int, float]]) -> Score:
     return Score(peer, groups, mean * groups)
 
 
+def ranked(scores: Iterable[Score], me: Address, minimum_groups: int) -> tuple[Score, ...]:
+    """Return the scores that can win, the best first: by mean reward, ties by address; never `me`, never a reward of
+    zero."""
+    able = [score for score in scores if score.peer != me and score.groups >= minimum_groups and score.reward > 0]
+    return tuple(sorted(able, key=lambda score: (-score.mean, score.peer)))
+
+
 def winners(scores: Iterable[Score], me: Address, most: int, minimum_groups: int) -> tuple[Address, ...]:
-    """Return at most `most` peers by mean reward, ties by address; never `me`, never a reward of zero.
+    """Return the first `most` peers of the ranking.
 
     The result is in ascending order of address, the canonical form that is committed to and sent.
     """
-    able = [score for score in scores if score.peer != me and score.groups >= minimum_groups and score.reward > 0]
-    best = sorted(able, key=lambda score: (-score.mean, score.peer))[:most]
-    return tuple(sorted(score.peer for score in best))
+    return tuple(sorted(score.peer for score in ranked(scores, me, minimum_groups)[:most]))

@@ -240,6 +240,13 @@ Gas of mined transactions on a local chain, written by `python -m tools.gas_repo
 batches of {BATCH} and are given each, from a peer's second on where nothing else is said. Rounds have one stage: the
 dearest case for sealed votes. The code has {{runtime}} bytes, of 24,576 allowed (EIP-170).
 
+A batch pays about 3,660 gas for each winner that it names, however many name it: the contract looks up whether that
+one is registered. Spread winners are therefore dear, and no choice of votes for a batch makes independent ones cheap:
+counted over 1,000 voters with winners drawn from all nodes, batches chosen greedily for common winners would save 7 %
+at 100 nodes and 8 % at 10,000. Relayers bring votes in the order of their winners, which costs them nothing: that
+saves 1 to 4 % there, and 36 % where voters fall into 20 camps. Nodes that rank by the same rollouts agree (the first
+line); a swarm whose voters see different peers pays more, and its manifest may allow fewer winners.
+
 | action | {FEW} nodes | {MANY:,} nodes | target |
 | --- | ---: | ---: | ---: |
 """

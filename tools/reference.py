@@ -18,6 +18,7 @@ from node.exits import MEANING
 from node.http.metrics import documented
 from node.story import COMMAND_EVENTS, INPUT_EVENTS
 from protocols import carried, manifest, session, wire
+from protocols.reasons import BODY_REASONS
 
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / "docs" / "reference"
@@ -47,6 +48,7 @@ def pages() -> dict[str, str]:
             "Swarm manifest", "The content of `manifest.toml`: what all peers of a swarm agree on.", MANIFEST
         ),
         "metrics.md": metrics_page(),
+        "reasons.md": reasons_page(),
         "wire.md": structs_page("Messages between peers", (wire.__doc__ or "").partition("\n\n")[2], WIRE),
     }
 
@@ -155,6 +157,15 @@ def metrics_page() -> str:
     return page("Metrics", introduction, table(("Metric", "Kind", "Labels", "Meaning"), rows))
 
 
+def reasons_page() -> str:
+    """Return the page of reasons why a body counts for nothing."""
+    rows = [(code(name), reason.blame, reason.meaning) for name, reason in BODY_REASONS.items()]
+    introduction = """Why a peer's body counts for nothing: the code in the log (`rollouts.refused`,
+    `rollouts.discounted`), in `swarm status`, and the label of `swarm_bodies_refused_total`. Blame says what it does to
+    the sender's standing ([checks.md](../checks.md))."""
+    return page("Reasons", introduction, table(("Code", "Blame", "Meaning"), rows))
+
+
 # --- log events ---------------------------------------------------------------------------------------------------
 
 
@@ -237,6 +248,7 @@ MANIFEST = (
     manifest.StageSpec,
     manifest.VotingSpec,
     manifest.Limits,
+    manifest.Checks,
 )
 WIRE = (
     wire.Envelope,

@@ -19,6 +19,7 @@ from node.machine.commands import (
     CommitVote,
     RegisterNode,
     RelayMessages,
+    RenewDelegation,
     ReportReward,
     RevealVote,
 )
@@ -43,7 +44,7 @@ KEPT_BYTES = 23
 FOR_EVER = 2**32 - 1
 """The contract's largest expiry, in chain seconds: whatever lies beyond it is kept as this."""
 
-Verdict = Literal["done", "retry", "failed"]
+Verdict = Literal["done", "retry", "wait", "failed"]
 
 
 class CoordinatorFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,6 +64,11 @@ class CoordinatorFacts(msgspec.Struct, frozen=True, kw_only=True):
     salt: bytes = bytes(32)
     quorum: int = 0
     earliest: int = 0
+
+    @property
+    def has_owners(self) -> bool:
+        """Tell whether nodes have owners here, who sign messages: RL Swarm's contract knows neither."""
+        return self.salt != bytes(32)
 
     @property
     def domain(self) -> Domain:
@@ -100,6 +106,8 @@ def key_of(command: ChainCommand) -> str:
     match command:
         case RegisterNode():
             return "register"
+        case RenewDelegation():
+            return f"renew:{command.serial}"
         case AdvanceStage():
             return f"advance:{command.round}:{command.stage}"
         case CommitVote():
@@ -118,7 +126,7 @@ def call_data(command: ChainCommand, voter: Voter) -> str:
     """Return the transaction data ("0x...") that carries a command out. Raises ValueError for `RelayMessages`: what of
     them can be brought is known only when it was compared with the chain."""
     match command:
-        case RegisterNode():
+        case RegisterNode() | RenewDelegation():
             return ABI.call("register", signed_words(voter.delegation))
         case AdvanceStage():
             return ABI.call("advance")
@@ -191,14 +199,14 @@ def packed(winners: Sequence[Address]) -> bytes:
 
 
 def verdict(command: ChainCommand, revert: Revert) -> Verdict:
-    """Say what a refusal means for a command: done by somebody already, too soon, or never to succeed.
+    """Say what a refusal means for a command: done by somebody already, too soon (by moments, or more), or hopeless.
 
     `AlreadyVoted` is not decided here: it depends on what stands in the ballot.
     """
     match command, revert.name:
         case _, "Paused":
-            return "retry"
-        case RegisterNode(), "OldSerial":
+            return "wait"
+        case RegisterNode() | RenewDelegation(), "OldSerial":
             return "done"
         case RelayMessages(), "NothingCounted":
             return "done"
@@ -222,6 +230,13 @@ def stage_opened(event: Event, opened: int, block: int) -> StageOpened | None:
         return None
     fields = event.fields
     return StageOpened(fields["round"], fields.get("stage", 0), fields["seed"], fields["deadline"], opened, block)
+
+
+def pause_changed(event: Event) -> tuple[int, int] | None:
+    """Return until when the swarm is paused and the stage's new deadline, in chain seconds; None for other events."""
+    if event.name != "PauseChanged":
+        return None
+    return event.fields["until"], event.fields["deadline"]
 
 
 def traces_of(command: CommitVote | RevealVote | CastVote | ReportReward, node: Address) -> list[str]:

@@ -32,6 +32,9 @@ class Reading(Protocol):
     async def stage(self, block: int) -> StageOpened:
         """Return the stage that was open in a block."""
 
+    async def pause(self, block: int) -> int:
+        """Return until when the swarm was paused in a block, in chain seconds; in the past or 0 where it ran."""
+
     async def bootnodes(self) -> tuple[str, ...]:
         """Return the bootnodes' multiaddrs."""
 
@@ -44,8 +47,9 @@ class Reading(Protocol):
     async def stands(self, command: ChainCommand, voter: Voter) -> bool:
         """Tell whether what the contract has already is what this command would bring."""
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
-        """Return the transaction in which what a command brings came on chain; empty where that is not known."""
+    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
+        """Return transaction and block in which what a command brings came on chain; empty and 0 where that is not
+        known."""
 
     async def owner(self, node: Address) -> Address | None:
         """Return whose a node is; None where the contract does not know it, or knows no owners."""
@@ -78,6 +82,9 @@ class Binding(Protocol):
 
     def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
         """Return the input for a log that opens a stage, in the block of this header."""
+
+    def pause_changed(self, log: Log) -> tuple[int, int] | None:
+        """Return the pause's end and the stage's new deadline (chain seconds) for a log that tells of a pause."""
 
     def peer_forgotten(self, log: Log) -> Address | None:
         """Return the peer whose registration left the chain with this log. Given undone logs, the newest first."""
@@ -118,6 +125,11 @@ class SwarmBinding:
         """See `Binding`."""
         event = self.abi.event(log)
         return binding.stage_opened(event, head.timestamp, head.number) if event else None
+
+    def pause_changed(self, log: Log) -> tuple[int, int] | None:
+        """See `Binding`."""
+        event = self.abi.event(log)
+        return binding.pause_changed(event) if event else None
 
     def peer_forgotten(self, log: Log) -> Address | None:
         """See `Binding`."""

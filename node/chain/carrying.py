@@ -17,6 +17,7 @@ from protocols.carried import (
     CarriedReveal,
     CarriedReward,
     CarriedVote,
+    carried_delegation,
 )
 from protocols.typed_data import Commitment, Domain, Reward, Vote
 from protocols.voting import vote_salt
@@ -36,12 +37,7 @@ class Carrier:
     def introduction(self) -> CarriedDelegation | None:
         """Return this node's delegation, with which anybody can register it."""
         signed = self._voter.delegation
-        if signed is None:
-            return None
-        said = signed.delegation
-        return CarriedDelegation(
-            said.owner, said.node, said.serial, said.expiry, signed.owner_signature, signed.node_signature
-        )
+        return carried_delegation(signed) if signed else None
 
     def _message(self, command: ChainCommand) -> Carried | None:
         match command:

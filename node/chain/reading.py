@@ -16,6 +16,7 @@ from node.machine.commands import (
     ChainCommand,
     CommitVote,
     RegisterNode,
+    RenewDelegation,
     ReportReward,
     RevealVote,
 )
@@ -52,6 +53,10 @@ class Reader:
         number, stage, seed, deadline, opened = await self.view("current", block=hex(block))
         return StageOpened(number, stage, seed, deadline, opened, block)
 
+    async def pause(self, block: int) -> int:
+        """Return until when the swarm was paused in a block, in chain seconds; in the past or 0 where it ran."""
+        return int((await self.view("pausedUntil", block=hex(block)))[0])
+
     async def place(self) -> tuple[int, int]:
         """Return the present round and stage."""
         found = await self.view("current")
@@ -80,9 +85,9 @@ class Reader:
             earliest=(await self.view("earliest"))[0],
         )
 
-    async def node(self, address: Address) -> NodeEntry:
-        """Return what the register says of a node."""
-        return NodeEntry(*await self.view("nodes", address))
+    async def node(self, address: Address, block: str = "latest") -> NodeEntry:
+        """Return what the register says of a node, in a block (hexadecimal)."""
+        return NodeEntry(*await self.view("nodes", address, block=block))
 
     async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
         """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
@@ -105,7 +110,7 @@ class Reader:
     async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
         """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
         match command:
-            case RegisterNode():
+            case RegisterNode() | RenewDelegation():
                 return "" if is_registered(voter, await self.node(voter.address), now) else None
             case AdvanceStage(round=number, stage=stage):
                 return "" if await self.place() != (number, stage) else None
@@ -126,10 +131,10 @@ class Reader:
         least, own = own_ballot(command, voter)
         return bool(state >= least and commitment == own)
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
-        """Return the transaction that brought a vote or reward; empty where it is not among the last blocks."""
+    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
+        """Return transaction and block that brought a vote or reward; empty and 0 where it is not among the last."""
         if not isinstance(command, CommitVote | RevealVote | CastVote | ReportReward):
-            return ""
+            return "", 0
         newest = int(await self._endpoint.request("eth_blockNumber"), 16)
         asked = {
             "address": self._contract,
@@ -138,7 +143,8 @@ class Reader:
             "toBlock": "latest",
         }
         found = await self._endpoint.request("eth_getLogs", asked)
-        return next((str(log["transactionHash"]) for log in reversed(found) if is_trace(log, voter.address)), "")
+        log = next((log for log in reversed(found) if is_trace(log, voter.address)), None)
+        return (str(log["transactionHash"]), int(log["blockNumber"], 16)) if log else ("", 0)
 
     async def owner(self, node: Address) -> Address | None:
         """Return whose a node is, None where the register does not know it."""

@@ -34,7 +34,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     """One command on its way. `command` None fills a nonce that must not stay a hole.
 
     queued: not signed yet. sent: signed, on disk before it was sent; `raw` is the newest of its forms, `hashes` are
-    those of all. settled: over, `transaction` is the hash that was mined. Fees in wei per gas.
+    those of all. settled: over, `transaction` is the hash that was mined in `block` (0 where that is not known); it is
+    none of `hashes` where somebody else has brought it. Fees in wei per gas.
     """
 
     key: str
@@ -50,6 +51,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
     ok: bool = False
     transaction: str = ""
     error: str = ""
+    block: int = 0
 
     @property
     def after(self) -> float:
@@ -79,6 +81,11 @@ def transaction_of(record: Record, to: Address, chain_id: int) -> TransactionDic
 
 
 _decoder = msgspec.msgpack.Decoder(Record)
+
+
+def decode_record(raw: bytes) -> Record:
+    """Return a record as the store has it."""
+    return _decoder.decode(raw)
 
 
 class Shelf:

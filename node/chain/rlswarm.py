@@ -20,6 +20,7 @@ from node.machine.commands import (
     CommitVote,
     RegisterNode,
     RelayMessages,
+    RenewDelegation,
     ReportReward,
     RevealVote,
 )
@@ -57,7 +58,7 @@ class RLSwarmBinding:
                 points = round(command.reward * REWARD_SCALE)
                 function, points = (SIGNED, points) if self._ledger.signed else (UNSIGNED, max(0, points))
                 return ABI.call(function, command.round, command.stage, points, me)
-            case AdvanceStage() | CommitVote() | RevealVote() | RelayMessages():
+            case RenewDelegation() | AdvanceStage() | CommitVote() | RevealVote() | RelayMessages():
                 raise ValueError(f"RL Swarm's contract has nothing for {type(command).__name__}")
 
     def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
@@ -88,6 +89,10 @@ class RLSwarmBinding:
     def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
         """See `Binding`."""
         return self._ledger.stage_opened(log, head)
+
+    def pause_changed(self, log: Log) -> tuple[int, int] | None:
+        """See `Binding`: there is no pause here."""
+        return None
 
     def peer_forgotten(self, log: Log) -> Address | None:
         """See `Binding`."""

@@ -128,6 +128,10 @@ class RLSwarmReader:
             raise NoCoordinatorError(f"the logs of {self._contract} do not tell when its round began")
         return opened
 
+    async def pause(self, block: int) -> int:
+        """See `Reading`: there is no pause here."""
+        return 0
+
     async def _openings(self, last: int) -> list[Opening]:
         """Return the last openings, the oldest first; the deployment counts as that of round 0."""
         found: dict[tuple[int, int], Log] = {}
@@ -224,9 +228,9 @@ class RLSwarmReader:
             case _:
                 return False
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> str:
+    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
         """Return nothing: nobody brings anything for others here."""
-        return ""
+        return "", 0
 
     async def owner(self, node: Address) -> Address | None:
         """Return None: a peer belongs to the account that registered it, see `holder`."""

@@ -60,6 +60,7 @@ class Sender:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.shelf = shelf
+        self.voter: Voter
         self._account, self._contract, self._guard, self._settled = account, contract, guard, settled
         self._confirmations, self._cap, self._stuck_seconds = confirmations, max_fee, stuck_seconds
         self._clock = clock
@@ -75,13 +76,14 @@ class Sender:
         self._endpoint: Endpoint
         self._binding: Binding
         self._reader: Reading
-        self._voter: Voter
         self._chain_id = 0
 
     # --- from outside -------------------------------------------------------------------------------------------
 
-    def wake(self) -> None:
-        """Something was queued."""
+    def wake(self, *, retry: bool = False) -> None:
+        """Something was queued; or, to `retry`, the contract may take now what it has refused for a while."""
+        if retry:
+            self._due = {key: due for key, due in self._due.items() if key in self._waiting}
         self._wake.set()
 
     def saw(self, head: Head) -> None:
@@ -96,7 +98,7 @@ class Sender:
         """Send and settle over this endpoint until cancelled. Raises `RpcError`, `ConnectionLostError`."""
         self._endpoint, self._binding, self._relayer = endpoint, binding, relayer
         self._reader = binding.reader(endpoint, self._contract)
-        self._voter, self._chain_id = voter, chain_id
+        self.voter, self._chain_id = voter, chain_id
         self._broken, self._looked = True, None
         while True:
             self._wake = trio.Event()
@@ -135,9 +137,9 @@ class Sender:
     async def _watch(self, record: Record, wait: float) -> None:
         """Settle what a relayer has brought; look again at the next head, and after `wait` seconds send it."""
         command = record.command
-        if command is not None and await self._reader.stands(command, self._voter):
-            bringer = await self._reader.bringer(command, self._voter)
-            await self._settle(record, ok=True, error="", transaction=bringer)
+        if command is not None and await self._reader.stands(command, self.voter):
+            transaction, block = await self._reader.bringer(command, self.voter)
+            await self._settle(record, ok=True, error="", transaction=transaction, block=block)
             return
         self._later(record, wait)
         self._waiting.add(record.key)
@@ -176,13 +178,13 @@ class Sender:
 
     async def _outdated(self, record: Record) -> str | None:
         now = self._head.timestamp if self._head else 0
-        return await self._reader.outdated(record.command, self._voter, now)
+        return await self._reader.outdated(record.command, self.voter, now)
 
     async def _data(self, record: Record) -> str | None:
         """Return the call that carries a record out; None where there is nothing left of it."""
         command = record.command
         if not isinstance(command, RelayMessages):
-            return self._binding.call_data(command, self._voter) if command else "0x"
+            return self._binding.call_data(command, self.voter) if command else "0x"
         return await self._relayer.call(command, self.shelf.queued()) if self._relayer else None
 
     async def _simulate(self, data: str) -> int:
@@ -198,19 +200,19 @@ class Sender:
             log.warning("chain.unfunded" if unfunded else "chain.refused", key=record.key, error=error.message)
             self._later(record, LATER)
             return
-        await self._judge(record, revert, "")
+        await self._judge(record, revert)
 
-    async def _judge(self, record: Record, revert: Revert, transaction: str) -> None:
+    async def _judge(self, record: Record, revert: Revert, transaction: str = "", block: int = 0) -> None:
         command = record.command
         said = self._binding.judge(command, revert) if command else "failed"
         if command and said == "ask":
-            said = "done" if await self._reader.stands(command, self._voter) else "failed"
+            said = "done" if await self._reader.stands(command, self.voter) else "failed"
         if said in ("retry", "wait"):
             self._requeue(record)
             self._later(record, SOON if said == "retry" else LATER)
             return
         error = "" if said == "done" else revert.name
-        await self._settle(record, ok=said == "done", error=error, transaction=transaction)
+        await self._settle(record, ok=said == "done", error=error, transaction=transaction, block=block)
 
     def _forbidden(self, record: Record, gas: int) -> str:
         """Return why a call must not be sent, or an empty text.
@@ -219,7 +221,7 @@ class Sender:
         """
         match record.command:
             case CommitVote() | RevealVote() | CastVote() as command:
-                kind, payload = self._binding.guarded(command, self._voter)
+                kind, payload = self._binding.guarded(command, self.voter)
                 return "" if self._guard.admit(kind, command.round, command.seed, payload) else "VoteProtected"
             case RelayMessages() if self._relayer and not self._relayer.affords(gas, self._clock()):
                 return "OverBudget"
@@ -315,18 +317,18 @@ class Sender:
         return False
 
     async def _mined(self, record: Record, receipt: dict[str, Any]) -> None:
-        name = str(receipt["transactionHash"])
+        name, block = str(receipt["transactionHash"]), int(receipt["blockNumber"], 16)
         if isinstance(record.command, RelayMessages) and self._relayer:
             self._relayer.spent(int(receipt["gasUsed"], 16), self._clock())
         if int(receipt["status"], 16):
-            await self._settle(record, ok=True, error="", transaction=name)
+            await self._settle(record, ok=True, error="", transaction=name, block=block)
             return
         log.info("chain.reverted", key=record.key, transaction=name)
         reason = await self._outdated(record)
         if reason is not None:
-            await self._settle(record, ok=not reason, error=reason, transaction=name)
+            await self._settle(record, ok=not reason, error=reason, transaction=name, block=block)
         else:
-            await self._judge(record, await self._why(record, receipt), name)
+            await self._judge(record, await self._why(record, receipt), name, block)
 
     async def _why(self, record: Record, receipt: dict[str, Any]) -> Revert:
         """Return the error of a mined, failed transaction, by calling it again on top of its block."""
@@ -337,8 +339,10 @@ class Sender:
             return self._binding.abi.revert(error.data) or Revert("UnknownError", {})
         return Revert("OutOfGas", {}) if int(receipt["gasUsed"], 16) >= record.gas else Revert("UnknownError", {})
 
-    async def _settle(self, record: Record, *, ok: bool, error: str, transaction: str = "") -> None:
-        done = msgspec.structs.replace(record, state="settled", ok=ok, error=error, transaction=transaction)
+    async def _settle(self, record: Record, *, ok: bool, error: str, transaction: str = "", block: int = 0) -> None:
+        done = msgspec.structs.replace(
+            record, state="settled", ok=ok, error=error, transaction=transaction, block=block
+        )
         self.shelf.put(done)
         self._due.pop(record.key, None)
         self._sent_at.pop(record.key, None)

@@ -13,16 +13,17 @@ import structlog
 import trio
 from eth_account.signers.local import LocalAccount
 
+from node.chain.account import AccountWatch
 from node.chain.batches import own_delegation
-from node.chain.binding import CoordinatorFacts, Voter, key_of
+from node.chain.binding import CoordinatorFacts, NodeEntry, Voter, key_of
 from node.chain.bindings import Binding, Name, Reading, SwarmBinding, detect
-from node.chain.blocks import Head, parse_head
+from node.chain.blocks import BlockAdded, Head, Update, parse_head
 from node.chain.carrying import Carrier
 from node.chain.fees import GWEI
 from node.chain.follower import Follower, latest_head
 from node.chain.reading import NoCoordinatorError, Reader
 from node.chain.records import OutboxStore, Record, Shelf
-from node.chain.relayer import Relayer, spent_on
+from node.chain.relayer import Relayer
 from node.chain.relaying import Batcher
 from node.chain.rlswarm import RLSwarmBinding
 from node.chain.rpc import ConnectionLostError, Endpoint, RpcError, connect
@@ -32,7 +33,7 @@ from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.machine.commands import ChainCommand
-from node.machine.inputs import ChainLost, ChainRestored, FundsChanged, TransactionSettled
+from node.machine.inputs import ChainLost, ChainRestored, PauseChanged, TransactionSettled
 from node.seams import Report, VoteGuard
 from protocols.carried import Carried, CarriedDelegation
 from protocols.delegation import SignedDelegation
@@ -43,11 +44,6 @@ log = structlog.get_logger()
 
 FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 """Seconds between two attempts to connect: doubled from one to the next, jittered."""
-
-RESERVE_GAS = 2_000_000
-"""A node brings others' messages while its balance pays for so much gas: its own messages come first."""
-FUNDS_SECONDS = 15.0
-"""How often the balance is read."""
 
 PAUSE_SHARE = 0.2
 """No pause is longer than this share of the shortest stage: a vote has one stage to reach the chain once it is back."""
@@ -96,9 +92,9 @@ class CoordinatorService:
         self._tracker: Tracker
         self._follower: Follower
         self._carrier: Carrier | None = None
-        self._relays: bool | None = None
         self._answers: list[TransactionSettled] = []
         self._answered = trio.Event()
+        self._watch = AccountWatch(self._address, settings, self._shelf, clock, manifest.confirmations)
         self._facts: CoordinatorFacts | None = None
         self._bootnodes: tuple[str, ...] = ()
         self._report: Report
@@ -120,26 +116,35 @@ class CoordinatorService:
     async def execute(self, command: ChainCommand) -> None:
         """Store a command, durably, and return. What was done already is answered again as it was.
 
-        A command that failed before is tried anew: the simulation tells at no cost whether it fails again.
+        A command that failed before is tried anew: the simulation tells at no cost whether it fails again. One that
+        waits takes the form that it was given last: when it is to be sent may have changed.
         """
         key = key_of(command)
         known = self._shelf.get(key)
         if known is not None and known.state == "settled" and known.ok:
             self._answers.append(known.settled)
             self._answered.set()
-        elif known is None or known.state == "settled":
+        elif known is None or known.state != "sent":
             self._shelf.put(Record(key=key, command=command))
             self._sender.wake()
 
     def take_part(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
-        """Learn the deployment and the owner's delegation for it: from now on `carry` signs."""
+        """Learn the deployment and the owner's delegation for it, or a new one: from now on `carry` signs."""
         self.delegation = delegation
-        if facts.salt != bytes(32):  # RL Swarm's contract takes no signed messages
-            self._carrier = Carrier(self._account, facts.domain, self._voter(facts), self._guard)
+        if facts.has_owners:
+            voter = self._voter(facts)
+            self._carrier = Carrier(self._account, facts.domain, voter, self._guard)
+            self._sender.voter = voter
+            self._watch.take(delegation)
 
     def carry(self, commands: tuple[ChainCommand, ...]) -> tuple[Carried, ...]:
         """Return this node's own messages as they travel in an announcement; none before `take_part`."""
         return self._carrier.carried(commands) if self._carrier else ()
+
+    @property
+    def standing(self) -> NodeEntry | None:
+        """How the register has this node, as far as it is confirmed; None until it was read."""
+        return self._watch.standing
 
     def introduction(self) -> CarriedDelegation | None:
         """Return the delegation with which anybody can register this node."""
@@ -237,7 +242,8 @@ class CoordinatorService:
             nursery.start_soon(
                 self._sender.work, endpoint, binding, voter, facts.chain_id, self._relayer(reader, facts)
             )
-            nursery.start_soon(self._watch_funds, endpoint)
+            if self._carrier is not None and isinstance(reader, Reader):
+                nursery.start_soon(self._watch.run, endpoint, reader, self._follower, self._report)
             while True:
                 head, pushed = await self._next_head(endpoint)
                 now = self._clock()
@@ -255,21 +261,11 @@ class CoordinatorService:
         batcher = Batcher(reader, facts.domain)
         return Relayer(self._address, batcher, self._carrier, self._shelf, self._settings.relay_gas_per_day)
 
-    async def _watch_funds(self, endpoint: Endpoint) -> None:
-        """Report when this node can pay for others, and when no longer."""
-        self._relays = None
-        while self._carrier is not None:
-            balance = int(await endpoint.request("eth_getBalance", self._account.address, "latest"), 16)
-            price = int(await endpoint.request("eth_gasPrice"), 16)
-            relays = self._settings.relay and balance >= RESERVE_GAS * price and self._has_budget()
-            if relays != self._relays:
-                self._relays = relays
-                log.info("chain.funds", relays=relays, balance_gwei=balance // GWEI)
-                await self._report(FundsChanged(relays))
-            await trio.sleep(FUNDS_SECONDS)
-
-    def _has_budget(self) -> bool:
-        return spent_on(self._shelf, self._clock()) < self._settings.relay_gas_per_day
+    def _take(self, update: Update) -> None:
+        """Hand an update to the tracker; look at the account again where this node is named."""
+        self._tracker.take(update)
+        if isinstance(update, BlockAdded) and self._watch.is_named(update.logs):
+            self._watch.wake()
 
     async def _next_head(self, endpoint: Endpoint) -> tuple[Head, bool]:
         """Return the next head and whether it just came; after a silence ask, for a subscription can die quietly."""
@@ -286,12 +282,14 @@ class CoordinatorService:
         news = self._tracker.news()
         for one in news:
             await self._report(one)
+        if any(isinstance(one, PauseChanged) for one in news):
+            self._sender.wake(retry=True)
         tip = self._follower.tip
         if self._tracker.stale and tip is not None:
             block = max(tip.number - self._confirmations, self._follower.start)
-            stage = self._tracker.read(await reader.stage(block))
-            if stage is not None:
-                await self._report(stage)
+            until = await reader.pause(block)
+            for one in self._tracker.read(await reader.stage(block), until if until > tip.timestamp else 0):
+                await self._report(one)
 
     # --- deployment ---------------------------------------------------------------------------------------------
 
@@ -312,7 +310,7 @@ class CoordinatorService:
             SwarmBinding() if name == "swarm" else RLSwarmBinding(self._contract, self._address, self._peer_id, seconds)
         )
         self._tracker = Tracker(self._confirmations, self._binding)
-        self._follower = Follower(self._contract, self._tracker.take, self._binding.topics)
+        self._follower = Follower(self._contract, self._take, self._binding.topics)
         log.info("chain.bound", binding=name)
 
     async def _same_deployment(self, reader: Reading) -> CoordinatorFacts:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import TypeAlias
 
 import msgspec
 
 from node.chain.bindings import Binding
 from node.chain.blocks import BlockAdded, BlockUndone, ChainReset, Log, RangeFilled, Update
-from node.machine.inputs import PeerRegistered, StageOpened
+from node.machine.inputs import PauseChanged, PeerRegistered, StageOpened
 from protocols.identifiers import Address
+
+News: TypeAlias = PeerRegistered | StageOpened | PauseChanged
 
 
 class Tracker:
@@ -21,8 +24,9 @@ class Tracker:
         self.peers: dict[Address, PeerRegistered] = {}
         self._confirmations, self._binding = confirmations, binding
         self._waiting: deque[BlockAdded] = deque()
-        self._news: list[PeerRegistered | StageOpened] = []
+        self._news: list[News] = []
         self._last: StageOpened | None = None
+        self._paused = 0
         self._repeat = True
 
     def take(self, update: Update) -> None:
@@ -45,20 +49,31 @@ class Tracker:
                 self.peers.clear()
                 self._binding.reset()
 
-    def news(self) -> list[PeerRegistered | StageOpened]:
+    def news(self) -> list[News]:
         """Return what is new since the last call, in order."""
         news, self._news = self._news, []
         if self.stale:
             return [one for one in news if isinstance(one, PeerRegistered)]
         for one in news:
-            self._last = one if isinstance(one, StageOpened) else self._last
+            match one:
+                case StageOpened():
+                    self._last = one
+                case PauseChanged() if self._last:
+                    self._paused = one.until
+                    self._last = msgspec.structs.replace(self._last, deadline=one.deadline)
         return news
 
-    def read(self, stage: StageOpened) -> StageOpened | None:
-        """Take the stage that was read from the contract; return the input for it, None where it is known.
+    def read(self, stage: StageOpened, paused: int) -> list[News]:
+        """Take the stage, and the end of the pause, that were read from the contract; return what of it is news."""
+        opened = self._read(stage)
+        news: list[News] = [opened] if opened else []
+        if paused != self._paused:
+            self._paused = paused
+            news.append(PauseChanged(stage.round, stage.stage, paused, stage.deadline))
+        return news
 
-        A stage that does not follow from what was known before marks a reorg.
-        """
+    def _read(self, stage: StageOpened) -> StageOpened | None:
+        """Return the input for a stage, None where it is known. One that does not follow from that marks a reorg."""
         last, self._last = self._last, stage
         repeat, self._repeat, self.stale = self._repeat, False, False
         if last is None or _follows(last, stage):
@@ -79,6 +94,13 @@ class Tracker:
             stage = self._binding.stage_opened(log, block.head)
             if stage:
                 self._news.append(stage)
+            if pause := self._binding.pause_changed(log):
+                self._pause(*pause)
+
+    def _pause(self, until: int, deadline: int) -> None:
+        opened = next((one for one in reversed(self._news) if isinstance(one, StageOpened)), self._last)
+        if opened:
+            self._news.append(PauseChanged(opened.round, opened.stage, until, deadline))
 
     def _register(self, logs: list[Log]) -> None:
         for log in logs:

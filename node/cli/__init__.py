@@ -13,8 +13,8 @@ import click
 from node.exits import Exit, Refusal
 
 COMMANDS = (
-    "init", "run", "status", "login", "logout", "register", "whoami", "keys", "backup", "restore", "eval", "model",
-    "demo", "bootnode", "version",
+    "init", "run", "status", "explain", "leaderboard", "login", "logout", "register", "whoami", "keys", "backup",
+    "restore", "eval", "model", "demo", "bootnode", "version",
 )  # fmt: skip
 """In the order of the help text. Each is `node.cli.NAME`, where its function has the name of the command."""
 

@@ -102,7 +102,8 @@ def prepare(home: Path, answers: Answers) -> list[str]:
         f"directory  {home}",
         f"name       {name_of(peer_id)}",
         f"peer id    {peer_id}",
-        f"address    {key.address} (fund it for gas, then: swarm run)",
+        f"address    {key.address} (gas money for it is welcome, not needed)",
+        "next       swarm login (an account of yours takes the node for its own), then swarm run",
     ]
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from node.chain.rpc import RpcError
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
@@ -57,6 +58,32 @@ class Chain:
         """Return what the deployment's signatures are bound to (EIP-5267)."""
         _, _, _, chain_id, contract, salt, _ = self._coordinator.functions.eip712Domain().call()
         return Domain(chain_id, str(contract).lower(), bytes(salt))
+
+    @property
+    def deployed(self) -> int:
+        """The block with the contract's creation."""
+        return int(self._ask(lambda: self._coordinator.functions.deployedBlock().call()))
+
+    def round(self) -> int:
+        """Return the round that the contract is in."""
+        return int(self._ask(lambda: self._coordinator.functions.current().call())[0])
+
+    def request(self, method: str, *parameters: object) -> Any:
+        """Return the result of a JSON-RPC request. Raises `RpcError` where the endpoint refuses it."""
+        from requests import HTTPError
+        from web3.types import RPCEndpoint
+
+        try:
+            answer = self._web3.provider.make_request(RPCEndpoint(method), list(parameters))
+        except HTTPError as error:
+            status = error.response.status_code if error.response is not None else 0
+            raise RpcError(status, "refused over HTTP") from error
+        except Exception as error:
+            raise self._refusal(error) from error
+        if "error" in answer:
+            said: Any = answer["error"]
+            raise RpcError(said.get("code", 0), str(said.get("message", said)), said.get("data"))
+        return answer["result"]
 
     def now(self) -> int:
         """Return chain time in seconds."""
@@ -131,7 +158,10 @@ class Chain:
         try:
             return question()
         except Exception as error:  # the operator gets one line, whatever web3 raises
-            raise Refusal(Exit.CHAIN, f"{self._refused(error)} ({redacted(self._url)}); try again later") from error
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> Refusal:
+        return Refusal(Exit.CHAIN, f"{self._refused(error)} ({redacted(self._url)}); try again later")
 
     def _refused(self, error: Exception) -> str:
         """Return why a call failed: the contract's own error by its name, else what the endpoint said."""

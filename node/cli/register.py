@@ -15,7 +15,7 @@ from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.identity.cases import line, refuse_other_owner
 from node.identity.delegation import load_delegation
-from protocols.delegation import SignedDelegation
+from protocols.delegation import SignedDelegation, renews
 from protocols.typed_data import Delegation
 
 FOR_EVER = (1 << 64) - 1
@@ -71,4 +71,4 @@ def is_news(standing: Standing, delegation: Delegation) -> bool:
     """Tell whether the contract would take anything from a delegation: the node is new, or it is held for longer."""
     if standing.owner is None:
         return True
-    return delegation.serial > standing.serial and delegation.expiry > standing.expiry
+    return renews(delegation, standing.serial, standing.expiry)

@@ -20,13 +20,17 @@ log = structlog.get_logger()
 @click.command(short_help="Run the node until it is told to stop.")
 @data_dir_option
 @click.option("--gpus", default="", metavar="all|N,N", help="Run one peer per GPU, each in DATA/gpu-N.")
+@click.option("--own", is_flag=True, help="Without an owner: the node key owns itself, for good (own_owner).")
 @config_flags()
-def run(data_dir: Path, gpus: str, **flags: Any) -> int:
+def run(data_dir: Path, gpus: str, own: bool, **flags: Any) -> int:
     """Run the node until it is told to stop (SIGTERM or Ctrl-C; SIGUSR1 finishes the stage first).
+
+    It belongs to the account that signed for it (`swarm login`); without one, --own makes it its own.
 
     A flag wins over its environment variable (SWARM_SECTION_KEY), that over swarm.toml, that over the default.
     """
     home = expanded(data_dir)
+    flags["settings"] = (*flags["settings"], *(["own_owner=true"] if own else []))
     config = config_from(home, flags)
     return _run_fleet(gpus, home, config, flags) if gpus else _run(config, home)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -11,9 +12,10 @@ import msgspec
 
 from node.cli.options import data_dir_option, expanded
 from node.exits import Exit, Refusal
-from node.machine.status import Presence, Status
+from node.machine.status import PeerStatus, Presence, Status
 
 TIMEOUT_SECONDS = 3.0
+DAY_SECONDS = 86_400
 VOTES_SHOWN = 3
 PEERS_SHOWN = 12
 
@@ -67,7 +69,9 @@ def text_of(status: Status, now: float) -> str:
         ("phase", status.phase),
         ("round, stage", f"{status.round}, {status.stage}" if status.round >= 0 else "not known yet"),
         ("deadline", remaining(status.deadline - now) if status.deadline else "not known yet"),
+        *([("paused", f"lapses {remaining(status.paused_until - now)}")] if status.paused_until else []),
         ("registered", "yes" if status.registered else "no"),
+        *([("delegation", f"ends {remaining(status.delegated_until - now)}")] if status.delegated_until else []),
         ("chain", presence(status.chain)),
         ("network", f"{presence(status.network)}, {status.connected} connected"),
         ("trainer", presence(status.trainer)),
@@ -78,9 +82,10 @@ def text_of(status: Status, now: float) -> str:
             "trained on",
             f"{totals.own_groups} own and {totals.external_groups} external groups in {totals.updates} updates",
         ),
+        ("peers' work", f"{totals.bodies_accepted} bodies passed{refusals(status.refused)}"),
         ("votes", f"{totals.votes} mined, {totals.votes_failed} failed"),
         *[(f"vote {vote.round}", f"{vote.phase}, {len(vote.winners)} winners") for vote in status.votes[-VOTES_SHOWN:]],
-        *[("peer", f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}") for peer in status.peers[:PEERS_SHOWN]],
+        *[("peer", peer_line(peer)) for peer in status.peers[:PEERS_SHOWN]],
     ]
     hidden = len(status.peers) - PEERS_SHOWN
     rows += [("", f"and {hidden} more peers")] if hidden > 0 else []
@@ -89,8 +94,23 @@ def text_of(status: Status, now: float) -> str:
     return "\n".join(f"{title:<13} {value}" for title, value in rows)
 
 
+def refusals(refused: Mapping[str, int]) -> str:
+    """Return how many bodies count for nothing, by reason, the most frequent first; nothing where there are none."""
+    counts = sorted(refused.items(), key=lambda each: (-each[1], each[0]))
+    return "; not: " + ", ".join(f"{reason} {count}" for reason, count in counts) if counts else ""
+
+
+def peer_line(peer: PeerStatus) -> str:
+    """Return what is known of a peer; its standing only where it is a bad one."""
+    standing = f" standing {peer.standing:.0f}" if peer.standing <= -1 else ""
+    return f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}{standing}"
+
+
 def remaining(seconds: float) -> str:
-    """Return how long until a deadline, or since."""
+    """Return how long until a deadline, or since; in days where that is more than two."""
+    if abs(seconds) > 2 * DAY_SECONDS:
+        days = round(abs(seconds) / DAY_SECONDS)
+        return f"in {days} days" if seconds >= 0 else f"passed {days} days ago"
     return f"in {seconds:.0f} s" if seconds >= 0 else f"passed {-seconds:.0f} s ago"
 
 

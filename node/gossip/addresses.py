@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from typing import TypeAlias
+
 from multiaddr import Multiaddr
+
+from node.exits import Exit, Refusal
 
 ADDRESS_LIMIT = 256
 """Characters of an address that is taken from elsewhere."""
+
+
+Networks: TypeAlias = tuple[IPv4Network | IPv6Network, ...]
 
 
 class BadAddress(ValueError):  # noqa: N818 - names what it is
@@ -40,3 +49,35 @@ def seen_from(transport: str, remote_ip: str) -> str:
         return transport
     family = "ip6" if ":" in remote_ip else "ip4"
     return f"/{family}/{remote_ip}/tcp/{transport.rsplit('/tcp/', 1)[1]}"
+
+
+def networks(texts: Iterable[str]) -> Networks:
+    """Return networks as "10.0.0.0/8". Raises `Refusal` naming one that is none."""
+    found = []
+    for text in texts:
+        try:
+            found.append(ip_network(text))
+        except ValueError as error:
+            raise Refusal(Exit.CONFIG, f"gossip.trusted_networks: {error}; write it as 192.168.0.0/16") from error
+    return tuple(found)
+
+
+def neighbourhood(ip: str | None, trusted: Networks) -> str:
+    """Return the /24 (or IPv6 /64) that an address belongs to: whoever has one address there has as many as he likes.
+
+    Empty for a name, for nothing, and inside a trusted network: then nothing is counted.
+    """
+    try:
+        found = ip_address(ip or "")
+    except ValueError:
+        return ""
+    mapped = getattr(found, "ipv4_mapped", None)
+    found = mapped or found
+    if any(found.version == network.version and found in network for network in trusted):
+        return ""
+    return str(ip_network((found, 24 if found.version == 4 else 64), strict=False))
+
+
+def host_of(transport: str) -> str:
+    """Return the host of a transport address, as "203.0.113.5" of "/ip4/203.0.113.5/tcp/38331"."""
+    return transport.split("/")[2] if transport.count("/") > 2 else ""

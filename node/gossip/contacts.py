@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 
 import msgspec
 import structlog
 import trio
 from libp2p.abc import INetStream
 
-from node.gossip.addresses import BadAddress, is_unspecified, seen_from, split_address
+from node.gossip.addresses import (
+    BadAddress,
+    Networks,
+    host_of,
+    is_unspecified,
+    neighbourhood,
+    seen_from,
+    split_address,
+)
 from node.gossip.book import PeerBook
 from node.gossip.doors import surplus
 from node.gossip.host import Host
@@ -26,6 +35,8 @@ WANTED = 12
 """Connections that are striven for: GossipSub's upper mesh degree. Inbound ones may exceed it up to max_peers."""
 OUTBOUND = 4
 """Connections that this node has chosen itself, however many have come in: strangers can't fill all places."""
+PER_NETWORK = 8
+"""Connections with one /24 or /64: fewer than are striven for, so that no single network is all of a node's peers."""
 DIALS_AT_ONCE = 3
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
 STEADY_SECONDS = 10.0
@@ -52,9 +63,12 @@ class Contacts:
         max_peers: int,
         ping_seconds: float,
         wanted: int = WANTED,
+        per_network: int = PER_NETWORK,
+        trusted: Networks = (),
     ) -> None:
         self._host, self._book, self._bootnodes = host, book, bootnodes
         self._max_peers, self._ping_seconds, self._wanted = max_peers, ping_seconds, min(wanted, max_peers)
+        self._per_network, self._trusted = per_network, trusted
         self._first_resort: dict[str, tuple[str, ...]] = {}
         self._pauses: dict[str, float] = {}
         self._next_dial: dict[str, float] = {}
@@ -114,7 +128,7 @@ class Contacts:
         candidates = dict(self._first_resort)
         for peer, addresses in self._book.dialable(time.time()):
             candidates[peer] = (*candidates.get(peer, ()), *addresses)
-        now = trio.current_time()
+        now, met = trio.current_time(), self._met_networks(connected)
         due = [
             (peer, addresses)
             for peer, addresses in candidates.items()
@@ -122,8 +136,19 @@ class Contacts:
             and peer not in connected
             and peer not in self._dialling
             and self._next_dial.get(peer, 0.0) <= now
+            and (peer in self._first_resort or not self._is_crowded(met, host_of(addresses[0])))
         ]
         return due[: max(0, min(missing, DIALS_AT_ONCE - len(self._dialling)))]
+
+    def _met_networks(self, peers: Iterable[str]) -> Counter[str]:
+        """Return how many of the peers are in each network that is not trusted."""
+        found = Counter(neighbourhood(self._host.remote_ip(peer), self._trusted) for peer in peers)
+        del found[""]
+        return found
+
+    def _is_crowded(self, met: Counter[str], ip: str | None) -> bool:
+        """Tell whether no further peer of an address's network is wanted: many names on one address are cheap."""
+        return met[neighbourhood(ip, self._trusted)] >= self._per_network
 
     async def _dial(self, peer: str, addresses: tuple[str, ...]) -> None:
         turn = self._turns[peer] = self._turns.get(peer, -1) + 1
@@ -150,19 +175,28 @@ class Contacts:
     # --- liveness -----------------------------------------------------------------------------------------------
 
     async def _watch_new(self, nursery: trio.Nursery) -> None:
-        """Give each connected peer a watcher; turn away the banned and what exceeds the limit."""
+        """Give each connected peer a watcher; turn away the banned and what exceeds the limits."""
         while True:
-            now = time.time()
-            connected = self._host.connected()
-            strangers = [(peer, self._host.remote_ip(peer) or "") for peer in connected if peer not in self._dialled]
-            away = set(surplus(strangers, max(0, self._max_peers - len(connected) + len(strangers))))
+            now, connected = time.time(), self._host.connected()
+            away = self._surplus(connected)
+            met = self._met_networks(peer for peer in connected if peer in self._watched)
             for peer in connected:
+                new, network = peer not in self._watched, neighbourhood(self._host.remote_ip(peer), self._trusted)
                 if self._book.is_banned(peer, now) or peer in away:
                     self._host.cut(peer)
-                elif peer not in self._watched:
+                elif new and met[network] >= self._per_network:
+                    self._host.blame(peer, "crowded")
+                    self._host.cut(peer)
+                elif new:
+                    met[network] += bool(network)
                     self._watched.add(peer)
                     nursery.start_soon(self._watch, peer)
             await trio.sleep(0.5)
+
+    def _surplus(self, connected: Sequence[str]) -> set[str]:
+        """Return whom to turn away so that no more than the most stay: of those that came in, not of those dialled."""
+        strangers = [(peer, self._host.remote_ip(peer) or "") for peer in connected if peer not in self._dialled]
+        return set(surplus(strangers, max(0, self._max_peers - len(connected) + len(strangers))))
 
     async def _watch(self, peer: str) -> None:
         """Exchange addresses, then ping until the peer is gone or frozen."""

@@ -164,7 +164,7 @@ class FakeGossipNode:
 
     def hear(self, data: bytes, origin: Address | None) -> None:
         """Take in bytes that a peer sent."""
-        judged = self._intake.judge(Heard(data=data, origin=origin))
+        judged = self._intake.judge(Heard(data=data, origin=origin, late=origin is None))
         if judged.accepted is not None:
             self._tell(judged.accepted)
 
@@ -214,4 +214,4 @@ class FakeGossipNode:
         if verdict.reason:
             return RolloutsRefused(*where, verdict.reason)
         self._bodies.put(command.body, body, command.round)
-        return RolloutsArrived(*where, verdict.groups, verdict.reward)
+        return RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)

@@ -16,11 +16,13 @@ from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.seams import Bodies, CheckBody, Report, Verdict
 from protocols.admission import Slot
+from protocols.identifiers import Address
 
 log = structlog.get_logger()
 
-ASKED_AT_ONCE = 16
-"""Requests under way at a time. A body that nobody serves waits between its requests without holding one of them."""
+ASKED_AT_ONCE, STRANGERS_ASKED_AT_ONCE = 16, 8
+"""Requests under way at a time for bodies of peers with credit, and of strangers, who so can't keep those waiting. A
+body that nobody serves waits between its requests without holding one of them."""
 SOURCES = 6
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two rounds of asking; after the last one the body counts as unavailable."""
@@ -29,11 +31,20 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 class Fetching:
     """A queue of wanted bodies that outlives restarts of the network."""
 
-    def __init__(self, intake: Intake, bodies: Bodies, check: CheckBody, size_limit: int) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        bodies: Bodies,
+        check: CheckBody,
+        size_limit: int,
+        credit: Callable[[Address], bool] = lambda peer: False,
+    ) -> None:
         self._intake, self._bodies, self._check, self._size_limit = intake, bodies, check, size_limit
+        self._credit = credit
         self._wanted_in, self._wanted_out = trio.open_memory_channel[FetchRollouts](math.inf)
         self._under_way: set[FetchRollouts] = set()
         self._asks = trio.CapacityLimiter(ASKED_AT_ONCE)
+        self._strangers_asks = trio.CapacityLimiter(STRANGERS_ASKED_AT_ONCE)
         self._checks = trio.CapacityLimiter(1)
 
     def want(self, command: FetchRollouts) -> None:
@@ -75,15 +86,16 @@ class Fetching:
         if body is None or verdict.reason:
             return RolloutsRefused(*where, verdict.reason, verdict.missing)
         self._bodies.put(command.body, body, command.round)
-        return RolloutsArrived(*where, verdict.groups, verdict.reward)
+        return RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)
 
     async def _ask(
         self, command: FetchRollouts, slot: Slot, exchange: BodyExchange, sources: Callable[[], set[str]]
     ) -> bytes | None:
         """Ask the announcer, then others, a few times; give up when the round is no longer accepted."""
+        asks = self._asks if self._credit(command.peer) else self._strangers_asks
         for pause in (*PAUSES, 0.0):
             for peer in self._order(command, sources()):
-                async with self._asks:
+                async with asks:
                     body = await exchange.ask(peer, command.body, command.size)
                 if body is not None:
                     return body

@@ -114,7 +114,12 @@ class SafeGossipSub(GossipSub):
 
 
 class SafePubsub(Pubsub):
-    """Pubsub that isolates every message and every peer. Messages are judged once, synchronously, before forwarding."""
+    """Pubsub that isolates every message and every peer. Messages are judged once, synchronously, before forwarding.
+
+    `admit` tells whether a frame of so many messages and bytes is taken from a peer: bytes are counted before decoding.
+    """
+
+    admit: Callable[[ID, int, int], bool] = staticmethod(lambda peer, messages, size: True)
 
     def __init__(self, host: IHost, router: SafeGossipSub, topic: str, data_limit: int, judge: Judge, blame: Blame):
         super().__init__(host, router, max_inbound_rpc_size=FRAME_LIMIT, allowed_topics={topic})
@@ -180,8 +185,12 @@ class SafePubsub(Pubsub):
     async def _read(self, stream: INetStream, peer: ID) -> None:
         while self.manager.is_running:
             frame = await read_varint_prefixed_bytes_limited(stream, FRAME_LIMIT)
+            if not self.admit(peer, 0, len(frame)):
+                continue
             rpc = rpc_pb2.RPC()
             rpc.ParseFromString(frame)
+            if rpc.publish and not self.admit(peer, len(rpc.publish), 0):
+                del rpc.publish[:]
             await self._take(rpc, peer)
 
     async def _take(self, rpc: rpc_pb2.RPC, peer: ID) -> None:

@@ -31,11 +31,13 @@ CULPABLE = frozenset({"size", "schema", "digest", "swarm", "session"})
 
 
 class Heard(msgspec.Struct, frozen=True):
-    """An announcement as it came in. `carrier` is what the network needs to send it on, None where it can't."""
+    """An announcement as it came in. `carrier` is what the network needs to send it on, None where it can't; `late`
+    says that this node had to ask for it."""
 
     data: bytes
     origin: Address | None
     carrier: Any = None
+    late: bool = False
 
 
 class Speaker(msgspec.Struct, frozen=True):
@@ -221,9 +223,8 @@ class Intake:
 def announced(accepted: Accepted) -> RolloutsAnnounced:
     """Return what the machine is told of another peer's announcement."""
     said = accepted.said
-    return RolloutsAnnounced(
-        accepted.peer, said.round, said.stage, said.body, said.size, bool(said.inline), said.relays, said.carried
-    )
+    where = (accepted.peer, said.round, said.stage, said.body, said.size)
+    return RolloutsAnnounced(*where, bool(said.inline), said.relays, said.carried, accepted.heard.late)
 
 
 def address_of_peer(peer_id: str) -> Address | None:

@@ -15,6 +15,8 @@ from libp2p.tools.anyio_service import background_trio_service
 from node.gossip.hardened import Judgement, SafeGossipSub, SafePubsub
 from node.gossip.host import Host
 
+Admit = Callable[[str, int, int], bool]
+"""Tells whether a frame of so many messages and bytes from a peer is taken."""
 JudgeMessage = Callable[[str, bytes, str, Any], Judgement]
 """Judge (forwarder, data, origin, carrier): peers by id, `carrier` is what `Mesh.forward` takes."""
 
@@ -22,7 +24,7 @@ JudgeMessage = Callable[[str, bytes, str, Any], Judgement]
 class Mesh:
     """A joined topic."""
 
-    def __init__(self, host: Host, topic: str, data_limit: int, judge: JudgeMessage) -> None:
+    def __init__(self, host: Host, topic: str, data_limit: int, judge: JudgeMessage, admit: Admit) -> None:
         self._topic, self._limit = topic, data_limit
 
         def judge_message(forwarder: ID, message: rpc_pb2.Message) -> Judgement:
@@ -34,6 +36,7 @@ class Mesh:
         self.router = _router()
         self.router.overflow = lambda peer: host.blame(str(peer), "slow")
         self.pubsub = SafePubsub(host.inner, self.router, topic, data_limit, judge_message, blame)
+        self.pubsub.admit = lambda peer, messages, size: admit(str(peer), messages, size)
 
     def subscribers(self) -> set[str]:
         """Return the connected peers that listen to the topic."""
@@ -56,9 +59,11 @@ class Mesh:
 
 
 @asynccontextmanager
-async def join(host: Host, topic: str, data_limit: int, judge: JudgeMessage) -> AsyncIterator[Mesh]:
+async def join(
+    host: Host, topic: str, data_limit: int, judge: JudgeMessage, admit: Admit = lambda peer, messages, size: True
+) -> AsyncIterator[Mesh]:
     """Run Pubsub and router on a host that does not listen yet, and join the topic."""
-    mesh = Mesh(host, topic, data_limit, judge)
+    mesh = Mesh(host, topic, data_limit, judge, admit)
     async with background_trio_service(mesh.pubsub), background_trio_service(mesh.router):
         await mesh.pubsub.wait_until_ready()
         subscription = await mesh.pubsub.subscribe(topic)

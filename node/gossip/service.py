@@ -15,6 +15,7 @@ import structlog
 import trio
 
 from node.config import GossipSettings
+from node.gossip.addresses import networks
 from node.gossip.announcing import Carry, signed_announcement
 from node.gossip.bodies import BodyExchange
 from node.gossip.book import PeerBook
@@ -27,13 +28,14 @@ from node.gossip.host import Host, open_host
 from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, address_of_peer, announced
 from node.gossip.introducing import Introducing, Introduction
 from node.gossip.mesh import Mesh, join
+from node.gossip.quota import Quotas
 from node.identity import new_key
 from node.identity.peer import LocalPeer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
 from node.seams import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
-from protocols.identifiers import Digest
+from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
 from protocols.wire import NOTHING
 
@@ -44,7 +46,7 @@ CATCHUP_SECONDS = 15.0
 INTRODUCE_SECONDS = 1.0
 FLOOD_SECONDS, DROPPED_AT_MOST = 10.0, 200
 """How many announcements that came to nothing a peer may bring in a time: even an honest one brings some."""
-PENALTIES = {"slow": 0.0, "swarm": 5.0, "subscriptions": 5.0}
+PENALTIES = {"slow": 0.0, "crowded": 0.0, "swarm": 5.0, "subscriptions": 5.0}
 PENALTY = 10.0
 """Points for a fault whose reason is not in `PENALTIES`; `node.gossip.book` has the limit."""
 
@@ -52,7 +54,8 @@ PENALTY = 10.0
 class GossipNode:
     """`node.seams.GossipService` over libp2p. State lives here, so that a restart of `run` loses nothing.
 
-    `me` is this node, `carry` gives the signed messages that an announcement carries, `introduction` its delegation.
+    `me` is this node, `carry` gives the signed messages that an announcement carries, `introduction` its delegation,
+    `credit` tells who has proven good: such peers may send more, and their bodies are fetched first.
     """
 
     name = "gossip"
@@ -70,18 +73,20 @@ class GossipNode:
         *,
         carry: Carry = lambda commands: (),
         introduction: Introduction = lambda: None,
+        credit: Callable[[Address], bool] = lambda address: False,
         incognito: bool = False,
     ) -> None:
         self._name = new_key() if incognito else me.network
         self._session = trio.CancelScope()
         self._settings, self._me, self._limits, self._swarm = settings, me, limits, swarm
         self._bodies, self._bootnodes = bodies, bootnodes
-        self._carry, self._introduction = carry, introduction
+        self._carry, self._introduction, self._credit = carry, introduction, credit
+        self._quotas, self._trusted = Quotas(), networks(settings.trusted_networks)
         self._newcomer = False
         self._book = PeerBook(peer_book)
         self._doors = Doors()
         self._intake = Intake(swarm, limits, me.domain)
-        self._fetching = Fetching(self._intake, bodies, check, limits.body)
+        self._fetching = Fetching(self._intake, bodies, check, limits.body, credit)
         self._own: dict[Slot, bytes] = {}
         self._unsent: dict[Slot, bytes] = {}
         self._publish = trio.Event()
@@ -105,6 +110,10 @@ class GossipNode:
     def window(self) -> RoundWindow | None:
         """What the validator goes by."""
         return self._intake.window
+
+    def peer_id(self, address: Address) -> str | None:
+        """Return the peer id of a registered node that has announced something in the rounds that are accepted."""
+        return self._intake.peer_id(address)
 
     # --- commands and the window --------------------------------------------------------------------------------
 
@@ -176,12 +185,14 @@ class GossipNode:
                 bootnodes=self._bootnodes,
                 max_peers=settings.max_peers,
                 ping_seconds=settings.ping_seconds,
+                per_network=settings.peers_per_network,
+                trusted=self._trusted,
             )
             contacts.add_bootnodes(settings.bootnodes)
             exchange = BodyExchange(host, self._bodies, self._count)
             catchup = CatchUp(host, self._intake, self._limits.announcement)
             introducing = Introducing(host, self._me, self._introduction, self._count, report)
-            async with join(host, topic, self._limits.announcement, self._judge) as mesh:
+            async with join(host, topic, self._limits.announcement, self._judge, self._admit) as mesh:
                 await host.listen(self._listening)
                 self._begin(host)
                 try:
@@ -238,6 +249,15 @@ class GossipNode:
 
     # --- announcements in ---------------------------------------------------------------------------------------
 
+    def _admit(self, peer: str, messages: int, size: int) -> bool:
+        """Take a frame if its sender keeps to its quota; hold it against it where it does not."""
+        address = address_of_peer(peer)
+        known = address is not None and self._credit(address)
+        if self._quotas.takes(peer, messages, size, trio.current_time(), known=known):
+            return True
+        self._blame(peer, "quota")
+        return False
+
     def _judge(self, forwarder: str, data: bytes, origin: str, carrier: Any) -> Judgement:
         """The validator: synchronous, below a millisecond, so nothing queues behind it."""
         return self._hear(forwarder, Heard(data=data, origin=address_of_peer(origin), carrier=carrier))
@@ -255,7 +275,7 @@ class GossipNode:
         return "accept" if judged.accepted else "hold" if judged.outcome == "hold" else "drop"
 
     def _hear_late(self, sender: str, data: bytes) -> None:
-        self._hear(sender, Heard(data=data, origin=None))
+        self._hear(sender, Heard(data=data, origin=None, late=True))
 
     def _take_in(self, accepted: Accepted) -> bool:
         try:

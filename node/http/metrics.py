@@ -21,7 +21,7 @@ Counters = Callable[[], Mapping[str, Mapping[str, int]]]
 Samples = list[tuple[tuple[str, ...], float]]
 
 
-class Gauge(msgspec.Struct, frozen=True):
+class Read(msgspec.Struct, frozen=True):
     """One metric of the status: name without prefix, help text, label names, and how it is read."""
 
     name: str
@@ -38,24 +38,40 @@ def _phases(status: Status) -> Samples:
     return [((phase,), float(phase == status.phase)) for phase in get_args(Phase)]
 
 
+def _refusals(status: Status) -> Samples:
+    return [((reason,), float(count)) for reason, count in sorted(status.refused.items())]
+
+
 def _services(status: Status) -> Samples:
     presence = {"chain": status.chain, "network": status.network, "trainer": status.trainer}
     return [((name,), float(value == "present")) for name, value in presence.items()]
 
 
 GAUGES = (
-    Gauge("phase", "1 for the phase the node is in, else 0", ("phase",), _phases),
-    Gauge("round", "Current round; -1 before the first is known", (), _single(lambda s: s.round)),
-    Gauge("stage", "Current stage of the round", (), _single(lambda s: s.stage)),
-    Gauge(
+    Read("phase", "1 for the phase the node is in, else 0", ("phase",), _phases),
+    Read("round", "Current round; -1 before the first is known", (), _single(lambda s: s.round)),
+    Read("stage", "Current stage of the round", (), _single(lambda s: s.stage)),
+    Read(
         "stage_deadline_seconds", "Deadline of the stage, local Unix time in seconds", (), _single(lambda s: s.deadline)
     ),
-    Gauge("registered", "1 where the contract knows this node", (), _single(lambda s: s.registered)),
-    Gauge("service_up", "1 where chain, network, trainer are there", ("service",), _services),
-    Gauge("connected_peers", "Peers connected over libp2p", (), _single(lambda s: s.connected)),
-    Gauge("round_peers", "Peers that count in the current round", (), _single(lambda s: len(s.peers))),
-    Gauge("reward", "Mean reward of the node's latest own rollouts, 0 to 1", (), _single(lambda s: s.reward)),
-    Gauge("accuracy", "Latest held-out accuracy, 0 to 1; 0 before the first", (), _single(lambda s: s.accuracy)),
+    Read(
+        "paused_until_seconds",
+        "When the organiser's pause lapses, local Unix time in seconds; 0 where the swarm runs",
+        (),
+        _single(lambda s: s.paused_until),
+    ),
+    Read("registered", "1 where the contract knows this node", (), _single(lambda s: s.registered)),
+    Read(
+        "delegated_until_seconds",
+        "When the owner's delegation ends, local Unix time in seconds; 0 where it is not known or for ever",
+        (),
+        _single(lambda s: s.delegated_until),
+    ),
+    Read("service_up", "1 where chain, network, trainer are there", ("service",), _services),
+    Read("connected_peers", "Peers connected over libp2p", (), _single(lambda s: s.connected)),
+    Read("round_peers", "Peers that count in the current round", (), _single(lambda s: len(s.peers))),
+    Read("reward", "Mean reward of the node's latest own rollouts, 0 to 1", (), _single(lambda s: s.reward)),
+    Read("accuracy", "Latest held-out accuracy, 0 to 1; 0 before the first", (), _single(lambda s: s.accuracy)),
 )
 """Every gauge."""
 
@@ -69,11 +85,21 @@ TOTALS = {
     "votes": "Votes that were mined",
     "votes_failed": "Votes that were refused or came too late",
     "bodies_accepted": "Bodies of peers that passed every check",
-    "bodies_refused": "Bodies of peers that failed a check or could not be had",
 }
-"""Help text of each field of `Totals`; each is a counter NAME_total since the node's first start."""
+"""Help text of the fields of `Totals` that are counters without labels, NAME_total, since the node's first start."""
+
+LABELLED = (
+    Read(
+        "bodies_refused",
+        "Bodies of peers that count for nothing, by reason (reasons.md), since the node's first start",
+        ("reason",),
+        _refusals,
+    ),
+)
+"""Every counter of the status with labels."""
 
 KINDS = {
+    "grading": ("event", "Completions that ran their grader into a bound of time, memory or size (gave_up)"),
     "gossip_dropped": ("reason", "Gossip messages dropped, by reason"),
     "bus": ("event", "Inputs taken, dropped, coalesced or waited for, by source; happenings lost by slow listeners"),
 }
@@ -96,8 +122,10 @@ class StatusCollector(Collector):
         status = self._status()
         for gauge in GAUGES:
             yield _filled(GaugeMetricFamily(PREFIX + gauge.name, gauge.help, labels=gauge.labels), gauge.read(status))
-        for name, value in msgspec.structs.asdict(status.totals).items():
-            yield _filled(CounterMetricFamily(PREFIX + name, TOTALS.get(name, name)), [((), float(value))])
+        for name, text in TOTALS.items():
+            yield _filled(CounterMetricFamily(PREFIX + name, text), [((), float(getattr(status.totals, name)))])
+        for each in LABELLED:
+            yield _filled(CounterMetricFamily(PREFIX + each.name, each.help, labels=each.labels), each.read(status))
         for name, counts in self._counters().items():
             label, text = KINDS.get(name, ("kind", name.replace("_", " ")))
             samples: Samples = [((kind,), float(count)) for kind, count in sorted(counts.items())]
@@ -131,5 +159,6 @@ def documented() -> list[tuple[str, Kind, tuple[str, ...], str]]:
         (PREFIX + gauge.name, "gauge", gauge.labels, gauge.help) for gauge in GAUGES
     ]
     rows += [(f"{PREFIX}{name}_total", "counter", (), text) for name, text in TOTALS.items()]
+    rows += [(f"{PREFIX}{each.name}_total", "counter", each.labels, each.help) for each in LABELLED]
     rows += [(f"{PREFIX}{name}_total", "counter", (label,), text) for name, (label, text) in KINDS.items()]
     return rows

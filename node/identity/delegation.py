@@ -10,8 +10,8 @@ from node.exits import Exit, Refusal
 from node.identity.files import OpenToOthersError, read_private, replace_private
 from node.identity.key import NodeKey
 from node.identity.orders import Order, decode_order, domain_of, encode_order, message_of
-from protocols.carried import Carried, CarriedRevocation
-from protocols.delegation import SignedDelegation
+from protocols.carried import Carried, CarriedRevocation, carried_delegation
+from protocols.delegation import SignedDelegation, renews
 from protocols.typed_data import Delegation, Domain
 
 FILE = "delegation.json"
@@ -80,15 +80,23 @@ def load_revocation(home: Path) -> Order | None:
         raise Refusal(Exit.DELEGATION, f"cannot read {home / REVOCATION} ({error}); run `swarm logout`") from error
 
 
-def waiting_orders(home: Path) -> tuple[Carried, ...]:
+def waiting_orders(home: Path, domain: Domain, serial: int, expiry: int) -> tuple[Carried, ...]:
     """Return the owner's orders that wait for somebody to bring them on chain, as they travel in announcements.
 
-    Relayers leave out what the contract has already. Raises `Refusal` where the file can't be used.
+    `serial` (milliseconds) and `expiry` (chain seconds) are those that the register has of this node; both 0 where it
+    has none. A revocation that is on chain is deleted. Raises `Refusal` where a file can't be used, OSError.
     """
-    order = load_revocation(home)
-    if order is None:
-        return ()
-    return (CarriedRevocation(order.owner, order.node, order.serial, bytes.fromhex(order.signature)),)
+    orders: list[Carried] = []
+    revocation = load_revocation(home)
+    if revocation is not None and 0 < revocation.serial <= serial:
+        (home / REVOCATION).unlink(missing_ok=True)
+    elif revocation is not None:
+        signature = bytes.fromhex(revocation.signature)
+        orders.append(CarriedRevocation(revocation.owner, revocation.node, revocation.serial, signature))
+    signed = load_delegation(home, domain)
+    if signed is not None and serial and renews(signed.delegation, serial, expiry):
+        orders.append(carried_delegation(signed))
+    return tuple(orders)
 
 
 def _signed(kept: Kept) -> SignedDelegation:

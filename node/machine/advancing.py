@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.machine.commands import AdvanceStage, SetTimer
-from node.machine.pacing import local_deadline, stage_seconds
+from node.machine.pacing import local_deadline, local_pause_end, stage_seconds
 from node.machine.state import Result, State
 from protocols.schedule import turn_delay, turn_order
 
@@ -31,7 +31,7 @@ def turn_time(state: State) -> float:
     order = tuple(
         peer for some in (able, peers - able) for peer in turn_order(some, state.seed, state.round, state.stage)
     )
-    begins = local_deadline(state)
+    begins = max(local_deadline(state), local_pause_end(state))
     if state.resumed:
         begins = max(begins, state.resumed + RECOVERY * stage_seconds(state))
     return begins + turn_delay(state.me, order, state.terms.turn_seconds)

@@ -38,7 +38,7 @@ def carry_alone(state: State, at: float) -> Result:
         return state, ()
     if not counts(state, state.me, state.round) or not due_votes(state):
         return state, ()
-    state = with_body(state, current_step(state), state.me, Body(NOTHING, 0, "refused"))
+    state = with_body(state, current_step(state), state.me, Body(NOTHING, 0, "refused", reason="nothing"))
     return state, publish_again(state)
 
 

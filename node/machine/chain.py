@@ -8,13 +8,14 @@ from node.machine import inputs as i
 from node.machine.advancing import wait_for_turn
 from node.machine.carrying import carry_alone
 from node.machine.joining import join, registration_settled
+from node.machine.pausing import wait_for_lapse
 from node.machine.relaying import owned_by, wait_for_relay
 from node.machine.state import MAX_PEERS, Result, State, in_turn
 from node.machine.turning import Opening, open_stage
 from node.machine.voting import vote_settled
 from node.machine.work import pursue, wait_for_rollouts
 
-RESUME = (wait_for_turn, wait_for_relay, wait_for_rollouts, pursue)
+RESUME = (wait_for_lapse, wait_for_turn, wait_for_relay, wait_for_rollouts, pursue)
 """What is done when the stage is known to be open still: the offset may have changed, so timers are set anew."""
 
 

@@ -6,16 +6,21 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
+from node.machine.discounting import TWIN, discount, held_against, refuse, settle_copies
 from node.machine.relaying import with_cargo
+from node.machine.standing import credit, has_credit, is_shunned
 from node.machine.state import MAX_BODIES, Body, Result, State, counts, current_step, with_body
 from protocols.games import game_named
 from protocols.games.quoting import drawn
-from protocols.identifiers import Digest
+from protocols.identifiers import Address, Digest
 from protocols.ranking import Score
 from protocols.schedule import step_number
 
 MAX_EXTERNAL = 32
 """Foreign bodies in one training."""
+MAX_STRANGERS, MAX_STRANGE_BYTES = 128, 128 << 20
+"""Places and bytes in a stage that peers without credit have together: new names cost nothing, so that their number
+must not keep those out who have proven good."""
 MAX_EXTERNAL_BYTES = 32 << 20
 """Bytes of foreign bodies in one training: they travel to the trainer in one frame of at most 64 MiB."""
 
@@ -23,7 +28,7 @@ MAX_EXTERNAL_BYTES = 32 << 20
 def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
     """Ask for a body that is new, in the window and from a peer that counts; note an equivocation, and what it carries.
 
-    Who made no rollouts is not waited for.
+    Who made no rollouts is not waited for, nor who is shunned, nor a stranger where too many others were before.
     """
     step = _step_in_window(state, said.round, said.stage)
     if step is None or said.peer == state.me or not counts(state, said.peer, said.round):
@@ -35,21 +40,46 @@ def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Re
         return _equivocated(state, step, said, known)
     if known is not None or len(pool) >= MAX_BODIES:
         return state, ()
+    heard = 0.0 if said.late else at
     if said.size == 0:
-        return with_body(state, step, said.peer, Body(said.body, 0, "refused")), ()
-    state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching"))
+        return with_body(state, step, said.peer, Body(said.body, 0, "refused", reason="nothing")), ()
+    state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching", heard=heard))
+    reason = _left_aside(state, said.peer, pool, said.size)
+    if reason:
+        return refuse(state, step, said.peer, reason), ()
     return state, (_fetch(state, step, said.peer),)
 
 
-def body_arrived(state: State, arrived: i.RolloutsArrived) -> State:
-    """Keep what a checked body is worth."""
+def _left_aside(state: State, peer: Address, pool: dict[Address, Body], size: int) -> str:
+    """Return why a peer's body is not asked for, or an empty text. Strangers, whose names cost nothing, have a share of
+    the stage's places and bytes together."""
+    if is_shunned(state, peer):
+        return "shunned"
+    if has_credit(state, peer):
+        return ""
+    strange = [
+        body.size
+        for other, body in pool.items()
+        if other not in (peer, state.me) and body.reason != "crowded" and not has_credit(state, other)
+    ]
+    return "crowded" if len(strange) >= MAX_STRANGERS or sum(strange) + size > MAX_STRANGE_BYTES else ""
+
+
+def body_arrived(state: State, arrived: i.RolloutsArrived) -> Result:
+    """Keep what a checked body is worth, and credit its peer, unless it is a copy or in doubt."""
     found = _awaited(state, arrived)
     if found is None:
-        return state
+        return state, ()
     step, body = found
-    body = Body(body.digest, body.size, "arrived", arrived.groups, arrived.reward)
+    body = Body(body.digest, body.size, "arrived", arrived.groups, arrived.reward, heard=body.heard)
     totals = replace(state.totals, bodies_accepted=state.totals.bodies_accepted + 1)
-    return replace(with_body(state, step, arrived.peer, body), totals=totals)
+    state = replace(with_body(state, step, arrived.peer, body), totals=totals)
+    if arrived.doubt:
+        state, commands = held_against(state, arrived.peer, arrived.doubt)
+    else:
+        state, commands = credit(state, arrived.peer), ()
+    state, more = settle_copies(state, step, arrived.peer, arrived.alike)
+    return state, (*commands, *more)
 
 
 def body_refused(state: State, refused: i.RolloutsRefused) -> Result:
@@ -62,8 +92,9 @@ def body_refused(state: State, refused: i.RolloutsRefused) -> Result:
         return state, ()
     step, body = found
     if not refused.missing:
-        return _refuse(state, step, refused.peer, body), ()
-    state = with_body(state, step, refused.peer, replace(body, state="waiting", missing=refused.missing))
+        return discount(state, step, refused.peer, refused.reason, told=True)
+    waiting = replace(body, state="waiting", missing=refused.missing, reason=refused.reason)
+    state = with_body(state, step, refused.peer, waiting)
     come = any(_has_arrived(state, step, digest) for digest in refused.missing)
     return _ask_again(state, step, refused.peer) if come and body.missing != refused.missing else (state, ())
 
@@ -139,14 +170,15 @@ def to_quote(state: State) -> tuple[Digest, ...] | None:
 def unused_bodies(state: State) -> tuple[Digest, ...]:
     """Return the foreign bodies for the next training: this stage's first, then what earlier ones left over.
 
-    Within a stage their order is that of the digests, so that no peer is preferred where there are too many.
+    Within a stage peers with credit come before strangers; apart from that the order is that of the digests, so that no
+    peer is preferred where there are too many.
     """
     if not state.terms.external:
         return ()
     chosen: list[Digest] = []
     size = 0
     for step in sorted((step for step in state.pools if step <= current_step(state)), reverse=True):
-        for digest, length in sorted(_fresh(state, step)):
+        for _, digest, length in sorted(_fresh(state, step)):
             if len(chosen) < MAX_EXTERNAL and size + length <= MAX_EXTERNAL_BYTES:
                 chosen.append(digest)
                 size += length
@@ -181,7 +213,7 @@ def round_scores(state: State, round_number: int) -> dict[str, Score]:
 
 
 def _measured(body: Body) -> tuple[int, float]:
-    return (body.groups, body.reward) if body.state == "arrived" else (0, 0.0)
+    return (body.groups, body.reward) if body.state == "arrived" and body.reason != TWIN else (0, 0.0)
 
 
 def _quoted_steps(state: State) -> list[int]:
@@ -202,13 +234,17 @@ def _ask_again(state: State, step: int, peer: str) -> Result:
     return state, (_fetch(state, step, peer),)
 
 
-def _fresh(state: State, step: int) -> list[tuple[Digest, int]]:
+def _fresh(state: State, step: int) -> list[tuple[bool, Digest, int]]:
+    """Return the foreign bodies of a stage to train on, none twice: whether a stranger's, digest, size."""
     pool = state.pools[step]
-    return [
-        (body.digest, body.size)
+    own = pool.get(state.me)
+    found = {
+        body.digest: (not has_credit(state, peer), body.digest, body.size)
         for peer, body in pool.items()
-        if peer != state.me and body.state == "arrived" and not body.used
-    ]
+        if peer != state.me and body.state == "arrived" and not body.used and body.reason != TWIN
+        if not is_shunned(state, peer) and (own is None or own.digest != body.digest)
+    }
+    return list(found.values())
 
 
 def _step_in_window(state: State, round_number: int, stage: int) -> int | None:
@@ -233,13 +269,7 @@ def _equivocated(state: State, step: int, said: i.RolloutsAnnounced, known: Body
     """Give no credit to a peer that announced two bodies for one stage."""
     if known.state == "refused":
         return state, ()
-    return _refuse(state, step, said.peer, known), ()
-
-
-def _refuse(state: State, step: int, peer: str, body: Body) -> State:
-    totals = replace(state.totals, bodies_refused=state.totals.bodies_refused + 1)
-    refused = Body(body.digest, body.size, "refused", used=body.used)
-    return replace(with_body(state, step, peer, refused), totals=totals)
+    return discount(state, step, said.peer, "equivocation")
 
 
 def _fetch(state: State, step: int, peer: str) -> FetchRollouts:

@@ -26,6 +26,12 @@ class RegisterNode(Command, frozen=True):
     """Register this node with the coordinator. Settles under the key `register`."""
 
 
+class RenewDelegation(Command, frozen=True):
+    """Bring the owner's new delegation for this node, which is registered. Settles under `renew:SERIAL`."""
+
+    serial: int
+
+
 class AdvanceStage(Command, frozen=True):
     """Send `advance` for this stage: it is this node's turn. Settles under `advance:ROUND:STAGE`."""
 
@@ -188,6 +194,31 @@ class SkipToRound(Command, frozen=True):
     reason: str
 
 
+class AskForRenewal(Command, frozen=True):
+    """Nothing to carry out: tells the operator that the owner's delegation ends soon, or is `over`, and what to do."""
+
+    expiry: int
+    over: bool
+    reason: str
+
+
+class RefuseBody(Command, frozen=True):
+    """Nothing to carry out: tells the operator that the machine itself gave a peer no credit, and why."""
+
+    peer: Address
+    round: int
+    stage: int
+    reason: str
+
+
+class ShunPeer(Command, frozen=True):
+    """Nothing to carry out: tells the operator that a peer's standing has fallen so low that it is left aside."""
+
+    peer: Address
+    standing: float
+    reason: str
+
+
 class EndListening(Command, frozen=True):
     """The restored or copied identity is this node's alone: forget that it was restored."""
 
@@ -199,8 +230,8 @@ class StopNode(Command, frozen=True):
     reason: str
 
 
-ChainCommand: TypeAlias = RegisterNode | AdvanceStage | OwnMessage | RelayMessages
+ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | EndListening | StopNode
+NodeCommand: TypeAlias = SetTimer | SkipToRound | AskForRenewal | RefuseBody | ShunPeer | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -64,6 +64,19 @@ class StageOpened(Input, frozen=True):
     rewound: bool = False
 
 
+class PauseChanged(Input, frozen=True):
+    """The organiser paused the swarm, or ended the pause before its time; one that lapses is not told.
+
+    Reported again after a (re)connection where it is news. `until` is in chain seconds, in the past (or 0) where the
+    swarm runs; `deadline` is what it made of that of the stage named.
+    """
+
+    round: int
+    stage: int
+    until: int
+    deadline: int
+
+
 class PeerRegistered(Input, frozen=True):
     """A node is registered and counts from `since_round` on. Reported for every known peer after (re)connecting.
 
@@ -73,6 +86,16 @@ class PeerRegistered(Input, frozen=True):
     peer: Address
     since_round: int
     owner: Address = ""
+
+
+class DelegationRead(Input, frozen=True):
+    """How the register has this node: its delegation holds until `expiry` (chain seconds; 0 where it is not known).
+
+    `renewal` is the serial of a newer delegation that is at hand here and not on chain yet, 0 where there is none.
+    """
+
+    expiry: int
+    renewal: int = 0
 
 
 class FundsChanged(Input, frozen=True):
@@ -108,7 +131,8 @@ class TransactionSettled(Input, frozen=True):
 class RolloutsAnnounced(Input, frozen=True):
     """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration.
 
-    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked.
+    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked. It came `late` where gossip
+    did not bring it, but somebody who was asked what was missed: then its time says nothing.
     """
 
     peer: Address
@@ -119,6 +143,7 @@ class RolloutsAnnounced(Input, frozen=True):
     inline: bool
     relays: bool = False
     carried: tuple[Carried, ...] = ()
+    late: bool = False
 
 
 class NodeIntroduced(Input, frozen=True):
@@ -138,7 +163,10 @@ class OwnMessageHeard(Input, frozen=True):
 
 
 class RolloutsArrived(Input, frozen=True):
-    """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards."""
+    """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards.
+
+    `alike` are the peers whose bodies of the same stage it repeats; `doubt` is a reason why it earns no credit.
+    """
 
     peer: Address
     round: int
@@ -146,6 +174,8 @@ class RolloutsArrived(Input, frozen=True):
     body: Digest
     groups: int
     reward: float
+    alike: tuple[Address, ...] = ()
+    doubt: str = ""
 
 
 class RolloutsRefused(Input, frozen=True):
@@ -244,7 +274,9 @@ AnyInput: TypeAlias = (
     | StopRequested
     | TimerFired
     | StageOpened
+    | PauseChanged
     | PeerRegistered
+    | DelegationRead
     | FundsChanged
     | ChainLost
     | ChainRestored

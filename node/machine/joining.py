@@ -4,14 +4,22 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.machine.commands import IntroduceNode, RegisterNode, SetTimer
+from node.exits import Exit
+from node.machine.commands import IntroduceNode, RegisterNode, SetTimer, StopNode
 from node.machine.inputs import TransactionSettled
 from node.machine.state import Result, State
 
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 """Seconds between two attempts to register."""
-ALREADY = "AlreadyRegistered"
+OTHER_OWNER = "OtherOwner"
+ADVICE = {
+    "DelegationOver": "the owner's delegation is over; renew it (swarm login)",
+    "BadSignature": "the owner's signature is not taken; have it signed anew (swarm login)",
+    "BadNodeSignature": "delegation.json is not of this key; have it signed anew (swarm login)",
+    "BadSerial": "the delegation is dated in the future; check the clock and have it signed anew (swarm login)",
+}
+"""What the contract's errors ask of the operator."""
 
 
 def join(state: State, at: float) -> Result:
@@ -33,14 +41,23 @@ def register_timer(state: State, at: float) -> Result:
 
 
 def registration_settled(state: State, settled: TransactionSettled, at: float) -> Result:
-    """Where the coordinator refuses, wait and ask again; else `PeerRegistered` follows."""
-    if settled.ok or settled.error.startswith(ALREADY) or state.me in state.peers:
+    """Where the coordinator refuses, wait and ask again; else `PeerRegistered` follows.
+
+    A key that is another owner's already stops the node: it will never be this one's.
+    """
+    if settled.ok or state.me in state.peers:
         return state, ()
+    if settled.error == OTHER_OWNER:
+        reason = (
+            f"the contract has {state.me} under another owner, whom swarm whoami names; log in as that one, or give "
+            "this node a new key (swarm keys new, in another data directory)"
+        )
+        return replace(state, stopping=True), (StopNode(int(Exit.OTHER_OWNER), reason),)
     pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(state.register_tries, 10))
     state = replace(
         state,
         registering=False,
         register_tries=min(state.register_tries + 1, 10),
-        register_error=settled.error or "the transaction failed",
+        register_error=ADVICE.get(settled.error, settled.error) or "the transaction failed",
     )
     return state, (SetTimer("register", at + pause),)

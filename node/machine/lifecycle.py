@@ -9,9 +9,11 @@ from node.machine.advancing import advance_timer, wait_for_turn
 from node.machine.carrying import publish_again, report_again
 from node.machine.collecting import fetch_again
 from node.machine.commands import AnyCommand, SetTimer, StopNode
+from node.machine.delegation import watch_delegation
 from node.machine.joining import register_timer
 from node.machine.listening import network_back
 from node.machine.pacing import local_deadline
+from node.machine.pausing import pause_timer
 from node.machine.relaying import relay_timer
 from node.machine.state import Listening, Result, State, in_turn
 from node.machine.voting import votes_again
@@ -46,6 +48,10 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
         registering=False,
         register_error="",
         relays=False,
+        paused_until=0,
+        expiry=0,
+        renewal=0,
+        ending="",
     )
     state, timers = in_turn(state, at, wait_for_turn, wait_for_rollouts)
     return state, (
@@ -84,6 +90,10 @@ def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
             return quote_timer(state, at)
         case "relay":
             return relay_timer(state, at)
+        case "delegation":
+            return watch_delegation(state, at)
+        case "pause":
+            return pause_timer(state, at)
         case "register":
             return register_timer(state, at)
         case "drain" if state.draining:

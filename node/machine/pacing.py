@@ -23,6 +23,11 @@ def local_deadline(state: State) -> float:
     return state.deadline - state.offset
 
 
+def local_pause_end(state: State) -> float:
+    """Return when the organiser's pause lapses, in local time; 0.0 where the swarm runs."""
+    return state.paused_until - state.offset if state.paused_until else 0.0
+
+
 def stage_seconds(state: State) -> int:
     """Return how long the current stage lasts."""
     return state.terms.seconds[state.stage]

@@ -13,6 +13,7 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages, SetTimer
+from node.machine.delegation import renewals
 from node.machine.pacing import moment_of
 from node.machine.state import Result, State, counts, current_step
 from protocols.carried import (
@@ -48,7 +49,8 @@ STEPS_REMEMBERED = 2
 
 def funds_changed(state: State, changed: i.FundsChanged, at: float) -> Result:
     """Relay from now on, or no longer."""
-    return wait_for_relay(replace(state, relays=changed.relays), at)
+    state, commands = wait_for_relay(replace(state, relays=changed.relays), at)
+    return state, (*commands, *renewals(state))
 
 
 def may_relay(state: State) -> bool:
@@ -174,12 +176,16 @@ def _batches(state: State, turn: int, share: float) -> Iterator[RelayMessages]:
 
 
 def _ordered(state: State) -> list[Load]:
-    """Return what is to be brought: first of those whose rollouts were accepted lately, then of the others."""
+    """Return what is to be brought: first of those whose rollouts were accepted lately, then of the others.
+
+    Votes for the same winners stand together: a batch pays for each winner that it names (contracts/GAS.md).
+    """
     pools = [state.pools.get(current_step(state) - back, {}) for back in (0, 1)]
     accepted = {peer for pool in pools for peer, body in pool.items() if body.state == "arrived"}
     carriers = sorted(state.cargo, key=lambda peer: (peer not in accepted, peer))
     loads = [Load(peer, message) for peer in carriers for message in state.cargo[peer]]
     loads += [Load(node, message) for node, message in sorted(state.introduced.items())]
+    loads.sort(key=lambda load: (load.peer not in accepted, _winners(load.message)))
     lasting: dict[Carried, Load] = {}
     for load in loads:
         if _is_lasting(load.message):
@@ -196,6 +202,10 @@ def _within_quota(state: State, loads: list[Load]) -> list[Load]:
         if taken[owner] <= OWNER_QUOTA:
             within.append(load)
     return within
+
+
+def _winners(message: Carried) -> tuple[Address, ...]:
+    return message.winners if isinstance(message, CarriedVote | CarriedReveal) else ()
 
 
 def _is_lasting(message: Carried) -> bool:

@@ -61,7 +61,9 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     """A peer's rollouts of one stage (or this node's own): `reward` sums the groups' mean rewards.
 
     `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished. A
-    body is `waiting` while those that it quotes, `missing`, are not here.
+    body is `waiting` while those that it quotes, `missing`, are not here. `reason` is the code of why it is waiting or
+    refused, or arrived and counts for nothing all the same. `heard` is the local time at which its announcement came
+    (the own one: at which it was made), 0.0 where that says nothing about its order among others.
     """
 
     digest: Digest
@@ -71,6 +73,8 @@ class Body(msgspec.Struct, frozen=True, array_like=True):
     reward: float = 0.0
     used: bool = False
     missing: tuple[Digest, ...] = ()
+    reason: str = ""
+    heard: float = 0.0
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True):
@@ -158,6 +162,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seed: Seed = b""
     deadline: int = 0
     overdue: bool = False
+    paused_until: int = 0
+    """Chain seconds at which the organiser's pause lapses; 0 where the swarm runs."""
     resumed: float = 0.0
     """Local time at which the chain came back in the current stage after it was away; 0.0 where it never was."""
     advance_tries: int = 0
@@ -172,9 +178,20 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     introduced: dict[Address, CarriedDelegation] = {}
     relay_turn: int = 0
 
+    expiry: int = 0
+    """Chain seconds until which this node's delegation holds; 0 while the register's entry is not known."""
+    renewal: int = 0
+    """Serial of a newer delegation that is not on chain yet; 0 where there is none."""
+    ending: Literal["", "soon", "over"] = ""
+
     registering: bool = False
     register_tries: int = 0
     register_error: str = ""
+
+    standing: dict[Address, float] = {}
+    """What this node thinks of each peer (`node.machine.standing`); a stranger has no entry."""
+    refusals: dict[str, int] = {}
+    """Bodies that count for nothing, by reason, since the node's first start."""
 
     pools: dict[int, dict[Address, Body]] = {}
     work: Work = Work("skipped")

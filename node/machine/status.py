@@ -18,6 +18,8 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     groups: int
     reward: float
+    standing: float = 0.0
+    """What this node thinks of it: 0 for a stranger, up to 10 for a good record, below -35 it is left aside."""
 
 
 class VoteStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +65,10 @@ class Totals(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Status(msgspec.Struct, frozen=True, kw_only=True):
-    """A snapshot of the machine. Times are Unix seconds; `deadline` is already in local time."""
+    """A snapshot of the machine. Times are local, in Unix seconds.
+
+    `paused_until` is 0.0 where the swarm is not paused, `delegated_until` where it is not known or for ever.
+    """
 
     address: Address
     phase: Phase
@@ -77,11 +82,15 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     connected: int
     reward: float
     accuracy: float
+    paused_until: float = 0.0
+    delegated_until: float = 0.0
     peers: tuple[PeerStatus, ...] = ()
     votes: tuple[VoteStatus, ...] = ()
     curve: tuple[CurvePoint, ...] = ()
     rewards: tuple[RewardPoint, ...] = ()
     totals: Totals = Totals()
+    refused: dict[str, int] = {}
+    """Bodies of peers that count for nothing, by reason (docs/reference/reasons.md), since the first start."""
     last_skip: str = ""
     note: str = ""
     """What keeps the node from its full work, in one line; empty where nothing does."""

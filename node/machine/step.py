@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from node.machine import chain, collecting, lifecycle, listening, relaying, work
+from node.machine import chain, collecting, delegation, lifecycle, listening, pausing, relaying, work
 from node.machine import inputs as i
 from node.machine.state import Result, State
 
@@ -19,7 +19,9 @@ HANDLERS: dict[type[i.Input], Callable[[State, Any, float], Result]] = {
     i.TimerFired: lifecycle.timer_fired,
     i.NetworkChanged: lifecycle.network_changed,
     i.StageOpened: chain.stage_opened,
+    i.PauseChanged: pausing.pause_changed,
     i.PeerRegistered: chain.peer_registered,
+    i.DelegationRead: delegation.delegation_read,
     i.FundsChanged: relaying.funds_changed,
     i.ChainLost: chain.chain_lost,
     i.ChainRestored: chain.chain_restored,

@@ -9,6 +9,7 @@ from node.machine.commands import AbortWork, AnyCommand, StopNode
 from node.machine.listening import keep_listening
 from node.machine.relaying import stage_began, wait_for_relay
 from node.machine.skipping import leave_for
+from node.machine.standing import forgive
 from node.machine.state import Result, State, Work, current_step, in_turn, label, own_body
 from node.machine.voting import move_votes, reopened
 from node.machine.work import pursue, round_done, wait_for_rollouts
@@ -64,7 +65,7 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
     """Begin a stage: votes first, since they need the round that has just ended; then this node's own work."""
     round_number, stage, seed, deadline, rewound = opening
     if round_number > state.round:
-        state = round_done(state)
+        state = forgive(round_done(state), round_number - max(0, state.round))
     if state.seeds.get(round_number, seed) != seed:
         state = _without_round(state, round_number)
     state = replace(

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 from node.machine.collecting import round_scores
-from node.machine.pacing import local_deadline
+from node.machine.delegation import FOR_EVER
+from node.machine.pacing import local_deadline, local_pause_end
+from node.machine.standing import score_of
 from node.machine.state import State, own_body
 from node.machine.status import PeerStatus, Phase, Presence, Status, VoteStatus
 from node.machine.voting import voting_now
@@ -24,7 +28,9 @@ def status(state: State) -> Status:
         round=state.round,
         stage=state.stage,
         deadline=local_deadline(state) if state.round >= 0 else 0.0,
+        paused_until=local_pause_end(state),
         registered=state.me in state.peers,
+        delegated_until=state.expiry - state.offset if 0 < state.expiry < FOR_EVER else 0.0,
         chain=state.chain,
         network=network(state),
         trainer=state.trainer,
@@ -39,6 +45,7 @@ def status(state: State) -> Status:
         curve=state.curve,
         rewards=state.rewards,
         totals=state.totals,
+        refused=state.refusals,
         last_skip=state.last_skip,
         note=note(state),
     )
@@ -73,12 +80,15 @@ def note(state: State) -> str:
     since = state.peers.get(state.me)
     notes = (
         (state.listening is not None, "restored or copied: it listens a whole round for a twin before it takes part"),
+        (state.paused_until > 0, f"the organiser paused the swarm until {_time(state.paused_until)}; training goes on"),
+        (state.ending == "over", "the owner's delegation is over: votes are refused; renew it (swarm login)"),
         (bool(state.register_error), f"registration was refused ({state.register_error}); it is tried again"),
         (state.overdue, "the chain is away past the deadline: the last known stage goes on, nothing new can begin"),
         (state.chain == "absent", "the chain is away: the current stage goes on"),
         (state.trainer == "absent", "the trainer is away: votes and stages go on without it"),
         (state.trainer == "unknown" and state.round >= 0, "the trainer is not up yet"),
         (state.connected == 0, "no peer is connected: training goes on alone"),
+        (state.ending == "soon" and not state.renewal, "the owner's delegation ends soon; renew it (swarm login)"),
         (since is not None and 0 <= state.round < since, f"this node counts from round {since} on"),
     )
     return next((text for holds, text in notes if holds), "")
@@ -95,8 +105,17 @@ def eligible(state: State) -> frozenset[Address]:
     return frozenset(peer for peer, since in state.peers.items() if since <= state.round)
 
 
+def _time(seconds: int) -> str:
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S} UTC"
+
+
 def _peers(state: State) -> tuple[PeerStatus, ...]:
     scores = round_scores(state, state.round)
     counting = sorted(eligible(state), key=lambda peer: (peer not in scores, peer))[:MAX_SHOWN]
     shown = (scores.get(peer, Score(peer, 0, 0.0)) for peer in counting)
-    return tuple(PeerStatus(address=score.peer, groups=score.groups, reward=score.mean) for score in shown)
+    return tuple(
+        PeerStatus(
+            address=score.peer, groups=score.groups, reward=score.mean, standing=round(score_of(state, score.peer), 2)
+        )
+        for score in shown
+    )

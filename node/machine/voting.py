@@ -5,14 +5,18 @@ Source of the windows: `protocols.schedule`. What was ever signed is guarded onc
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.collecting import round_scores
 from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
 from node.machine.relaying import sent_after
+from node.machine.standing import is_shunned
 from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, Vote, counts, current_step
-from protocols.ranking import winners
+from protocols.identifiers import Address
+from protocols.ranking import Score, winners
 from protocols.schedule import commit_step, reveal_step
 
 ALREADY = "AlreadyVoted"
@@ -33,8 +37,12 @@ def move_votes(state: State, at: float) -> Result:
 
 
 def votes_again(state: State) -> tuple[OwnMessage, ...]:
-    """Ask again for whatever of the votes is not known to be done."""
-    return tuple(_command(state, vote) for vote in state.votes if vote.phase in ("committing", "revealing"))
+    """Ask again, after a restart, for whatever of the votes is not known to be done; without waiting for relayers.
+
+    What was cut off once may be cut off again before their time is over, and the stage may be short.
+    """
+    waiting = (_command(state, vote) for vote in state.votes if vote.phase in ("committing", "revealing"))
+    return tuple(replace(command, after=0.0) for command in waiting)
 
 
 def due_votes(state: State) -> tuple[OwnMessage, ...]:
@@ -74,6 +82,11 @@ def voting_now(state: State) -> bool:
     return any(vote.phase in ("planned", "committing", "revealing") for vote in state.votes[-4:])
 
 
+def votable(state: State, scores: Mapping[Address, Score]) -> list[Score]:
+    """Return the scores of those whom this node would vote for: whoever is shunned is left aside."""
+    return [score for peer, score in scores.items() if not is_shunned(state, peer)]
+
+
 def _planned(state: State) -> State:
     """Rank the round that has just ended, unless a vote on it was planned before or nobody deserves one."""
     voted_on = state.round - 1
@@ -83,7 +96,7 @@ def _planned(state: State) -> State:
     if not counts(state, state.me, voted_on) or any((v.round, v.seed) == (voted_on, seed) for v in state.votes):
         return state
     terms = state.terms
-    chosen = winners(round_scores(state, voted_on).values(), state.me, terms.winners, terms.minimum_groups)
+    chosen = winners(votable(state, round_scores(state, voted_on)), state.me, terms.winners, terms.minimum_groups)
     if not chosen:
         return state
     return replace(state, votes=(*state.votes, Vote(voted_on, seed, chosen, "planned"))[-MAX_VOTES:])

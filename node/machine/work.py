@@ -125,7 +125,7 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
     if made.groups < state.terms.minimum:
         reason = f"{made.groups} of at least {state.terms.minimum} groups were made"
         return in_turn(state, at, lambda state, at: skip_stage(state, reason, at), pursue)
-    body = Body(made.body, made.size, "arrived", made.groups, made.reward)
+    body = Body(made.body, made.size, "arrived", made.groups, made.reward, heard=at)
     state = with_body(state, current_step(state), state.me, body)
     mean = made.reward / made.groups
     state = replace(
@@ -139,7 +139,9 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
 
 def rollouts_arrived(state: State, arrived: i.RolloutsArrived, at: float) -> Result:
     """Keep a body; where it was the last one to wait for, go on."""
-    return in_turn(body_arrived(state, arrived), at, lambda state, _: quoting_again(state, arrived), pursue)
+    return in_turn(
+        state, at, lambda s, _: body_arrived(s, arrived), lambda s, _: quoting_again(s, arrived), pursue
+    )  # fmt: skip
 
 
 def rollouts_refused(state: State, refused: i.RolloutsRefused, at: float) -> Result:

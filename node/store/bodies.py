@@ -132,6 +132,22 @@ class BodyStore:
         self._note(digest, size, round_number)
 
 
+class BodyReader:
+    """Bodies of a store that a running node owns: only read, nothing is tidied up."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, digest: Digest) -> bytes | None:
+        """Return the body, or None where it is not kept (or is damaged)."""
+        for path in self._directory.glob(f"*/{digest.hex()}"):
+            with suppress(OSError):
+                body = path.read_bytes()
+                if body_digest(body) == digest:
+                    return body
+        return None
+
+
 def _remove_if_empty(directory: Path) -> None:
     """Remove a round's directory; files that are none of ours keep it."""
     with suppress(OSError):

@@ -31,6 +31,23 @@ def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str],
 
 
 @contextmanager
+def reading(path: Path, version: int, advice: str) -> Iterator[sqlite3.Connection]:
+    """Open a file to read it, beside the process that writes it; `version` is the newest schema known here.
+
+    It is opened as by a writer, so that what a killed one left in the log is read and nothing is left behind. Raises
+    `Refusal` where it is missing, damaged, or written by a newer version.
+    """
+    with refusing(path, advice):
+        connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5.0)
+        try:
+            connection.execute("PRAGMA query_only = ON")
+            _check_version(connection, path, version)
+            yield connection
+        finally:
+            connection.close()
+
+
+@contextmanager
 def refusing(path: Path, advice: str) -> Iterator[None]:
     """Turn what SQLite says of a file into a `Refusal`."""
     try:
@@ -59,12 +76,18 @@ def _check(connection: sqlite3.Connection) -> None:
 
 
 def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[str]) -> None:
-    (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version > len(migrations):
-        raise Refusal(
-            Exit.STORE,
-            f"{path} was written by a newer version (schema {version}, this one knows {len(migrations)}); "
-            "install the newer version again",
-        )
+    version = _check_version(connection, path, len(migrations))
     for number, script in enumerate(migrations[version:], start=version + 1):
         connection.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version = {number}; COMMIT;")
+
+
+def _check_version(connection: sqlite3.Connection, path: Path, known: int) -> int:
+    """Return the version of a file's schema. Raises `Refusal` where it is newer than `known`."""
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if version > known:
+        raise Refusal(
+            Exit.STORE,
+            f"{path} was written by a newer version (schema {version}, this one knows {known}); "
+            "install the newer version again",
+        )
+    return int(version)

@@ -27,6 +27,7 @@ LAYOUT: dict[str, str] = {
     "restored.json": "marks a restored or copied identity that has not listened yet",
     "journal.sqlite": "inputs and snapshots",
     "outbox.sqlite": "transactions on their way",
+    "rounds.sqlite": "how the last rounds came about, for `swarm explain`",
     "bodies/": "rollouts, own and fetched",
     "trainer/": "checkpoints",
     "peers.json": "addresses of peers",

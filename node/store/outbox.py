@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
-from node.store.database import open_database
+from node.store.database import open_database, reading
 
 MIGRATIONS = (
     """
@@ -73,3 +74,15 @@ class SqliteOutbox:
             "(SELECT place FROM outbox WHERE unsettled = 0 ORDER BY place DESC LIMIT 1 OFFSET ?)",
             (KEPT,),
         )
+
+
+def read_records(path: Path, keys: Iterable[str]) -> dict[str, bytes]:
+    """Return those of the records that a file keeps, beside the node that writes it; none where there is no file.
+
+    Raises `Refusal` where it can't be read.
+    """
+    if not path.exists():
+        return {}
+    with reading(path, len(MIGRATIONS), ADVICE) as db:
+        rows = [db.execute("SELECT key, record FROM outbox WHERE key = ?", (key,)).fetchone() for key in keys]
+    return {str(row[0]): bytes(row[1]) for row in rows if row}

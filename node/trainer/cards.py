@@ -9,12 +9,19 @@ from collections.abc import Sequence
 import msgspec
 
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HOW_ADAPTERS_LOAD = (
+    "These are LoRA adapters: with peft, `AutoModelForCausalLM.from_pretrained` of this repository loads them "
+    "on their base model."
+)
 ROWS = 40
 """Rows of the table of curves; of a longer history every k-th round is shown."""
 
 
 class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a card says. `rewards` and `accuracies` hold (round, mean in [0, 1]); counts are since the node began."""
+    """What a card says. `rewards` and `accuracies` hold (round, mean in [0, 1]); counts are since the node began.
+
+    `adapters` where these are pushed alone: peft loads them on their base, which then has a name on the hub.
+    """
 
     base_model: str
     swarm: str
@@ -28,6 +35,7 @@ class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
     rewards: tuple[tuple[int, float], ...] = ()
     accuracies: tuple[tuple[int, float], ...] = ()
     version: str = ""
+    adapters: bool = False
 
 
 def model_card(facts: CardFacts) -> str:
@@ -40,9 +48,10 @@ def _metadata(facts: CardFacts) -> list[str]:
     known = HUB_NAME.fullmatch(facts.base_model) is not None
     return [
         "---",
-        "library_name: transformers",
+        f"library_name: {'peft' if facts.adapters else 'transformers'}",
         "pipeline_tag: text-generation",
         *([f"base_model: {_quoted(facts.base_model)}"] if known else []),
+        *(["base_model_relation: adapter"] if facts.adapters else []),
         "tags:",
         *(f"- {_quoted(tag)}" for tag in ("grpo", "reinforcement-learning", "swarm-node", f"swarm:{facts.swarm}")),
         "---",
@@ -65,6 +74,7 @@ def _text(facts: CardFacts) -> list[str]:
         f"# {_plain(facts.swarm)}, round {facts.round}",
         "",
         "Trained with GRPO by one node of a peer-to-peer swarm, on its own rollouts and on rollouts of other peers.",
+        *([HOW_ADAPTERS_LOAD] if facts.adapters else []),
         "",
         "| | |",
         "| --- | --- |",

@@ -17,6 +17,7 @@ from node.trainer.causal_load import ADAPTER_WEIGHTS, adapters_off, load_adapter
 from node.trainer.causal_text import Vocabulary, fingerprint
 from node.trainer.engine import TrainingGroup
 from node.trainer.frames import TrainerSettings
+from node.trainer.layout import laid_out, pays
 from node.trainer.memory import SCORES_BYTES
 from node.trainer.placement import FLOAT32, Placement, Site, choose_site, free_bytes, shape_of
 from node.trainer.tree_attention import Plan
@@ -103,6 +104,10 @@ class CausalEngine(TreeEngine):
     def _arithmetic(self) -> AbstractContextManager[Any]:
         kind = self._placement.autocast
         return torch.autocast(self.device.type, kind) if kind else nullcontext()
+
+    def _laid_out(self) -> AbstractContextManager[None]:
+        kind = self._placement.autocast or self._placement.weights
+        return laid_out(self._model, kind) if pays(self.device) else nullcontext()
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:

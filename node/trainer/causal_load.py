@@ -15,13 +15,14 @@ from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 
 from node.trainer.frames import TrainerSettings
+from node.trainer.names import ADAPTER_CONFIG
 from node.trainer.placement import Placement
 
 ADAPTER = "default"
 ALPHA = 32
 """LoRA's scale times its rank: the best step size then hardly depends on the rank."""
 
-ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
 class Source(NamedTuple):
@@ -160,13 +161,18 @@ def merge(source: Path, out: Path) -> bool:
     """Write the whole model of a directory with adapters to `out`: base weights in their own type plus adapters.
 
     Returns False, having done nothing, where `source` holds no adapters. The base is read anew in 16 or 32 bits,
-    never in 4: what was trained on a 4-bit base differs from the merged model by the rounding of that base.
+    never in 4: what was trained on a 4-bit base differs from the merged model by the rounding of that base. Raises
+    ValueError where the base is not there any more.
     """
     if not (source / ADAPTER_CONFIG).is_file():
         return False
     from peft import PeftConfig, PeftModel
 
-    base = AutoModelForCausalLM.from_pretrained(str(PeftConfig.from_pretrained(str(source)).base_model_name_or_path))
+    name = str(PeftConfig.from_pretrained(str(source)).base_model_name_or_path)
+    try:
+        base = AutoModelForCausalLM.from_pretrained(name)
+    except (OSError, ValueError) as fault:
+        raise ValueError(f"the adapters' base model {name} does not load: put it there again") from fault
     merged = PeftModel.from_pretrained(base, str(source)).merge_and_unload()
     merged.save_pretrained(str(out))
     AutoTokenizer.from_pretrained(str(source)).save_pretrained(str(out))

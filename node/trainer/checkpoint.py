@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import re
 import shutil
+from collections import deque
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from torch import Tensor
 
 from node.trainer.durable import point, replace_directory
 from node.trainer.engine import Engine
-from node.trainer.gang import full, spread
+from node.trainer.gang import ALONE, Gang, full
 from protocols.identifiers import Digest
 
 log = structlog.get_logger()
@@ -54,14 +55,20 @@ class Checkpoints:
     """The checkpoints in one directory, `checkpoint-00000007` and so on, counted up at every save.
 
     `current` is a link to the newest one's model, a Hugging Face directory; it is replaced at once, never missing.
+    Of several ranks the first one alone writes and reads: what is spread is gathered for it, and dealt out by it.
     """
 
-    def __init__(self, directory: Path, kept: int, current: Path) -> None:
-        self._directory, self._kept, self._current = directory, kept, current
-        directory.mkdir(parents=True, exist_ok=True)
+    def __init__(self, directory: Path, kept: int, current: Path, gang: Gang = ALONE) -> None:
+        self._directory, self._kept, self._current, self._gang = directory, kept, current, gang
+        if gang.rank == 0:
+            directory.mkdir(parents=True, exist_ok=True)
 
     def save(self, engine: Engine, optimizer: torch.optim.Optimizer, counters: Counters) -> None:
         """Write a checkpoint; it is on disk when this returns. Raises OSError where the disk is full."""
+        if self._gang.rank:
+            engine.save(self._directory)
+            deque(_flat("", optimizer.state_dict()["state"]), maxlen=0)
+            return
         found = self._numbers()
         target = self._path(found[-1] + 1 if found else 0)
         with replace_directory(target) as fresh:
@@ -83,30 +90,34 @@ class Checkpoints:
 
     def resume(self, engine: Engine, optimizer: torch.optim.Optimizer) -> Counters | None:
         """Load the newest checkpoint that is intact and of this model; None where there is none."""
+        path, state = self._newest(engine) if self._gang.rank == 0 else (self._directory, None)
+        state = msgspec.json.decode(self._gang.tell(msgspec.json.encode(state)), type=_State | None)
+        if state is None:
+            return None
+        self._load(path, state, engine, optimizer)
+        return state.counters
+
+    def _newest(self, engine: Engine) -> tuple[Path, _State | None]:
         for number in reversed(self._numbers()):
             problem, state = _read(self._path(number), engine)
-            if state is None:
-                log.warning("checkpoint.skipped", name=self._path(number).name, reason=problem)
-                continue
-            self._load(self._path(number), state, engine, optimizer)
-            return state.counters
-        return None
+            if state is not None:
+                return self._path(number), state
+            log.warning("checkpoint.skipped", name=self._path(number).name, reason=problem)
+        return self._directory, None
 
     def _load(self, path: Path, state: _State, engine: Engine, optimizer: torch.optim.Optimizer) -> None:
         engine.load_weights(path / MODEL)
         engine.weights_changed()
-        tensors = load_file(path / OPTIMIZER)
+        parameters = dict(enumerate(engine.parameters()))
+        tensors = self._gang.dealt(
+            load_file(path / OPTIMIZER) if self._gang.rank == 0 else {}, lambda name: parameters.get(_owner(name))
+        )
         torch.set_rng_state(tensors.pop(RNG))
         cuda = tensors.pop(CUDA_RNG, None)
         if cuda is not None and torch.cuda.is_available():
             torch.cuda.set_rng_state(cuda)
         groups = [_with_tuples(group) for group in state.optimizer]
-        moments = _nested(tensors)
-        for number, parameter in enumerate(engine.parameters()):
-            for key, value in moments.get(number, {}).items():
-                if isinstance(value, Tensor):
-                    moments[number][key] = spread(value, parameter)
-        optimizer.load_state_dict({"state": moments, "param_groups": groups})
+        optimizer.load_state_dict({"state": _nested(tensors), "param_groups": groups})
 
     def _numbers(self) -> list[int]:
         return _numbers(self._directory)
@@ -163,6 +174,12 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
             yield from _flat(f"{name}.{key}" if name else str(key), inner)
     else:
         yield name, full(torch.as_tensor(value).detach()).cpu().contiguous().clone()
+
+
+def _owner(name: str) -> int:
+    """Return the number of the parameter that a tensor of the optimiser belongs to; -1 for the random states."""
+    number = name.partition(".")[0]
+    return int(number) if number.isdecimal() else -1
 
 
 def _nested(tensors: dict[str, Tensor]) -> dict[int, dict[str, Any]]:

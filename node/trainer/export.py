@@ -11,9 +11,7 @@ import msgspec
 
 from node.trainer.checkpoint import MODEL, Counters, counters_of, newest_intact
 from node.trainer.durable import replace_directory
-
-CHECKPOINTS = "checkpoints"
-"""Where a trainer's directory keeps them."""
+from node.trainer.names import ADAPTER_CONFIG, CHECKPOINTS
 
 TRIES = 3
 """A running trainer removes its oldest checkpoints, also while somebody reads them."""
@@ -69,9 +67,14 @@ def export_model(
 
 
 def _merge(source: Path, out: Path) -> bool:
+    if not (source / ADAPTER_CONFIG).is_file():
+        return False
     from node.trainer.causal_load import merge  # transformers takes a second to import: only where it is needed
 
-    return merge(source, out)
+    try:
+        return merge(source, out)
+    except ValueError as error:
+        raise NoModelError(str(error)) from error
 
 
 def link_or_copy(source: str, target: str) -> None:

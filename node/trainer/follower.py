@@ -1,23 +1,27 @@
-"""A rank that follows the trainer's child: `python -m node.trainer.follower`, with torchrun's variables.
+"""A rank that follows the trainer's child. The child starts those on its own machine; on another one the operator does,
+by torchrun, which starts them again when the child comes back from a loss:
 
-    RANK=1 WORLD_SIZE=2 MASTER_ADDR=10.0.0.1 MASTER_PORT=29500 python -m node.trainer.follower
+    torchrun --nproc-per-node 2 --max-restarts 1000 -m node.trainer.follower --first 2 --ranks 4 --meet 10.0.0.1:29500
 
-The child starts those on its own machine; on other machines the operator does. Model and data lie under the same paths
-everywhere. It does what rank 0 does, writes its checkpoints beside rank 0's under its own name, and ends with it.
+Without flags it takes RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT from the environment. Model and data lie under the
+same paths everywhere. It does what rank 0 does, writes nothing, and ends with it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import signal
 import sys
+from collections.abc import Mapping, Sequence
 
 from node.trainer import frames as f
-from node.trainer.worker import carry_out, die_with
+from node.trainer.ranks import nth_gpu, torchrun_variables
+from node.trainer.worker import carry_out, die_with, one_line
 
 
 def follow(rank: int, world: int, rendezvous: str) -> int:
-    """Meet the others, then do what rank 0 says until it says `Bye`; where it is gone, torch's error ends this."""
+    """Meet the others, then do what rank 0 says until it says `Bye`; raises torch's RuntimeError where it is gone."""
     import torch
 
     from node.trainer.engine import Cancelled, NotFinite
@@ -31,8 +35,7 @@ def follow(rank: int, world: int, rendezvous: str) -> int:
         match f.to_child.decode(gang.tell(b"")):
             case f.SetUp() as setup:
                 torch.set_num_threads(setup.settings.threads)
-                own = f.SetUp(setup.settings, setup.manifest, setup.peer, f"{setup.directory}-rank-{rank}")
-                session = Session(own, gang=gang)
+                session = Session(setup, gang=gang)
             case f.Bye():
                 return 0
             case f.Cancel():
@@ -46,14 +49,39 @@ def follow(rank: int, world: int, rendezvous: str) -> int:
                     session.learner.not_finite()
 
 
-def main() -> int:
-    """Follow as the environment says."""
+def place_of(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[int, int, str]:
+    """Return rank, number of ranks and rendezvous, from flags where they are given, else from torchrun's variables."""
+    flags = argparse.ArgumentParser(prog="python -m node.trainer.follower")
+    flags.add_argument("--first", type=int, metavar="N", help="rank of the first process that torchrun starts here")
+    flags.add_argument("--ranks", type=int, metavar="N", help="all ranks, as trainer.ranks says")
+    flags.add_argument("--meet", metavar="HOST:PORT", help="as trainer.rendezvous says")
+    given = flags.parse_args(arguments)
+    if given.first is None:
+        there = f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"
+        return int(environ["RANK"]), int(environ["WORLD_SIZE"]), there
+    if not given.ranks or not given.meet:
+        flags.error("--first, --ranks and --meet go together")
+    return given.first + int(environ.get("LOCAL_RANK", "0")), given.ranks, given.meet
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Follow as flags or environment say."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    rank, world, rendezvous = place_of(arguments, os.environ)
     if "SWARM_FOLLOWS" in os.environ:
         die_with(int(os.environ["SWARM_FOLLOWS"]))
-    known = os.environ
-    return follow(int(known["RANK"]), int(known["WORLD_SIZE"]), f"{known['MASTER_ADDR']}:{known['MASTER_PORT']}")
+    else:
+        gpu = nth_gpu(int(os.environ.get("LOCAL_RANK", "0")), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
+        os.environ["CUDA_VISIBLE_DEVICES"] = gpu
+    # torchrun would have its own agent's store be the meeting place, where rank 0 is not.
+    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
+    os.environ.update(torchrun_variables(rank, world, rendezvous))
+    try:
+        return follow(rank, world, rendezvous)
+    except RuntimeError as error:  # torch for a line that broke, in the end: rank 0 is gone
+        sys.stderr.write(f"rank {rank} ends: {one_line(error)}\n")
+        return 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

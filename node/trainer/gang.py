@@ -7,12 +7,11 @@ up, what time is it, which token was drawn) is rank 0's word.
 
 from __future__ import annotations
 
-import os
-import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+import msgspec
 import torch
 import torch.distributed as dist
 from torch import Tensor
@@ -26,8 +25,8 @@ PATIENCE = timedelta(minutes=5)
 class Gang:
     """The ranks. A gang of one talks to nobody."""
 
-    def __init__(self, rank: int = 0, world: int = 1) -> None:
-        self.rank, self.world = rank, world
+    def __init__(self, rank: int = 0, world: int = 1, rendezvous: str = "") -> None:
+        self.rank, self.world, self.rendezvous = rank, world, rendezvous
 
     @classmethod
     def meet(cls, rank: int, world: int, rendezvous: str) -> Gang:
@@ -36,15 +35,16 @@ class Gang:
         dist.init_process_group(
             backend, init_method=f"tcp://{rendezvous}", rank=rank, world_size=world, timeout=PATIENCE
         )
-        return cls(rank, world)
+        return cls(rank, world, rendezvous)
 
     def tell(self, message: bytes) -> bytes:
         """Return rank 0's message on every rank."""
         if self.world == 1:
             return message
-        box = [message]
-        dist.broadcast_object_list(box, device=torch.device("cpu"))
-        return box[0]
+        # As numbers, not by torch's object collectives: these unpickle what comes over the network.
+        length = int(self.agreed(float(len(message))))
+        box = torch.frombuffer(bytearray(message), dtype=torch.uint8) if self.rank == 0 else _empty("uint8", [length])
+        return self.agreed_on(box).numpy().tobytes()
 
     def agreed(self, value: float) -> float:
         """Return rank 0's value on every rank."""
@@ -59,6 +59,24 @@ class Gang:
         if self.world > 1:
             dist.broadcast(tensor, 0)
         return tensor
+
+    def dealt(self, whole: Mapping[str, Tensor], like: Callable[[str], Tensor | None]) -> dict[str, Tensor]:
+        """Return rank 0's tensors on every rank, each spread as `like(name)` is, whole where that is not spread.
+
+        The other ranks give nothing, and hold one of them whole at a time.
+        """
+        layout = {name: (str(each.dtype).removeprefix("torch."), list(each.shape)) for name, each in whole.items()}
+        told = msgspec.json.decode(self.tell(msgspec.json.encode(layout)), type=dict[str, tuple[str, list[int]]])
+        return {name: self._share(whole.get(name, _empty(*form)), like(name)) for name, form in told.items()}
+
+    def _share(self, value: Tensor, like: Tensor | None) -> Tensor:
+        if like is None or not hasattr(like, "full_tensor") or value.shape != like.shape:
+            return self.agreed_on(value)
+        # Imported here: it takes 0.7 s of every start, and most nodes have one rank.
+        from torch.distributed.tensor import DTensor, distribute_tensor
+
+        assert isinstance(like, DTensor)
+        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
 
     def total(self, value: float) -> float:
         """Return the sum of all ranks' values on every rank."""
@@ -93,29 +111,11 @@ def full(value: Tensor) -> Tensor:
     return whole() if whole else value
 
 
-def spread(value: Tensor, like: Tensor) -> Tensor:
-    """Return a whole tensor spread over ranks as `like` is; as it is where that has another shape or is whole."""
-    if hasattr(like, "full_tensor") and value.shape == like.shape:
-        # Imported here: it takes 0.7 s of every start, and most nodes have one rank.
-        from torch.distributed.tensor import DTensor, distribute_tensor
-
-        assert isinstance(like, DTensor)
-        return distribute_tensor(value.to(like.device), like.device_mesh, like.placements)
-    return value
+def own(value: Tensor) -> Tensor:
+    """Return what this rank holds of a tensor."""
+    local: Callable[[], Tensor] | None = getattr(value, "to_local", None)
+    return local() if local else value
 
 
-def free_rendezvous() -> str:
-    """Return an address of this machine at which nobody listens."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{probe.getsockname()[1]}"
-
-
-def follower_environment(rank: int, world: int, rendezvous: str, visible: str) -> dict[str, str]:
-    """Return the environment of a follower on this machine: torchrun's variables, and a GPU of its own."""
-    host, _, port = rendezvous.rpartition(":")
-    gpus = visible.split(",") if visible else [str(number) for number in range(world)]
-    return {
-        **os.environ, "RANK": str(rank), "WORLD_SIZE": str(world), "MASTER_ADDR": host, "MASTER_PORT": port,
-        "CUDA_VISIBLE_DEVICES": gpus[rank % len(gpus)],
-    }  # fmt: skip
+def _empty(kind: str, shape: list[int]) -> Tensor:
+    return torch.empty(shape, dtype=getattr(torch, kind))

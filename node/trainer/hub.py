@@ -22,8 +22,9 @@ from node.config import HubSettings
 from node.machine.inputs import CheckpointSaved
 from node.machine.status import RewardPoint, Status
 from node.seams import Report
-from node.trainer.cards import CardFacts, model_card
+from node.trainer.cards import HUB_NAME, CardFacts, model_card
 from node.trainer.hub_push import Push, Pushed, line_of, own_version
+from node.trainer.names import ADAPTER_CONFIG, CURRENT
 from protocols.manifest import Manifest
 
 log = structlog.get_logger()
@@ -69,7 +70,7 @@ def round_means(points: Iterable[RewardPoint]) -> Iterator[tuple[int, float]]:
         yield number, fmean(point.reward for point in stages)
 
 
-def card_of(number: int, status: Status, manifest: Manifest, base_model: str) -> str:
+def card_of(number: int, status: Status, manifest: Manifest, base_model: str, *, adapters: bool = False) -> str:
     """Return the card of the model after round `number`, from the node's status."""
     totals = status.totals
     facts = CardFacts(
@@ -85,6 +86,7 @@ def card_of(number: int, status: Status, manifest: Manifest, base_model: str) ->
         rewards=tuple(round_means(status.rewards)),
         accuracies=tuple((point.round, point.accuracy) for point in status.curve),
         version=own_version(),
+        adapters=adapters,
     )
     return model_card(facts)
 
@@ -160,12 +162,15 @@ class HubService:
 
     async def _push(self) -> None:
         number = self._saved
+        base = self._base_model if HUB_NAME.fullmatch(self._base_model) and not self._settings.merged else ""
+        adapters = bool(base) and (self._trainer / CURRENT / ADAPTER_CONFIG).is_file()
         order = Push(
             trainer=str(self._trainer),
             repo=self._settings.repo,
             private=self._settings.private,
             token_file=self._settings.token_file,
-            card=card_of(number, self._status(), self._manifest, self._base_model),
+            base=base,
+            card=card_of(number, self._status(), self._manifest, self._base_model, adapters=adapters),
             message=f"Round {number} of swarm {self._manifest.name}",
         )
         began = trio.current_time()

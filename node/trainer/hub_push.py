@@ -13,8 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
+
+from node.trainer.names import ADAPTER_CONFIG
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
 
 CREDENTIAL = "hf-token"
 """Name of the token in systemd's credential directory (`LoadCredential=hf-token:...`)."""
@@ -26,12 +32,16 @@ STAGE = ".hub"
 
 
 class Push(msgspec.Struct, frozen=True, kw_only=True):
-    """What to push: the newest checkpoint's model of a trainer directory, with this card."""
+    """What to push: the newest checkpoint's model of a trainer directory, with this card.
+
+    Adapters go alone, on the model that `base` names on the hub; without such a name, merged with their base.
+    """
 
     trainer: str
     repo: str
     private: bool
     token_file: str
+    base: str
     card: str
     message: str
 
@@ -80,35 +90,67 @@ def _read(path: Path) -> str:
 
 
 def push(order: Push, token: str) -> Pushed:
-    """Create the repository where it is missing and make one commit of model and card. Raises what the hub raises."""
-    from huggingface_hub import CommitOperationAdd, HfApi
+    """Create the repository where it is missing and make one commit of model and card. Raises what the hub raises.
+
+    Weights go by xet where hf_xet is installed; where that fails (a hub without it, a blocked store), by LFS.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
 
     api = HfApi(token=token, library_name="swarm-node", library_version=own_version())
-    with staged(Path(order.trainer)) as model:
+    with staged(Path(order.trainer), order.base) as model:
         api.create_repo(order.repo, private=order.private, exist_ok=True)
-        files = sorted(path for path in model.rglob("*") if path.is_file() and path.name != CARD)
-        made = api.create_commit(
-            order.repo,
-            [
-                *(CommitOperationAdd(path.relative_to(model).as_posix(), str(path)) for path in files),
-                CommitOperationAdd(CARD, order.card.encode()),
-            ],
-            commit_message=order.message,
-        )
+        try:
+            return commit(api, order, model)
+        except HfHubHTTPError:
+            raise
+        except Exception:
+            if constants.HF_HUB_DISABLE_XET:
+                raise
+            constants.HF_HUB_DISABLE_XET = True
+            return commit(api, order, model)
+
+
+def commit(api: HfApi, order: Push, model: Path) -> Pushed:
+    """Make one commit of a directory and the card."""
+    from huggingface_hub import CommitOperationAdd
+
+    files = sorted(path for path in model.rglob("*") if path.is_file() and path.name != CARD)
+    made = api.create_commit(
+        order.repo,
+        [
+            *(CommitOperationAdd(path.relative_to(model).as_posix(), str(path)) for path in files),
+            CommitOperationAdd(CARD, order.card.encode()),
+        ],
+        commit_message=order.message,
+    )
     return Pushed(url=made.commit_url)
 
 
 @contextmanager
-def staged(trainer: Path) -> Iterator[Path]:
-    """Give the newest checkpoint's model under names of its own: the trainer removes checkpoints meanwhile."""
+def staged(trainer: Path, base: str) -> Iterator[Path]:
+    """Give the newest checkpoint's model under names of its own: the trainer removes checkpoints meanwhile.
+
+    Adapters then name `base`; where that is empty, they are merged.
+    """
     from node.trainer.export import export_model, link_or_copy
 
     place = trainer / STAGE
     shutil.rmtree(place, ignore_errors=True)  # of a push that was killed; there is one push at a time
     try:
-        yield export_model(trainer, place / "model", link_or_copy).directory
+        model = export_model(trainer, place / "model", link_or_copy, merged=not base).directory
+        if (model / ADAPTER_CONFIG).is_file():
+            name_base(model / ADAPTER_CONFIG, base)
+        yield model
     finally:
         shutil.rmtree(place, ignore_errors=True)
+
+
+def name_base(config: Path, base: str) -> None:
+    """Have adapters name their base as the hub knows it, instead of a directory of this machine."""
+    found = msgspec.json.decode(config.read_bytes())
+    config.unlink()  # it may be a second name of the checkpoint's file
+    config.write_bytes(msgspec.json.format(msgspec.json.encode({**found, "base_model_name_or_path": base})))
 
 
 def own_version() -> str:

@@ -12,11 +12,12 @@ from node.config import TrainerSettings
 from node.trainer import grpo
 from node.trainer.checkpoint import Checkpoints, Counters
 from node.trainer.engine import Cancelled, Engine, NotFinite, TrainingGroup
-from node.trainer.gang import ALONE, Gang, full
+from node.trainer.gang import ALONE, Gang, own
 from node.trainer.loss_scale import LossScale
 from node.trainer.oom import is_memory
 from node.trainer.optimizer import make_optimizer, set_rate
 from node.trainer.pace import affordable, learned
+from node.trainer.strangers import USUAL, Screen, credible
 from protocols.manifest import GameSpec
 
 log = structlog.get_logger()
@@ -36,6 +37,10 @@ class Step(msgspec.Struct, frozen=True):
     groups: list[TrainingGroup]
 
 
+NOTHING = Step(grpo.Outcome(True, 0.0, 0.0, 0), [])
+"""An update on no group at all: the weights are as they were."""
+
+
 class Learner:
     """One model, its optimiser and its checkpoints."""
 
@@ -53,6 +58,7 @@ class Learner:
         self.clock = gang.same_time(clock)
         self._gang = gang
         self.objective = grpo.objective_of(settings, game)
+        self.screen: Screen = credible
         self.optimizer = make_optimizer(engine, settings)
         self.room = grpo.Room(settings.micro_batch, engine.room)
         self._scale = LossScale(needed=engine.half_precision)
@@ -60,15 +66,17 @@ class Learner:
         self._bad = 0
         found = checkpoints.resume(engine, self.optimizer)
         self.counters = found or Counters()
-        if gang.agreed(self.counters.updates) != self.counters.updates:
-            raise ValueError("the ranks' checkpoints differ: copy rank 0's DATA/trainer/checkpoints to all of them")
         if found is None:
             checkpoints.save(engine, self.optimizer, self.counters)
 
     # --- updates --------------------------------------------------------------------------------------------------
 
-    def step(self, groups: Sequence[TrainingGroup], until: float, cancelled: Callable[[], bool]) -> Step | None:
+    def step(
+        self, groups: Sequence[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float = USUAL
+    ) -> Step | None:
         """Make one update on as many of the groups, from the front, as there is time for; None where there is none.
+
+        Other peers' groups are left out that are not credible where so much surprise is `usual`.
 
         `until` is the clock's time at which it is over: what has been measured so far decides what is begun, and what
         turns out slower is given up between two micro-batches. Raises `Cancelled`, MemoryError and the like.
@@ -80,18 +88,23 @@ class Learner:
             log.info("update.shortened", groups=len(chosen), of=len(groups))
         set_rate(self.optimizer, self._settings, self.counters.updates)
         try:
-            outcome = self._within_memory(chosen, until, cancelled)
+            made = self._within_memory(chosen, until, cancelled, usual)
         except OutOfTime:
             log.info("update.out_of_time", groups=len(chosen))
             return None
-        self._note(outcome)
-        return Step(outcome, chosen)
+        if len(made.groups) < len(chosen):
+            log.info("groups.incredible", groups=len(chosen) - len(made.groups), of=len(chosen))
+        if made.groups:
+            self._note(made.outcome)
+        return made
 
-    def _within_memory(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool]) -> grpo.Outcome:
+    def _within_memory(
+        self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float
+    ) -> Step:
         """Make the step; where memory runs out, again with half the micro-batch."""
         while True:
             try:
-                return self._timed(groups, until, cancelled)
+                return self._timed(groups, until, cancelled, usual)
             except (MemoryError, RuntimeError) as error:
                 smaller = self.room.halved()
                 if not is_memory(error) or smaller is None or self._gang.world > 1:
@@ -99,7 +112,7 @@ class Learner:
                 self.room = smaller
                 log.warning("memory.short", micro_batch=self.room.completions, update=self.room.tokens)
 
-    def _timed(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool]) -> grpo.Outcome:
+    def _timed(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float) -> Step:
         began = self.clock()
 
         def watch(done: int) -> None:
@@ -110,16 +123,21 @@ class Learner:
             if done and now > until:
                 raise OutOfTime
 
-        return grpo.update(
+        believed = self.screen(self._engine, groups, usual, self.room, lambda: watch(0))
+        kept = [group for group, each in zip(groups, believed, strict=True) if self._gang.agreed(each)]
+        if not kept:
+            return NOTHING
+        outcome = grpo.update(
             self._engine,
             self.optimizer,
-            groups,
+            kept,
             self.objective,
             room=self.room,
             scale=self._scale,
             watch=watch,
             gang=self._gang,
         )
+        return Step(outcome, kept)
 
     # --- what is not finite ---------------------------------------------------------------------------------------
 
@@ -162,6 +180,7 @@ class Learner:
 
     def save(self) -> None:
         """Write a checkpoint. Raises `NotFinite` where the weights are: the last good one stays the newest."""
-        if not all(bool(full(each.detach()).isfinite().all()) for each in self._engine.parameters()):
+        finite = all(bool(own(each.detach()).isfinite().all()) for each in self._engine.parameters())
+        if self._gang.total(float(not finite)):
             raise NotFinite("the weights are not finite; the last checkpoint stays")
         self._checkpoints.save(self._engine, self.optimizer, self.counters)

@@ -46,7 +46,8 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done with the model. Widths are bytes of a number; lengths are tokens.
 
     `weights` is the width of stored weights, `arithmetic` that of the computation; `group` completions are sampled
-    for each of `groups` questions. `micro_tokens` and `sample_rows` are the operator's choice, 0 leaves it to the plan.
+    for each of `groups` questions. `laid_out`: what samples has a copy of the weights that suits the CPU.
+    `micro_tokens` and `sample_rows` are the operator's choice, 0 leaves it to the plan.
     """
 
     weights: int = 4
@@ -64,13 +65,14 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     sample_rows: int = 0
     recompute: Literal["auto", "always", "never"] = "auto"
     vllm: bool = False
+    laid_out: bool = False
     ranks: int = 1
     overhead: int = 0
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by what takes them, and what was chosen: tokens an update takes at once, completions sampled at once,
-    whether activations are computed again. `engine` is vLLM's copy of the weights, there while it samples. `peak` is
+    whether activations are computed again. `engine` is the copy of the weights that samples, there meanwhile. `peak` is
     the larger of the update's and the sampling's sum."""
 
     weights: int
@@ -173,7 +175,7 @@ def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
         activations=0,
         logits=0,
         cache=0,
-        engine=shape.parameters * ask.arithmetic if ask.vllm else 0,
+        engine=shape.parameters * ask.arithmetic // ask.ranks if ask.vllm or ask.laid_out else 0,
         overhead=ask.overhead,
         micro_tokens=0,
         sample_rows=0,
@@ -230,7 +232,8 @@ def _most_tokens(shape: ModelShape, ask: Ask, room: int, each: int, wanted: int)
 def _with_sampling(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
     """Choose how many completions are sampled at once, whole groups of them."""
     room = plan.budget - plan.standing - plan.engine
-    token = cache_bytes(shape, ask.arithmetic)
+    shared = min(ask.ranks, shape.key_value_heads) if ask.vllm else 1
+    token = cache_bytes(shape, ask.arithmetic) // shared
     fixed = ask.prefix * token
     # Rows end at their own time; logits, their log-softmax and its running sum are float32.
     group = (ask.prompt + ask.group * ask.completion) * token + ask.group * 3 * 4 * shape.vocabulary
@@ -253,7 +256,7 @@ def table(plan: Plan) -> list[tuple[str, str]]:
         (f"activations of {plan.micro_tokens} tokens{', computed again' * plan.recompute}", plan.activations),
         ("logits", plan.logits),
         (f"key-value cache of {plan.sample_rows} completions", plan.cache),
-        ("vLLM's weights while it samples", plan.engine),
+        ("weights once more while it samples", plan.engine),
         ("device's own", plan.overhead),
         ("peak", plan.peak),
         ("may be used", plan.budget),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import structlog
 from msgspec.structs import replace
@@ -41,15 +42,19 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path, gang
     if read_shape(place) is not None:
         return _tiny(place, settings, game, gang)
     if gang.world > 1:
-        return _sharded(replace(settings, model=str(place), engine="hf"), game, gang)
+        return _sharded(replace(settings, model=str(place)), game, gang)
     return _causal(replace(settings, model=str(place)), game)
 
 
 def _sharded(settings: TrainerSettings, game: GameSpec, gang: Gang) -> Engine:
+    from node.trainer.parallel_vllm import ParallelVllmEngine
     from node.trainer.sharded import ShardedEngine, refuse_what_is_not_spread
 
     refuse_what_is_not_spread(settings)
-    engine = ShardedEngine.load(settings, game)
+    sampler = _sampler(settings)
+    engine = (ParallelVllmEngine if sampler == "vllm" else ShardedEngine).load(replace(settings, engine=sampler), game)
+    if isinstance(engine, ParallelVllmEngine):
+        engine.optional = settings.engine == "auto"
     engine.spread_over(gang)
     return engine
 
@@ -57,22 +62,28 @@ def _sharded(settings: TrainerSettings, game: GameSpec, gang: Gang) -> Engine:
 def _causal(settings: TrainerSettings, game: GameSpec) -> Engine:
     """Return a causal LM that samples by itself or through vLLM. Raises ValueError where that is not installed."""
     from node.trainer.causal import CausalEngine
-    from node.trainer.placement import choose_device
-    from node.trainer.vllm_engine import VllmEngine, installed
+    from node.trainer.vllm_engine import VllmEngine
 
-    chosen = settings.engine
-    if chosen == "auto":
-        large = choose_device(settings.device).type == "cuda" and settings.quantise == "none"
-        chosen = "vllm" if large and installed() else "hf"
-    if chosen == "hf":
+    if _sampler(settings) == "hf":
         return CausalEngine.load(replace(settings, engine="hf"), game)
-    if settings.quantise != "none":
-        raise ValueError('trainer.engine: vllm does not share 4-bit weights with the trainer: set it to "hf"')
-    if not installed():
-        raise ValueError("trainer.engine: vllm is not installed: pip install 'swarm-node[gpu]', or set trainer.python")
     engine = VllmEngine.load(replace(settings, engine="vllm"), game)
     engine.optional = settings.engine == "auto"
     return engine
+
+
+def _sampler(settings: TrainerSettings) -> Literal["hf", "vllm"]:
+    """Return what samples. Raises ValueError where vLLM is asked for and can't be had."""
+    from node.trainer.placement import choose_device
+    from node.trainer.vllm_engine import installed
+
+    if settings.engine == "auto":
+        large = choose_device(settings.device).type == "cuda" and settings.quantise == "none"
+        return "vllm" if large and installed() else "hf"
+    if settings.engine == "vllm" and settings.quantise != "none":
+        raise ValueError('trainer.engine: vllm does not share 4-bit weights with the trainer: set it to "hf"')
+    if settings.engine == "vllm" and not installed():
+        raise ValueError("trainer.engine: vllm is not installed: pip install 'swarm-node[gpu]', or set trainer.python")
+    return settings.engine
 
 
 def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec, gang: Gang) -> TinyEngine:

@@ -62,7 +62,9 @@ def token_logps(
     targets = torch.tensor(packed.targets, dtype=torch.long, device=hidden.device)
 
     def score(states: Tensor, wanted: Tensor) -> Tensor:
-        return -torch.nn.functional.cross_entropy(logits(states).float() / temperature, wanted, reduction="none")
+        scores = logits(states).float()
+        scores = scores if temperature == 1 else scores / temperature
+        return -torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
 
     parts = [
         checkpoint(score, states, wanted, use_reentrant=False) if sparing else score(states, wanted)

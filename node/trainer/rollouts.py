@@ -17,6 +17,7 @@ from protocols.games.quoting import MOST_ROOM
 from protocols.games.share import has_advantage, one_each
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits
+from protocols.poison import flaw
 from protocols.wire import Completion, Group, Rollouts, decode_rollouts
 
 ItemT = TypeVar("ItemT")
@@ -82,7 +83,8 @@ def training_groups(
 ) -> list[TrainingGroup]:
     """Return a body's groups with advantages from recomputed rewards; groups without text are left out.
 
-    Of another peer's groups the first of each question counts. A body whose quotes are not all on the shelf has none.
+    Of another peer's groups the first of each question counts, unless it praises a degenerate completion. A body whose
+    quotes are not all on the shelf has none.
     Completions that were cut off count for the group's advantages also where the objective masks them.
     """
     if not has_its_quotes(rollouts, shelf):
@@ -93,6 +95,22 @@ def training_groups(
         if 0 <= group.question < len(questions)
     )
     return [group for group in groups if group is not None]
+
+
+def praises_poison(completions: Sequence[Completion], values: Sequence[float]) -> bool:
+    """Tell whether a degenerate completion would be made likelier. A young model's babble, made less likely, does no
+    harm: without it a beginner's groups would teach nobody."""
+    return any(value > 0 and flaw(each) for each, value in zip(completions, values, strict=True))
+
+
+def most_external(game: GameSpec, own: int) -> int:
+    """Return how many foreign groups an update may take beside `own` own ones: no larger share than the manifest's,
+    also where few were made.
+
+    Own groups without an advantage count: what keeps them from teaching is no fault of the others', and from those a
+    model learns what it can't do yet (SAPO, arXiv 2509.08721).
+    """
+    return min(game.external, own * game.external // game.own) if game.own else game.external
 
 
 def _training_group(
@@ -110,6 +128,8 @@ def _training_group(
     read = [read_completion(each, engine, game, same_ids=same_ids) for each in group.completions]
     graded = game_named(game.name).rewards(game, scene, [each.text for each in group.completions], answer)
     values = advantages(graded, scaled=not objective.longest) if has_advantage(graded) else [0.0] * len(graded)
+    if external and praises_poison(group.completions, values):
+        return None
     kept = [
         (ids, logps, value)
         for (ids, logps), value, each in zip(read, values, group.completions, strict=True)

@@ -33,9 +33,19 @@ from node.trainer.frames import (
     Trained,
 )
 from node.trainer.gang import ALONE, Gang
-from node.trainer.learner import Learner, Step
+from node.trainer.learner import NOTHING, Learner, Step
 from node.trainer.models import load_engine
-from node.trainer.rollouts import Deck, completion_of, fitted_prompt, read_body, shelf_of, training_groups
+from node.trainer.names import CHECKPOINTS, CURRENT
+from node.trainer.rollouts import (
+    Deck,
+    completion_of,
+    fitted_prompt,
+    most_external,
+    read_body,
+    shelf_of,
+    training_groups,
+)
+from node.trainer.strangers import usual_surprise
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.grading import grades
 from protocols.manifest import GameSpec
@@ -77,7 +87,7 @@ class Session:
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
         self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory), gang)
         home = Path(setup.directory)
-        checkpoints = Checkpoints(home / "checkpoints", setup.settings.checkpoints, home / "model")
+        checkpoints = Checkpoints(home / CHECKPOINTS, setup.settings.checkpoints, home / CURRENT, gang)
         self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock, gang)
 
     @property
@@ -207,11 +217,12 @@ class Session:
 
     def _update(self, own: Deck[TrainingGroup], external: Deck[TrainingGroup], until: float, desk: Desk) -> Step | None:
         """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
-        hands = zip_longest(own.deal(self.game.own), external.deal(self.game.external))
+        mine = own.deal(self.game.own)
+        hands = zip_longest(mine, external.deal(most_external(self.game, len(mine))))
         groups = grpo.informative([group for pair in hands for group in pair if group is not None])
         if not groups:
-            return Step(grpo.Outcome(True, 0.0, 0.0, 0), [])
-        return self.learner.step(groups, until, desk.cancelled)
+            return NOTHING
+        return self.learner.step(groups, until, desk.cancelled, usual_surprise(mine))
 
     def _trained(self, frame: Train, steps: list[Step], seconds: float) -> Trained:
         self.learner.worked(frame.round)

@@ -1,7 +1,7 @@
 """A causal model spread over ranks by FSDP2: each holds a share of every parameter, gradient and moment.
 
-Updates are dealt out, part by part. Sampling is done by all ranks alike, blocks gathered one at a time: it goes as far
-as the memory, not faster than one rank.
+Updates are dealt out, part by part. Sampling is vLLM's (`node.trainer.vllm_engine`), or done by all ranks alike, blocks
+gathered one at a time: that goes as far as the memory, not faster than one rank.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from node.config import TrainerSettings
 from node.trainer.causal import CausalEngine
 from node.trainer.engine import Sample, TrainingGroup
-from node.trainer.gang import Gang, full, spread
+from node.trainer.gang import ALONE, Gang, full
 
 
 class Whole(nn.Module):
@@ -37,22 +37,36 @@ class Whole(nn.Module):
 class ShardedEngine(CausalEngine):
     """`CausalEngine` with its parameters spread over a gang."""
 
+    _gang = ALONE
+
     def spread_over(self, gang: Gang) -> None:
-        """Spread the parameters; every rank calls this with the same weights."""
+        """Spread rank 0's parameters; every rank calls this."""
+        self._gang = gang
+        for parameter in self._model.parameters():
+            gang.agreed_on(parameter.data)
         self._agree = gang.agreed_on
         self._without_gradient = torch.no_grad  # what is gathered in inference mode could not be trained with
         mesh = init_device_mesh(self.device.type, (gang.world,))
         for block in _blocks(self._model):
             fully_shard(block, mesh=mesh)
         self._whole = Whole(self._model)
-        fully_shard(self._whole, mesh=mesh)
+        # Said, since a root stays whole by default from sampling to the next backward pass, where clipping misses it.
+        fully_shard(self._whole, mesh=mesh, reshard_after_forward=True)
 
-    def sample(self, questions: Sequence[str], group: int, rng: torch.Generator, cancelled: Callable[[], bool],
-               **how: Any) -> list[list[Sample]]:  # fmt: skip
+    def sample(
+        self,
+        questions: Sequence[str],
+        group: int,
+        rng: torch.Generator,
+        cancelled: Callable[[], bool],
+        *,
+        greedy: bool = False,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> list[list[Sample]]:
         """Sample on every rank alike."""
 
         def work() -> list[list[Sample]]:
-            return CausalEngine.sample(self, questions, group, rng, cancelled, **how)
+            return CausalEngine.sample(self, questions, group, rng, cancelled, greedy=greedy, progress=progress)
 
         with torch.no_grad():
             made: list[list[Sample]] = self._whole(work)
@@ -64,11 +78,14 @@ class ShardedEngine(CausalEngine):
         return made
 
     def save(self, directory: Path) -> None:
-        """Write the whole model; every rank writes its own copy, as a machine of its own may need it."""
-        state = {name: full(tensor.detach()).cpu() for name, tensor in self._model.state_dict().items()}
-        tied = set(self._model.all_tied_weights_keys)
-        kept = {name: tensor for name, tensor in state.items() if name not in tied}
-        # Not `save_pretrained`: where ranks exist, it writes on the first one alone.
+        """Write the whole model on rank 0, which holds it in memory meanwhile; the others give it their shares."""
+        kept: dict[str, Tensor] = {}
+        for name, tensor in self._model.state_dict().items():
+            whole = full(tensor.detach())
+            if self._gang.rank == 0 and name not in self._model.all_tied_weights_keys:
+                kept[name] = whole.cpu()
+        if self._gang.rank:
+            return
         directory.mkdir(parents=True, exist_ok=True)
         save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
         self._model.config.save_pretrained(str(directory))
@@ -76,8 +93,7 @@ class ShardedEngine(CausalEngine):
 
     def _found(self, directory: Path) -> dict[str, Tensor]:
         known = self._model.state_dict()
-        found = super()._found(directory)
-        return {name: spread(each, known[name]) if name in known else each for name, each in found.items()}
+        return self._gang.dealt(super()._found(directory) if self._gang.rank == 0 else {}, known.get)
 
     def use_float32(self) -> bool:
         """Return False: what is spread keeps its type."""
@@ -98,7 +114,6 @@ def refuse_what_is_not_spread(settings: TrainerSettings) -> None:
         (settings.quantise != "none", 'quantise = "none"'),
         (settings.kl, "kl = 0"),
         (settings.optimizer != "adam", 'optimizer = "adam"'),
-        (settings.engine == "vllm", 'engine = "hf"'),
         (settings.slowdown, "slowdown = 0"),
         (settings.dtype == "float16", 'dtype = "bfloat16"'),
     ):

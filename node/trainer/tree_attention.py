@@ -46,11 +46,12 @@ class Slots(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """Keys and values [K, Q, L, d] of the questions, and an additive mask [Q, L] that hides their padding."""
+    """Keys and values [K, Q, L, d] of the questions, and an additive mask [Q, L] that hides their padding (None: they
+    have none)."""
 
     keys: Tensor
     values: Tensor
-    mask: Tensor
+    mask: Tensor | None
 
 
 def slots_of(lengths: list[list[int]], device: torch.device) -> Slots:
@@ -62,8 +63,11 @@ def slots_of(lengths: list[list[int]], device: torch.device) -> Slots:
     return Slots(torch.tensor(index, dtype=torch.long, device=device), len(lengths), rows, length)
 
 
-def padding_mask(lengths: list[int], like: Tensor) -> Tensor:
-    """Return the additive mask [Q, L] over questions of `lengths` tokens, in the dtype and on the device of `like`."""
+def padding_mask(lengths: list[int], like: Tensor) -> Tensor | None:
+    """Return the additive mask [Q, L] over questions of `lengths` tokens, in the dtype and on the device of `like`;
+    None where all are equally long."""
+    if min(lengths) == max(lengths):
+        return None
     valid = torch.arange(max(lengths), device=like.device)[None] < torch.tensor(lengths, device=like.device)[:, None]
     return torch.zeros(valid.shape, device=like.device, dtype=like.dtype).masked_fill_(~valid, _hidden(like))
 
@@ -105,7 +109,7 @@ def _joint(q: Tensor, own: Pair, mask: Tensor | None, shared: Pair | None, branc
         scores.append((q.view(heads, -1, width) @ shared[0].transpose(1, 2)).view(*lead, -1))
     if branch is not None:
         score = (q.view(heads, questions, -1, width) @ branch.keys.transpose(2, 3)).view(*lead, -1)
-        scores.append(score + branch.mask[:, None, None, None])
+        scores.append(score if branch.mask is None else score + branch.mask[:, None, None, None])
     score = (q.view(heads, questions, rows, -1, width) @ own[0].transpose(3, 4)).view(*lead, -1)
     scores.append(score if mask is None else score + mask)
     joined = torch.cat(scores, -1) if len(scores) > 1 else scores[0]
@@ -225,7 +229,8 @@ class DecodePlan:
         """Forget all questions but these; the rows left are numbered anew, in order."""
         for layer, branch in self._branches.items():
             keys, values = (states.index_select(1, questions) for states in branch[:2])
-            self._branches[layer] = Branch(keys, values, branch.mask.index_select(0, questions))
+            mask = None if branch.mask is None else branch.mask.index_select(0, questions)
+            self._branches[layer] = Branch(keys, values, mask)
             k, v = self._own[layer]
             self._own[layer] = k.index_select(1, questions), v.index_select(1, questions)
 
@@ -246,7 +251,7 @@ def prefix_level(q: Tensor, k: Tensor, v: Tensor, slots: Slots, scale: float) ->
 
 
 def question_level(
-    q: Tensor, k: Tensor, v: Tensor, slots: Slots, shared: Pair | None, mask: Tensor, scale: float
+    q: Tensor, k: Tensor, v: Tensor, slots: Slots, shared: Pair | None, mask: Tensor | None, scale: float
 ) -> tuple[Tensor, Branch]:
     """Return the questions' output [n, H, d], and their keys and values for the level below."""
     own = keys_of(slots.pad(k)), keys_of(slots.pad(v))

@@ -96,7 +96,7 @@ class TreeEngine(ABC):
         prompts = [self._bounded(self.encode(text)) for text in questions]
         draws = draws_for(len(prompts), group, self._game.max_completion, rng)
         made: list[list[Sample]] = []
-        with self._without_gradient(), self._arithmetic():
+        with self._without_gradient(), self._arithmetic(), self._laid_out():
             how = self._sampler(cancelled, greedy)
             while len(made) < len(prompts):
                 start, stop = len(made), len(made) + max(1, self.rows_at_once // group)
@@ -126,6 +126,10 @@ class TreeEngine(ABC):
             self._pairs = plan.pairs
         limits = game.max_completion, game.temperature, greedy, cancelled
         return Sampler(self._forward, self._logits, self._pairs, len(prefix), self._stops, *limits, self._agree)
+
+    def _laid_out(self) -> AbstractContextManager[None]:
+        """Prepare the weights for sampling."""
+        return nullcontext()
 
     def _samples(self, rows: list[Row]) -> list[Sample]:
         texts = self._texts([row.tokens for row in rows])

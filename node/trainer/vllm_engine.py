@@ -18,6 +18,8 @@ from torch import Tensor
 
 from node.trainer.causal import CausalEngine
 from node.trainer.engine import Cancelled, NotFinite, Sample
+from node.trainer.gang import full
+from node.trainer.memory import Plan
 
 log = structlog.get_logger()
 
@@ -44,6 +46,7 @@ class VllmEngine(CausalEngine):
 
     _llm: Any = None
     _stale = True
+    _ranks = 1
 
     def weights_changed(self) -> None:
         """Forget the prefix's keys and values, and have vLLM take the weights before it samples again."""
@@ -69,9 +72,8 @@ class VllmEngine(CausalEngine):
         except Exception as error:  # a library's start: whatever it raises, there is another way to sample
             if not self.optional or self._llm is not None:
                 raise
-            log.warning("vllm.unusable", reason=" ".join(str(error).split())[:300])
-            self.name, self.sample = "hf", super().sample  # type: ignore[method-assign]
-            return super().sample(questions, group, rng, cancelled, greedy=greedy, progress=progress)
+            self._do_without(" ".join(str(error).split())[:300])
+            return self.sample(questions, group, rng, cancelled, greedy=greedy, progress=progress)
         seeds = torch.randint(SEEDS, (len(questions), group), generator=rng).tolist()
         prompts = [self._prefix + self._bounded(self.encode(text)) for text in questions]
         try:
@@ -79,6 +81,10 @@ class VllmEngine(CausalEngine):
         finally:
             self._sleep()
         return [[self._sample_of(done[q, c]) for c in range(group)] for q in range(len(questions))]
+
+    def _do_without(self, reason: str) -> None:
+        log.warning("vllm.unusable", reason=reason)
+        self.name, self.sample = "hf", super().sample  # type: ignore[method-assign]
 
     def _run(
         self,
@@ -146,17 +152,12 @@ class VllmEngine(CausalEngine):
         from vllm import LLM
 
         threads = torch.get_num_threads()
-        on_gpu: dict[str, Any] = {}
-        if self.device.type == "cuda":
-            total = torch.cuda.mem_get_info(self.device)[1]
-            share = (plan.engine + plan.cache + plan.overhead) / total
-            on_gpu = {"enable_sleep_mode": True, "gpu_memory_utilization": min(0.95, share)}
-        log.info("vllm.starting", device=self.device.type)
+        total = torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else 0
+        log.info("vllm.starting", device=self.device.type, ranks=self._ranks)
         llm = LLM(
-            model=self._base, tokenizer=self._base, load_format="dummy", dtype=_name(self._arithmetic_type()),
+            model=self._base, tokenizer=self._base, dtype=_name(self._arithmetic_type()),
             max_model_len=len(self._prefix) + self._game.max_prompt + self._game.max_completion,
-            max_num_seqs=self.rows_at_once, logprobs_mode="processed_logprobs", disable_log_stats=True,
-            enforce_eager=self.device.type != "cuda", **on_gpu,
+            max_num_seqs=self.rows_at_once, **options(plan, total, self._ranks),
         )  # fmt: skip
         torch.set_num_threads(threads)
         return llm
@@ -184,7 +185,7 @@ class VllmEngine(CausalEngine):
                 place = place.removesuffix(".base_layer")
                 delta = modules[place].get_delta_weight(next(iter(modules[place].lora_A))) if leaf == "weight" else 0
                 weight = weight + delta
-            yield f"{place}.{leaf}", weight.to(kind, copy=True)
+            yield f"{place}.{leaf}", full(weight).to(kind, copy=True)
 
     def _arithmetic_type(self) -> torch.dtype:
         return self._placement.autocast or self._placement.weights
@@ -192,6 +193,26 @@ class VllmEngine(CausalEngine):
     def _sleep(self) -> None:
         if self.device.type == "cuda":
             self._llm.sleep(level=2)
+
+
+def options(plan: Plan, total: int, ranks: int) -> dict[str, Any]:
+    """Return what vLLM is told beside model and lengths; `total` is the GPU's memory in bytes, 0 on a CPU.
+
+    Custom all-reduce is off: it looks for its neighbours among the GPUs that a process sees, and each sees one.
+    """
+    told: dict[str, Any] = {
+        "load_format": "dummy", "logprobs_mode": "processed_logprobs", "disable_log_stats": True,
+        "enforce_eager": not total,
+    }  # fmt: skip
+    if total:
+        share = (plan.engine + plan.cache + plan.overhead) / total
+        told |= {"enable_sleep_mode": True, "gpu_memory_utilization": min(0.95, share)}
+    if ranks > 1:
+        told |= {
+            "tensor_parallel_size": ranks, "distributed_executor_backend": "external_launcher",
+            "disable_custom_all_reduce": True, "seed": 0,
+        }  # fmt: skip
+    return told
 
 
 def _name(kind: torch.dtype) -> str:

@@ -13,7 +13,6 @@ import resource
 import select
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,9 +22,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from node.trainer import frames as f
 from node.trainer.memory import mps_watermarks
+from node.trainer.ranks import start_followers
 
 if TYPE_CHECKING:
-    from node.trainer.gang import Gang
     from node.trainer.session import Desk, Session
 
 HEARTBEAT_SECONDS = 1.0
@@ -209,12 +208,14 @@ def set_up(line: Line, setup: f.SetUp) -> Session | None:
     os.environ.update(mps_watermarks(setup.settings.memory_share))
     limit_memory(setup.settings.memory_limit_mib)
     try:
+        place = waiting_place(setup)
         import torch
 
+        from node.trainer.gang import ALONE, Gang
         from node.trainer.session import Session
 
         torch.set_num_threads(setup.settings.threads)
-        gang = gather(setup)
+        gang = Gang.meet(0, setup.settings.ranks, place) if place else ALONE
         gang.tell(f.frame_bytes(setup)[4:])
         session = Session(setup, gang=gang)
     except Exception as error:  # noqa: BLE001 - the task boundary: the child can't work, the node learns why
@@ -235,21 +236,13 @@ def next_frame(line: Line, session: Session | None) -> f.ToChild:
             session.gang.tell(f.frame_bytes(f.Cancel(-1))[4:])
 
 
-def gather(setup: f.SetUp) -> Gang:
-    """Start the other ranks, unless they are on other machines, and wait for them."""
-    from node.trainer.gang import ALONE, Gang, follower_environment, free_rendezvous
+def waiting_place(setup: f.SetUp) -> str:
+    """Return where the other ranks wait, empty where there are none; start them, unless they are on other machines.
 
+    They load their libraries while this rank loads its own.
+    """
     world, place = setup.settings.ranks, setup.settings.rendezvous
-    if world == 1:
-        return ALONE
-    if not place:
-        place = free_rendezvous()
-        visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-        for rank in range(1, world):
-            environment = follower_environment(rank, world, place, visible)
-            environment["SWARM_FOLLOWS"] = str(os.getpid())
-            subprocess.Popen([sys.executable, "-m", "node.trainer.follower"], env=environment, stdout=sys.stderr)
-    return Gang.meet(0, world, place)
+    return (place or start_followers(world)) if world > 1 else ""
 
 
 def main(descriptor: int, parent: int) -> int:

@@ -89,8 +89,9 @@ class _Padded:
 
     def __getitem__(self, index: int) -> Question:
         question = self._questions[index]
-        steps, number = question.answer.rsplit("####", 1)
-        return Question(question.text, (steps * TYPICAL_GSM8K)[:TYPICAL_GSM8K] + f"\n####{number}")
+        others = [self._questions[(index + step) % len(self)].text for step in range(8)]
+        number = question.answer.rsplit("####", 1)[1]
+        return Question(question.text, " ".join(others)[:TYPICAL_GSM8K] + f"\n####{number}")
 
     def held_out(self, count: int) -> list[Question]:
         """Return the first held-out questions."""

@@ -111,6 +111,7 @@ class SmallSwarm:
         home.mkdir(mode=0o700, parents=True)
         key = load_or_create(home / "swarm.pem")
         config = Config(
+            own_owner=True,
             chain=ChainSettings(urls=(self.chain.url,), contract=self.contract.address.lower(), poll_seconds=1.0),
             gossip=GossipSettings(
                 listen=(f"/ip4/127.0.0.1/tcp/{0 if self._bootnodes else self._port}",), bootnodes=self._bootnodes

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgspec
 import pytest
 import trio
 from eth_account import Account
@@ -17,9 +18,27 @@ from node.chain.batches import sign
 from node.chain.binding import ABI, signed_words
 from node.chain.service import CoordinatorService
 from node.config import ChainSettings
-from node.machine.commands import AdvanceStage, CastVote, ChainCommand, RegisterNode, ReportReward
-from node.machine.inputs import AnyInput, ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
+from node.machine.commands import (
+    AdvanceStage,
+    CastVote,
+    ChainCommand,
+    RegisterNode,
+    RelayMessages,
+    RenewDelegation,
+    ReportReward,
+)
+from node.machine.inputs import (
+    AnyInput,
+    ChainLost,
+    ChainRestored,
+    DelegationRead,
+    PauseChanged,
+    PeerRegistered,
+    StageOpened,
+    TransactionSettled,
+)
 from node.store.outbox import SqliteOutbox
+from protocols.carried import Load, carried_delegation
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Seed
 from protocols.manifest import Manifest
@@ -82,7 +101,13 @@ class Place:
 
     def service(self, guard: Permissive | None = None, **changed: Any) -> CoordinatorService:
         urls = changed.pop("urls", (self.chain.url,))
-        settings = ChainSettings(urls=urls, contract=self.deployment.address, poll_seconds=1.0, max_fee_gwei=10_000.0)
+        settings = ChainSettings(
+            urls=urls,
+            contract=self.deployment.address,
+            poll_seconds=1.0,
+            max_fee_gwei=10_000.0,
+            relay_gas_per_day=changed.pop("relay_gas_per_day", 10_000_000),
+        )
         outbox = SqliteOutbox(self.home / "outbox.sqlite")
         manifest = Manifest(name="test", confirmations=changed.pop("confirmations", 0))
         guard = guard or Permissive()
@@ -252,14 +277,26 @@ async def test_the_same_key_under_another_owner_is_refused(place: Place) -> None
 
 
 async def test_a_pause_is_waited_out(place: Place) -> None:
-    """What the organiser's pause refuses is tried again, and done once it is over."""
+    """What the organiser's pause refuses is done once it is over; pause and end are told with the deadline they make,
+    and told again to a node that was away."""
     async with place.running() as node:
-        await node.until(StageOpened)
+        opened = await node.until(StageOpened)
         send(place.chain.url, KEYS[0], place.deployment.address, "pause", 3600)
+        paused = await node.until(PauseChanged)
+        assert (paused.round, paused.stage, paused.deadline) == (0, 0, opened.deadline + 3600)
         await node.execute(RegisterNode())
-        await trio.sleep(0.3)
+        async with place.running() as late:
+            assert await late.until(PauseChanged) == paused
+            assert (await late.until(StageOpened)).deadline == paused.deadline
+            late.stop.cancel()
         send(place.chain.url, KEYS[0], place.deployment.address, "resume")
         assert (await node.settled("register")).ok
+        over = await node.until(PauseChanged, lambda one: one.until < paused.until)
+        assert over.until <= place.now()
+        assert paused.deadline - over.deadline == paused.until - over.until
+    async with place.running() as node:
+        assert (await node.until(StageOpened)).deadline == over.deadline
+        assert not [one for one in node.inputs if isinstance(one, PauseChanged)]
 
 
 async def test_a_refused_call_costs_no_transaction(place: Place) -> None:
@@ -281,6 +318,74 @@ async def voter(place: Place, node: Running) -> StageOpened:
         place.advance()
     await node.until(StageOpened, lambda one: one.round == 2)
     return await node.until(StageOpened, lambda one: one.round == 1)
+
+
+async def test_what_waits_for_relayers_is_sent_when_it_is_asked_for_anew(place: Place) -> None:
+    """A vote that was left to others for an hour goes out at once where the node, started again, says so."""
+    async with place.running() as node:
+        first = await voter(place, node)
+        vote = CastVote(1, first.seed, (other(),), time.time() + 3600)
+        await node.execute(vote)
+        await trio.sleep(0.2)
+        assert place.nonce() == 1
+    async with place.running() as node:
+        await node.until(StageOpened)
+        await node.execute(msgspec.structs.replace(vote, after=0.0))
+        done = await node.settled(f"vote:1:{first.seed.hex()}")
+    assert (done.ok, place.nonce()) == (True, 2)
+
+
+async def test_a_day_has_a_budget_for_others(place: Place) -> None:
+    """What a relayer has spent on others counts over a restart: beyond the budget nothing is sent. The next day has
+    a budget of its own."""
+    later = 0.0
+    budget: dict[str, Any] = {"relay_gas_per_day": 120_000, "clock": lambda: time.time() + later}
+
+    async def brings(node: Running, turn: int) -> TransactionSettled:
+        load = carried_delegation(place.delegation(KEYS[3], KEYS[turn]))
+        await node.execute(RelayMessages("delegation", 0, 0, bytes(32), turn, (Load(load.node, load),)))
+        return await node.settled(f"relay:delegation:0:0:{turn}")
+
+    async with relaying(place, budget) as node:
+        assert (await brings(node, 0)).ok
+    async with relaying(place, budget) as node:
+        done = await brings(node, 2)
+        assert (done.ok, done.error, place.nonce()) == (False, "OverBudget", 1)
+    later = 86_400.0
+    async with relaying(place, budget) as node:
+        assert (await brings(node, 2)).ok
+
+
+@asynccontextmanager
+async def relaying(place: Place, changed: dict[str, Any]) -> AsyncIterator[Running]:
+    """Run a node that knows its deployment, and so may bring messages of others."""
+    async with trio.open_nursery() as nursery:
+        service = place.service(**changed)
+        service.take_part(await service.describe(), None)
+        running = Running(service, nursery.cancel_scope)
+        nursery.start_soon(service.run, running.report)
+        yield running
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_running_node_takes_a_new_delegation(place: Place) -> None:
+    """Signed anew, it is told as waiting with its serial, and brought when asked for; then nothing waits any more."""
+    first, second = (place.delegation(KEYS[2], KEYS[1], place.now() + term) for term in (1_000, 100_000))
+    async with trio.open_nursery() as nursery:
+        service = place.service()
+        facts = await service.describe()
+        service.take_part(facts, first)
+        node = Running(service, nursery.cancel_scope)
+        nursery.start_soon(service.run, node.report)
+        await node.execute(RegisterNode())
+        assert (await node.until(DelegationRead)).expiry == first.delegation.expiry
+        service.take_part(facts, second)
+        waits = await node.until(DelegationRead, lambda one: one.renewal > 0)
+        assert waits == DelegationRead(first.delegation.expiry, second.delegation.serial)
+        await node.execute(RenewDelegation(waits.renewal))
+        assert (await node.settled(f"renew:{waits.renewal}")).ok
+        assert await node.until(DelegationRead, lambda one: one.expiry == second.delegation.expiry)
+        nursery.cancel_scope.cancel()
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -19,11 +20,12 @@ from libp2p.utils import encode_varint_prefixed
 from msgspec.structs import replace
 
 from node.gossip.bodies import BODY_PROTOCOL
+from node.gossip.book import PeerBook
 from node.gossip.catchup import CATCHUP_PROTOCOL
-from node.gossip.contacts import PEERS_PROTOCOL
+from node.gossip.contacts import PEERS_PROTOCOL, Contacts
 from node.gossip.host import Host, open_host
 from node.gossip.mesh import Mesh, join
-from node.identity import NodeKey
+from node.identity import NodeKey, new_key
 from node.identity.rsa import RsaIdentity
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
@@ -552,3 +554,36 @@ def odd_rpcs() -> list[rpc_pb2.RPC]:
         rpc_pb2.RPC(senderRecord=b"junk"),
         *control,
     ]  # fmt: skip
+
+
+async def test_many_identities_on_one_address_are_few_neighbours(tmp_path: Path) -> None:
+    """Twelve names on one address that is not trusted get eight connections; those that came first keep theirs."""
+    async with AsyncExitStack() as stack:
+        host = await stack.enter_async_context(open_host(new_key(), (), 64))
+        await host.listen(("/ip4/127.0.0.1/tcp/0",))
+        blamed: Counter[str] = Counter()
+        host.blame = lambda peer, reason: blamed.update((reason,))
+        contacts = Contacts(host, PeerBook(None), bootnodes=_none, max_peers=64, ping_seconds=30.0)
+        others = [await stack.enter_async_context(open_host(new_key(), (), 8)) for _ in range(12)]
+        transport, _, peer = host.addresses[0].rpartition("/p2p/")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(contacts.run)
+            first: list[str] = []
+            for number, other in enumerate(others, 1):
+                await other.connect(transport, peer)
+                if number == 8:
+                    await until(lambda: len(contacts._watched) == 8)
+                    first = sorted(host.connected())
+            await until(lambda: blamed["crowded"] >= 4 and sorted(host.connected()) == first)
+            nursery.cancel_scope.cancel()
+        assert len(first) == 8
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    with trio.fail_after(20):
+        while not holds():  # noqa: ASYNC110 - the other side is a library
+            await trio.sleep(0.1)
+
+
+async def _none() -> tuple[str, ...]:
+    return ()

@@ -153,6 +153,22 @@ def test_keys_of_owners_come_from_a_credential_directory(
     assert call("login", "--data-dir", home)[0] == Exit.OK
 
 
+def test_an_owners_key_shows_in_no_complaint(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Mistyped keys and passphrases are refused in one line that does not repeat them."""
+    home, secret = tmp_path / "node", new_key().secret.hex()
+    call("keys", "new", "--data-dir", home)
+    _, keystore, passphrase = owner_files(tmp_path)
+    passphrase.write_text(wrong := "incorrect horse")
+    for variable in (secret + "f", secret[:-1], "0x" + "g" + secret[1:], "0x" + "f" * 64):
+        monkeypatch.setenv("SWARM_OWNER_KEY", variable)
+        code, said, line = call("login", "--data-dir", home)
+        assert (code, line.count("\n")) == (Exit.SECRET, 1)
+        assert secret[1:-1] not in said + line
+        assert variable not in said + line
+    code, said, line = call("login", "--keystore", keystore, "--passphrase-file", passphrase, "--data-dir", home)
+    assert (code, wrong in said + line) == (Exit.SECRET, False)
+
+
 def test_a_revocation_without_money_waits(tmp_path: Path, call: Call, chain: LocalChain) -> None:
     """Where nobody here can pay, the signed revocation is kept for a relayer, and the delegation is gone."""
     home = tmp_path / "node"

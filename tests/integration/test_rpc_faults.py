@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.client
 import threading
+import time
 from collections import Counter
 from collections.abc import Iterator
 from functools import partial
@@ -11,12 +12,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+import trio
 from eth_account import Account
 
 from contracts import contract_at
+from node.chain.binding import VOTED, key_of
 from node.machine.commands import CastVote, RegisterNode
-from node.machine.inputs import PeerRegistered, StageOpened
-from tests.integration.test_chain_service import KEYS, Place, place_on
+from node.machine.inputs import PeerRegistered, StageOpened, TransactionSettled
+from tests.integration.test_chain_service import KEYS, Place, Running, eventually, other, place_on, voter
 from tools.demo.watch import VoteReader
 from tools.local_chain import LocalChain
 
@@ -125,3 +128,103 @@ async def test_votes_survive_an_endpoint_that_fails(place: Place, endpoint: tupl
     assert sorted(found.values()) == [1] * ROUNDS
     assert place.nonce() == 1 + ROUNDS
     assert all(counted[what] for what in FAULTS.values())
+
+
+class Line:
+    """A way to the chain that can be cut: every connection over it ends, new ones are taken."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._cut = trio.Event()
+        self.connections = 0
+
+    def cut(self) -> None:
+        """End every connection."""
+        self._cut.set()
+        self._cut = trio.Event()
+
+    async def serve(self, stream: trio.SocketStream) -> None:
+        """Carry one connection until either side ends it, or it is cut."""
+        self.connections += 1
+        cut = self._cut
+        async with await trio.open_tcp_stream("127.0.0.1", self._port) as chain, trio.open_nursery() as nursery:
+            nursery.start_soon(self._carry, stream, chain, nursery.cancel_scope)
+            nursery.start_soon(self._carry, chain, stream, nursery.cancel_scope)
+            await cut.wait()
+            nursery.cancel_scope.cancel()
+
+    async def _carry(self, source: trio.SocketStream, to: trio.SocketStream, both: trio.CancelScope) -> None:
+        try:
+            async for data in source:
+                await to.send_all(data)
+        except trio.BrokenResourceError:
+            pass
+        both.cancel()
+
+
+@pytest.fixture
+def still(tmp_path: Path) -> Iterator[Place]:
+    """A chain that mines with transactions and on demand."""
+    with LocalChain(block_seconds=None, accounts=4) as chain:
+        yield place_on(chain, tmp_path)
+
+
+async def next_vote(place: Place, node: Running, *, waits: bool = False) -> CastVote:
+    """Go on to where the next round is voted on, and have the node vote; the vote `waits` for a block that is mined by
+    hand."""
+    for _ in range(2):
+        place.advance()
+    number = place.view("current")[0]
+    await node.until(StageOpened, lambda one: (one.round, one.stage) == (number, 0))
+    place.chain.call("anvil_mine", "0x5")
+    place.chain.call("evm_setAutomine", not waits)
+    vote = CastVote(number - 1, place.view("seedOf", number - 1)[0], (other(),))
+    await node.execute(vote)
+    if waits:
+        await eventually(lambda: place.nonce("pending") > place.nonce())
+    return vote
+
+
+async def is_mined(place: Place, node: Running, vote: CastVote) -> None:
+    """Mine until a vote has settled; then every transaction is mined at once again."""
+    limit = time.monotonic() + 20
+    while not [one for one in node.inputs if isinstance(one, TransactionSettled) and one.key == key_of(vote)]:
+        assert time.monotonic() < limit
+        place.chain.call("evm_mine")
+        await trio.sleep(0.1)
+    assert (await node.settled(key_of(vote))).ok
+    place.chain.call("evm_setAutomine", True)
+
+
+async def test_each_vote_stands_once_after_reorgs_cut_lines_and_stuck_transactions(still: Place) -> None:
+    """A vote undone by a reorg of three blocks, one whose line and subscription are cut while it waits for a block, one
+    that is replaced because fees rose: in the end each is there once, with no nonce lost."""
+    chain, line, me = still.chain, Line(still.chain.port), still.account.address
+    async with trio.open_nursery() as nursery:
+        (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
+        nursery.start_soon(trio.serve_listeners, line.serve, [listener])
+        url = f"ws://127.0.0.1:{listener.socket.getsockname()[1]}"
+        async with still.running(urls=(url,), stuck_seconds=0.5) as node:
+            await voter(still, node)
+
+            undone = await next_vote(still, node)
+            await node.settled(key_of(undone))
+            chain.call("anvil_reorg", 3, [])
+            assert still.view("ballotOf", me, undone.round)[0] == 0
+            chain.call("evm_mine")
+            await eventually(lambda: still.view("ballotOf", me, undone.round)[0] == VOTED)
+
+            cut_off = await next_vote(still, node, waits=True)
+            line.cut()
+            await is_mined(still, node, cut_off)
+            assert line.connections > 1
+
+            stuck = await next_vote(still, node, waits=True)
+            chain.call("anvil_setNextBlockBaseFeePerGas", hex(200 * 10**9))
+            await is_mined(still, node, stuck)
+            name = (await node.settled(key_of(stuck))).transaction
+            assert int(chain.call("eth_getTransactionByHash", name)["maxFeePerGas"], 16) >= 200 * 10**9
+        nursery.cancel_scope.cancel()
+    found = Counter(vote.round for vote in VoteReader(chain.url, still.deployment.address).votes())
+    assert found == Counter({undone.round: 1, cut_off.round: 1, stuck.round: 1})
+    assert still.nonce() == still.nonce("pending") == 1 + len(found)

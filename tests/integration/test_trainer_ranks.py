@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -14,12 +20,22 @@ from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.trainer.gang import Gang, follower_environment
-from node.trainer.sharded import refuse_what_is_not_spread
+from node.trainer import frames as f
+from node.trainer import grpo
+from node.trainer.causal import CausalEngine
+from node.trainer.engine import TrainingGroup
+from node.trainer.gang import Gang
+from node.trainer.loss_scale import LossScale
+from node.trainer.optimizer import make_optimizer
+from node.trainer.ranks import follower_environment, free_rendezvous
+from node.trainer.session import Desk, Session
+from node.trainer.sharded import ShardedEngine, refuse_what_is_not_spread
 from node.trainer.tiny_tokenizer import train_tokenizer
 from protocols.identifiers import body_digest
+from protocols.manifest import GameSpec
 from protocols.wire import decode_rollouts, encode
-from tests.integration.test_trainer import Running, generate, running
+from tests.integration.test_trainer import MANIFEST, PEER, SEED, Running, generate, running
+from tests.integration.test_trainer_vllm import PYTHON
 
 pytestmark = pytest.mark.integration
 
@@ -30,7 +46,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("model")
     torch.manual_seed(5)
     config = Qwen2Config(
-        vocab_size=512, hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=512, hidden_size=128, intermediate_size=48, num_hidden_layers=2, num_attention_heads=4,
         num_key_value_heads=2, tie_word_embeddings=True, initializer_range=0.1,
     )  # fmt: skip
     AutoModelForCausalLM.from_config(config).save_pretrained(directory)
@@ -48,6 +64,18 @@ def with_one_right(body: bytes) -> bytes:
     return encode(replace(read, groups=tuple(groups)))
 
 
+@contextmanager
+def torchrun(meet: str) -> Iterator[Callable[[], int]]:
+    """Rank 1 of 2, started as the documentation says it is on another machine; gives its present process id."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--max-restarts", "9"]
+    command += ["--monitor-interval", "0.2", "--rdzv-endpoint", free_rendezvous(), "-m", "node.trainer.follower"]
+    command += ["--first", "1", "--ranks", "2", "--meet", meet]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL) as started:
+        children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
+        yield lambda: int(children.read_text())
+        started.terminate()
+
+
 async def played(node: Running, number: int) -> tuple[bytes, i.TrainingFinished]:
     """Generate, train on what was generated, save; return the body and what training said."""
     await node.link.execute(generate(4, number))
@@ -63,33 +91,95 @@ async def played(node: Running, number: int) -> tuple[bytes, i.TrainingFinished]
     return node.shelf.kept[made.body], done
 
 
+def played_alone(model: Path, home: Path, number: int) -> tuple[bytes, f.Trained]:
+    """The same by one process, this one."""
+    settings = TrainerSettings(model=str(model), device="cpu", engine="hf", micro_batch=8)
+    session, desk = Session(f.SetUp(settings, MANIFEST, PEER, str(home))), Desk(lambda: False, lambda done, total: None)
+    made = session.generate(f.Generate(1, number, 0, SEED, 4), desk)
+    done = session.train(f.Train(2, number, 0, with_one_right(made.body), (), 2, 60.0), desk)
+    session.save(f.Save(3, number))
+    return made.body, done
+
+
 async def test_two_ranks_learn_what_one_learns(model: Path, tmp_path: Path) -> None:
-    """The same rollouts, the same losses, the same weights; a checkpoint of two is resumed by two and is a model."""
-    results = {}
-    for ranks in (1, 2):
-        home = tmp_path / str(ranks) / "trainer"
-        async with running(model, home, ranks=ranks, device="cpu", engine="hf", micro_batch=8) as node:
+    """The same rollouts, losses and weights.
+
+    Rank 1 is killed, with the newest checkpoint damaged: both begin anew from the one before, and what they learn from
+    there on is bit for bit what they had learned. Rank 0 alone wrote.
+    """
+    one_home, home = (tmp_path / n / "trainer" for n in ("1", "2"))
+    same = {"device": "cpu", "engine": "hf", "micro_batch": 8}
+    one_body, one = played_alone(model, one_home, 3)
+    weights = load_file(one_home / "model" / "model.safetensors")
+    meet = free_rendezvous()
+    with torchrun(meet) as follower:
+        async with running(model, home, ranks=2, rendezvous=meet, **same) as node:
             await node.ready()
-            results[ranks] = await played(node, 3)
-    (one_body, one), (two_body, two) = results[1], results[2]
+            two_body, two = await played(node, 3)
+            spread = load_file(home / "model" / "model.safetensors")
+            await played(node, 4)
+            newest = home / "checkpoints" / "checkpoint-00000002"
+            files = "model/model.safetensors", "optimizer.safetensors"
+            learned = [(newest / name).read_bytes() for name in files]
+            (newest / "optimizer.safetensors").write_bytes(b"damaged")
+            os.kill(follower(), signal.SIGKILL)
+            await node.link.execute(generate(4, 5))
+            await node.next(i.TrainerLost)
+            assert (await node.ready()).checkpoint_round == 3
+            await played(node, 4)
+            again = newest.with_name("checkpoint-00000003")
+            assert [(again / name).read_bytes() for name in files] == learned
     assert two_body == one_body
     assert (two.updates, two.own) == (one.updates, one.own) == (2, one.own)
     assert two.loss == pytest.approx(one.loss, rel=1e-5)
-    weights, spread = (load_file(tmp_path / n / "trainer" / "model" / "model.safetensors") for n in ("1", "2"))
     start = load_file(model / "model.safetensors")
     for name, value in weights.items():
         torch.testing.assert_close(spread[name], value, atol=2e-5, rtol=1e-3)
     assert any(not torch.equal(value, start[name]) for name, value in spread.items())
+    assert os.listdir(home.parent) == ["trainer"]
 
-    async with running(model, tmp_path / "2" / "trainer", ranks=2, device="cpu", engine="hf") as node:
-        ready = await node.ready()
-        assert isinstance(ready, i.TrainerReady)
-        assert ready.checkpoint_round == 3
-        _, again = await played(node, 4)
-        assert again.updates == 2
+    async with running(model, home, ranks=2, **same) as node:
+        assert (await node.ready()).checkpoint_round == 4
 
 
-@pytest.mark.parametrize("setting", [{"lora": 8}, {"kl": 0.1}, {"engine": "vllm"}, {"optimizer": "adam8bit"}])
+@pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
+async def test_two_ranks_sample_by_vllm_what_they_have_learned(model: Path, tmp_path: Path) -> None:
+    """By settings alone: the child starts the other rank, both start vLLM, train, hand over and sample again."""
+    vllm = {"engine": "vllm", "python": PYTHON, "sample_rows": 64}
+    async with running(model, tmp_path / "trainer", ranks=2, device="cpu", **vllm) as node:
+        await node.ready()
+        for number in (1, 2):
+            _, done = await played(node, number)
+            assert done.updates == 2
+
+
+def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
+    """The update that follows clips the gradient by the norm that one process finds."""
+    settings = TrainerSettings(model=str(model), device="cpu", engine="hf")
+    game = GameSpec(max_completion=6, max_prompt=16)
+    torch.set_num_threads(1)
+    outcomes = []
+    gang = Gang.meet(0, 1, free_rendezvous())
+    try:
+        for engine in (CausalEngine.load(settings, game), ShardedEngine.load(settings, game)):
+            if isinstance(engine, ShardedEngine):
+                engine.spread_over(gang)
+            optimizer = make_optimizer(engine, settings)
+            (made,) = engine.sample(["1 + 1?"], 2, torch.Generator().manual_seed(1), lambda: False)
+            group = TrainingGroup(engine.encode("1 + 1?"), [s.tokens for s in made], [[], []], [1.0, -1.0], False)
+            outcomes.append(
+                grpo.update(
+                    engine, optimizer, [group], grpo.Objective(max_norm=0.01), room=grpo.Room(8, 1000),
+                    scale=LossScale(needed=False), watch=lambda done: None, gang=gang,
+                )
+            )  # fmt: skip
+    finally:
+        torch.distributed.destroy_process_group()
+    plain, spread = outcomes
+    assert spread.norm == pytest.approx(plain.norm, rel=1e-5)
+
+
+@pytest.mark.parametrize("setting", [{"lora": 8}, {"kl": 0.1}, {"optimizer": "adam8bit"}])
 def test_what_is_not_spread_is_refused(setting: dict[str, object]) -> None:
     """The line names what to set."""
     with pytest.raises(ValueError, match=f"set trainer.{next(iter(setting))} = "):

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from node.config import TrainerSettings
 from node.trainer.models import load_engine
+from node.trainer.ranks import free_rendezvous
 from node.trainer.vllm_engine import VllmEngine, installed
 from protocols.manifest import GameSpec
 from tests.unit.trainer.letters import LETTERS, letter_tokenizer
@@ -36,23 +38,42 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def parity(model: Path, *launcher: str, meet: str = "") -> dict[str, Any]:
+    """Return what `vllm_parity` found, run as it is or by a launcher."""
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [PYTHON, "-m", *launcher, "tests.integration.vllm_parity", str(model), meet], cwd=root, timeout=240, text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-2000:]
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
 @pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
 def test_vllm_samples_from_the_weights_that_are_trained(model: Path) -> None:
     """Log-probabilities agree before and after an update handed over in place (tied, with adapters); seeds repeat;
     a cancelled run stops within a token and the engine can be used again."""
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [PYTHON, "-m", "tests.integration.vllm_parity", str(model)], cwd=root, timeout=240, text=True,
-        capture_output=True, env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    found = parity(model)
     assert found["kind"] == "vllm"
     assert max(found["first"], found["updated"], found["after"]) < 1e-3
     assert found["again"]
     assert not found["others"]
     assert found["changed"]
     assert found["cancelled"]
+
+
+@pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
+def test_two_ranks_sample_by_tensor_parallelism_from_weights_that_are_spread(model: Path) -> None:
+    """The same holds for a model spread over two processes; both have the same completions."""
+    found = parity(model, "torch.distributed.run", "--nproc-per-node", "2", "-m", meet=free_rendezvous())
+    assert found["kind"] == "vllm"
+    assert max(found["first"], found["updated"], found["after"]) < 1e-3
+    assert found["again"]
+    assert not found["others"]
+    assert found["changed"]
+    assert found["cancelled"]
+    assert found["ranks_agree"]
 
 
 @pytest.mark.skipif(installed(), reason="vLLM is installed here")

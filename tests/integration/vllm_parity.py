@@ -1,22 +1,26 @@
 """Run by the interpreter of an environment with vLLM: compares its engine with the built-in one on a small model.
 
-    python -m tests.integration.vllm_parity DIRECTORY
+    [torchrun --nproc-per-node 2 -m] tests.integration.vllm_parity DIRECTORY
 
-The last line of stdout is JSON.
+By torchrun the model is spread over ranks. Rank 0's last line of stdout is JSON.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from node.config import TrainerSettings
 from node.trainer.engine import Cancelled, Sample, TrainingGroup
+from node.trainer.gang import ALONE, Gang
 from node.trainer.models import load_engine
+from node.trainer.parallel_vllm import ParallelVllmEngine
 from node.trainer.vllm_engine import VllmEngine
 from protocols.manifest import GameSpec
 
@@ -28,15 +32,21 @@ QUESTIONS = ["how many?", "a?", "what is it?"]
 
 def main(directory: str) -> None:
     """Print what was found."""
-    settings = TrainerSettings(model=directory, device="cpu", engine="vllm", lora=4, sample_rows=64)
-    engine = load_engine(settings, GAME, Path(directory))
+    gang = met()
+    settings = TrainerSettings(
+        model=directory, device="cpu", engine="vllm", lora=4 * (gang.world == 1), sample_rows=64, ranks=gang.world
+    )
+    engine = load_engine(settings, GAME, Path(directory), gang)
     assert isinstance(engine, VllmEngine)
+    assert isinstance(engine, ParallelVllmEngine) == (gang.world > 1)
     first = sampled(engine, 1)
     found = {"kind": engine.name, "first": difference(engine, first), "again": same(first, sampled(engine, 1))}
     found["others"] = same(first, sampled(engine, 2))
     with torch.no_grad():
         for parameter in engine.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
+            noise = gang.agreed_on(torch.randn(parameter.shape))
+            parameter.add_(0.3 * (distribute_tensor(noise, parameter.device_mesh, parameter.placements)
+                                  if isinstance(parameter, DTensor) else noise))  # fmt: skip
     engine.weights_changed()
     second = sampled(engine, 1)
     found |= {"updated": difference(engine, second), "changed": not same(first, second)}
@@ -46,7 +56,21 @@ def main(directory: str) -> None:
     except Cancelled:
         found["cancelled"] = next(asked) and len(list(asked)) == 7
     found["after"] = difference(engine, sampled(engine, 4))
-    sys.stdout.write(json.dumps(found) + "\n")
+    found["ranks_agree"] = gang.tell(said(second)) == said(second)
+    if gang.rank == 0:
+        sys.stdout.write(json.dumps(found) + "\n")
+
+
+def met() -> Gang:
+    """The ranks that torchrun started, or this process alone."""
+    if "LOCAL_RANK" not in os.environ:
+        return ALONE
+    os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
+    return Gang.meet(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[2])
+
+
+def said(made: Sequence[Sequence[Sample]]) -> bytes:
+    return json.dumps([[s.tokens for s in some] for some in made]).encode()
 
 
 def sampled(engine: VllmEngine, seed: int) -> list[list[Sample]]:

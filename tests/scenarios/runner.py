@@ -15,6 +15,7 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.delegation import DAY, FOR_EVER
 from node.machine.state import State, initial
 from node.machine.step import step
 from protocols import carried as p
@@ -147,7 +148,10 @@ class Scenario:
                 yield f"vote on {vote['round']}: {vote['phase']} {self.name(tuple(vote['winners']))}"
         elif word == "peers":
             for peer in value:
-                yield f"{self.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}"
+                standing = f", standing {peer['standing']:g}" if peer["standing"] < 0 else ""
+                yield f"{self.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}{standing}"
+        elif word == "refused":
+            yield "refused " + (" ".join(f"{reason}={count}" for reason, count in value.items()) or "none")
         else:
             yield f"{word}: {value:g}" if isinstance(value, float) else f"{word}: {value}"
 
@@ -297,6 +301,19 @@ def _stage(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput
     ]
 
 
+def _paused(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    seconds = int(words[0])
+    until = int(run.now + run.offset) + seconds
+    late = run.now + run.offset >= run.state.deadline
+    return [i.PauseChanged(run.state.round, run.state.stage, until, run.state.deadline + (0 if late else seconds))]
+
+
+def _resumed(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    until = int(run.now + run.offset)
+    left = max(0, run.state.paused_until - until)
+    return [i.PauseChanged(run.state.round, run.state.stage, until, run.state.deadline - left)]
+
+
 def _peer(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     since, owner = int(options.get("since", 0)), run.owner(options)
     return [i.PeerRegistered(ADDRESSES[name], since, owner) for name in words]
@@ -304,6 +321,11 @@ def _peer(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]
 
 def _funds(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     return [i.FundsChanged({"on": True, "off": False}[words[0]])]
+
+
+def _standing(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
+    expiry = int(run.now + run.offset + DAY * float(words[0])) if words[0] != "forever" else FOR_EVER
+    return [i.DelegationRead(expiry, int(options.get("renewal", 0)))]
 
 
 def _introduced(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -323,7 +345,8 @@ def _announced(run: Scenario, words: list[str], options: Options) -> list[i.AnyI
     peer, where = words[:2]
     body, size = (NOTHING, 0) if "nothing" in words else (run.body(peer, where, options), 1000)
     cargo = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
-    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo)]
+    late = "late" in words
+    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo, late)]
 
 
 def _heard(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -335,7 +358,9 @@ def _heard(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput
 def _arrived(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     groups, reward = int(options.get("groups", 16)), float(options.get("reward", 4))
-    return [i.RolloutsArrived(ADDRESSES[peer], *place(where), run.body(peer, where, options), groups, reward)]
+    alike = tuple(ADDRESSES[name] for name in options.get("alike", "").split(",") if name)
+    where_from = (ADDRESSES[peer], *place(where), run.body(peer, where, options))
+    return [i.RolloutsArrived(*where_from, groups, reward, alike, options.get("doubt", ""))]
 
 
 def _refused(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -385,8 +410,11 @@ INPUTS: dict[str, Maker] = {
     "stop": _stop,
     "chain": _chain,
     "stage": _stage,
+    "paused": _paused,
+    "resumed": _resumed,
     "peer": _peer,
     "funds": _funds,
+    "standing": _standing,
     "introduced": _introduced,
     "settled": _settled,
     "announced": _announced,

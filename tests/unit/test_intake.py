@@ -1,17 +1,18 @@
 """The check of bodies that strangers send."""
 
+import struct
 from collections.abc import Sequence
 
 import msgspec
 import pytest
 
 from node.grading.pool import PooledGrader
-from node.intake import check_body
+from node.intake import BodyCheck, check_body
 from node.seams import Question, Verdict
 from protocols.assignment import assignment
 from protocols.grading import GRADERS
 from protocols.identifiers import body_digest
-from protocols.manifest import GameSpec, Manifest
+from protocols.manifest import Checks, DataSpec, GameSpec, Manifest
 from protocols.wire import PROTOCOL_VERSION, Announcement, Completion, Group, Rollouts, encode
 
 PEER = "0x" + "11" * 20
@@ -128,3 +129,98 @@ def test_a_body_made_to_wear_the_grader_out_is_refused(monkeypatch: pytest.Monke
 def test_a_body_longer_than_announced_is_refused() -> None:
     """The announced size is a promise."""
     assert verdict(rollouts(), size=10).reason == "size"
+
+
+def of_texts(*texts: str, logps: bytes = b"") -> Rollouts:
+    """Return a body whose every group says these texts, each followed by the right answer."""
+    given = assignment(Doubles.digest, SEED, PEER, 0, 4, 50)
+    groups = tuple(
+        Group(slot, at, tuple(Completion(f"{text}\n#### {2 * at}", bytes(16), logps, True) for text in texts))
+        for slot, at in enumerate(given)
+    )
+    return Rollouts(5, 0, bytes(32), groups)
+
+
+def test_right_answers_after_endless_text_are_refused() -> None:
+    """A poisoner wins nothing: most of what is right in his body is degenerate, so it has no rank."""
+    off = msgspec.structs.replace(MANIFEST, checks=Checks(poison=False))
+
+    assert verdict(of_texts("well " * 60, "well " * 60)).reason == "poison"
+    assert verdict(of_texts("well " * 60, "twice")).reason == ""
+    assert verdict(of_texts("well " * 60, "well " * 60), manifest=off) == Verdict(reason="", groups=4, reward=4.0)
+
+
+class Solved(Doubles):
+    """Doublings with solutions that are long enough to be recognised."""
+
+    def __getitem__(self, index: int) -> Question:
+        solution = f"To double {index} we add it to itself, since two times anything is the sum of it and itself again"
+        return Question(f"twice {index}?", f"{solution}.\n#### {2 * index}")
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "reason"),
+    [
+        ("hub:owner/name", "auto", "reference"),
+        ("builtin:arithmetic", "auto", ""),
+        ("builtin:arithmetic", "on", "reference"),
+        ("hub:owner/name", "off", ""),
+    ],
+)
+def test_recited_solutions_are_refused_where_the_manifest_wants_it(source: str, wanted: str, reason: str) -> None:
+    """By default for data that others wrote, not for generated problems, whose format models are made to imitate."""
+    data = DataSpec(source=source, revision="1")
+    manifest = msgspec.structs.replace(MANIFEST, data=data, checks=Checks(reference=wanted))  # type: ignore[arg-type]
+    given = assignment(Doubles.digest, SEED, PEER, 0, 4, 50)
+    solved = Solved()
+    groups = tuple(
+        Group(slot, at, (Completion(solved[at].answer, bytes(16), b"", True),) * 2) for slot, at in enumerate(given)
+    )
+    body = encode(Rollouts(5, 0, bytes(32), groups))
+    said = Announcement(PROTOCOL_VERSION, bytes(32), 5, 0, SEED, body_digest(body), len(body), b"")
+
+    assert check_body(manifest, solved, PEER, said, body).reason == reason
+
+
+@pytest.mark.parametrize("value", [0.5, float("inf"), float("-inf"), float("nan")])
+def test_impossible_log_probabilities_are_refused(value: float) -> None:
+    """No software computes them: they are made up, to weigh more in others' training."""
+    assert verdict(of_texts("a", "b", logps=struct.pack("<4f", -1.0, 0.0, -2.0, value))).reason == "logps"
+
+
+def test_a_body_that_claims_to_be_certain_of_everything_is_in_doubt() -> None:
+    """It passes, since it may be true of a few tokens, but the verdict says so."""
+    generous = msgspec.structs.replace(MANIFEST, game=msgspec.structs.replace(MANIFEST.game, group_size=16))
+    texts = [f"text {number}" for number in range(16)]
+
+    assert verdict(of_texts(*texts, logps=bytes(16)), manifest=generous).doubt == "certain"
+    assert verdict(of_texts(*texts, logps=struct.pack("<4f", *[-0.1] * 4)), manifest=generous).doubt == ""
+
+
+def test_bodies_of_the_common_questions_are_compared_with_others_and_the_own_one() -> None:
+    """Who repeats what this node wrote, or another peer, is named; own questions can't be compared."""
+    game = msgspec.structs.replace(MANIFEST.game, common=2, group_size=16)
+    manifest = msgspec.structs.replace(MANIFEST, game=game)
+    texts = [f"thought number {number}" for number in range(16)]
+    check = BodyCheck(manifest, Doubles(), Nothing())
+
+    def made(peer: str) -> tuple[Announcement, bytes]:
+        given = assignment(Doubles.digest, SEED, peer, 0, 3, 50, common=2)
+        completions = tuple(Completion(text, bytes(16), b"", True) for text in texts)
+        body = encode(Rollouts(5, 0, bytes(32), tuple(Group(slot, at, completions) for slot, at in enumerate(given))))
+        return Announcement(PROTOCOL_VERSION, bytes(32), 5, 0, SEED, body_digest(body), len(body), b""), body
+
+    me, ada, bob = (f"0x{number:040x}" for number in range(1, 4))
+    check.remember(me, *made(me))
+    assert check(ada, *made(ada)).alike == (me,)
+    assert check(bob, *made(bob)).alike == (me, ada)
+
+
+class Nothing:
+    """A store without bodies."""
+
+    def get(self, digest: bytes) -> None:
+        return None
+
+    def put(self, digest: bytes, body: bytes, round_number: int) -> None:
+        raise AssertionError

@@ -3,8 +3,9 @@
 import trio
 from trio.testing import MockClock
 
+from node.errors import describe
 from node.machine.inputs import ChainLost
-from node.supervisor import FIRST_PAUSE, LONGEST_PAUSE, STEADY, describe, next_pause, supervise
+from node.supervisor import FIRST_PAUSE, LONGEST_PAUSE, STEADY, next_pause, supervise
 
 
 class Failing:

@@ -24,8 +24,14 @@ DEBATE_ROUNDS = 20
 DEBATE_SECONDS = (6, 8, 9)
 """Answers are short to prompt for; critiques and resolutions wait for what they quote, and have longer prompts."""
 
+REAL_ROUNDS = 30
+"""Under 25 minutes of the template's stages."""
+
 REAL_LEARNING_RATE = 3e-5
 REAL_MICRO_BATCH = 1024
+REAL_MICRO_TOKENS = 2048
+"""About half an update: the worked examples are computed twice for it, and activations take half the memory."""
+
 SPARSE_LEARNING_RATE = 3e-4
 
 
@@ -127,7 +133,7 @@ def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec
     manifest = _real(options, template, data) if template else _builtin(options)
     peers = options.peers or (2 if template else 4)
     _check(options, peers)
-    rounds = options.rounds or (6 if template else DEBATE_ROUNDS if options.game == "debate" else 24)
+    rounds = options.rounds or (REAL_ROUNDS if template else DEBATE_ROUNDS if options.game == "debate" else 24)
     every = manifest.evaluate_every
     stage = manifest.stages[-1].seconds
     last = last_round(rounds, every)
@@ -149,6 +155,7 @@ def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec
 def node_config(node: NodePlan, *, chain: str, contract: str, model: str) -> Config:
     """Return a node's `swarm.toml`: loopback only, free ports, one object per log line."""
     return Config(
+        own_owner=True,
         chain=ChainSettings(urls=(chain,), contract=contract, poll_seconds=1.0),
         gossip=GossipSettings(listen=("/ip4/127.0.0.1/tcp/0",)),
         trainer=replace(node.trainer, model=model),
@@ -204,7 +211,7 @@ def _debate(options: Options) -> Manifest:
 
 def _real(options: Options, template: Manifest | None, data: DataSpec | None) -> Manifest:
     assert template is not None
-    rounds = options.rounds or 6
+    rounds = options.rounds or REAL_ROUNDS
     stages = (StageSpec(name="play", seconds=options.seconds),) if options.seconds else template.stages
     # The held-out set takes as long as some updates: it is measured at the start, half way and at the end.
     every = max(1, -(-(FIRST_ROUND + rounds) // 2))
@@ -221,6 +228,7 @@ def _node(options: Options, number: int, stage_seconds: int, real: bool) -> Node
             seed=options.seed * 1000 + number,
             learning_rate=rate,
             micro_batch=REAL_MICRO_BATCH if real else TrainerSettings().micro_batch,
+            micro_tokens=REAL_MICRO_TOKENS if real else 0,
             data=options.data and str(Path(options.data).absolute()),
             slowdown=TOO_SLOW * stage_seconds if options.slow == number else 0.0,
         ),

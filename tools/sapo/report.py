@@ -5,20 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from itertools import accumulate
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Any
 
 from rich.table import Table
 
 from tools.sapo.arms import Arm, Result
+from tools.trials import spread
 
 COLOURS = ("tab:red", "tab:gray", "tab:blue", "tab:green", "tab:orange")
-
-
-def spread(values: Sequence[float], digits: int) -> str:
-    """Return mean and standard deviation."""
-    deviation = f" ± {stdev(values):.{digits}f}" if len(values) > 1 else ""
-    return f"{fmean(values):.{digits}f}{deviation}"
 
 
 def table_of(arms: Sequence[Arm], results: Sequence[Result]) -> Table:

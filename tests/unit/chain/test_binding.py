@@ -51,8 +51,8 @@ def test_a_node_of_its_own_is_registered_for_ever() -> None:
     [
         (RegisterNode(), Revert("OldSerial", {}), "done"),
         (RegisterNode(), Revert("OtherOwner", {}), "failed"),
-        (RegisterNode(), Revert("Paused", {"until": 1}), "retry"),
-        (AdvanceStage(1, 0), Revert("Paused", {"until": 1}), "retry"),
+        (RegisterNode(), Revert("Paused", {"until": 1}), "wait"),
+        (AdvanceStage(1, 0), Revert("Paused", {"until": 1}), "wait"),
         (CastVote(1, bytes(32), (OWNER,)), Revert("DelegationOver", {}), "failed"),
         (ReportReward(1, 0, bytes(32), 0.5), Revert("RewardAlreadySubmitted", {}), "done"),
     ],

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from node.cli import COMMANDS, main, swarm
 from node.cli.init import swarm_manifests
@@ -157,6 +158,14 @@ def test_the_text_of_a_status_says_what_matters() -> None:
     assert "slow cunning wallaby" in text
     assert "and 3 more peers" in text
     assert "passed 70 s ago" in text_of(STATUS, now=1100.0)
+    assert not {"paused", "delegation"} & {line.split()[0] for line in text.splitlines() if line.strip()}
+
+
+def test_the_text_of_a_status_tells_of_pauses_and_ends() -> None:
+    """When the organiser's pause lapses, and when the owner's delegation ends, in days."""
+    text = text_of(replace(STATUS, paused_until=1090.0, delegated_until=1000.0 + 9 * 86_400), now=1000.0)
+    assert "paused        lapses in 90 s" in text
+    assert "delegation    ends in 9 days" in text
 
 
 def test_run_without_a_contract_or_with_a_typo_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -56,7 +56,7 @@ def test_every_node_has_a_seed_of_its_own() -> None:
 
 
 def test_a_real_swarm_keeps_prompt_and_grader_of_its_template() -> None:
-    """Model and questions are the operator's, everything else the template's; two nodes play six rounds."""
+    """Model and questions are the operator's, everything else the template's; two nodes play."""
     template = Manifest(name="mawps")
     data = DataSpec(source="jsonl:q.jsonl", digest="ab" * 32)
     plan = demo_plan(Options(model="somewhere", data="q.jsonl"), template, data)

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.gossip.intake import HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, address_of_peer
+from node.gossip.intake import HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, address_of_peer, announced
 from node.identity import NodeKey
 from node.seams import RoundWindow
 from protocols.admission import Slot
@@ -132,6 +132,14 @@ def test_evidence_that_could_not_be_taken_in_may_come_again() -> None:
     memory.forget(convicting)
     assert memory.announced(Slot(ALICE.address, 5, 0, seed(5))) == body_digest(b"body")
     assert memory.judge(Heard(signed(body=b"other"), ALICE.address)).accepted
+
+
+def test_what_had_to_be_asked_for_is_told_to_be_late() -> None:
+    """When it came says nothing about who was first."""
+    for late in (True, False):
+        judged = intake().judge(Heard(data=signed(), origin=ALICE.address, late=late))
+        assert judged.accepted is not None
+        assert announced(judged.accepted).late is late
 
 
 def test_the_next_stage_is_held_until_the_window_moves() -> None:

@@ -15,7 +15,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from node.config import HttpSettings
-from node.http.metrics import TOTALS, documented
+from node.http.metrics import LABELLED, TOTALS, documented
 from node.http.routes import reasons_not_ready
 from node.http.service import HttpService, ListenError
 from node.machine.status import CurvePoint, PeerStatus, Status, Totals, VoteStatus
@@ -35,17 +35,22 @@ READY = Status(
     connected=3,
     reward=0.25,
     accuracy=0.5,
+    paused_until=1200.0,
+    delegated_until=9e8,
     peers=(PeerStatus(address=ME, groups=16, reward=0.4),),
     votes=(VoteStatus(round=6, winners=(ME,), phase="done", transactions=("0x12",)),),
     curve=(CurvePoint(5, 1.0, 0.5),),
     totals=Totals(updates=9, external_groups=4),
+    refused={"assignment": 2},
 )
 
 
 @asynccontextmanager
 async def served(home: Path, status: Status = READY) -> AsyncIterator[httpx.AsyncClient]:
     """Serve on a free port, give a client for it."""
-    service = HttpService(HttpSettings(port=0), home, lambda: status, lambda: {"gossip_dropped": {"schema": 3}})
+    service = HttpService(
+        HttpSettings(port=0), home, lambda: status, lambda: {"gossip_dropped": {"schema": 3}, "grading": {"gave_up": 1}}
+    )
     async with trio.open_nursery() as nursery:
         url = await nursery.start(service.run)
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
@@ -62,7 +67,7 @@ async def test_every_route_answers(tmp_path: Path) -> None:
     assert codes == {"/": 200, "/livez": 200, "/readyz": 200, "/peers": 200, "/status.json": 200, "/no": 404}
     assert msgspec.json.decode(answers["/status.json"].content, type=Status) == READY
     assert answers["/readyz"].json() == {"ready": True, "reasons": []}
-    assert answers["/peers"].json()["peers"] == [{"address": ME, "groups": 16, "reward": 0.4}]
+    assert answers["/peers"].json()["peers"] == [{"address": ME, "groups": 16, "reward": 0.4, "standing": 0.0}]
     assert posted.status_code == 405
     assert not (tmp_path / "http.json").exists()
 
@@ -96,17 +101,19 @@ async def test_metrics_are_what_prometheus_reads(tmp_path: Path) -> None:
     assert all(name.startswith("swarm_") for name in families)
     assert values["swarm_round",] == 7
     assert values["swarm_updates_total",] == 9
+    assert (values["swarm_paused_until_seconds",], values["swarm_delegated_until_seconds",]) == (1200, 9e8)
     assert values["swarm_phase", "working"] == 1
     assert values["swarm_phase", "idle"] == 0
     assert values["swarm_gossip_dropped_total", "schema"] == 3
+    assert values["swarm_bodies_refused_total", "assignment"] == 2
     assert values["swarm_process_resident_memory_bytes",] > 1e6
     for name, kind, _, _ in documented():
         assert name.startswith("swarm_bus") or families[name.removesuffix("_total")].type == kind
 
 
 def test_every_total_has_a_help_text() -> None:
-    """A field added to `Totals` needs its line here."""
-    assert set(TOTALS) == {field.name for field in msgspec.structs.fields(Totals)}
+    """A field added to `Totals` needs its line here, or a counter with labels."""
+    assert {*TOTALS, *(each.name for each in LABELLED)} == {field.name for field in msgspec.structs.fields(Totals)}
 
 
 async def test_the_page_loads_nothing_from_elsewhere(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from node.exits import Exit, Refusal
 from node.identity.delegation import load_delegation, load_revocation, save_delegation, save_revocation, waiting_orders
 from node.identity.key import NodeKey
 from node.identity.orders import (
+    Order,
     answered,
     decode_order,
     encode_order,
@@ -24,7 +25,7 @@ from node.identity.orders import (
     owner_signed,
     problem,
 )
-from protocols.carried import CarriedRevocation
+from protocols.carried import CarriedRevocation, carried_delegation, kind_of
 from protocols.typed_data import Delegation, Domain, Revocation, typed_data
 
 DOMAIN = Domain(31_337, "0x" + "c0" * 20, b"s" * 32)
@@ -123,15 +124,42 @@ def test_a_delegation_is_kept_with_the_nodes_consent(tmp_path: Path) -> None:
         load_delegation(tmp_path)
 
 
+def revocation(serial: int) -> Order:
+    said = Revocation(OWNER.address, NODE.address, serial)
+    return answered(order_of(DOMAIN, said), OWNER.address, OWNER.sign_message(DOMAIN, said))
+
+
 def test_a_revocation_is_kept(tmp_path: Path) -> None:
-    """It waits, and travels, until it is brought; a revocation is never taken for a delegation."""
+    """It waits, and travels, until it is on chain; then it is deleted. It is never taken for a delegation."""
+    order, serial = revocation(MESSAGE.serial + 1), MESSAGE.serial
     assert load_revocation(tmp_path) is None
-    assert waiting_orders(tmp_path) == ()
-    said = Revocation(OWNER.address, NODE.address, 1_700_000_000_001)
-    order = answered(order_of(DOMAIN, said), OWNER.address, OWNER.sign_message(DOMAIN, said))
+    assert waiting_orders(tmp_path, DOMAIN, serial, 0) == ()
     save_revocation(tmp_path, order)
-    signature = OWNER.sign_message(DOMAIN, said)
-    assert waiting_orders(tmp_path) == (CarriedRevocation(said.owner, said.node, said.serial, signature),)
+    (waiting,) = waiting_orders(tmp_path, DOMAIN, serial, MESSAGE.expiry)
+    assert waiting == CarriedRevocation(OWNER.address, NODE.address, serial + 1, bytes.fromhex(order.signature))
     assert load_revocation(tmp_path) == replace(order, typed_data=None)
     with pytest.raises(ValueError, match="not a delegation"):
         save_delegation(tmp_path / "other", order, NODE)
+    assert waiting_orders(tmp_path, DOMAIN, serial + 1, int(NOW)) == ()
+    assert load_revocation(tmp_path) is None
+
+
+def test_a_renewal_travels_until_it_is_on_chain(tmp_path: Path) -> None:
+    """A delegation waits where the register has an older and shorter one; a registration has its own way."""
+    saved = save_delegation(tmp_path, SIGNED, NODE)
+    (waiting,) = waiting_orders(tmp_path, DOMAIN, MESSAGE.serial - 1, MESSAGE.expiry - 1)
+    assert waiting == carried_delegation(saved)
+    assert waiting_orders(tmp_path, DOMAIN, MESSAGE.serial, MESSAGE.expiry) == ()
+    assert waiting_orders(tmp_path, DOMAIN, MESSAGE.serial - 1, MESSAGE.expiry) == ()
+    assert waiting_orders(tmp_path, DOMAIN, 0, 0) == ()
+    assert waiting_orders(tmp_path, replace(DOMAIN, chain_id=1), MESSAGE.serial - 1, 0) == ()
+
+
+def test_a_new_delegation_ends_an_older_revocation(tmp_path: Path) -> None:
+    """Logged out and in again before anybody brought either: both travel, and the newer one wins on chain."""
+    save_revocation(tmp_path, revocation(MESSAGE.serial - 1))
+    save_delegation(tmp_path, SIGNED, NODE)
+    kinds = [kind_of(each) for each in waiting_orders(tmp_path, DOMAIN, MESSAGE.serial - 2, 1)]
+    assert kinds == ["revocation", "delegation"]
+    assert waiting_orders(tmp_path, DOMAIN, MESSAGE.serial, MESSAGE.expiry) == ()
+    assert load_revocation(tmp_path) is None

@@ -12,7 +12,13 @@ from msgspec.structs import replace
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
-from node.machine.collecting import MAX_EXTERNAL, MAX_EXTERNAL_BYTES, unused_bodies
+from node.machine.collecting import (
+    MAX_EXTERNAL,
+    MAX_EXTERNAL_BYTES,
+    MAX_STRANGE_BYTES,
+    MAX_STRANGERS,
+    unused_bodies,
+)
 from node.machine.pacing import groups_that_fit, local_deadline, margin, training_estimate
 from node.machine.state import MAX_BODIES, MAX_PEERS, Body, Pace, State, initial
 from node.machine.step import HANDLERS, step
@@ -44,6 +50,7 @@ def test_every_input_has_its_transition() -> None:
 def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
     """A stage with more announcing peers than the bound costs the bound."""
     state = in_round(3, MAX_BODIES + 50)
+    state = replace(state, standing=dict.fromkeys(state.peers, 1.0))
     fetched = 0
     for number in range(2, MAX_BODIES + 50):
         said = i.RolloutsAnnounced(address(number), 3, 0, body_digest(str(number).encode()), 1000, inline=False)
@@ -52,6 +59,34 @@ def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
 
     assert fetched == MAX_BODIES
     assert len(state.pools[3]) == MAX_BODIES
+
+
+def test_strangers_have_only_their_share_of_a_stage() -> None:
+    """However many names announce something, those of good record find places left."""
+    state = in_round(3, MAX_BODIES)
+    good = address(MAX_BODIES)
+    state = replace(state, standing={good: 1.0})
+    fetched = 0
+    for number in range(2, MAX_BODIES):
+        said = i.RolloutsAnnounced(address(number), 3, 0, body_digest(str(number).encode()), 1000, inline=False)
+        state, commands = step(state, i.Stamped(1.0, said))
+        fetched += sum(isinstance(command, c.FetchRollouts) for command in commands)
+    assert fetched == MAX_STRANGERS
+    assert state.refusals == {"crowded": MAX_BODIES - 2 - MAX_STRANGERS}
+
+    _, commands = step(state, i.Stamped(1.0, i.RolloutsAnnounced(good, 3, 0, body_digest(b"good"), 1000, inline=False)))
+    assert any(isinstance(command, c.FetchRollouts) for command in commands)
+
+
+def test_strangers_have_only_their_share_of_a_stages_bytes() -> None:
+    """Bodies as large as they may be fill the bytes of strangers before their places."""
+    state = in_round(3, 100)
+    size = MAX_STRANGE_BYTES // 10
+    for number in range(2, 30):
+        said = i.RolloutsAnnounced(address(number), 3, 0, body_digest(str(number).encode()), size, inline=False)
+        state, _ = step(state, i.Stamped(1.0, said))
+
+    assert sum(body.state == "fetching" for body in state.pools[3].values()) == 10
 
 
 def test_the_peer_list_is_bounded_but_never_without_this_node() -> None:

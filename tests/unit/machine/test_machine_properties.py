@@ -151,6 +151,18 @@ class Machine(RuleBasedStateMachine):
     def funds(self, relays: bool) -> None:
         self.feed(i.FundsChanged(relays))
 
+    @precondition(lambda self: self.state.round >= 0)
+    @rule(seconds=st.sampled_from([-5, 0, 7, 40]), moved=st.booleans(), elsewhere=st.booleans())
+    def pause(self, seconds: int, moved: bool, elsewhere: bool) -> None:
+        """The organiser pauses or ends the pause, in this stage or in one that is over."""
+        state, until = self.state, int(self.now + self.state.offset) + seconds
+        deadline = state.deadline + (seconds if moved else 0)
+        self.feed(i.PauseChanged(state.round - elsewhere, state.stage, until, deadline))
+
+    @rule(days=st.sampled_from([-1, 0, 3, 20, 90]), renewal=st.integers(0, 2))
+    def standing(self, days: int, renewal: int) -> None:
+        self.feed(i.DelegationRead(int(self.now) + days * 86_400, renewal))
+
     @rule(peer=st.sampled_from(PEERS), named=st.sampled_from(PEERS), serial=st.integers(0, 2))
     def introduced(self, peer: str, named: str, serial: int) -> None:
         self.feed(i.NodeIntroduced(peer, CarriedDelegation(ME, named, serial, 9, SIGNATURE, SIGNATURE)))
@@ -303,6 +315,9 @@ class Machine(RuleBasedStateMachine):
             case c.AdvanceStage():
                 assert (command.round, command.stage) == (state.round, state.stage)
                 assert state.chain == "present"
+                assert self.now + 0.1 >= state.paused_until - state.offset
+            case c.AskForRenewal():
+                assert command.over == (self.now + state.offset >= state.expiry > 0)
             case c.FetchRollouts():
                 assert command.peer != ME
                 assert command.seed == views.window_seeds(state)[command.round]

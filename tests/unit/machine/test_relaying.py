@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections import Counter
 
 from hypothesis import given
@@ -13,7 +14,7 @@ from node.machine.commands import RelayMessages
 from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, OWNER_QUOTA
 from node.machine.state import Body, State, initial
 from node.machine.step import step
-from protocols.carried import CarriedCommitment, CarriedDelegation, CarriedReward
+from protocols.carried import CarriedCommitment, CarriedDelegation, CarriedReward, CarriedVote
 from protocols.identifiers import body_digest
 from protocols.manifest import Manifest
 from protocols.wire import NOTHING
@@ -90,6 +91,27 @@ def test_those_who_worked_come_first() -> None:
     (first,), *_ = turns(replace(state, pools=pools))
 
     assert [load.peer for load in first.loads] == [address(each) for each in (3, 5, 2, 4)]
+
+
+def test_votes_for_the_same_winners_stand_together() -> None:
+    """Where voters fall into camps, a batch of many names few winners; who worked still comes before who did not."""
+    camps, dice = [range(at, at + 20) for at in range(1_000, 1_400, 20)], random.Random(1)
+    voters = [address(number) for number in range(2, 402)]
+    state = relayer(402)
+    state = replace(state, cargo={voter: (vote(dice, camps),) for voter in voters})
+    arrived = Body(bytes(32), 10, "arrived", 4, 1.0)
+    state = replace(state, pools={2: dict.fromkeys(voters[::2], arrived)})
+    (first,), *_ = turns(state)
+    named = {winner for load in first.loads if isinstance(load.message, CarriedVote) for winner in load.message.winners}
+
+    assert len(first.loads) == MAX_BATCH
+    assert {load.peer for load in first.loads} <= set(voters[::2])
+    assert len(named) <= 12 * 20
+
+
+def vote(dice: random.Random, camps: list[range]) -> CarriedVote:
+    """Return somebody's vote for five of one camp."""
+    return CarriedVote(1, tuple(sorted(map(address, dice.sample(dice.choice(camps), 5)))), bytes(65))
 
 
 def test_what_is_kept_is_bounded() -> None:

@@ -9,9 +9,10 @@ import pytest
 from node.trainer.engine import Sample
 from node.trainer.warmstart import build_base_model
 from tools.sapo.arms import Arm, Terms, arms_of, chosen
-from tools.sapo.report import draw, spread, table_of
+from tools.sapo.report import draw, table_of
 from tools.sapo.swarm import run
 from tools.training import Rollout
+from tools.trials import spread
 
 
 def rollout(name: str, *rewards: float) -> Rollout:

@@ -35,6 +35,15 @@ def test_a_card_says_what_was_trained_and_how_it_went() -> None:
     assert "| 9 | 0.500 | 0.625 |" in card
 
 
+def test_adapters_are_peft_s_and_say_so() -> None:
+    """The hub shows them under their base; the text says how they are loaded."""
+    card = model_card(facts(adapters=True))
+    found = metadata(card)
+    assert (found["library_name"], found["base_model_relation"]) == ("peft", "adapter")
+    assert "loads them on their base model" in card
+    assert "base_model_relation" not in model_card(facts())
+
+
 def test_a_base_model_that_is_not_on_the_hub_is_told_in_the_text_alone() -> None:
     """The hub refuses a base_model in the metadata that is no OWNER/NAME."""
     card = model_card(facts(base_model="builtin"))

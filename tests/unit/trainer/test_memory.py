@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import msgspec
 import pytest
 import torch
@@ -11,8 +13,10 @@ from transformers import Qwen2Config
 
 from node.config import TrainerSettings
 from node.trainer.memory import (
+    GPU_OVERHEAD,
     Ask,
     ModelShape,
+    Plan,
     cache_bytes,
     mps_watermarks,
     plan_memory,
@@ -22,10 +26,11 @@ from node.trainer.memory import (
     trained_bytes,
     weight_bytes,
 )
-from node.trainer.placement import Placement, ask_of, placements, shape_of
+from node.trainer.placement import LARGE, Placement, ask_of, multiplies_bfloat16, placements, shape_of
 from protocols.manifest import GameSpec
 
 GB = 10**9
+CPU, MPS = torch.device("cpu"), torch.device("mps")
 
 
 def qwen(
@@ -107,6 +112,33 @@ def test_the_targets_fit(shapes: dict[str, ModelShape], name: str, ask: Ask, bud
     assert plan.sample_rows >= 8
 
 
+CARDS = {"8 GB": 8, "16 GB": 16, "24 GB": 24, "40 GB": 40, "80 GB": 80}
+PRESETS = {"0.5b": "0.5B", "1.5b": "1.5B", "7b": "7B", "32b": "32B", "72b": "72B"}
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_documented_table_is_what_the_plan_says(shapes: dict[str, ModelShape], preset: str) -> None:
+    """For each preset and card: how many completions are sampled and how many tokens an update takes at once."""
+    root = Path(__file__).parents[3]
+    settings = msgspec.toml.decode((root / f"configs/models/qwen2.5-{preset}.toml").read_bytes())["trainer"]
+    chosen = msgspec.convert(settings, TrainerSettings)
+    weights, autocast = (torch.bfloat16, torch.bfloat16) if chosen.lora else (torch.float32, torch.bfloat16)
+    ask = ask_of(chosen, GameSpec(max_prompt=256, max_completion=200), Placement(CPU, weights, autocast), 0)
+    cells = [cell(plan_memory(shapes[PRESETS[preset]], on_a_gpu(ask), int(0.9 * gb * GB))) for gb in CARDS.values()]
+    row = f"| `qwen2.5-{preset}` | {' | '.join(cells)} |"
+    assert row in (root / "docs/trainer.md").read_text(), row
+
+
+def on_a_gpu(ask: Ask) -> Ask:
+    return msgspec.structs.replace(ask, overhead=GPU_OVERHEAD, laid_out=False)
+
+
+def cell(plan: Plan) -> str:
+    if not plan.fits:
+        return "-"
+    return f"{plan.sample_rows}, {plan.micro_tokens:,}{' r' * plan.recompute}"
+
+
 @pytest.mark.parametrize(
     ("name", "budget", "advice"),
     [
@@ -177,8 +209,6 @@ def test_watermarks_keep_their_order() -> None:
 
 # --- placements -------------------------------------------------------------------------------------------------------
 
-CPU, MPS = torch.device("cpu"), torch.device("mps")
-
 
 @pytest.mark.parametrize(
     ("settings", "device", "expected"),
@@ -194,8 +224,17 @@ def test_each_device_has_its_types(
     settings: TrainerSettings, device: torch.device, expected: list[tuple[torch.dtype, torch.dtype | None]]
 ) -> None:
     """float32 where nothing is said; float16 only as arithmetic over float32 weights."""
-    assert [each[1:] for each in placements(settings, device)] == expected
-    assert placements(settings, device)[0].half == (settings.dtype == "float16")
+    assert [each[1:] for each in placements(settings, device, 1_000_000)] == expected
+    assert placements(settings, device, 1_000_000)[0].half == (settings.dtype == "float16")
+
+
+def test_a_large_model_computes_in_what_the_cpu_is_made_for() -> None:
+    """bfloat16 over float32 weights where the CPU multiplies it, unless something else is asked for."""
+    plain = (torch.float32, None)
+    mixed = [(torch.float32, torch.bfloat16), plain] if multiplies_bfloat16() else [plain]
+    assert [each[1:] for each in placements(TrainerSettings(), CPU, LARGE)] == mixed
+    for settings in (TrainerSettings(dtype="float32"), TrainerSettings(lora=8)):
+        assert [each[1:] for each in placements(settings, CPU, LARGE)] == [plain]
 
 
 def test_game_and_settings_ask_for_memory() -> None:

@@ -166,3 +166,41 @@ def test_cancelling_stops_before_the_next_token(
     with pytest.raises(Cancelled):
         session.generate(f.Generate(1, 0, 0, SEED, 4), Desk(lambda: passes[0] >= 3, lambda done, total: None))
     assert passes[0] == 3
+
+
+def test_foreign_groups_have_at_most_their_share_beside_few_own_ones(opened: Callable[..., Session]) -> None:
+    """One own group, four foreign bodies: half of what is trained on is foreign, as the manifest says."""
+    session = opened()
+    body = with_one_right(session.generate(f.Generate(1, 0, 0, SEED, 4), IDLE).body)
+    read = decode_rollouts(body, body_digest(body), len(body))
+    alone = encode(replace(read, groups=read.groups[:1]))
+
+    trained = session.train(f.Train(2, 0, 0, alone, (body, body, body, body), 1, 60.0), IDLE)
+
+    assert (trained.own, trained.external) == (1, 1)
+
+
+def test_own_groups_without_an_advantage_count_as_own(opened: Callable[..., Session]) -> None:
+    """A model that gets nothing right still learns from others, no more than the manifest's number."""
+    session = opened()
+    body = session.generate(f.Generate(1, 0, 0, SEED, 4), IDLE).body
+
+    trained = session.train(f.Train(2, 0, 0, body, (with_one_right(body),), 1, 60.0), IDLE)
+
+    assert (trained.own, trained.external) == (0, MANIFEST.game.external)
+
+
+def test_a_foreign_group_whose_right_answer_is_endless_is_not_trained_on(opened: Callable[..., Session]) -> None:
+    """Whoever gives right answers after endless text teaches nobody."""
+    session = opened()
+    body = session.generate(f.Generate(1, 0, 0, SEED, 4), IDLE).body
+    right = with_one_right(body)
+    read = decode_rollouts(right, body_digest(right), len(right))
+    groups = []
+    for group in read.groups:
+        endless = replace(group.completions[0], text="well " * 60 + group.completions[0].text)
+        groups.append(replace(group, completions=(endless, *group.completions[1:])))
+
+    trained = session.train(f.Train(2, 0, 0, body, (encode(replace(read, groups=tuple(groups))),), 1, 60.0), IDLE)
+
+    assert trained.external == 0

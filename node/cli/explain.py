@@ -1,0 +1,155 @@
+"""`swarm explain`."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from node.cli.options import config_flags, config_from, data_dir_option, expanded
+from node.config import Config
+from node.exits import Exit, Refusal
+
+if TYPE_CHECKING:
+    from node.explain.facts import Explanation, PeerFact, Seen
+    from node.explain.regrade import Regraded
+    from node.machine.account import Account
+    from protocols.manifest import Manifest
+
+ADDRESS = re.compile("0x[0-9a-fA-F]{4,40}[….]*")
+"""An address, or the beginning of one as it stands in the overview."""
+
+
+@click.command(short_help="Tell how a round's numbers came about.")
+@data_dir_option
+@click.option("--round", "number", type=click.IntRange(min=0), help="The round; the last one voted on by default.")
+@click.option("--peer", default="", metavar="NAME|ID|0x...", help="One peer: its bodies, its groups graded again.")
+@click.option("--offline", is_flag=True, help="Do not ask the chain: no tally, and no transactions of others.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@config_flags("identity", "chain.urls", "chain.contract", "trainer.data")
+def explain(data_dir: Path, number: int | None, peer: str, offline: bool, as_json: bool, **flags: Any) -> None:
+    """Tell how a round's numbers came about: rollouts, rewards, ranks, this node's vote and where it stands.
+
+    It works beside a running node, and without one, for the last 512 rounds that this node has ranked.
+    """
+    from node.explain.text import overview, peer_text
+    from node.manifest_file import load_manifest
+    from node.plugins import load_games
+
+    home = expanded(data_dir)
+    config = config_from(home, flags)
+    load_games()
+    account = kept(home, number)
+    manifest = load_manifest(home / config.manifest)
+    facts = gathered(home, config, manifest, account, offline)
+    if not peer:
+        click.echo(as_text(facts) if as_json else overview(facts))
+        return
+    found = peer_named(facts, peer)
+    again = graded(home, config, manifest, account, found)
+    click.echo(as_text({"peer": found, "graded": again}) if as_json else peer_text(facts, found, again))
+
+
+def kept(home: Path, number: int | None) -> Account:
+    """Return the account of a round. Raises `Refusal` saying which rounds are kept."""
+    from node.store.rounds import FILE, kept_rounds, read_round
+
+    account = read_round(home / FILE, number)
+    if account is not None:
+        return account
+    rounds = kept_rounds(home / FILE)
+    if not rounds:
+        text = f"no round is kept on {home}: a node keeps each one when the next begins; check --data-dir"
+    elif number is not None and number > rounds[-1]:
+        text = f"round {number} is not over for this node: the last that it ranked is {rounds[-1]}"
+    else:
+        text = f"round {number} is not kept: {len(rounds)} of the rounds {rounds[0]} to {rounds[-1]} are"
+    raise Refusal(Exit.UNKNOWN, text)
+
+
+def gathered(home: Path, config: Config, manifest: Manifest, account: Account, offline: bool) -> Explanation:
+    """Return the facts from disk, with the chain's where it can be asked."""
+    from node.chain.records import decode_record
+    from node.cli.owner import node_key, peer_id_of
+    from node.explain.facts import explanation, messages
+    from node.store.outbox import read_records
+
+    stages = [stage.name for stage in manifest.stages]
+    keys = [each.key for each in messages(account, stages)]
+    records = {key: decode_record(raw) for key, raw in read_records(home / "outbox.sqlite", keys).items()}
+    seen, why = None, "not asked for (--offline)"
+    if not offline:
+        try:
+            seen = asked(config, manifest, account)
+        except Refusal as refused:
+            why = f"not known: {refused}"
+    peer_id = peer_id_of(home, node_key(home, config.identity))
+    return explanation(account, stages, records, seen, peer_id, "" if seen else why)
+
+
+def asked(config: Config, manifest: Manifest, account: Account) -> Seen:
+    """Return what the chain has of a round. Raises `Refusal`."""
+    from node.cli.history import History
+    from node.cli.onchain import connect
+
+    chain = connect(placed(config, manifest).chain)
+    history = History(chain.request, chain.contract, chain.deployed)
+    seen = history.of_round(account, [stage.seconds for stage in manifest.stages])
+    owners = {entry.peer: entry.owner for entry in account.entries if entry.owner}
+    for node in {node for vote in seen.votes for node in (vote.voter, *vote.winners)} - set(owners):
+        owners[node] = chain.standing(node).owner or node
+    return msgspec.structs.replace(seen, owners=owners)
+
+
+def placed(config: Config, manifest: Manifest) -> Config:
+    """Return the configuration with the manifest's contract where it names none of its own."""
+    if config.chain.contract or manifest.deployment is None:
+        return config
+    chain = msgspec.structs.replace(config.chain, contract=manifest.deployment.contract)
+    return msgspec.structs.replace(config, chain=chain)
+
+
+def peer_named(facts: Explanation, asked_for: str) -> PeerFact:
+    """Return the one peer of a round that has this name, peer id or address. Raises `Refusal` for none or several."""
+    wanted = " ".join(asked_for.split())
+    found = [
+        peer
+        for peer in facts.peers
+        if wanted == peer.peer_id
+        or wanted.lower() == peer.node.name.lower()
+        or (ADDRESS.fullmatch(wanted) and peer.node.address.startswith(wanted.lower().rstrip("….")))
+    ]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        several = ", ".join(peer.node.address for peer in found)
+        raise Refusal(Exit.UNKNOWN, f"{len(found)} peers are called {asked_for!r}: {several}; name one by its address")
+    raise Refusal(
+        Exit.UNKNOWN,
+        f"no peer of round {facts.round} is {asked_for!r}: give a three-word name, a peer id or an address as in "
+        f"`swarm explain --round {facts.round}`",
+    )
+
+
+def graded(home: Path, config: Config, manifest: Manifest, account: Account, peer: PeerFact) -> tuple[Regraded, ...]:
+    """Return the peer's bodies graded again, or why that can't be done: without this node's questions it can't."""
+    from node.data.load import load_questions
+    from node.explain.regrade import Regraded, regrade
+    from node.grading.registry import prepare_grader
+    from node.store.bodies import BodyReader
+
+    try:
+        prepare_grader(manifest.game.grader)
+        questions = load_questions(manifest.data, config.trainer.data, manifest.game.grader)
+    except (OSError, ValueError) as error:
+        note = f"can't be graded again: {error}"
+        return tuple(Regraded(stage=stage.stage, note=note if stage.size else "") for stage in peer.stages)
+    return regrade(manifest, questions, BodyReader(home / "bodies"), account, peer.node.address, peer.stages)
+
+
+def as_text(value: object) -> str:
+    """Return a value as JSON for reading."""
+    return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

@@ -1,0 +1,112 @@
+"""A body graded once more, from this node's own data, by the functions that check what arrives."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from node.explain.facts import StageFact
+from node.intake import check_body, own_rewards
+from node.library import Library, Lookup
+from node.machine.account import Account
+from node.seams import Questions, Verdict
+from protocols.games import game_named
+from protocols.identifiers import Address
+from protocols.manifest import Manifest
+from protocols.reasons import meaning_of
+from protocols.wire import PROTOCOL_VERSION, Announcement, Rollouts, decode_rollouts
+
+SAME = 1e-6
+"""Sums of rewards that differ by less are the same."""
+
+
+class RegradedGroup(msgspec.Struct, frozen=True, kw_only=True):
+    """A group and the rewards of its completions; `ranked` is false for a question that is common to all peers."""
+
+    slot: int
+    question: int
+    rewards: tuple[float, ...]
+    mean: float
+    ranked: bool
+
+
+class Regraded(msgspec.Struct, frozen=True, kw_only=True):
+    """What grading a stage's body once more has given; without groups `note` says why there are none, if anything was
+    to be graded at all."""
+
+    stage: str
+    note: str = ""
+    groups: tuple[RegradedGroup, ...] = ()
+
+
+def regrade(
+    manifest: Manifest,
+    questions: Questions,
+    bodies: Lookup,
+    account: Account,
+    peer: Address,
+    stages: Sequence[StageFact],
+) -> tuple[Regraded, ...]:
+    """Return each stage of a peer, graded now. A body that is no longer in `bodies` is passed over with a note."""
+    return tuple(
+        _regrade(manifest, questions, bodies, account, peer, number, stage) for number, stage in enumerate(stages)
+    )
+
+
+def _regrade(
+    manifest: Manifest,
+    questions: Questions,
+    bodies: Lookup,
+    account: Account,
+    peer: Address,
+    number: int,
+    kept: StageFact,
+) -> Regraded:
+    if not kept.size:
+        return Regraded(stage=kept.stage)
+    digest = bytes.fromhex(kept.digest)
+    body = bodies.get(digest)
+    if body is None:
+        return Regraded(stage=kept.stage, note="can't be graded again: the body is not in this node's cache")
+    said = Announcement(
+        PROTOCOL_VERSION, bytes(32), account.round, number, account.seed, digest, kept.size, b""
+    )  # fmt: skip
+    library = Library(bodies)
+    verdict = check_body(manifest, questions, peer, said, body, library)
+    if verdict.reason:
+        return Regraded(
+            stage=kept.stage, note=f"graded again: refused ({verdict.reason}). {meaning_of(verdict.reason)}"
+        )
+    mean = verdict.reward / max(1, verdict.groups)
+    note = f"graded again: {verdict.groups} groups, mean {mean:.3f}, {_compared(kept, verdict)}"
+    groups = _groups(manifest, questions, decode_rollouts(body, digest, kept.size), library)
+    return Regraded(stage=kept.stage, note=note, groups=groups)
+
+
+def _compared(kept: StageFact, verdict: Verdict) -> str:
+    """Return how a body that passes now was found then: the machine refuses some that pass the check, as copies."""
+    if kept.outcome != "accepted":
+        return "by itself nothing is wrong with it"
+    same = verdict.groups == kept.groups and abs(verdict.reward - kept.mean * kept.groups) < SAME
+    return "as then" if same else "NOT as then"
+
+
+def _groups(
+    manifest: Manifest, questions: Questions, rollouts: Rollouts, library: Library
+) -> tuple[RegradedGroup, ...]:
+    game = game_named(manifest.game.name)
+    shelf, _ = library.shelf(rollouts.quoted) if rollouts.quoted else ({}, ())
+    found = []
+    for group in rollouts.groups:
+        rewards = own_rewards(manifest, game, questions, rollouts, group, shelf)
+        found.append(
+            RegradedGroup(
+                slot=group.slot,
+                question=group.question,
+                rewards=rewards,
+                mean=sum(rewards) / len(rewards),
+                ranked=group.slot >= manifest.game.common,
+            )
+        )
+    return tuple(found)

@@ -1,0 +1,53 @@
+"""This node in the register: its owner's delegation ends some day, and has to be renewed before."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from msgspec.structs import replace
+
+from node.machine import inputs as i
+from node.machine.commands import AskForRenewal, RenewDelegation, SetTimer
+from node.machine.state import Result, State
+
+DAY = 86_400.0
+NOTICE = 14 * DAY
+"""Seconds before a delegation's end from which on the operator is told, once a day."""
+FOR_EVER = 2**32 - 1
+"""The contract's largest expiry."""
+
+
+def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Result:
+    """Note until when the delegation holds, and whether there is a newer one to be brought."""
+    return watch_delegation(replace(state, expiry=changed.expiry, renewal=changed.renewal, ending=""), at)
+
+
+def watch_delegation(state: State, at: float) -> Result:
+    """Tell the operator of an end that is near or over, and look again a day later; before, when it comes near.
+
+    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be brought.
+    """
+    if not 0 < state.expiry < FOR_EVER:
+        return state, ()
+    ends = state.expiry - state.offset
+    if at < ends - NOTICE:
+        return state, (SetTimer("delegation", ends - NOTICE), *renewals(state))
+    over = at >= ends
+    state = replace(state, ending="over" if over else "soon")
+    asked = () if state.renewal else (AskForRenewal(state.expiry, over, _why(state)),)
+    return state, (*asked, SetTimer("delegation", at + DAY if over else min(at + DAY, ends)), *renewals(state))
+
+
+def renewals(state: State) -> tuple[RenewDelegation, ...]:
+    """Return the command that brings a newer delegation, where this node pays for it.
+
+    A node that has no funds for others leaves it to them, for its announcements carry it, until the end is near.
+    """
+    return (RenewDelegation(state.renewal),) if state.renewal and (state.relays or state.ending) else ()
+
+
+def _why(state: State) -> str:
+    when = f"{datetime.fromtimestamp(state.expiry, UTC):%Y-%m-%d %H:%M} UTC"
+    if state.ending == "over":
+        return f"the owner's delegation is over since {when}: this node's votes are refused; renew it (swarm login)"
+    return f"the owner's delegation ends at {when}; renew it before (swarm login), the node need not be stopped"

@@ -1,0 +1,101 @@
+"""Which groups of other peers can be what their senders say: asked of this node's own model before it learns from them.
+
+Rewards are recomputed, so that nobody gains by claiming them. What is left to a liar is how likely his text was. Two
+things give him away:
+
+    gain       log pi / mu of a whole completion. Where mu sampled it, pi / mu has mean 1, so that by Markov's
+               inequality an honest one gains more than 7 nats less than once in a thousand times, whatever both
+               policies are. Who claims a low mu, to weigh more, does.
+    surprise   -log pi per token. Right answers that this model would hardly write teach it to ramble where mu is kept
+               back; where mu is true their weight is small, and what they leave is the push away from the wrong ones.
+
+A group counts as a whole or not at all: its advantages are relative to each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
+from typing import TypeAlias
+
+import torch
+
+from node.trainer.engine import Engine, TrainingGroup
+from node.trainer.grpo import Room, cut
+
+MOST_GAIN = 7.0
+"""Nats for a completion."""
+MOST_SURPRISE = 2.0
+"""Nats per token beyond what is usual."""
+USUAL = 1.0
+"""Nats per token that are usual where no own completion tells."""
+
+Piece = tuple[int, TrainingGroup]
+"""A part of a group that has room, and the group's place."""
+Screen: TypeAlias = Callable[[Engine, Sequence[TrainingGroup], float, Room, Callable[[], None]], list[bool]]
+"""Tells of each group whether an update may learn from it."""
+
+
+def credible(
+    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[], None]
+) -> list[bool]:
+    """Tell of each group whether it is this node's own, or credible where so much surprise is usual.
+
+    `watch()` is called before each batch.
+    """
+    external = [group for group in groups if group.external]
+    logps = _logps(engine, external, room, watch)
+    found = iter([is_credible(group, each, usual) for group, each in zip(external, logps, strict=True)])
+    return [not group.external or next(found) for group in groups]
+
+
+def is_credible(group: TrainingGroup, logps: Sequence[Sequence[float]], usual: float) -> bool:
+    """Tell whether nothing in a group is claimed too unlikely, and half of what is better than its mean no surprise.
+
+    `logps` are those of its completions' tokens under this policy. Where they are not finite the group is no reason.
+    """
+    gains = (math.fsum(pi) - math.fsum(mu) for pi, mu in zip(logps, group.behaviour, strict=True) if mu)
+    better = [-math.fsum(pi) / len(pi) for pi, value in zip(logps, group.advantages, strict=True) if value > 0]
+    strange = sum(surprise > usual + MOST_SURPRISE for surprise in better)
+    return not any(gain > MOST_GAIN for gain in gains) and 2 * strange <= len(better)
+
+
+def usual_surprise(own: Sequence[TrainingGroup]) -> float:
+    """Return the mean surprise per token of this node's own completions when they were sampled, `USUAL` without any.
+
+    Those that teach nothing count too: a model that gets nothing right still knows what it would write.
+    """
+    known = [logp for group in own for row in group.behaviour for logp in row]
+    return -math.fsum(known) / len(known) if known else USUAL
+
+
+def _logps(
+    engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[], None]
+) -> list[list[list[float]]]:
+    """Return the log-probability of every token, by group and completion."""
+    found: list[list[list[float]]] = [[] for _ in groups]
+    for batch in _batches(groups, room, engine.cost):
+        watch()
+        with torch.no_grad():
+            flat = iter(engine.completion_logps([piece for _, piece in batch]).tolist())
+        for place, piece in batch:
+            found[place] += [list(islice(flat, len(completion))) for completion in piece.completions]
+    return found
+
+
+def _batches(
+    groups: Sequence[TrainingGroup], room: Room, cost: Callable[[TrainingGroup], int]
+) -> Iterator[list[Piece]]:
+    """Yield groups, cut where they have no room, as many at a time as have room."""
+    batch: list[Piece] = []
+    for place, group in enumerate(groups):
+        for piece in cut(group, room, cost):
+            wider = [*(each for _, each in batch), piece]
+            full = sum(len(each.completions) for each in wider) > room.completions
+            if batch and (full or len(wider) * max(map(cost, wider)) > room.tokens):
+                yield batch
+                batch = []
+            batch.append((place, piece))
+    if batch:
+        yield batch

@@ -1,0 +1,104 @@
+"""What is compared: honest peers alone, beside hostile ones, and beside hostile ones that nobody checks. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import fmean
+
+import msgspec
+from msgspec.structs import replace
+
+from protocols.identifiers import Address
+from protocols.manifest import DataSpec, Manifest, StageSpec, VotingSpec
+from tools.demo.plan import dense_game
+
+GOAL = 0.9
+"""Accuracy beside hostile peers, as a share of the accuracy alone."""
+
+STAGE_SECONDS = 3600
+"""Chain seconds of a round: more than any machine needs, so that no result depends on the machine's speed."""
+
+
+class Arm(msgspec.Struct, frozen=True, kw_only=True):
+    """One swarm: its hostile peers by kind; whether bodies are `checked`, and whether the trainer believes only what is
+    `credible`."""
+
+    name: str
+    hostile: tuple[str, ...] = ()
+    checked: bool = True
+    credible: bool = True
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True):
+    """What all arms share. `questions` are held-out ones; `generated` groups are published by each peer in a round."""
+
+    honest: int = 7
+    rounds: int = 16
+    questions: int = 400
+    generated: int = 16
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """One run of one arm with one seed.
+
+    `before` and `after` are the held-out accuracies of the honest peers. `offered` and `used` count hostile bodies:
+    those that an honest peer heard of, and those that it trained on. `refused` counts by reason those that did not pass
+    an honest peer's check, `wronged` likewise the bodies of other honest peers. `votes` counts the honest peers' votes,
+    `misled` those for a hostile one, `skipped` stages that an honest peer did not play.
+    """
+
+    arm: str
+    seed: int
+    before: list[float]
+    after: list[float]
+    offered: int
+    used: int
+    refused: dict[str, int]
+    wronged: dict[str, int]
+    votes: int
+    misled: int
+    skipped: int
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Mean of the honest peers at the end."""
+        return fmean(self.after)
+
+
+def arms_of(hostile: tuple[str, ...]) -> tuple[Arm, ...]:
+    """Return the arms in the order of the table: the first is what the others are compared with, the second is the
+    claim. The others do without one or both lines of defence: the last shows that the trial can fail."""
+    return (
+        Arm(name="alone"),
+        Arm(name="with hostile", hostile=hostile),
+        Arm(name="bodies unchecked", hostile=hostile, checked=False),
+        Arm(name="all believed", hostile=hostile, checked=False, credible=False),
+    )
+
+
+def manifest_of(terms: Terms) -> Manifest:
+    """Return the swarm that is played: the demo's dense game on the built-in questions, votes in one phase."""
+    game = dense_game()
+    return Manifest(
+        name="hostile",
+        data=DataSpec(held_out=terms.questions),
+        game=replace(game, generated=terms.generated, own=terms.generated, external=terms.generated),
+        stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
+        voting=VotingSpec(mode="open"),
+        evaluate_every=terms.rounds,
+    )
+
+
+def address_of(number: int) -> Address:
+    """Return the address of a peer, counted from 1."""
+    return f"0x{number:040x}"
+
+
+def ratio(results: Sequence[Result], arm: Arm, first: Arm) -> float:
+    """Return an arm's accuracy at the end as a share of the first's, each the mean over seeds."""
+
+    def mean(name: str) -> float:
+        return fmean(each.accuracy for each in results if each.arm == name)
+
+    return mean(arm.name) / mean(first.name)
