@@ -5,15 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 
+import structlog
+import trio
 from libp2p.abc import INetStream
 
 from node.gossip.host import Host
-from node.gossip.streams import CHUNK, StreamFault, read_frame, write_frame
+from node.gossip.streams import CHUNK, FRAME_SECONDS, StreamFault, read_frame, write_frame
 from node.seams import Bodies
 from protocols.identifiers import Digest, body_digest
 
+log = structlog.get_logger()
+
 BODY_PROTOCOL = "/swarm/body/1"
 SERVED_AT_ONCE, SERVED_PER_PEER = 16, 2
+SLOWEST = 64 << 10
+"""Bytes per second at which a body must come, beyond `FRAME_SECONDS`: else a peer could send one a frame for ever."""
 _ABSENT, _BUSY, _SIZE_BYTES = b"", b"busy", 8
 
 
@@ -57,22 +63,28 @@ class BodyExchange:
         A peer that answers with something else is blamed.
         """
         try:
+            body = await self._request(peer, digest, size)
+        except StreamFault as fault:
+            self._host.blame(peer, fault.code)
+            return None
+        except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
+            log.debug("gossip.body_failed", peer=peer, error=type(error).__name__)
+            self._count("body-failed")
+            return None
+        if body is not None and body_digest(body) != digest:
+            self._host.blame(peer, "stream-digest")
+            return None
+        return body
+
+    async def _request(self, peer: str, digest: Digest, size: int) -> bytes | None:
+        with trio.move_on_after(FRAME_SECONDS + size / SLOWEST):
             async with self._host.request(peer, BODY_PROTOCOL) as stream:
                 await write_frame(stream, digest)
                 head = await read_frame(stream, _SIZE_BYTES)
                 if head in (_ABSENT, _BUSY):
                     return None
-                body = await self._receive(stream, int.from_bytes(head, "big"), size)
-        except StreamFault as fault:
-            self._host.blame(peer, fault.code)
-            return None
-        except Exception:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
-            self._count("body-failed")
-            return None
-        if body_digest(body) != digest:
-            self._host.blame(peer, "stream-digest")
-            return None
-        return body
+                return await self._receive(stream, int.from_bytes(head, "big"), size)
+        raise StreamFault("stream-slow")
 
     async def _receive(self, stream: INetStream, promised: int, size: int) -> bytes:
         if promised != size:

@@ -22,6 +22,7 @@ from node.gossip.addresses import (
     split_address,
 )
 from node.gossip.book import PeerBook
+from node.gossip.doors import surplus
 from node.gossip.host import Host
 from node.gossip.streams import StreamFault, read_frame, write_frame
 
@@ -32,6 +33,8 @@ PEERS_FRAME = 16 << 10
 PEERS_TOLD = 32
 WANTED = 12
 """Connections that are striven for: GossipSub's upper mesh degree. Inbound ones may exceed it up to max_peers."""
+OUTBOUND = 4
+"""Connections that this node has chosen itself, however many have come in: strangers can't fill all places."""
 PER_NETWORK = 8
 """Connections with one /24 or /64: fewer than are striven for, so that no single network is all of a node's peers."""
 DIALS_AT_ONCE = 3
@@ -72,6 +75,7 @@ class Contacts:
         self._turns: dict[str, int] = {}
         self._watched: set[str] = set()
         self._dialling: set[str] = set()
+        self._dialled: set[str] = set()
         self.frozen = 0
         host.serve(PEERS_PROTOCOL, self._answer_peers)
 
@@ -118,7 +122,9 @@ class Contacts:
     def _due(self) -> list[tuple[str, tuple[str, ...]]]:
         """Return whom to dial now: bootnodes first, then the book, never more than the missing connections."""
         connected = set(self._host.connected())
-        missing = self._wanted - len(connected) - len(self._dialling)
+        self._dialled &= connected
+        outbound = min(OUTBOUND, self._wanted) - len(self._dialled)
+        missing = max(self._wanted - len(connected), outbound) - len(self._dialling)
         candidates = dict(self._first_resort)
         for peer, addresses in self._book.dialable(time.time()):
             candidates[peer] = (*candidates.get(peer, ()), *addresses)
@@ -152,6 +158,7 @@ class Contacts:
         finally:
             self._dialling.discard(peer)
         if connected:
+            self._dialled.add(peer)
             self._book.met(peer, time.time(), transport)
             self._turns[peer] = turn - 1
         pause = self._pauses[peer] = min(self._pauses.get(peer, FIRST_PAUSE / 2) * 2, LONGEST_PAUSE)
@@ -171,19 +178,25 @@ class Contacts:
         """Give each connected peer a watcher; turn away the banned and what exceeds the limits."""
         while True:
             now, connected = time.time(), self._host.connected()
+            away = self._surplus(connected)
             met = self._met_networks(peer for peer in connected if peer in self._watched)
-            for place, peer in enumerate(connected):
-                new, ip = peer not in self._watched, self._host.remote_ip(peer)
-                if self._book.is_banned(peer, now) or (new and place >= self._max_peers):
+            for peer in connected:
+                new, network = peer not in self._watched, neighbourhood(self._host.remote_ip(peer), self._trusted)
+                if self._book.is_banned(peer, now) or peer in away:
                     self._host.cut(peer)
-                elif new and self._is_crowded(met, ip):
+                elif new and met[network] >= self._per_network:
                     self._host.blame(peer, "crowded")
                     self._host.cut(peer)
                 elif new:
-                    met[neighbourhood(ip, self._trusted)] += bool(neighbourhood(ip, self._trusted))
+                    met[network] += bool(network)
                     self._watched.add(peer)
                     nursery.start_soon(self._watch, peer)
             await trio.sleep(0.5)
+
+    def _surplus(self, connected: Sequence[str]) -> set[str]:
+        """Return whom to turn away so that no more than the most stay: of those that came in, not of those dialled."""
+        strangers = [(peer, self._host.remote_ip(peer) or "") for peer in connected if peer not in self._dialled]
+        return set(surplus(strangers, max(0, self._max_peers - len(connected) + len(strangers))))
 
     async def _watch(self, peer: str) -> None:
         """Exchange addresses, then ping until the peer is gone or frozen."""

@@ -165,9 +165,8 @@ class FakeGossipNode:
     def hear(self, data: bytes, origin: Address | None) -> None:
         """Take in bytes that a peer sent."""
         judged = self._intake.judge(Heard(data=data, origin=origin, late=origin is None))
-        told = judged.accepted or judged.proof
-        if told is not None:
-            self._tell(told)
+        if judged.accepted is not None:
+            self._tell(judged.accepted)
 
     def connected(self, count: int) -> None:
         """Note how many nodes can be reached."""

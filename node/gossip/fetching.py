@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections import deque
 from collections.abc import Callable
 
 import structlog
@@ -21,7 +20,9 @@ from protocols.identifiers import Address
 
 log = structlog.get_logger()
 
-WORKERS = 4
+ASKED_AT_ONCE, STRANGERS_ASKED_AT_ONCE = 16, 8
+"""Requests under way at a time for bodies of peers with credit, and of strangers, who so can't keep those waiting. A
+body that nobody serves waits between its requests without holding one of them."""
 SOURCES = 6
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two rounds of asking; after the last one the body counts as unavailable."""
@@ -40,43 +41,37 @@ class Fetching:
     ) -> None:
         self._intake, self._bodies, self._check, self._size_limit = intake, bodies, check, size_limit
         self._credit = credit
-        self._first: deque[FetchRollouts] = deque()
-        self._later: deque[FetchRollouts] = deque()
-        self._wanted_in, self._wanted_out = trio.open_memory_channel[None](math.inf)
+        self._wanted_in, self._wanted_out = trio.open_memory_channel[FetchRollouts](math.inf)
         self._under_way: set[FetchRollouts] = set()
+        self._asks = trio.CapacityLimiter(ASKED_AT_ONCE)
+        self._strangers_asks = trio.CapacityLimiter(STRANGERS_ASKED_AT_ONCE)
         self._checks = trio.CapacityLimiter(1)
 
     def want(self, command: FetchRollouts) -> None:
         """Queue a body, unless the same one is queued. The machine bounds the queue: one per accepted announcement."""
         if command not in self._under_way:
             self._under_way.add(command)
-            self._queue(command)
-
-    def _queue(self, command: FetchRollouts) -> None:
-        """Put a body behind those of peers as well known: those with credit come first."""
-        (self._first if self._credit(command.peer) else self._later).append(command)
-        self._wanted_in.send_nowait(None)
-
-    async def _next(self) -> FetchRollouts:
-        await self._wanted_out.receive()
-        return (self._first or self._later).popleft()
+            self._wanted_in.send_nowait(command)
 
     async def run(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
-        """Fetch until cancelled; what is cut off in the middle is queued again."""
-        async with trio.open_nursery() as nursery:
-            for _ in range(WORKERS):
-                nursery.start_soon(self._work, exchange, sources, report)
+        """Fetch until cancelled; what is cut off in the middle is queued again.
 
-    async def _work(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
-        while True:
-            command = await self._next()
-            try:
-                answer = await self._obtain(command, exchange, sources)
-                await report(answer)
-            except BaseException:
-                self._queue(command)
-                raise
-            self._under_way.discard(command)
+        Each body has a task of its own: with a fixed number of workers, as many peers that announce and do not serve
+        would keep everybody else's bodies waiting.
+        """
+        async with trio.open_nursery() as nursery:
+            while True:
+                nursery.start_soon(self._fetch, await self._wanted_out.receive(), exchange, sources, report)
+
+    async def _fetch(
+        self, command: FetchRollouts, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report
+    ) -> None:
+        try:
+            await report(await self._obtain(command, exchange, sources))
+        except BaseException:
+            self._wanted_in.send_nowait(command)
+            raise
+        self._under_way.discard(command)
 
     async def _obtain(
         self, command: FetchRollouts, exchange: BodyExchange, sources: Callable[[], set[str]]
@@ -97,9 +92,11 @@ class Fetching:
         self, command: FetchRollouts, slot: Slot, exchange: BodyExchange, sources: Callable[[], set[str]]
     ) -> bytes | None:
         """Ask the announcer, then others, a few times; give up when the round is no longer accepted."""
+        asks = self._asks if self._credit(command.peer) else self._strangers_asks
         for pause in (*PAUSES, 0.0):
             for peer in self._order(command, sources()):
-                body = await exchange.ask(peer, command.body, command.size)
+                async with asks:
+                    body = await exchange.ask(peer, command.body, command.size)
                 if body is not None:
                     return body
             if not self._intake.is_current(slot):

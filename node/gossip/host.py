@@ -68,11 +68,25 @@ class Host:
         )
         self.peer_id = identity.peer_id
         self.blame: Callable[[str, str], None] = lambda peer, reason: None
+        self.admits: Callable[[str], bool] = lambda address: True
         self._announce = tuple(announce)
         self._network = self.inner.get_network()
         self._network.retry_config = RetryConfig(max_retries=0)
         self._network.set_stream_handler(isolated(self.inner._swarm_stream_handler))
+        self._network._handle_inbound_connection = self._answer_door(self._network._handle_inbound_connection)
         self.inner._identify_task_entry = isolated(self.inner._identify_task_entry)
+
+    def _answer_door(self, let_in: Callable[[Any, Multiaddr], Awaitable[None]]) -> Any:
+        """Ask `admits` before the handshake: that costs more than all the rest of a connection."""
+
+        async def answer(stream: Any, address: Multiaddr) -> None:
+            remote = stream.get_remote_address()
+            if remote is not None and not self.admits(str(remote[0])):
+                await stream.close()
+                return
+            await let_in(stream, address)
+
+        return answer
 
     async def listen(self, addresses: Sequence[str]) -> None:
         """Bind the listen addresses (multiaddrs). Raises `ListenError` where none can be."""

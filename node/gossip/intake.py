@@ -56,12 +56,16 @@ class Accepted(msgspec.Struct, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True):
-    """The outcome for one announcement; `accepted` only where it is "accept", `proof` where it convicts its signer."""
+    """The outcome for one announcement; `accepted` only where it is "accept".
+
+    One that convicts its signer of an equivocation is accepted, once for each slot, with that reason: everybody must
+    learn of both bodies, or a peer that shows one half of the swarm the first and the other half the second would be
+    credited by both.
+    """
 
     outcome: str
     reason: str
     accepted: Accepted | None = None
-    proof: Accepted | None = None
 
 
 def speaker_of(said: Announcement, signer: Address, public: bytes, domain: Domain | None) -> Speaker:
@@ -86,6 +90,7 @@ class Intake:
         self.window: RoundWindow | None = None
         self._swarm, self._limits, self._domain = swarm, limits, domain
         self._envelopes: dict[Slot, tuple[Digest, bytes]] = {}
+        self._convicted: set[Slot] = set()
         self._peer_ids: dict[Address, str] = {}
         self._held: OrderedDict[Slot, list[Heard]] = OrderedDict()
         self._held_strangers: OrderedDict[Slot, list[Heard]] = OrderedDict()
@@ -95,7 +100,7 @@ class Intake:
     def judge(self, heard: Heard) -> Judged:
         """Decide on one announcement and remember it where it is accepted or held. Every outcome is counted."""
         judged = self._judge(heard)
-        self.counters["accepted" if judged.outcome == "accept" else judged.reason] += 1
+        self.counters[judged.reason or "accepted"] += 1
         return judged
 
     def _judge(self, heard: Heard) -> Judged:
@@ -123,8 +128,9 @@ class Intake:
             return Judged("accept", "", self._remember(slot, speaker, Accepted(speaker.address, said, heard)))
         if admission.outcome == "hold":
             return Judged("hold" if self._hold(slot, heard) else "drop", admission.reason)
-        if admission.reason == "equivocation" and known and self._convict(Equivocation(slot, known[0], said.body)):
-            return Judged("drop", "equivocation", proof=Accepted(speaker.address, said, heard))
+        if admission.reason == "equivocation" and known and slot not in self._convicted:
+            self._convict(Equivocation(slot, known[0], said.body))
+            return Judged("accept", "equivocation", Accepted(speaker.address, said, heard))
         return Judged("drop", admission.reason)
 
     def _remember(self, slot: Slot, speaker: Speaker, accepted: Accepted) -> Accepted:
@@ -132,10 +138,8 @@ class Intake:
         self._peer_ids[speaker.address] = speaker.peer_id
         return accepted
 
-    def _convict(self, found: Equivocation) -> bool:
-        """Keep the evidence; tell whether it is new."""
-        if found in self.evidence:
-            return False
+    def _convict(self, found: Equivocation) -> None:
+        self._convicted.add(found.slot)
         self.evidence.append(found)
         log.warning(
             "gossip.equivocation",
@@ -145,7 +149,6 @@ class Intake:
             first=found.first.hex(),
             second=found.second.hex(),
         )
-        return True
 
     def _hold(self, slot: Slot, heard: Heard) -> bool:
         """Keep an announcement of the next stage. Strangers have a small place of their own: names cost nothing."""
@@ -166,6 +169,7 @@ class Intake:
         """Take a new window: forget what lies behind it, judge again what was held, return what is accepted now."""
         self.window = window
         self._envelopes = {slot: kept for slot, kept in self._envelopes.items() if self.is_current(slot)}
+        self._convicted = {slot for slot in self._convicted if slot in self._envelopes}
         self._peer_ids = {peer: name for peer, name in self._peer_ids.items() if peer in window.peers}
         held = [*self._held.values(), *self._held_strangers.values()]
         self._held.clear()
@@ -184,7 +188,10 @@ class Intake:
 
     def forget(self, accepted: Accepted) -> None:
         """Take an acceptance back, where the node could not take it in: it may be learnt again."""
-        self._envelopes.pop(slot_of(accepted.said, accepted.peer), None)
+        slot = slot_of(accepted.said, accepted.peer)
+        if self.announced(slot) == accepted.said.body:
+            self._envelopes.pop(slot, None)
+        self._convicted.discard(slot)
         self.counters["queue"] += 1
 
     def announced(self, slot: Slot) -> Digest | None:

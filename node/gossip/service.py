@@ -21,6 +21,7 @@ from node.gossip.bodies import BodyExchange
 from node.gossip.book import PeerBook
 from node.gossip.catchup import CatchUp
 from node.gossip.contacts import Contacts
+from node.gossip.doors import Doors
 from node.gossip.fetching import Fetching
 from node.gossip.hardened import Judgement
 from node.gossip.host import Host, open_host
@@ -83,6 +84,7 @@ class GossipNode:
         self._quotas, self._trusted = Quotas(), networks(settings.trusted_networks)
         self._newcomer = False
         self._book = PeerBook(peer_book)
+        self._doors = Doors()
         self._intake = Intake(swarm, limits, me.domain)
         self._fetching = Fetching(self._intake, bodies, check, limits.body, credit)
         self._own: dict[Slot, bytes] = {}
@@ -176,7 +178,7 @@ class GossipNode:
         settings = self._settings
         topic = f"/swarm/{self._swarm.hex()}/announcements/1"
         async with open_host(self._name, settings.announce, settings.max_peers) as host:
-            host.blame = self._blame
+            host.blame, host.admits = self._blame, self._admits
             contacts = Contacts(
                 host,
                 self._book,
@@ -224,11 +226,26 @@ class GossipNode:
 
     def _penalise(self, peer: str, reason: str) -> None:
         """Hold a fault against a peer; cut it when it is too slow or has done too much."""
-        banned = self._book.penalise(peer, PENALTIES.get(reason, PENALTY), time.time())
-        if banned:
+        now = time.time()
+        before = self._book.is_banned(peer, now)
+        banned = before or self._book.penalise(peer, PENALTIES.get(reason, PENALTY), now)
+        if banned and not before:
             log.warning("gossip.peer_banned", peer=peer, reason=reason)
+            self._shut_door(peer)
         if self._host is not None and (banned or reason == "slow"):
             self._host.cut(peer)
+
+    def _shut_door(self, peer: str) -> None:
+        address = self._host.remote_ip(peer) if self._host else None
+        if address is not None:
+            self._doors.note_ban(address, time.time())
+
+    def _admits(self, address: str) -> bool:
+        """Tell whether a stranger at an address is let in."""
+        if self._doors.is_shut(address, time.time()):
+            self._count("door")
+            return False
+        return True
 
     # --- announcements in ---------------------------------------------------------------------------------------
 
@@ -253,21 +270,12 @@ class GossipNode:
             self._penalise(forwarder, judged.reason)
         elif self._dropped[forwarder] > DROPPED_AT_MOST:
             self._blame(forwarder, "flood")
-        if judged.proof is not None:
-            self._tell_of(judged.proof)
         if judged.accepted is not None and not self._take_in(judged.accepted):
             return "drop"
         return "accept" if judged.accepted else "hold" if judged.outcome == "hold" else "drop"
 
     def _hear_late(self, sender: str, data: bytes) -> None:
         self._hear(sender, Heard(data=data, origin=None, late=True))
-
-    def _tell_of(self, proof: Accepted) -> None:
-        """Show the machine the second of two bodies that one peer has signed for a stage."""
-        try:
-            self._accepted_in.send_nowait(proof)
-        except trio.WouldBlock:
-            self._count("queue")
 
     def _take_in(self, accepted: Accepted) -> bool:
         try:

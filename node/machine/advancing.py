@@ -21,9 +21,16 @@ advanced at once would close the window of votes that could not be brought meanw
 
 
 def turn_time(state: State) -> float:
-    """Return the local time at which it is this node's turn to advance the current stage."""
-    peers = [peer for peer, since in state.peers.items() if since <= state.round]
-    order = turn_order(peers, state.seed, state.round, state.stage)
+    """Return the local time at which it is this node's turn to advance the current stage.
+
+    Those who lately said that they can pay come first: keys that only stand in the contract must not make all others
+    wait for turns that nobody takes.
+    """
+    peers = {peer for peer, since in state.peers.items() if since <= state.round}
+    able = peers & {*state.relayers, *((state.me,) if state.relays else ())}
+    order = tuple(
+        peer for some in (able, peers - able) for peer in turn_order(some, state.seed, state.round, state.stage)
+    )
     begins = max(local_deadline(state), local_pause_end(state))
     if state.resumed:
         begins = max(begins, state.resumed + RECOVERY * stage_seconds(state))

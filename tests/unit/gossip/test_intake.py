@@ -110,24 +110,28 @@ def test_no_altered_announcement_is_accepted(place: int, value: int) -> None:
 
 
 def test_a_second_body_is_evidence() -> None:
-    """Two bodies for one slot: the second is dropped, both digests are kept as evidence, once."""
+    """Two bodies for one slot: the second is passed on as evidence, once, so that nobody credits either."""
     memory = intake()
     assert hear(memory, signed()) == "accept"
-    assert [hear(memory, signed(body=b"other")) for _ in range(2)] == ["equivocation", "equivocation"]
+    later = [memory.judge(Heard(signed(body=body), ALICE.address)) for body in (b"other", b"other", b"third")]
+    assert [(each.outcome, each.reason) for each in later] == [
+        ("accept", "equivocation"), ("drop", "equivocation"), ("drop", "equivocation"),
+    ]  # fmt: skip
+    assert later[0].accepted
     (found,) = memory.evidence
     assert (found.first, found.second) == (body_digest(b"body"), body_digest(b"other"))
     assert memory.announced(found.slot) == found.first
 
 
-def test_the_proof_of_an_equivocation_is_handed_on_once() -> None:
-    """The machine is to hear of the second body, so that its signer loses its standing; of the same one not again."""
+def test_evidence_that_could_not_be_taken_in_may_come_again() -> None:
+    """A full queue costs the conviction, not the first body."""
     memory = intake()
     hear(memory, signed())
-    second = Heard(data=signed(body=b"other"), origin=ALICE.address)
-    proof = memory.judge(second).proof
-    assert proof is not None
-    assert proof.said.body == body_digest(b"other")
-    assert memory.judge(second).proof is None
+    convicting = memory.judge(Heard(signed(body=b"other"), ALICE.address)).accepted
+    assert convicting
+    memory.forget(convicting)
+    assert memory.announced(Slot(ALICE.address, 5, 0, seed(5))) == body_digest(b"body")
+    assert memory.judge(Heard(signed(body=b"other"), ALICE.address)).accepted
 
 
 def test_what_had_to_be_asked_for_is_told_to_be_late() -> None:
@@ -166,7 +170,8 @@ def test_what_is_held_is_bounded() -> None:
     for number in range(HELD_PER_SLOT + 3):
         hear(memory, signed(ALICE, 6, body=b"%d" % number))
     assert len(memory._held_strangers) <= HELD_STRANGERS
-    assert [each.said.body for each in memory.move(window(6, 0))] == [body_digest(b"body")]
+    first, evidence = memory.move(window(6, 0))
+    assert (first.said.body, evidence.said.body) == (body_digest(b"body"), body_digest(b"0"))
 
 
 def test_memory_ends_with_the_round() -> None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import pytest
 import trio
+import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from node.exits import Refusal
 from node.gossip.addresses import host_of, neighbourhood, networks
-from node.gossip.fetching import Fetching
+from node.gossip.fetching import STRANGERS_ASKED_AT_ONCE, Fetching
 from node.gossip.intake import Intake
 from node.gossip.quota import KNOWN, MOST_PEERS, STRANGER, Quota, Quotas, Spent, spend
 from node.machine.commands import FetchRollouts
@@ -90,19 +91,29 @@ def test_the_host_of_a_transport_address_is_found() -> None:
     assert host_of("nonsense") == ""
 
 
-async def test_bodies_of_peers_with_credit_are_fetched_first() -> None:
-    """A crowd of strangers does not keep the others waiting."""
+async def test_silent_strangers_keep_no_body_of_a_known_peer_waiting() -> None:
+    """As many strangers as are asked at once hold all their places; who has credit is asked all the same."""
+    asked: list[bytes] = []
+
+    class Silent:
+        async def ask(self, peer: str, digest: bytes, size: int) -> None:
+            asked.append(digest)
+            await trio.sleep_forever()
 
     class Empty:
         def get(self, digest: bytes) -> None:
             return None
 
-        def put(self, digest: bytes, body: bytes, round_number: int) -> None:
-            raise AssertionError
+    async def report(said: object) -> None:
+        raise AssertionError(said)
 
-    fetching = Fetching(Intake(bytes(32), Limits()), Empty(), lambda *_: 1 / 0, 1, lambda peer: peer == "good")  # type: ignore[arg-type,return-value]
-    for peer in ("stranger", "another", "good"):
-        fetching.want(FetchRollouts(peer, 1, 0, bytes(32), peer.encode(), 10))
+    fetching = Fetching(Intake(bytes(32), Limits()), Empty(), lambda *_: 1 / 0, 10, lambda peer: peer == "good")  # type: ignore[arg-type,return-value]
+    for number in range(2 * STRANGERS_ASKED_AT_ONCE):
+        fetching.want(FetchRollouts(f"stranger {number}", 1, 0, bytes(32), b"stranger", 10))
+    fetching.want(FetchRollouts("good", 1, 0, bytes(32), b"good", 10))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fetching.run, Silent(), lambda: {"somebody"}, report)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
 
-    with trio.fail_after(1):
-        assert [(await fetching._next()).peer for _ in range(3)] == ["good", "stranger", "another"]
+    assert sorted(asked) == [b"good", *[b"stranger"] * STRANGERS_ASKED_AT_ONCE]

@@ -1,0 +1,214 @@
+"""One swarm with honest nodes and every attacker at once, and the record of what came of it."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import msgspec
+
+from node.machine.status import Status
+from protocols.identifiers import Address
+from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
+from protocols.tally import Voted, leaders, tally
+from tests.integration.small_swarm import Member, SmallSwarm
+from tests.redteam.attacks import ATTACKS
+from tests.redteam.ring import Ring
+from tools.demo.watch import NodeReader, VoteReader, node_url
+
+HONEST = 4
+STAGE_SECONDS = 6
+START_SECONDS = 90.0
+PEACE, FLOOD = 3, 3
+"""Rounds of play before the flood and with it; votes on the last ones are not waited for."""
+TICKS = os.sysconf("SC_CLK_TCK")
+_REFUSED = re.compile(r'^swarm_gossip_dropped_total\{\w+="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
+
+MANIFEST = Manifest(
+    name="red team",
+    data=DataSpec(held_out=4),
+    game=GameSpec(generated=4, minimum=3, common=1, group_size=4, own=4, external=8),
+    stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
+    voting=VotingSpec(winners=2, minimum_groups=2),
+    limits=Limits(inline=16, turn_seconds=1),
+)
+
+
+class Usage(msgspec.Struct, frozen=True):
+    """What a node's process used: the largest resident memory in bytes, the share of one core."""
+
+    memory: int
+    cpu: float
+
+
+class Record(msgspec.Struct, kw_only=True):
+    """The swarm after its last round. `played` are the rounds in which everybody counted and whose votes are closed."""
+
+    honest: tuple[Address, ...]
+    attackers: dict[str, Address]
+    ring: tuple[Address, ...]
+    owners: dict[Address, Address]
+    votes: tuple[Voted, ...]
+    played: range
+    statuses: tuple[Status, ...]
+    refused: Counter[str]
+    logs: str
+    peace: tuple[Usage, ...]
+    flood: tuple[Usage, ...]
+    wall: float
+
+    def votes_for(self, attacker: str) -> list[Voted]:
+        """Return the honest votes that name an attacker."""
+        address = self.attackers[attacker]
+        return [vote for vote in self.votes if vote.voter in self.honest and address in vote.winners]
+
+    def led(self, attacker: str) -> list[int]:
+        """Return the rounds that an attacker won, by everybody's votes."""
+        return [number for number in self.played if self.attackers[attacker] in self.winners(number)]
+
+    def winners(self, round_number: int) -> tuple[Address, ...]:
+        """Return who leads a round by everybody's votes."""
+        return leaders(tally([vote for vote in self.votes if vote.round == round_number], self.owners))
+
+
+class Arena:
+    """The swarm under attack. Use as a context manager: every process is ended."""
+
+    def __init__(self, home: Path) -> None:
+        self.names = list(ATTACKS)
+        self.swarm = SmallSwarm(MANIFEST, home, (0.02,) * (HONEST + len(self.names)))
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._reader = NodeReader()
+
+    @contextmanager
+    def running(self) -> Iterator[Arena]:
+        """Start honest nodes, then the attackers; end all."""
+        with self.swarm:
+            try:
+                for member in self.honest:
+                    member.start()
+                for name, member in zip(self.names, self.attackers, strict=True):
+                    (member.home / "attack").write_text(name)
+                self.spawn("tests.redteam.hostile_node", *(str(member.home) for member in self.attackers))
+                self.spawn("tests.redteam.load", "eclipse", str(self.honest[-1].home))
+                self.spawn("tests.redteam.load", "flood", *(str(member.home) for member in self.honest))
+                yield self
+            finally:
+                for process in self._processes:
+                    os.killpg(process.pid, signal.SIGKILL)
+                    process.wait()
+                self._reader.close()
+
+    @property
+    def honest(self) -> list[Member]:
+        """The honest members."""
+        return self.swarm.members[:HONEST]
+
+    @property
+    def attackers(self) -> list[Member]:
+        """The attackers, in the order of their names."""
+        return self.swarm.members[HONEST:]
+
+    def spawn(self, module: str, *arguments: str) -> None:
+        """Start a module of this package in a process group of its own."""
+        log = (self.honest[0].home.parent / f"{module}-{arguments[0].replace('/', '-')[-20:]}.log").open("wb")
+        self._processes.append(
+            subprocess.Popen(
+                [sys.executable, "-m", module, *arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        )
+
+    def play(self) -> Record:
+        """Play all rounds and return what came of them."""
+        began = time.monotonic()
+        swarm, ring = self.swarm, Ring(self.swarm)
+        ring.register()
+        registered = len(swarm.members) + len(ring.addresses)
+        assert swarm.wait(START_SECONDS, lambda: len(swarm.registered()) == registered), self.logs()[-1500:]
+        first, accomplice = max(swarm.registered().values()), self.attackers[self.names.index("liar")].address
+        self.until(first + 1)
+        ring.commit(first, accomplice)
+        self.until(first + 2)
+        ring.reveal(first, accomplice)
+        peace = self.measured(first + PEACE)
+        (self.honest[0].home.parent / "flood").touch()
+        flood = self.measured(first + PEACE + FLOOD)
+        votes = VoteReader(swarm.chain.url, swarm.contract.address).votes()
+        peers = swarm.contract.events.PeerRegistered().get_logs(from_block=0)
+        owners = {str(log["args"]["node"]).lower(): str(log["args"]["owner"]).lower() for log in peers}
+        return Record(
+            honest=tuple(member.address for member in self.honest),
+            attackers={name: member.address for name, member in zip(self.names, self.attackers, strict=True)},
+            owners=owners,
+            votes=tuple(Voted(vote.round, vote.voter, vote.winners) for vote in votes),
+            ring=ring.addresses,
+            played=range(first, first + PEACE + FLOOD - 2),
+            statuses=tuple(self.status(member) for member in self.honest),
+            refused=sum((refused_by(member) for member in self.honest), Counter()),
+            logs=self.logs(),
+            peace=peace,
+            flood=flood,
+            wall=time.monotonic() - began,
+        )
+
+    def until(self, round_number: int) -> None:
+        """Wait for a round."""
+        patience = (round_number - self.swarm.round() + 2) * (STAGE_SECONDS + 8)
+        assert self.swarm.wait(patience, lambda: self.swarm.round() >= round_number), self.logs()[-1500:]
+
+    def measured(self, until: int) -> tuple[Usage, ...]:
+        """Wait for a round; return what each honest node used meanwhile."""
+        pids = [member.process.pid for member in self.honest if member.process]
+        before, began = [cpu_seconds(pid) for pid in pids], time.monotonic()
+        peaks = dict.fromkeys(pids, 0)
+
+        def watched() -> bool:
+            for pid in pids:
+                peaks[pid] = max(peaks[pid], resident(pid))
+            return self.swarm.round() >= until
+
+        assert self.swarm.wait((until - self.swarm.round() + 2) * (STAGE_SECONDS + 8), watched), self.logs()[-1500:]
+        took = time.monotonic() - began
+        return tuple(
+            Usage(peaks[pid], (cpu_seconds(pid) - used) / took) for pid, used in zip(pids, before, strict=True)
+        )
+
+    def status(self, member: Member) -> Status:
+        """Return what an honest node says of itself."""
+        status = self._reader.status(member.home)
+        assert status is not None
+        return status
+
+    def logs(self) -> str:
+        """Return what the honest nodes have logged."""
+        return "\n".join((member.home / "log").read_text() for member in self.honest if (member.home / "log").exists())
+
+
+def refused_by(member: Member) -> Counter[str]:
+    """Return what a node has refused, by reason, as its metrics say."""
+    text = httpx.get(f"{node_url(member.home)}/metrics", timeout=5.0, trust_env=False).text
+    return Counter({reason: int(float(count)) for reason, count in _REFUSED.findall(text)})
+
+
+def cpu_seconds(pid: int) -> float:
+    """Return the processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+def resident(pid: int) -> int:
+    """Return the resident memory of a process in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,220 @@
+"""What attackers do: small functions over honest rollouts, and over the gossip of a node that has joined.
+
+A body's function gets what the attacker's own fake trainer made, with the skill that the attack names, and returns what
+is published instead.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import msgspec
+import trio
+from libp2p.abc import INetStream
+from libp2p.pubsub.pb import rpc_pb2
+from msgspec.structs import replace
+
+from node.gossip.bodies import BODY_PROTOCOL
+from node.gossip.mesh import Mesh
+from node.gossip.service import GossipNode
+from node.gossip.streams import read_frame, write_frame
+from node.seams import Questions
+from protocols.admission import Slot
+from protocols.identifiers import Address, body_digest
+from protocols.manifest import Manifest
+from protocols.wire import Announcement, Completion, Envelope, Group, Rollouts, encode, signing_hash
+
+PAUSE = 0.25
+
+
+class Sight(msgspec.Struct):
+    """What an attacker knows when it makes its body; `others` are the bodies of this stage that others have shown."""
+
+    manifest: Manifest
+    questions: Questions
+    me: Address
+    round: int
+    others: tuple[Rollouts, ...]
+
+
+Forge = Callable[[Sight, Rollouts], Rollouts]
+Harass = Callable[[GossipNode, Mesh], Awaitable[None]]
+
+
+def same(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Publish what was made."""
+    return honest
+
+
+async def at_peace(gossip: GossipNode, mesh: Mesh) -> None:
+    """Do nothing else."""
+
+
+class Attack(msgspec.Struct, frozen=True, kw_only=True):
+    """One attacker's behaviour: the skill of its rollouts, what becomes of them, what it does on the network.
+
+    `claims` is the mean reward that it reports of itself; `patience` are seconds in which it listens before it answers.
+    """
+
+    skill: float = 1.0
+    forge: Forge = same
+    harass: Harass = at_peace
+    claims: float | None = None
+    patience: float = 0.0
+
+
+# --- bodies -----------------------------------------------------------------------------------------------------------
+
+
+def each_completion(body: Rollouts, change: Callable[[Group, Completion], Completion]) -> Rollouts:
+    """Return a body with every completion changed."""
+    return replace(
+        body,
+        groups=tuple(replace(group, completions=tuple(change(group, one) for one in group.completions))
+                     for group in body.groups),
+    )  # fmt: skip
+
+
+def easier_questions(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Answer other questions than those assigned: the prompt tamperer."""
+    size = len(sight.questions)
+    return replace(
+        honest, groups=tuple(replace(group, question=(group.question + 1) % size) for group in honest.groups)
+    )
+
+
+def best_ones(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Hide what turned out badly: whole groups in even rounds, single completions in odd ones."""
+    if sight.round % 2 == 0:
+        return replace(honest, groups=honest.groups[1:])
+    return replace(honest, groups=tuple(replace(each, completions=each.completions[:-1]) for each in honest.groups))
+
+
+def last_round_again(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Publish rollouts that say that they belong to the round before."""
+    return replace(honest, round=honest.round - 1)
+
+
+def somebody_elses(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Publish another's rollouts under one's own name."""
+    return sight.others[0] if sight.others else honest
+
+
+# --- gossip -----------------------------------------------------------------------------------------------------------
+
+
+async def forged(gossip: GossipNode, mesh: Mesh) -> None:
+    """Announce in others' names: altered words under their signature, no signature at all, a message "from" them; and
+    answer whoever asks for any body with other bytes of the right length."""
+    assert gossip._host is not None
+    gossip._host.serve(BODY_PROTOCOL, other_bytes(gossip))
+    async for _, envelope in heard(gossip):
+        said = msgspec.msgpack.decode(envelope.payload, type=Announcement)
+        altered = encode(replace(said, body=os.urandom(32), size=64, inline=b""))
+        await mesh.publish(encode(Envelope(altered, envelope.signature)))
+        await mesh.publish(encode(Envelope(altered, bytes(65))))
+        await publish_raw(mesh, altered, author=os.urandom(38))
+
+
+async def replayed(gossip: GossipNode, mesh: Mesh) -> None:
+    """Say again what others have said: at once, and again in every later round."""
+    said: list[Envelope] = []
+    async for _, envelope in heard(gossip):
+        said.append(envelope)
+        for old in said[-8:]:
+            await mesh.publish(encode(old))
+        del said[:-40]
+
+
+async def equivocated(gossip: GossipNode, mesh: Mesh) -> None:
+    """Announce a second body for every stage."""
+    async for slot, envelope in heard(gossip, own=True):
+        if slot.peer == gossip._me.address:
+            await trio.sleep(PAUSE)
+            said = msgspec.msgpack.decode(envelope.payload, type=Announcement)
+            await mesh.publish(signed(gossip, replace(said, body=body_digest(b"other"), size=5, inline=b"")))
+
+
+async def never_served(gossip: GossipNode, mesh: Mesh) -> None:
+    """Announce, and keep whoever asks for the body waiting: a frame now and then, of one byte."""
+    assert gossip._host is not None
+
+    async def drip(peer: str, stream: INetStream) -> None:
+        body = gossip._bodies.get(await read_frame(stream, 32)) or b""
+        await write_frame(stream, len(body).to_bytes(8, "big"))
+        for place in range(len(body)):
+            await write_frame(stream, body[place : place + 1])
+            await trio.sleep(5.0)
+
+    gossip._host.serve(BODY_PROTOCOL, drip)
+
+
+# --- parts ------------------------------------------------------------------------------------------------------------
+
+
+async def heard(gossip: GossipNode, *, own: bool = False) -> Any:
+    """Yield each slot that is filled, with its envelope, as it becomes known; own ones where asked."""
+    told: set[Slot] = set()
+    while True:
+        for slot in gossip._intake.slots():
+            data = gossip._intake.envelope(slot)
+            if slot not in told and data is not None and (own or slot.peer != gossip._me.address):
+                told.add(slot)
+                yield slot, msgspec.msgpack.decode(data, type=Envelope)
+        await trio.sleep(PAUSE)
+
+
+def signed(gossip: GossipNode, said: Announcement) -> bytes:
+    """Return an announcement under the attacker's own signature."""
+    payload = encode(said)
+    return encode(Envelope(payload, gossip._me.key.sign(signing_hash(payload))))
+
+
+def other_bytes(gossip: GossipNode) -> Callable[[str, INetStream], Awaitable[None]]:
+    """Return a server of bodies that answers with noise of the announced length."""
+
+    async def answer(peer: str, stream: INetStream) -> None:
+        wanted = await read_frame(stream, 32)
+        sizes = dict(announced_sizes(gossip))
+        noise = os.urandom(sizes.get(wanted, 64))
+        await write_frame(stream, len(noise).to_bytes(8, "big"))
+        await write_frame(stream, noise)
+
+    return answer
+
+
+def announced_sizes(gossip: GossipNode) -> list[tuple[bytes, int]]:
+    """Return digest and size of every body that is announced."""
+    envelopes = [gossip._intake.envelope(slot) for slot in gossip._intake.slots()]
+    payloads = [msgspec.msgpack.decode(each, type=Envelope).payload for each in envelopes if each]
+    said = [msgspec.msgpack.decode(payload, type=Announcement) for payload in payloads]
+    return [(each.body, each.size) for each in said]
+
+
+async def publish_raw(mesh: Mesh, data: bytes, author: bytes) -> None:
+    """Send a message to every connected subscriber that names another author and is signed by nobody."""
+    message = rpc_pb2.Message(from_id=author, data=data, topicIDs=[mesh._topic], seqno=os.urandom(8))
+    message.signature, message.key = os.urandom(64), author
+    await send_all(mesh, rpc_pb2.RPC(publish=[message]))
+
+
+async def send_all(mesh: Mesh, rpc: rpc_pb2.RPC) -> None:
+    """Send an RPC past the router, and past its bounds."""
+    for stream in list(mesh.pubsub.peers.values()):
+        with trio.move_on_after(2.0):
+            await mesh.pubsub.write_msg(stream, rpc)
+
+
+ATTACKS: dict[str, Attack] = {
+    "liar": Attack(skill=0.0, claims=1.0),
+    "forger": Attack(skill=0.0, harass=forged),
+    "replayer": Attack(harass=replayed, forge=last_round_again),
+    "equivocator": Attack(harass=equivocated),
+    "selective server": Attack(harass=never_served),
+    "prompt tamperer": Attack(forge=easier_questions),
+    "cherry-picker": Attack(forge=best_ones),
+    "free rider": Attack(skill=0.0, forge=somebody_elses, patience=1.0),
+}
+"""Every attacker that plays with a key of its own; the load attacks and the ring are in files of their own."""

@@ -1,0 +1,114 @@
+"""Attackers: whole nodes with chain, key and host, that play by `attacks.py`.
+
+`python -m tests.redteam.hostile_node HOME...`
+
+Each directory is a node's, with the attack's name in the file `attack`. One process imports and forks one for each.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+from msgspec.structs import replace
+
+import node.app as app
+from node.config import load_config
+from node.gossip.mesh import Mesh
+from node.gossip.service import GossipNode
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.machine.state import current_step
+from node.trainer.fake import FakeTrainer, Pace
+from protocols.identifiers import Address, body_digest
+from protocols.wire import decode_rollouts, encode
+from tests.redteam.attacks import ATTACKS, Attack, Sight
+
+SOURCE = "127.0.0.66"
+"""Attackers speak from an address of their own, as strangers do."""
+
+
+class HostileTrainer(FakeTrainer):
+    """Makes rollouts of a given skill and alters them."""
+
+    def __init__(self, attack: Attack, node: HostileNode, peer: Address, questions: Any) -> None:
+        pace = Pace(load=0.2, group=0.02, update=0.1, evaluation=0.1, save=0.1)
+        super().__init__(node.manifest, peer, questions, node.bodies, pace=pace, skill=attack.skill)
+        self._attack, self._node = attack, node
+
+    async def _generate(self, command: c.GenerateRollouts) -> i.AnyInput:
+        made = await super()._generate(command)
+        await trio.sleep(self._attack.patience)
+        assert isinstance(made, i.RolloutsGenerated)
+        body = self._bodies.get(made.body)
+        assert body is not None
+        sight = Sight(self._manifest, self._questions, self._peer, command.round, self._node.others())
+        forged = encode(self._attack.forge(sight, decode_rollouts(body, made.body, len(body))))
+        self._bodies.put(body_digest(forged), forged, command.round)
+        reward = made.reward if self._attack.claims is None else self._attack.claims * made.groups
+        return replace(made, body=body_digest(forged), size=len(forged), reward=reward)
+
+
+class HostileGossip(GossipNode):
+    """Gossips like everybody, and does the attack beside it."""
+
+    def __init__(self, *arguments: Any, attack: Attack, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._attack = attack
+
+    async def _send_own(self, mesh: Mesh) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(super()._send_own, mesh)
+            nursery.start_soon(self._attack.harass, self, mesh)
+
+
+class HostileNode(app.Node):
+    """A node with both."""
+
+    def trainer_of(self, peer: Address) -> Any:
+        """Return a trainer that alters what it makes."""
+        attack = ATTACKS[(self.home / "attack").read_text()]
+        return HostileTrainer(attack, self, peer, app.open_questions(self.manifest, self.config))
+
+    def others(self) -> Any:
+        """Return the bodies of the current stage that have arrived."""
+        pool = self.state.pools.get(current_step(self.state), {})
+        found = [self.bodies.get(each.digest) for peer, each in sorted(pool.items()) if peer != self.key.address]
+        return tuple(decode_rollouts(body, body_digest(body), len(body)) for body in found if body)
+
+
+def speak_from(address: str) -> None:
+    """Have every connection of this process come from an address of this machine."""
+    trio.open_tcp_stream = partial(trio.open_tcp_stream, local_address=address)  # type: ignore[assignment]
+
+
+def be(home: Path) -> None:
+    """Be the attacker whose directory this is, until killed."""
+    speak_from(SOURCE)
+    app.Node = HostileNode  # type: ignore[misc]
+    app.GossipNode = partial(HostileGossip, attack=ATTACKS[(home / "attack").read_text()])  # type: ignore[misc,assignment]
+    with (home / "log").open("ab") as log:
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+    app.run_node(load_config(home, {}, {}), home)
+
+
+def main(homes: list[str]) -> None:
+    """Fork an attacker for each directory and wait for all."""
+    children = []
+    for home in homes:
+        child = os.fork()
+        if child == 0:
+            be(Path(home))
+            os._exit(0)
+        children.append(child)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

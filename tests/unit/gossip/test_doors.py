@@ -1,0 +1,45 @@
+"""Whom the node turns away by address."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.gossip.doors import BANS_SHUT, MOST_ADDRESSES, SHUT_SECONDS, Doors, surplus
+
+CONNECTED = st.lists(st.tuples(st.uuids().map(str), st.sampled_from("abc")), max_size=30, unique_by=lambda one: one[0])
+
+
+def test_an_address_is_shut_after_some_bans_and_opens_again() -> None:
+    """One banned peer shuts nobody out; the third one does, until the bans are old."""
+    doors = Doors()
+    for number in range(BANS_SHUT):
+        assert not doors.is_shut("a", 10.0)
+        doors.note_ban("a", 10.0 + number)
+    assert doors.is_shut("a", 20.0)
+    assert not doors.is_shut("b", 20.0)
+    assert not doors.is_shut("a", 10.0 + SHUT_SECONDS)
+
+
+def test_the_memory_of_addresses_is_bounded() -> None:
+    """Whoever has many addresses pushes out the oldest ones, not the newest."""
+    doors = Doors()
+    for number in range(2 * MOST_ADDRESSES):
+        for _ in range(BANS_SHUT):
+            doors.note_ban(str(number), float(number) / 1000)
+    assert len(doors._bans) == MOST_ADDRESSES
+    assert doors.is_shut(str(2 * MOST_ADDRESSES - 1), 3.0)
+
+
+def test_twenty_on_one_address_give_way_to_one_on_another() -> None:
+    """The newest of the most crowded address goes, not the newest of all."""
+    crowd = [(f"c{number}", "crowd") for number in range(20)]
+    assert surplus([*crowd, ("late", "else")], 20) == ["c19"]
+
+
+@given(CONNECTED, st.integers(0, 40))
+def test_only_what_exceeds_is_turned_away(connected: list[tuple[str, str]], most: int) -> None:
+    """Exactly the limit stays, and no address keeps two more than another one that lost somebody."""
+    away = surplus(connected, most)
+    staying = [address for peer, address in connected if peer not in away]
+    assert len(staying) == min(most, len(connected))
+    lost = {address for peer, address in connected if peer in away}
+    assert all(staying.count(other) - staying.count(address) <= 1 for address in lost for other in staying)
