@@ -2,6 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
+BESIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install check unit test demo demo-real bench fuzz lock docs contracts clean
 
@@ -20,10 +21,10 @@ check: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -m "not integration"
+	$(BIN)/pytest -m "not integration" $(BESIDE)
 
 test: check
-	$(BIN)/pytest
+	$(BIN)/pytest $(BESIDE)
 
 demo: install
 	$(BIN)/swarm demo $(ARGS)

@@ -14,7 +14,7 @@ from node.store.mark import mark
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from tests.integration.small_swarm import Member, SmallSwarm
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 STAGE_SECONDS = 4
 PATIENCE = 90.0

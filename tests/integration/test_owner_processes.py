@@ -31,7 +31,7 @@ from tools.demo.processes import process_tree
 from tools.demo.toml import toml_text
 from tools.local_chain import LocalChain, developer_keys
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 SWARM = (sys.executable, "-m", "node.cli")
 SECONDS = 60.0

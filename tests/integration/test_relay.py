@@ -23,7 +23,7 @@ from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, 
 from protocols.typed_data import Delegation, Domain, Revocation
 from tests.integration.small_swarm import Member, SmallSwarm
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 STAGE_SECONDS = 4
 ROUNDS = 20

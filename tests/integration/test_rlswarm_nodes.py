@@ -30,7 +30,7 @@ from tools.demo.watch import NodeReader
 from tools.local_chain import LocalChain
 from tools.stage_manager import ARTIFACT, deploy_rl_swarm
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 SECONDS = 240.0
 STAGE = 4

@@ -23,7 +23,7 @@ from tests.integration.test_chain_service import KEYS, Place, Running, eventuall
 from tools.demo.watch import VoteReader
 from tools.local_chain import LocalChain
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 ROUNDS = 4
 FAULTS = {23: "refuse", 29: "drop answer", 31: "hang up", 37: "garbage"}

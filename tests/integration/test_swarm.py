@@ -19,7 +19,7 @@ from tools.demo.plan import BLOCK_SECONDS, FIRST_ROUND, Options, demo_plan
 from tools.demo.watch import Snapshot
 from tools.local_chain import LocalChain
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 PEERS, STAGE_SECONDS = 3, 5
 PATIENCE = 90.0

@@ -9,7 +9,7 @@ import pytest
 from protocols.tally import tally
 from tests.redteam.arena import HONEST, Arena, Record, Usage
 
-pytestmark = pytest.mark.integration
+pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 MEMORY = 256 << 20
 """Bytes that an honest node without a model may have resident, flooded or not; it has about 130 MiB in peace."""
