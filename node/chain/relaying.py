@@ -5,7 +5,7 @@ What stands on chain already, or would be skipped, is left out: a relayer never 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from node.chain import batches as b
 from node.chain.binding import COMMITTED, KEPT_BYTES
@@ -23,7 +23,7 @@ from protocols.carried import (
 )
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, Seed
-from protocols.typed_data import Commitment, Delegation, Domain, Message, Revocation, Reward, Vote
+from protocols.typed_data import Commitment, Delegation, Domain, Revocation, Reward, Vote
 from protocols.voting import vote_commitment
 
 NONE = 0
@@ -63,7 +63,7 @@ class Batcher:
             for load in loads
             if isinstance(load.message, CarriedCommitment)
         }
-        missing = await self._unvoted(number, self._signed_by(signed, lambda one: (one.said, one.signature)))
+        missing = await self._unvoted(number, self._signed_by(signed))
         return b.commitments_call(number, list(missing.values())) if missing else None
 
     async def _votes(self, number: int, seed: Seed, loads: list[Load]) -> str | None:
@@ -72,7 +72,7 @@ class Batcher:
             for load in loads
             if isinstance(load.message, CarriedVote)
         }
-        missing = await self._unvoted(number, self._signed_by(signed, lambda one: (one.said, one.signature)))
+        missing = await self._unvoted(number, self._signed_by(signed))
         return b.votes_call(number, list(missing.values())) if missing else None
 
     async def _reveals(self, number: int, seed: Seed, loads: list[Load]) -> str | None:
@@ -95,7 +95,7 @@ class Batcher:
             for load in loads
             if isinstance(load.message, CarriedReward)
         }
-        signed = self._signed_by(signed, lambda one: (one.said, one.signature))
+        signed = self._signed_by(signed)
         marks = await self._reader.rewards(list(signed), number)
         missing = [one for one, mark in zip(signed.values(), marks, strict=True) if not mark >> stage & 1]
         return b.rewards_call(number, stage, missing) if missing else None
@@ -124,11 +124,9 @@ class Batcher:
             return True
         return b.signer_of(self._domain, signed.delegation, signed.node_signature) == signed.delegation.node
 
-    def _signed_by(
-        self, signed: dict[Address, b.SignedT], parts: Callable[[b.SignedT], tuple[Message, bytes]]
-    ) -> dict[Address, b.SignedT]:
+    def _signed_by(self, signed: dict[Address, b.SignedT]) -> dict[Address, b.SignedT]:
         """Return those that the peer that announced them has signed itself."""
-        return {peer: one for peer, one in signed.items() if b.signer_of(self._domain, *parts(one)) == peer}
+        return {peer: one for peer, one in signed.items() if b.signer_of(self._domain, one.said, one.signature) == peer}
 
     async def _unvoted(self, number: int, signed: dict[Address, b.SignedT]) -> dict[Address, b.SignedT]:
         """Return those of nodes whose ballot of a round is empty."""
