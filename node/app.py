@@ -14,19 +14,16 @@ import trio
 from eth_account import Account
 
 from node.bus import Bus
-from node.chain.agreement import disagreement
 from node.chain.binding import CoordinatorFacts
 from node.chain.service import CoordinatorService
 from node.config import Config
-from node.data.load import load_questions
-from node.errors import describe
 from node.exits import Exit, Refusal
 from node.gossip.announcing import announcement_of
 from node.gossip.service import GossipNode
-from node.grading.registry import gave_up, prepare_grader
+from node.grading.registry import gave_up
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create, name_of
-from node.identity.cases import Facts, refuse_other_owner
+from node.identity.cases import Facts
 from node.identity.delegation import load_delegation, waiting_orders
 from node.identity.peer import LocalPeer, local_peer
 from node.identity.rsa import RsaIdentity, load_rsa
@@ -41,9 +38,10 @@ from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
 from node.plugins import load_games
+from node.preflight import agree, open_questions, placed, read_facts, refuse_unowned
 from node.protection import VoteProtection
 from node.rounds import RoundKeeper
-from node.seams import Questions, RoundWindow, Service, TrainerService
+from node.seams import RoundWindow, Service, TrainerService
 from node.store.bodies import BodyStore
 from node.store.directory import DataDirectory
 from node.store.journal import Journal
@@ -58,19 +56,11 @@ from node.trainer.link import TrainerLink
 from node.trainer.trackers import TrackerService, configured
 from protocols.carried import MAX_CARRIED, Carried, CarriedDelegation
 from protocols.identifiers import Address, Digest, swarm_id
-from protocols.manifest import Manifest, allows_model, manifest_digest
+from protocols.manifest import Manifest
 
 log = structlog.get_logger()
 
 Fault = Callable[[str], i.AnyInput | None]
-
-NO_OWNER = (
-    "no owner has signed for this node, and a key keeps its first owner for good; run `swarm login`, or start with "
-    "--own (own_owner = true) where the key shall own itself"
-)
-
-RETRY_SECONDS = 5.0
-"""Pause between two attempts to read the contract while the node has never seen it."""
 
 
 def run_node(config: Config, data_dir: Path) -> int:
@@ -88,57 +78,6 @@ async def _run(config: Config, manifest: Manifest, home: Path) -> int:
     with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
         node = Node(config, home, manifest, key, rsa, journal, guard)
         return await node.run()
-
-
-def open_questions(manifest: Manifest, config: Config) -> Questions:
-    """Load this node's own copy of the data, and the grader. Raises `Refusal` naming what is wrong with either."""
-    try:
-        prepare_grader(manifest.game.grader)
-    except ValueError as error:
-        raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
-    try:
-        questions = load_questions(manifest.data, config.trainer.data, manifest.game.grader)
-    except (OSError, ValueError) as error:
-        raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; trainer.data names a good copy") from error
-    if manifest.data.source.startswith("hub:") and not manifest.data.digest:
-        log.warning(
-            "data.unpinned", source=manifest.data.source, digest=questions.digest.hex(),
-            reason="the manifest names no digest; nodes with another copy will reject this one's rollouts",
-        )  # fmt: skip
-    return questions
-
-
-def placed(config: Config, manifest: Manifest) -> Config:
-    """Return the configuration with the manifest's contract and model where it names none of its own.
-
-    Raises `Refusal` where neither names a contract, and for a model that the manifest does not allow.
-    """
-    if not allows_model(manifest, config.trainer.model):
-        raise Refusal(
-            Exit.CONFIG,
-            f"the swarm {manifest.name!r} does not play with the model {config.trainer.model!r}; "
-            f"set trainer.model to one of {', '.join(dict.fromkeys((manifest.model, *manifest.models)))}",
-        )
-    contract = config.chain.contract or (manifest.deployment.contract if manifest.deployment else "")
-    if not contract:
-        raise Refusal(
-            Exit.CONFIG,
-            "neither configuration (chain.contract) nor manifest (deployment) names a coordinator contract; "
-            "give --contract",
-        )
-    replace = msgspec.structs.replace
-    trainer = replace(config.trainer, model=config.trainer.model or manifest.model)
-    return replace(config, chain=replace(config.chain, contract=contract), trainer=trainer)
-
-
-def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:
-    """Refuse to start where manifest and contract disagree; say what the contract leaves open."""
-    problem = disagreement(manifest, facts)
-    if problem:
-        raise Refusal(Exit.MANIFEST, problem)
-    if not facts.manifest_digest:
-        digest = manifest_digest(manifest).hex()
-        log.warning("chain.manifest_unbound", digest=digest, unchecked=["digest", "stage seconds"])
 
 
 def nothing(_reason: str) -> None:
@@ -256,7 +195,7 @@ class Node:
 
     async def _join(self) -> None:
         """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
-        facts = await self._facts()
+        facts = await read_facts(self.chain, self.home / "coordinator.json")
         agree(self.manifest, facts)
         await self._own(facts)
         self.me = local_peer(self.key, self.rsa, facts.domain)
@@ -324,29 +263,13 @@ class Node:
         that would become its own for good without anybody having said so."""
         signed = load_delegation(self.home, facts.domain)
         self.chain.take_part(facts, signed)
-        claimed = signed.delegation.owner if signed else None
-        registered = await self.chain.owner()
-        refuse_other_owner(Facts(node=self.key.address, claimed=claimed, registered=registered))
-        is_known = registered is not None or self.key.address in self.state.peers
-        if facts.has_owners and signed is None and not is_known and not self.config.own_owner:
-            raise Refusal(Exit.DELEGATION, NO_OWNER)
-
-    async def _facts(self) -> CoordinatorFacts:
-        """Read what the contract fixed at deployment; without the chain, what was read the last time."""
-        path = self.home / "coordinator.json"
-        while True:
-            try:
-                facts = await self.chain.describe()
-            except Refusal:
-                raise
-            except Exception as error:  # noqa: BLE001 - whatever keeps the chain away, the node waits for it
-                if path.exists():
-                    return msgspec.json.decode(path.read_bytes(), type=CoordinatorFacts)
-                log.warning("chain.lost", reason=describe(error), retry_in=RETRY_SECONDS)
-                await trio.sleep(RETRY_SECONDS)
-            else:
-                path.write_bytes(msgspec.json.encode(facts))
-                return facts
+        claimed, registered = signed.delegation.owner if signed else None, await self.chain.owner()
+        refuse_unowned(
+            Facts(node=self.key.address, claimed=claimed, registered=registered),
+            has_owners=facts.has_owners,
+            is_known=registered is not None or self.key.address in self.state.peers,
+            own_owner=self.config.own_owner,
+        )
 
     # --- routes -------------------------------------------------------------------------------------------------
 

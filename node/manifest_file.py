@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
+
+from node.config import Config
 from node.exits import Exit, Refusal
 from protocols.manifest import Manifest, parse_manifest
 
@@ -16,3 +19,11 @@ def load_manifest(path: Path) -> Manifest:
         raise Refusal(Exit.CONFIG, f"cannot read the manifest {path}: {error.strerror}; run `swarm init`") from error
     except ValueError as error:
         raise Refusal(Exit.CONFIG, f"the manifest {path} is not valid: {error}; correct it") from error
+
+
+def with_contract(config: Config, manifest: Manifest) -> Config:
+    """Return the configuration with the manifest's contract where it names none of its own."""
+    if config.chain.contract or manifest.deployment is None:
+        return config
+    chain = msgspec.structs.replace(config.chain, contract=manifest.deployment.contract)
+    return msgspec.structs.replace(config, chain=chain)

@@ -94,22 +94,15 @@ def asked(config: Config, manifest: Manifest, account: Account) -> Seen:
     """Return what the chain has of a round. Raises `Refusal`."""
     from node.cli.history import History
     from node.cli.onchain import connect
+    from node.manifest_file import with_contract
 
-    chain = connect(placed(config, manifest).chain)
+    chain = connect(with_contract(config, manifest).chain)
     history = History(chain.request, chain.contract, chain.deployed)
     seen = history.of_round(account, [stage.seconds for stage in manifest.stages])
     owners = {entry.peer: entry.owner for entry in account.entries if entry.owner}
     for node in {node for vote in seen.votes for node in (vote.voter, *vote.winners)} - set(owners):
         owners[node] = chain.standing(node).owner or node
     return msgspec.structs.replace(seen, owners=owners)
-
-
-def placed(config: Config, manifest: Manifest) -> Config:
-    """Return the configuration with the manifest's contract where it names none of its own."""
-    if config.chain.contract or manifest.deployment is None:
-        return config
-    chain = msgspec.structs.replace(config.chain, contract=manifest.deployment.contract)
-    return msgspec.structs.replace(config, chain=chain)
 
 
 def peer_named(facts: Explanation, asked_for: str) -> PeerFact:

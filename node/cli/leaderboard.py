@@ -29,17 +29,17 @@ def leaderboard(data_dir: Path, rounds: int, as_json: bool, **flags: Any) -> Non
 
     The rules stand in docs/votes.md. Names are those that this data directory knows of; no node need run.
     """
-    from node.cli.explain import as_text, placed
+    from node.cli.explain import as_text
     from node.cli.history import History
     from node.cli.names import known_peer_ids
     from node.cli.onchain import connect
     from node.explain.board import Board, board_text, places_of
-    from node.manifest_file import load_manifest
+    from node.manifest_file import load_manifest, with_contract
 
     home = expanded(data_dir)
     config = config_from(home, flags)
     if not config.chain.contract and (home / config.manifest).exists():
-        config = placed(config, load_manifest(home / config.manifest))
+        config = with_contract(config, load_manifest(home / config.manifest))
     chain = connect(config.chain)
     last = chain.round()
     first = max(0, last - rounds + 1) if rounds else 0

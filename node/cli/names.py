@@ -6,10 +6,10 @@ from pathlib import Path
 
 import msgspec
 
+from node.cli.owner import peer_id_of
 from node.config import Config
 from node.identity import public_key_of_peer_id
 from node.identity.key import load
-from node.identity.rsa import load_rsa
 from node.store.rounds import FILE, recent_peer_ids
 from protocols.identifiers import Address, address_of_public_key
 
@@ -18,8 +18,8 @@ def known_peer_ids(home: Path, config: Config) -> dict[Address, str]:
     """Return peer ids by address. What is missing in the directory is left out: names are only for reading."""
     found = _met(home / "peers.json") | recent_peer_ids(home / FILE)
     if (home / config.identity).exists():
-        key, rsa = load(home / config.identity), load_rsa(home)
-        found[key.address] = rsa.peer_id if rsa else key.peer_id
+        key = load(home / config.identity)
+        found[key.address] = peer_id_of(home, key)
     return found
 
 

@@ -37,6 +37,7 @@ log = structlog.get_logger()
 PING_PROTOCOL = "/ipfs/ping/1.0.0"
 PING_BYTES = 32
 DIAL_SECONDS = 12.0
+CLOSE_SECONDS = 2.0
 BUFFER_LIMIT = 17 << 20
 """Bytes that one peer may leave unread with us: the library's largest window is 16 MiB, but it does not enforce it."""
 
@@ -90,10 +91,18 @@ class Host:
 
     async def listen(self, addresses: Sequence[str]) -> None:
         """Bind the listen addresses (multiaddrs). Raises `ListenError` where none can be."""
-        if addresses and not await self._network.listen(*(Multiaddr(text) for text in addresses)):
+        free = [address for address in map(Multiaddr, addresses) if not _is_taken(address)]
+        if addresses and not (free and await self._network.listen(*free)):
             raise ListenError(
                 f"can't listen on {', '.join(addresses)}: in use or not this machine's; set gossip.listen"
             )
+
+    async def stop_listening(self) -> None:
+        """Close the listening sockets, also when cancelled: the library leaves them open then, and a host that takes
+        the port over would lose every other dial to one that nobody answers."""
+        with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
+            for listener in list(self._network.listeners.values()):
+                await listener.close()
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -185,7 +194,10 @@ async def open_host(identity: NodeKey | RsaIdentity, announce: Sequence[str], ma
     host = Host(identity, announce, max_peers)
     async with host.inner.run([]):
         isolate_tasks(host.inner.get_network().manager)
-        yield host
+        try:
+            yield host
+        finally:
+            await host.stop_listening()
 
 
 def _key_pair(identity: NodeKey | RsaIdentity) -> KeyPair:
@@ -198,6 +210,22 @@ def _key_pair(identity: NodeKey | RsaIdentity) -> KeyPair:
 def _noise_only(identity: KeyPair) -> dict[TProtocol, ISecureTransport]:
     """By default the library also accepts plain text, where anybody may claim any peer id."""
     return {TProtocol(NOISE): NoiseTransport(identity, noise_privkey=create_noise_key().private_key)}
+
+
+def _is_taken(address: Multiaddr) -> bool:
+    """Tell whether a TCP address can't be bound. The library binds with SO_REUSEPORT: two nodes on one port would both
+    seem to listen, and each get half of the other's dials."""
+    parts = {protocol.name: value for protocol, value in address.items()}
+    host, port = parts.get("ip4") or parts.get("ip6"), int(parts.get("tcp") or 0)
+    if host is None or port == 0:
+        return False
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
 
 
 def _with_peer(address: str, peer: str) -> str:

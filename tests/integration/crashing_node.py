@@ -15,6 +15,7 @@ from typing import Any
 import node.app as app
 from node.config import load_config
 from node.machine.commands import AnyCommand
+from node.preflight import open_questions
 from node.trainer.fake import FakeTrainer, Pace
 from protocols.identifiers import Address
 
@@ -27,7 +28,7 @@ class CrashingNode(app.Node):
     def trainer_of(self, peer: Address) -> Any:
         """Return a trainer that makes its rollouts up."""
         pace = Pace(load=LOAD_SECONDS, group=self.config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
-        questions = app.open_questions(self.manifest, self.config)
+        questions = open_questions(self.manifest, self.config)
         return FakeTrainer(self.manifest, peer, questions, self.bodies, pace=pace)
 
     async def dispatch(self, command: AnyCommand) -> None:

@@ -19,7 +19,7 @@ from contracts import contract_at
 from node.chain.binding import VOTED, key_of
 from node.machine.commands import CastVote, RegisterNode
 from node.machine.inputs import PeerRegistered, StageOpened, TransactionSettled
-from tests.integration.test_chain_service import KEYS, Place, Running, eventually, other, place_on, voter
+from tests.integration.chain_place import KEYS, Place, Running, eventually, other, place_on, voter
 from tools.demo.watch import VoteReader
 from tools.local_chain import LocalChain
 

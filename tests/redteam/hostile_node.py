@@ -23,6 +23,7 @@ from node.gossip.service import GossipNode
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine.state import current_step
+from node.preflight import open_questions
 from node.trainer.fake import FakeTrainer, Pace
 from protocols.identifiers import Address, body_digest
 from protocols.wire import decode_rollouts, encode
@@ -72,7 +73,7 @@ class HostileNode(app.Node):
     def trainer_of(self, peer: Address) -> Any:
         """Return a trainer that alters what it makes."""
         attack = ATTACKS[(self.home / "attack").read_text()]
-        return HostileTrainer(attack, self, peer, app.open_questions(self.manifest, self.config))
+        return HostileTrainer(attack, self, peer, open_questions(self.manifest, self.config))
 
     def others(self) -> Any:
         """Return the bodies of the current stage that have arrived."""

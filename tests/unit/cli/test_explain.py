@@ -13,13 +13,19 @@ from node.cli import main
 from node.cli.names import known_peer_ids
 from node.config import load_config
 from node.exits import Exit
+from node.explain.board import places_of
+from node.identity import name_of
 from node.identity.key import load, new_key
+from node.identity.rsa import FILE as RSA_FILE
+from node.identity.rsa import RsaIdentity
 from node.machine.account import Account, Entry
 from node.machine.state import Body, Vote
 from node.manifest_file import load_manifest
-from node.store.rounds import FILE, RoundStore
+from node.store.rounds import FILE, RoundStore, read_round
 from protocols.identifiers import body_digest
+from protocols.tally import Registered
 from protocols.wire import Completion, Group, Rollouts, encode
+from tests.unit.identity.rsa_keys import stored
 
 CONTRACT = "0x" + "ab" * 20
 GIVEN = ("--swarm", "local", "--chain-url", "http://127.0.0.1:1", "--contract", CONTRACT)
@@ -152,3 +158,26 @@ def test_whom_a_directory_knows_by_name(home: Path) -> None:
     assert known_peer_ids(home, config) == {met.address: met.peer_id, me.address: me.peer_id}
     (home / "peers.json").write_text("damaged")
     assert known_peer_ids(home, config) == {me.address: me.peer_id}
+
+
+def test_peers_with_an_imported_identity_go_by_its_name(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The session key is registered, the RSA identity is what people know: this node's own, and another's as it was
+    heard by gossip."""
+    own, other, session = RsaIdentity(stored()), RsaIdentity(stored()), new_key().address
+    (home / RSA_FILE).touch(0o600)
+    (home / RSA_FILE).write_bytes(own.stored)
+    store = RoundStore(home / FILE)
+    account = read_round(home / FILE, 4)
+    assert account is not None
+    heard = replace(account.entries[0], peer=session, peer_id=other.peer_id)
+    store.put(replace(account, entries=(*account.entries, heard)))
+    store.close()
+
+    facts = msgspec.json.decode(call(capsys, "explain", home, "--offline", "--json")[1])
+    assert facts["me"]["name"] == name_of(own.peer_id)
+    assert [peer["peer_id"] for peer in facts["peers"]] == [own.peer_id, other.peer_id]
+    assert call(capsys, "explain", home, "--offline", "--peer", other.peer_id)[1].startswith(name_of(other.peer_id))
+    known = known_peer_ids(home, load_config(home, {}, {}))
+    assert (known[account.me], known[session]) == (own.peer_id, other.peer_id)
+    places = places_of([Registered(session, session)], (), (), known)
+    assert places[0].node.name == name_of(other.peer_id)

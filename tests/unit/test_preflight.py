@@ -3,10 +3,11 @@
 import msgspec
 import pytest
 
-from node.app import agree, open_questions, placed
 from node.chain.binding import CoordinatorFacts
 from node.config import ChainSettings, Config, TrainerSettings
 from node.exits import Exit, Refusal
+from node.identity.cases import Facts
+from node.preflight import agree, open_questions, placed, refuse_unowned
 from protocols.manifest import DataSpec, Deployment, GameSpec, Manifest, StageSpec, manifest_digest
 
 CONTRACT, OTHER = "0x" + "ab" * 20, "0x" + "cd" * 20
@@ -81,3 +82,26 @@ def test_a_grader_or_a_copy_that_is_missing_is_one_line() -> None:
         with pytest.raises(Refusal, match=said) as caught:
             open_questions(manifest, Config())
         assert caught.value.code == Exit.CONFIG
+
+
+def test_a_key_becomes_its_own_only_where_somebody_says_so() -> None:
+    """New and unsigned it is refused; said, signed, known, or where the contract knows no owners, it is not."""
+    new, signed = (
+        Facts(node=CONTRACT, claimed=None, registered=None),
+        Facts(node=CONTRACT, claimed=OTHER, registered=None),
+    )
+    with pytest.raises(Refusal, match="run `swarm login`, or start with --own") as caught:
+        refuse_unowned(new, has_owners=True, is_known=False, own_owner=False)
+    assert caught.value.code == Exit.DELEGATION
+    refuse_unowned(new, has_owners=True, is_known=False, own_owner=True)
+    refuse_unowned(signed, has_owners=True, is_known=False, own_owner=False)
+    refuse_unowned(new, has_owners=True, is_known=True, own_owner=False)
+    refuse_unowned(new, has_owners=False, is_known=False, own_owner=False)
+
+
+def test_another_owners_key_is_refused_whatever_is_said() -> None:
+    """The contract has the key under another owner than the one who has signed here."""
+    taken = Facts(node=CONTRACT, claimed=OTHER, registered=CONTRACT)
+    with pytest.raises(Refusal) as caught:
+        refuse_unowned(taken, has_owners=True, is_known=True, own_owner=True)
+    assert caught.value.code == Exit.OTHER_OWNER
