@@ -232,11 +232,11 @@ class Node:
 
     def _orders(self) -> tuple[Carried, ...]:
         """Return the owner's orders that are not on chain yet, as far as the register's entry is known."""
-        facts, standing = self.facts, self.chain.standing
-        if facts is None or standing is None:
+        facts, entry = self.facts, self.chain.entry
+        if facts is None or entry is None:
             return ()
         try:
-            return waiting_orders(self.home, facts.domain, standing.serial, standing.expiry)
+            return waiting_orders(self.home, facts.domain, entry.serial, entry.expiry)
         except (Refusal, OSError) as error:
             log.warning("orders.unreadable", reason=str(error))
             return ()

@@ -38,7 +38,7 @@ MEANING: dict[Exit, str] = {
     Exit.USAGE: "The command line is not understood.",
     Exit.CONFIG: "Configuration or manifest file is missing or not valid; the line names file and key.",
     Exit.MANIFEST: "Manifest and coordinator contract disagree; get the swarm's current manifest.",
-    Exit.IDENTITY: "The node key can't be used: unreadable, of another kind, or open to others.",
+    Exit.IDENTITY: "The node key can't be used: unreadable, of another kind, open to others, another account's.",
     Exit.LOCKED: "Another process uses this data directory or its vote protection; the line names it.",
     Exit.STORE: "A file of the data directory is damaged, from a newer version, or can't be written.",
     Exit.NOT_RUNNING: "`swarm status`: no node runs on this data directory, or it does not answer.",

@@ -30,7 +30,7 @@ PAUSE_SECONDS = 15.0
 
 
 class AccountWatch:
-    """Reports funds and standing where they change. `standing` is the register's entry, None until it was read; it
+    """Reports funds and delegation where they change. `entry` is the register's entry, None until it was read; it
     outlives connections."""
 
     def __init__(
@@ -41,7 +41,7 @@ class AccountWatch:
         clock: Callable[[], float],
         confirmations: int,
     ) -> None:
-        self.standing: NodeEntry | None = None
+        self.entry: NodeEntry | None = None
         self._address, self._settings, self._shelf, self._clock = address, settings, shelf, clock
         self._confirmations = confirmations
         self._delegation: SignedDelegation | None = None
@@ -69,7 +69,7 @@ class AccountWatch:
         while True:
             self._wake = trio.Event()
             await self._tell_funds(endpoint, report)
-            await self._tell_standing(reader, follower, report)
+            await self._tell_delegation(reader, follower, report)
             with trio.move_on_after(PAUSE_SECONDS):
                 await self._wake.wait()
 
@@ -84,12 +84,12 @@ class AccountWatch:
             log.info("chain.funds", relays=relays, balance_gwei=balance // GWEI)
             await report(FundsChanged(relays))
 
-    async def _tell_standing(self, reader: Reader, follower: Follower, report: Report) -> None:
+    async def _tell_delegation(self, reader: Reader, follower: Follower, report: Report) -> None:
         """Report the end of this node's delegation, and whether a newer one waits to be brought."""
         if follower.tip is None:
             return
         block = max(follower.tip.number - self._confirmations, follower.start)
-        entry = self.standing = await reader.node(self._address, hex(block))
+        entry = self.entry = await reader.node(self._address, hex(block))
         said = self._delegation.delegation if self._delegation else None
         waits = said is not None and bool(entry.since) and renews(said, entry.serial, entry.expiry)
         told = DelegationRead(entry.expiry, said.serial if said is not None and waits else 0)

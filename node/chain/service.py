@@ -142,9 +142,9 @@ class CoordinatorService:
         return self._carrier.carried(commands) if self._carrier else ()
 
     @property
-    def standing(self) -> NodeEntry | None:
+    def entry(self) -> NodeEntry | None:
         """How the register has this node, as far as it is confirmed; None until it was read."""
-        return self._watch.standing
+        return self._watch.entry
 
     def introduction(self) -> CarriedDelegation | None:
         """Return the delegation with which anybody can register this node."""

@@ -101,7 +101,7 @@ def asked(config: Config, manifest: Manifest, account: Account) -> Seen:
     seen = history.of_round(account, [stage.seconds for stage in manifest.stages])
     owners = {entry.peer: entry.owner for entry in account.entries if entry.owner}
     for node in {node for vote in seen.votes for node in (vote.voter, *vote.winners)} - set(owners):
-        owners[node] = chain.standing(node).owner or node
+        owners[node] = chain.entry(node).owner or node
     return msgspec.structs.replace(seen, owners=owners)
 
 

@@ -62,5 +62,5 @@ def owned(chain: Chain, registered: list[Registered], votes: list[Voted], reward
     known = {one.node for one in registered}
     named: set[Address] = {node for vote in votes for node in (vote.voter, *vote.winners)}
     named |= {one.node for one in rewards}
-    earlier = [Registered(node, chain.standing(node).owner or node) for node in sorted(named - known)]
+    earlier = [Registered(node, chain.entry(node).owner or node) for node in sorted(named - known)]
     return [*registered, *earlier]

@@ -43,7 +43,7 @@ def logout(data_dir: Path, owner: str, **flags: Any) -> None:
 
 def owner_of(home: Path, key: NodeKey, chain: Chain) -> str:
     """Return whose the node is: by the contract, else by the delegation at hand. Raises `Refusal` where nobody's."""
-    registered = chain.standing(key.address).owner
+    registered = chain.entry(key.address).owner
     here = kept.load_delegation(home, chain.domain)
     owner = registered or (here.delegation.owner if here else None)
     if owner is None:
@@ -55,7 +55,7 @@ def bring(home: Path, chain: Chain, answer: Order, candidates: list[NodeKey]) ->
     """Bring a signed revocation on chain, or keep it; return what to tell the operator."""
     message, signature = message_of(answer), bytes.fromhex(answer.signature)
     assert isinstance(message, Revocation)
-    registered = chain.standing(message.node).owner is not None
+    registered = chain.entry(message.node).owner is not None
     payer = chain.payer(candidates) if registered else None
     if payer is not None:
         transaction = chain.revoke(payer, message, signature)

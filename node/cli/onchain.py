@@ -30,7 +30,7 @@ WALLET_ABI: list[dict[str, Any]] = [
 ]
 
 
-class Standing(msgspec.Struct, frozen=True):
+class Registration(msgspec.Struct, frozen=True):
     """What the contract knows of a node; `owner` is None where it does not know it.
 
     It counts from round `since` on, until `expiry` (chain seconds). `serial` is that of its last order (milliseconds).
@@ -93,12 +93,12 @@ class Chain:
         """Return an account's money in wei."""
         return int(self._ask(lambda: self._web3.eth.get_balance(self._web3.to_checksum_address(account))))
 
-    def standing(self, node: Address) -> Standing:
+    def entry(self, node: Address) -> Registration:
         """Return what the contract knows of a node."""
         name = self._web3.to_checksum_address(node)
         owner, since, expiry, serial = self._ask(lambda: self._coordinator.functions.nodes(name).call())
         known = int(owner, 16) != 0
-        return Standing(str(owner).lower() if known else None, since, expiry, serial)
+        return Registration(str(owner).lower() if known else None, since, expiry, serial)
 
     def others(self, owner: Address, node: Address) -> int:
         """Return how many nodes besides `node` were ever registered for an owner; 0 where the endpoint keeps no log
@@ -114,7 +114,7 @@ class Chain:
 
     def facts(self, node: Address, claimed: Address | None) -> Facts:
         """Return what decides which of the four cases a node is in; `claimed` is the owner at hand."""
-        registered = self.standing(node).owner
+        registered = self.entry(node).owner
         owner = claimed or registered
         return Facts(
             node=node, claimed=claimed, registered=registered, siblings=self.others(owner, node) if owner else 0

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from node.cli.onchain import Chain, Standing, connect
+from node.cli.onchain import Chain, Registration, connect
 from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.cli.owner import node_key
 from node.exits import Exit, Refusal
@@ -38,8 +38,8 @@ def register(data_dir: Path, own: bool, **flags: Any) -> None:
     signed = delegation_of(home, key, chain, own)
     facts = chain.facts(key.address, signed.delegation.owner)
     refuse_other_owner(facts)
-    standing = chain.standing(key.address)
-    if not is_news(standing, signed.delegation):
+    entry = chain.entry(key.address)
+    if not is_news(entry, signed.delegation):
         click.echo(line(facts))
         return
     if chain.payer([key]) is None:
@@ -48,7 +48,7 @@ def register(data_dir: Path, own: bool, **flags: Any) -> None:
             f"{key.address} has no money for gas; send it some, or start the node (swarm run): relayers register it",
         )
     transaction = chain.register(key, signed)
-    done = "renewed" if standing.owner else "registered"
+    done = "renewed" if entry.owner else "registered"
     click.echo(f"{key.address} is {done} for its owner {signed.delegation.owner}: {transaction}")
 
 
@@ -67,8 +67,8 @@ def delegation_of(home: Path, key: NodeKey, chain: Chain, own: bool) -> SignedDe
     return SignedDelegation(message, signature, signature)
 
 
-def is_news(standing: Standing, delegation: Delegation) -> bool:
+def is_news(entry: Registration, delegation: Delegation) -> bool:
     """Tell whether the contract would take anything from a delegation: the node is new, or it is held for longer."""
-    if standing.owner is None:
+    if entry.owner is None:
         return True
-    return renews(delegation, standing.serial, standing.expiry)
+    return renews(delegation, entry.serial, entry.expiry)

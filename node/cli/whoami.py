@@ -48,13 +48,13 @@ def whoami(data_dir: Path, **flags: Any) -> int:
 
 def _registration(chain: Chain, key: NodeKey, claimed: str | None) -> int:
     """Print what the contract knows; return the exit code of the case."""
-    standing = chain.standing(key.address)
+    entry = chain.entry(key.address)
     _row("balance", f"{chain.balance(key.address) / ETHER:.6f}")
     _row("contract", f"{chain.contract} on chain {chain.domain.chain_id}")
-    if standing.owner:
-        over = standing.expiry <= chain.now()
-        _row("registered", f"for {standing.owner}, counts from round {standing.since} on")
-        _row("delegation", f"{'over since' if over else 'holds until'} {_date(standing.expiry)}")
+    if entry.owner:
+        over = entry.expiry <= chain.now()
+        _row("registered", f"for {entry.owner}, counts from round {entry.since} on")
+        _row("delegation", f"{'over since' if over else 'holds until'} {_date(entry.expiry)}")
     facts = chain.facts(key.address, claimed)
     click.echo(line(facts))
     return EXIT[case_of(facts)]

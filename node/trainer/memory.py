@@ -19,9 +19,6 @@ MOST_ROWS = 1_024
 NF4_BITS = 4.127
 """Bits of a parameter in NF4 with its scales quantised too (QLoRA, arXiv 2305.14314)."""
 
-ADAPTER_BYTES = 16
-"""Bytes of an adapter's parameter: weight, gradient and Adam's two moments in float32."""
-
 GPU_OVERHEAD = 768 << 20
 """Context and library workspaces of a GPU process."""
 

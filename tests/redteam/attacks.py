@@ -24,7 +24,7 @@ from node.seams import Questions
 from protocols.admission import Slot
 from protocols.identifiers import Address, body_digest
 from protocols.manifest import Manifest
-from protocols.wire import Announcement, Completion, Envelope, Group, Rollouts, encode, signing_hash
+from protocols.wire import Announcement, Envelope, Rollouts, encode, signing_hash
 
 PAUSE = 0.25
 
@@ -66,15 +66,6 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
-
-
-def each_completion(body: Rollouts, change: Callable[[Group, Completion], Completion]) -> Rollouts:
-    """Return a body with every completion changed."""
-    return replace(
-        body,
-        groups=tuple(replace(group, completions=tuple(change(group, one) for one in group.completions))
-                     for group in body.groups),
-    )  # fmt: skip
 
 
 def easier_questions(sight: Sight, honest: Rollouts) -> Rollouts:
