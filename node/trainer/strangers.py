@@ -35,7 +35,7 @@ USUAL = 1.0
 """Nats per token that are usual where no own completion tells."""
 TOO_MANY = 0.25
 """Share of a body's judged groups that are not believed from which the body counts for nothing. Few of a body are dealt
-into updates, and chance takes an honest group less than once in a thousand times."""
+into updates; of honest groups one or two in a thousand at most are not believed (docs/checks.md)."""
 
 Piece = tuple[int, TrainingGroup]
 """A part of a group that has room, and the group's place."""
