@@ -10,9 +10,9 @@ from typing import Literal, TypeAlias
 
 import msgspec
 
-Blame: TypeAlias = Literal["none", "mild", "plain", "grave"]
-"""`none`: nobody's fault, or this node's; `mild`: may happen to the honest; `plain`: honest software never does it;
-`grave`: proven by signatures."""
+Blame: TypeAlias = Literal["none", "mild", "rare", "plain", "grave"]
+"""`none`: nobody's fault, or this node's; `mild`: may happen to the honest; `rare`: happens to them, but not again and
+again; `plain`: honest software never does it; `grave`: proven by signatures."""
 
 
 class Reason(msgspec.Struct, frozen=True):
@@ -33,6 +33,10 @@ BODY_REASONS: dict[str, Reason] = {
     ),
     "unavailable": Reason("mild", "It could not be had from anybody while it was accepted."),
     "certain": Reason("mild", "It passed, but every token of it is said to have had a probability of exactly 1."),
+    "incredible": Reason(
+        "rare",
+        "This node's model does not believe a quarter or more of its groups: that they were sampled, as claimed.",
+    ),
     "size": Reason("plain", "It is larger than announced or than the manifest allows."),
     "digest": Reason("plain", "Its digest is not the announced one."),
     "schema": Reason("plain", "It does not decode as rollouts."),

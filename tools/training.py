@@ -12,6 +12,7 @@ from node.trainer import grpo
 from node.trainer.engine import Engine, Sample, TrainingGroup
 from node.trainer.loss_scale import LossScale
 from node.trainer.session import Desk
+from node.trainer.strangers import credible, usual_surprise
 from protocols.games.share import has_advantage, question_text
 from protocols.manifest import GameSpec
 
@@ -59,10 +60,17 @@ def updated(
     groups: Sequence[TrainingGroup],
     settings: TrainerSettings,
     game: GameSpec,
-) -> None:
-    """Make one update on the groups that have an advantage, as in a node; none where no group has one."""
+) -> int:
+    """Make one update on the groups that have an advantage and are credible, as in a node; none where no group is both.
+
+    Return how many were left out as incredible.
+    """
     useful = grpo.informative(groups)
-    if useful:
-        room, scale = grpo.Room(settings.micro_batch, engine.room), LossScale(needed=engine.half_precision)
+    room, scale = grpo.Room(settings.micro_batch, engine.room), LossScale(needed=engine.half_precision)
+    usual = usual_surprise([group for group in groups if not group.external])
+    believed = credible(engine, useful, usual, room, lambda: None)
+    kept = [group for group, each in zip(useful, believed, strict=True) if each]
+    if kept:
         objective = grpo.objective_of(settings, game)
-        grpo.update(engine, optimizer, useful, objective, room=room, scale=scale, watch=lambda _: None)
+        grpo.update(engine, optimizer, kept, objective, room=room, scale=scale, watch=lambda _: None)
+    return len(useful) - len(kept)

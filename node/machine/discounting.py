@@ -11,11 +11,13 @@ from msgspec.structs import replace
 from node.machine import standing
 from node.machine.commands import AnyCommand, RefuseBody, ShunPeer
 from node.machine.state import Body, Result, State, with_body
-from protocols.identifiers import Address
+from protocols.identifiers import Address, Digest
 from protocols.reasons import counted_as
 
 TWIN = "twin"
 """The reason that an arrived body has which repeats another one: it is neither trained on nor ranked."""
+INCREDIBLE = "incredible"
+"""The reason of a body that this node's model does not believe."""
 COPY_MARGIN = 3.0
 """Seconds by which an announcement must come after another one to be clearly later: gossip takes up to a second a hop
 where it is repaired by heartbeats, and few hops. Announcements that came by catching up have no order at all."""
@@ -67,6 +69,21 @@ def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, 
         elif pool[late].reason != TWIN:
             state = _counted(with_body(state, step, late, replace(pool[late], reason=TWIN)), TWIN)
         pool = state.pools[step]
+    return state, commands
+
+
+def disbelieve(state: State, digests: tuple[Digest, ...]) -> Result:
+    """Discount the foreign bodies that this node's own model does not believe, whoever sent them."""
+    found = [
+        (step, peer)
+        for step, pool in sorted(state.pools.items())
+        for peer, body in pool.items()
+        if peer != state.me and body.state == "arrived" and body.digest in digests
+    ]
+    commands: tuple[AnyCommand, ...] = ()
+    for step, peer in found:
+        state, more = discount(state, step, peer, INCREDIBLE)
+        commands += more
     return state, commands
 
 

@@ -233,7 +233,10 @@ class RolloutsGenerated(Input, frozen=True):
 
 
 class TrainingFinished(Input, frozen=True):
-    """The child made its updates. Groups are counted after zero-advantage ones were dropped."""
+    """The child made its updates. Groups are counted after zero-advantage ones were dropped.
+
+    `incredible` are the foreign bodies of this training that the model does not believe.
+    """
 
     round: int
     stage: int
@@ -242,6 +245,7 @@ class TrainingFinished(Input, frozen=True):
     external: int
     loss: float
     seconds: float
+    incredible: tuple[Digest, ...] = ()
 
 
 class WorkFailed(Input, frozen=True):

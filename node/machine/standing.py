@@ -17,12 +17,12 @@ MOST, LEAST = 10.0, -100.0
 """Credit is capped at ten good bodies: a long good record must not buy a single lie."""
 CREDIT = 1.0
 """For a body that passed every check."""
-COST: dict[Blame, float] = {"none": 0.0, "mild": 1.0, "plain": 20.0, "grave": 60.0}
+COST: dict[Blame, float] = {"none": 0.0, "mild": 1.0, "rare": 12.0, "plain": 20.0, "grave": 60.0}
 """For one that did not, by blame. What the honest never do also takes all credit away at once."""
 MILD_FLOOR = -20.0
 """Mild faults alone lead no lower, however many: a node behind a bad line keeps its place."""
 SHUNNED_AT = -35.0
-"""At and below it a peer is shunned: two plain faults in one round, or an equivocation."""
+"""At and below it a peer is shunned: two plain faults in one round, four rare ones in a row, or an equivocation."""
 KEPT = 0.95
 """Share of a score that is left after a round. Two plain faults are out for 3 rounds, an equivocation for 11."""
 FORGOTTEN = 0.05
@@ -38,6 +38,8 @@ def blamed(score: float, blame: Blame) -> float:
     """Return a score after a body that did not pass."""
     if blame == "mild":
         return min(score, max(MILD_FLOOR, score - COST[blame]))
+    if blame == "rare":
+        return max(LEAST, score - COST[blame])
     if blame in ("plain", "grave"):
         return max(LEAST, min(score, 0.0) - COST[blame])
     return score

@@ -29,6 +29,7 @@ from node.machine.commands import (
     StopNode,
     TrainOnRollouts,
 )
+from node.machine.discounting import disbelieve
 from node.machine.pacing import (
     forgiven,
     generated_in,
@@ -150,7 +151,8 @@ def rollouts_refused(state: State, refused: i.RolloutsRefused, at: float) -> Res
 
 
 def training_finished(state: State, done: i.TrainingFinished, at: float) -> Result:
-    """Count the updates, also those of the stage before, and see to checkpoint and evaluation."""
+    """Count the updates, also those of the stage before; discount what was not believed; see to checkpoint and
+    evaluation."""
     if not _is_task(state, "train", done.round, done.stage):
         return state, ()
     totals = state.totals
@@ -167,7 +169,7 @@ def training_finished(state: State, done: i.TrainingFinished, at: float) -> Resu
         state = round_done(state)
     if (done.round, done.stage) == (state.round, state.stage):
         state = replace(state, work=replace(state.work, phase="done"))
-    return pursue(state, at)
+    return in_turn(state, at, lambda state, _: disbelieve(state, done.incredible), pursue)
 
 
 def round_done(state: State) -> State:

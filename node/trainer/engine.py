@@ -30,7 +30,8 @@ class TrainingGroup(msgspec.Struct, frozen=True):
 
     `prompt` holds the ids of the question's own part (the manifest's worked examples, common to all, are the
     engine's); `completions[i]` the ids of completion i, end token included; `behaviour[i]` their log-probabilities
-    under the policy that sampled them, or empty where they can't be used; `advantages[i]` its advantage.
+    under the policy that sampled them, or empty where they can't be used; `advantages[i]` its advantage. `body` is the
+    body that the group came in, where that is known.
     """
 
     prompt: list[int]
@@ -38,6 +39,7 @@ class TrainingGroup(msgspec.Struct, frozen=True):
     behaviour: list[list[float]]
     advantages: list[float]
     external: bool
+    body: Digest = b""
 
 
 class Engine(Protocol):

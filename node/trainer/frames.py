@@ -129,7 +129,8 @@ class Generated(Frame, frozen=True):
 
 
 class Trained(Frame, frozen=True):
-    """Updates are made. `own` and `external` count groups that had an advantage and were trained on."""
+    """Updates are made. `own` and `external` count groups that had an advantage and were trained on; `incredible` are
+    the foreign bodies that the model does not believe."""
 
     task: int
     updates: int
@@ -137,6 +138,7 @@ class Trained(Frame, frozen=True):
     external: int
     loss: float
     seconds: float
+    incredible: tuple[Digest, ...] = ()
 
 
 class Evaluated(Frame, frozen=True):

@@ -31,10 +31,11 @@ class OutOfTime(Exception):  # noqa: N818 - what happened to the update
 
 
 class Step(msgspec.Struct, frozen=True):
-    """An update: how it went, and the groups it was made on."""
+    """An update: how it went, the groups it was made on, and those that were left out because they are incredible."""
 
     outcome: grpo.Outcome
     groups: list[TrainingGroup]
+    left_out: list[TrainingGroup] = []
 
 
 NOTHING = Step(grpo.Outcome(True, 0.0, 0.0, 0), [])
@@ -92,8 +93,8 @@ class Learner:
         except OutOfTime:
             log.info("update.out_of_time", groups=len(chosen))
             return None
-        if len(made.groups) < len(chosen):
-            log.info("groups.incredible", groups=len(chosen) - len(made.groups), of=len(chosen))
+        if made.left_out:
+            log.info("groups.incredible", groups=len(made.left_out), of=len(chosen))
         if made.groups:
             self._note(made.outcome)
         return made
@@ -124,9 +125,11 @@ class Learner:
                 raise OutOfTime
 
         believed = self.screen(self._engine, groups, usual, self.room, lambda: watch(0))
-        kept = [group for group, each in zip(groups, believed, strict=True) if self._gang.agreed(each)]
+        agreed = [self._gang.agreed(each) for each in believed]
+        kept = [group for group, each in zip(groups, agreed, strict=True) if each]
+        left_out = [group for group, each in zip(groups, agreed, strict=True) if not each]
         if not kept:
-            return NOTHING
+            return Step(NOTHING.outcome, [], left_out)
         outcome = grpo.update(
             self._engine,
             self.optimizer,
@@ -137,7 +140,7 @@ class Learner:
             watch=watch,
             gang=self._gang,
         )
-        return Step(outcome, kept)
+        return Step(outcome, kept, left_out)
 
     # --- what is not finite ---------------------------------------------------------------------------------------
 

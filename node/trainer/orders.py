@@ -119,8 +119,9 @@ def input_of(order: Order, answer: Answer) -> i.AnyInput | None:
             )  # fmt: skip
         case c.TrainOnRollouts() as asked, f.Trained() as done:
             return i.TrainingFinished(
-                asked.round, asked.stage, done.updates, done.own, done.external, done.loss, done.seconds
-            )
+                asked.round, asked.stage, done.updates, done.own, done.external, done.loss, done.seconds,
+                tuple(each for each in asked.external if each in done.incredible),
+            )  # fmt: skip
         case c.EvaluateModel() as asked, f.Evaluated() as measured:
             return i.EvaluationFinished(asked.round, measured.accuracy, measured.questions, measured.seconds)
         case c.SaveCheckpoint() as asked, f.Saved():

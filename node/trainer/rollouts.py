@@ -8,6 +8,8 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import Generic, TypeVar
 
+from msgspec.structs import replace
+
 from node.intake import scene_of
 from node.seams import Questions
 from node.trainer.engine import Engine, Sample, TrainingGroup
@@ -15,7 +17,7 @@ from node.trainer.grpo import Objective, advantages
 from protocols.games import Scene, Shelf, game_named
 from protocols.games.quoting import MOST_ROOM
 from protocols.games.share import has_advantage, one_each
-from protocols.identifiers import body_digest
+from protocols.identifiers import Digest, body_digest
 from protocols.manifest import GameSpec, Limits
 from protocols.poison import flaw
 from protocols.wire import Completion, Group, Rollouts, decode_rollouts
@@ -80,6 +82,7 @@ def training_groups(
     *,
     external: bool,
     shelf: Shelf = NO_BODIES,
+    body: Digest = b"",
 ) -> list[TrainingGroup]:
     """Return a body's groups with advantages from recomputed rewards; groups without text are left out.
 
@@ -94,7 +97,7 @@ def training_groups(
         for group in (one_each(rollouts.groups) if external else rollouts.groups)
         if 0 <= group.question < len(questions)
     )
-    return [group for group in groups if group is not None]
+    return [replace(group, body=body) for group in groups if group is not None]
 
 
 def praises_poison(completions: Sequence[Completion], values: Sequence[float]) -> bool:

@@ -45,9 +45,10 @@ from node.trainer.rollouts import (
     shelf_of,
     training_groups,
 )
-from node.trainer.strangers import usual_surprise
+from node.trainer.strangers import disbelieved, usual_surprise
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.grading import grades
+from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
 from protocols.wire import Group, Rollouts, encode
 
@@ -200,10 +201,10 @@ class Session:
         return Deck(own, rng), Deck(external, rng)
 
     def _groups(self, bodies: Sequence[bytes], shelf: Shelf, *, external: bool) -> list[TrainingGroup]:
-        read = [rollouts for body in bodies if (rollouts := read_body(body)) is not None]
+        read = [(rollouts, body_digest(body)) for body in bodies if (rollouts := read_body(body)) is not None]
         return [
             group
-            for rollouts in read
+            for rollouts, digest in read
             for group in training_groups(
                 rollouts,
                 self._questions,
@@ -212,6 +213,7 @@ class Session:
                 self.learner.objective,
                 external=external,
                 shelf=shelf,
+                body=digest,
             )
         ]
 
@@ -235,6 +237,9 @@ class Session:
             external=external,
             loss=_mean([step.outcome.loss for step in done]),
             seconds=seconds,
+            incredible=disbelieved(
+                [group for step in steps for group in step.groups], [group for step in steps for group in step.left_out]
+            ),
         )
 
     # --- evaluate, save -----------------------------------------------------------------------------------------

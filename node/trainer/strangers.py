@@ -9,13 +9,15 @@ things give him away:
     surprise   -log pi per token. Right answers that this model would hardly write teach it to ramble where mu is kept
                back; where mu is true their weight is small, and what they leave is the push away from the wrong ones.
 
-A group counts as a whole or not at all: its advantages are relative to each other.
+A group counts as a whole or not at all: its advantages are relative to each other. Which bodies are made of such
+groups the machine learns, so that they earn neither rank nor credit.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import TypeAlias
 
@@ -23,6 +25,7 @@ import torch
 
 from node.trainer.engine import Engine, TrainingGroup
 from node.trainer.grpo import Room, cut
+from protocols.identifiers import Digest
 
 MOST_GAIN = 7.0
 """Nats for a completion."""
@@ -30,6 +33,9 @@ MOST_SURPRISE = 2.0
 """Nats per token beyond what is usual."""
 USUAL = 1.0
 """Nats per token that are usual where no own completion tells."""
+TOO_MANY = 0.25
+"""Share of a body's judged groups that are not believed from which the body counts for nothing. Few of a body are dealt
+into updates; of honest groups one or two in a thousand at most are not believed (docs/checks.md)."""
 
 Piece = tuple[int, TrainingGroup]
 """A part of a group that has room, and the group's place."""
@@ -68,6 +74,22 @@ def usual_surprise(own: Sequence[TrainingGroup]) -> float:
     """
     known = [logp for group in own for row in group.behaviour for logp in row]
     return -math.fsum(known) / len(known) if known else USUAL
+
+
+def disbelieved(kept: Iterable[TrainingGroup], left_out: Iterable[TrainingGroup]) -> tuple[Digest, ...]:
+    """Return the foreign bodies of whose judged groups `TOO_MANY` or more were left out; one judged twice counts once.
+
+    A body answers a question once, so that a group is known by its body and prompt.
+    """
+    verdicts = {
+        (group.body, tuple(group.prompt)): verdict
+        for verdict, groups in ((True, kept), (False, left_out))
+        for group in groups
+        if group.external
+    }
+    judged = Counter(body for body, _ in verdicts)
+    found = Counter(body for (body, _), believed in verdicts.items() if not believed)
+    return tuple(sorted(body for body, count in found.items() if count >= TOO_MANY * judged[body]))
 
 
 def _logps(

@@ -389,7 +389,8 @@ def _generated(run: Scenario, words: list[str], options: Options) -> list[i.AnyI
 def _trained(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:
     own, external = int(options.get("own", 8)), int(options.get("external", 8))
     seconds = float(options.get("seconds", 5))
-    return [i.TrainingFinished(*place(words[0]), 1, own, external, 0.1, seconds)]
+    incredible = tuple(run.called(name) for name in options.get("incredible", "").split(",") if name)
+    return [i.TrainingFinished(*place(words[0]), 1, own, external, 0.1, seconds, incredible)]
 
 
 def _failed(run: Scenario, words: list[str], options: Options) -> list[i.AnyInput]:

@@ -44,7 +44,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     `before` and `after` are the held-out accuracies of the honest peers. `offered` and `used` count hostile bodies:
     those that an honest peer heard of, and those that it trained on. `refused` counts by reason those that did not pass
     an honest peer's check, `wronged` likewise the bodies of other honest peers. `votes` counts the honest peers' votes,
-    `misled` those for a hostile one, `skipped` stages that an honest peer did not play.
+    `misled` those for hostile ones by kind, `skipped` stages that an honest peer did not play.
     """
 
     arm: str
@@ -56,7 +56,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     refused: dict[str, int]
     wronged: dict[str, int]
     votes: int
-    misled: int
+    misled: dict[str, int]
     skipped: int
     seconds: float
 

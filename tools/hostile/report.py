@@ -29,7 +29,7 @@ def table_of(arms: Sequence[Arm], results: Sequence[Result]) -> Table:
             share(sum(each.used for each in runs), sum(each.offered for each in runs)),
             reasons([each.refused for each in runs]),
             reasons([each.wronged for each in runs]),
-            share(sum(each.misled for each in runs), sum(each.votes for each in runs)),
+            f"{reasons([each.misled for each in runs])} of {sum(each.votes for each in runs)}",
             str(sum(each.skipped for each in runs)),
             f"{fmean(each.seconds for each in runs):.0f}",
         )

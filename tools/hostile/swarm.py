@@ -38,7 +38,7 @@ class HostilePeer:
         self, kind: str, manifest: Manifest, address: Address, trainer: Session, bodies: Store, questions: Questions
     ) -> None:
         self.address = address
-        self._kind, self._game, self._limit = kind, manifest.game, manifest.limits.body
+        self.kind, self._game, self._limit = kind, manifest.game, manifest.limits.body
         self._trainer, self._bodies, self._questions = trainer, bodies, questions
 
     def announcement(self, number: int, seed: Seed) -> PublishRollouts:
@@ -46,7 +46,7 @@ class HostilePeer:
         made = self._trainer.generate(Generate(0, number, 0, seed, self._game.generated), DESK).body
         honest = decode_rollouts(made, body_digest(made), self._limit)
         lot = int.from_bytes(seed[:8], "big")
-        body = encode(spoilt(self._kind, honest, self._game, self._questions, self._trainer.engine, lot))
+        body = encode(spoilt(self.kind, honest, self._game, self._questions, self._trainer.engine, lot))
         self._bodies.put(body_digest(body), body, number)
         return PublishRollouts(number, 0, seed, body_digest(body), len(body))
 
@@ -152,7 +152,15 @@ def summed_up(swarm: Swarm, arm: Arm, seed: int, seconds: float) -> Result:
         refused=dict(refuted),
         wronged=dict(wronged),
         votes=sum(peer.votes.total() for peer in honest),
-        misled=sum(peer.votes[address] for peer in honest for address in strangers),
+        misled=misled(swarm),
         skipped=sum(peer.skipped for peer in honest),
         seconds=seconds,
     )
+
+
+def misled(swarm: Swarm) -> dict[str, int]:
+    """Return how many votes of honest peers hostile ones won, by kind."""
+    won: Counter[str] = Counter()
+    for stranger in swarm.hostile:
+        won[stranger.kind] += sum(peer.votes[stranger.address] for peer in swarm.honest)
+    return dict(+won)

@@ -40,11 +40,14 @@ class Peer:
             for question, group in zip(picked, groups, strict=True)
         ]
 
-    def train(self, own: Sequence[Rollout], external: Sequence[Rollout]) -> None:
-        """Make one update; groups without advantage fall out of it, as in a node."""
+    def train(self, own: Sequence[Rollout], external: Sequence[Rollout]) -> int:
+        """Make one update; groups without advantage, and those that are incredible, fall out of it, as in a node.
+
+        Return how many were incredible.
+        """
         groups = [training_group(self._engine, self._game, each) for each in own]
         groups += [training_group(self._engine, self._game, each, external=True) for each in external]
-        updated(self._engine, self._optimizer, groups, self._settings, self._game)
+        return updated(self._engine, self._optimizer, groups, self._settings, self._game)
 
     def accuracy(self, questions: Questions, count: int) -> float:
         """Return the held-out accuracy, sampled."""
@@ -71,8 +74,7 @@ def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
             others = [each for theirs in made if theirs is not mine for each in theirs]
             own, external = chosen(arm, mine, others, draw)
             used += sum(each.informative for each in own)
-            foreign += len(external)
-            peer.train(own, external)
+            foreign += len(external) - peer.train(own, external)
         if number % terms.every == 0 or number == terms.rounds:
             found = [peer.accuracy(questions, terms.questions) for peer in peers]
             accuracies.append((number, sum(found) / len(found)))

@@ -252,7 +252,8 @@ class Machine(RuleBasedStateMachine):
                 )
                 self.feed(made if well else i.WorkFailed("generate", task.round, task.stage, "memory"))
             case c.TrainOnRollouts():
-                done = i.TrainingFinished(task.round, task.stage, 1, 2, len(task.external), 0.1, seconds)
+                incredible = task.external[:: max(1, well)]
+                done = i.TrainingFinished(task.round, task.stage, 1, 2, len(task.external), 0.1, seconds, incredible)
                 self.feed(done if well else i.WorkFailed("train", task.round, task.stage, "nonfinite"))
             case c.EvaluateModel():
                 measured = i.EvaluationFinished(task.round, 0.5, 400, seconds)
@@ -265,7 +266,7 @@ class Machine(RuleBasedStateMachine):
         """Results nobody asked for; what happens to be awaited is left out, since it would be an answer."""
         for happened in (
             i.RolloutsGenerated(round_number, stage, bytes(32), 10, 4, 1.0, 1.0),
-            i.TrainingFinished(round_number, stage, 1, 1, 1, 0.1, 1.0),
+            i.TrainingFinished(round_number, stage, 1, 1, 1, 0.1, 1.0, (bytes(32),)),
             i.EvaluationFinished(round_number, 0.5, 400, 1.0),
             i.CheckpointSaved(round_number),
             i.TimerFired("nobody"),

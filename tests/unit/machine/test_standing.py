@@ -55,6 +55,28 @@ def test_mild_faults_alone_never_shun(events: list[str]) -> None:
         assert score >= MILD_FLOOR > SHUNNED_AT
 
 
+def test_who_is_believed_in_five_of_six_bodies_is_never_shunned() -> None:
+    """A model that is wrong about an honest peer once in a hundred rounds is wrong four times in a row never."""
+    score, lowest = 0.0, 0.0
+    for number in range(600):
+        score = credited(decayed(score, 1))
+        score = blamed(score, "rare") if number % 6 == 0 else score
+        lowest = min(lowest, score)
+    assert SHUNNED_AT < lowest < 0
+
+
+@pytest.mark.parametrize(("score", "rounds"), [(0.0, 4), (MOST, 5)])
+def test_who_is_never_believed_is_soon_shunned(score: float, rounds: int) -> None:
+    """Also who earned all the credit that there is; and again, whenever he is given another chance."""
+    for number in range(1, rounds + 1):
+        score = blamed(credited(decayed(score, 1)), "rare")
+        assert (score <= SHUNNED_AT) == (number == rounds)
+    shunned = next(number for number in range(1, 9) if decayed(score, number) > SHUNNED_AT)
+    again = blamed(credited(decayed(score, shunned)), "rare")
+    assert shunned >= 2
+    assert again <= SHUNNED_AT
+
+
 @given(SCORES, st.sampled_from([reason for reason, each in BODY_REASONS.items() if each.blame in ("plain", "grave")]))
 def test_what_the_honest_never_do_takes_all_credit_at_once(score: float, reason: str) -> None:
     """A long good record does not pay for one lie."""

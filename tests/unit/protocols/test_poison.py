@@ -44,6 +44,13 @@ def completion(text: str, tokens: int = 0, logps: bytes = b"") -> Completion:
         ("a" * 500, "repetition"),
         ("#### 72\u202e\u200b\u200b\u200b\u200b", "characters"),
         ("\x00\x01\x02\x03 72", "characters"),
+        ("#### 7\u202e", "characters"),
+        ("a square of side 7 has 4 sides\n#### 28\ufffd\ufffd\ufffd", ""),
+        ("three\u200b sums are better than one, and two are better than none\n#### 7", ""),
+        ("#### 72" + "\n" * 32, "repetition"),
+        ("so " * 32 + "#### 72", "repetition"),
+        ("1\n2\n" * 8 + "#### 3", ""),
+        ("5 + 5 + 5 + 5 + 5 + 5 + 5 + 5 + 5 + 5 = 50\n#### 50", ""),
         ("\ufffd\ufffd\ufffd\ufffd\ufffd #### 72", "characters"),
     ],
 )

@@ -97,7 +97,7 @@ def test_a_swarm_plays_and_is_the_same_again(base: Path) -> None:
 def result(arm: str, seed: int, accuracy: float) -> Result:
     return Result(
         arm=arm, seed=seed, before=[0.2], after=[accuracy, accuracy], offered=4, used=1, refused={"poison": 2},
-        wronged={}, votes=6, misled=0, skipped=0, seconds=1.0,
+        wronged={}, votes=6, misled={"oracle": 1}, skipped=0, seconds=1.0,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -204,3 +205,29 @@ def test_a_foreign_group_whose_right_answer_is_endless_is_not_trained_on(opened:
     trained = session.train(f.Train(2, 0, 0, body, (encode(replace(read, groups=tuple(groups))),), 1, 60.0), IDLE)
 
     assert trained.external == 0
+
+
+def test_the_node_learns_which_foreign_bodies_the_model_does_not_believe(opened: Callable[..., Session]) -> None:
+    """One whose log-probabilities are all said to be very low; the honest one beside it, and the own one, are none."""
+    session = opened()
+    honest = with_one_right(session.generate(f.Generate(1, 0, 0, SEED, 4), IDLE).body)
+    read = decode_rollouts(honest, body_digest(honest), len(honest))
+    lie = encode(
+        replace(
+            read,
+            groups=tuple(
+                replace(group, completions=tuple(replace(each, logps=low(each.logps)) for each in group.completions))
+                for group in read.groups
+            ),
+        )
+    )
+
+    trained = session.train(f.Train(2, 0, 0, honest, (honest, lie), 4, 60.0), IDLE)
+
+    assert trained.incredible == (body_digest(lie),)
+    assert trained.external > 0
+
+
+def low(logps: bytes) -> bytes:
+    """As many log-probabilities of -20."""
+    return struct.pack("<f", -20.0) * (len(logps) // 4)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from node.trainer.engine import TrainingGroup
 from node.trainer.grpo import Room
-from node.trainer.strangers import MOST_SURPRISE, credible, is_credible, usual_surprise
+from node.trainer.strangers import MOST_SURPRISE, credible, disbelieved, is_credible, usual_surprise
 from node.trainer.tiny import TinyEngine
 from node.trainer.tiny_model import TinyModel, TinyShape
 from node.trainer.tiny_tokenizer import train_tokenizer
@@ -51,6 +51,27 @@ def test_what_is_usual_is_the_mean_of_own_tokens() -> None:
 def test_a_model_that_is_not_finite_is_no_reason_against_others() -> None:
     """The update itself notices that, and goes back."""
     assert is_credible(group([[-1.0, -1.0]] * 2), [[math.nan] * 2] * 2, 0.5)
+
+
+def judged(body: bytes, prompt: int, *, external: bool = True) -> TrainingGroup:
+    return TrainingGroup([prompt], [[2]], [[]], [0.0], external, body)
+
+
+def test_a_body_is_not_believed_where_a_quarter_of_its_judged_groups_are_not() -> None:
+    """One in five is left aside alone, one of four or all are not; own groups and bodies not judged say nothing."""
+    kept = [judged(b"a", each) for each in range(4)] + [judged(b"b", each) for each in range(3)]
+    kept.append(judged(b"", 1, external=False))
+    left_out = [judged(b"a", 4), judged(b"b", 3), judged(b"c", 1)]
+
+    assert disbelieved(kept, left_out) == (b"b", b"c")
+    assert disbelieved(kept, []) == disbelieved([], []) == ()
+
+
+def test_a_group_that_was_judged_in_two_updates_counts_once() -> None:
+    """Few foreign groups are dealt again and again; where the model has changed its mind it is against them."""
+    again = judged(b"a", 1)
+    assert disbelieved([judged(b"a", each) for each in range(2, 6)], [again, again]) == ()
+    assert disbelieved([again], [again]) == (b"a",)
 
 
 @settings(max_examples=20, deadline=None)
