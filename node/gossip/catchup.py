@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import msgspec
 import structlog
+import trio
 from libp2p.abc import INetStream
 
 from node.gossip.host import Host
@@ -20,6 +21,8 @@ CATCHUP_PROTOCOL = "/swarm/announcements/1"
 TAG_BYTES = 12
 MOST_TAGS = 8192
 ANSWER_LIMIT = 4 << 20
+ANSWER_SECONDS = 20.0
+"""After that the next peer is asked; what has come is kept. One that drips would otherwise be the only one asked."""
 
 
 def slot_tag(slot: Slot) -> bytes:
@@ -52,9 +55,10 @@ class CatchUp:
         """Ask a connected peer; `take` is called with each announcement as it comes in."""
         tags = b"".join(slot_tag(slot) for slot in self._intake.slots()[:MOST_TAGS])
         try:
-            async with self._host.request(peer, CATCHUP_PROTOCOL) as stream:
-                await write_frame(stream, tags)
-                await self._receive(stream, take)
+            with trio.move_on_after(ANSWER_SECONDS):
+                async with self._host.request(peer, CATCHUP_PROTOCOL) as stream:
+                    await write_frame(stream, tags)
+                    await self._receive(stream, take)
         except StreamFault as fault:
             self._host.blame(peer, fault.code)
         except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors

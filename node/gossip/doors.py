@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 BANS_SHUT = 3
 """Bans of peer ids seen under one address after which nobody is let in from it."""
@@ -46,3 +46,13 @@ def surplus(connected: Sequence[tuple[str, str]], most: int) -> list[str]:
         crowd[address] -= 1
         away.append(peer)
     return away
+
+
+def pruned(mesh: Sequence[tuple[str, str]], chosen: Collection[str], most: int, kept: int) -> list[str]:
+    """Return whom to prune from a mesh so that `most` stay: nobody of the first `kept` that this node has chosen itself
+    (GossipSub 1.1's outbound quota), then the most crowded addresses first.
+
+    `mesh` are (peer, address). Who crowds a node from one address so never is all that it hears.
+    """
+    safe = [peer for peer, _ in mesh if peer in chosen][:kept]
+    return surplus([each for each in mesh if each[0] not in safe], max(0, most - len(safe)))

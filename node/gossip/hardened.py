@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections import OrderedDict
+import random
+from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable
 from typing import Any, Literal, cast
 
@@ -30,6 +31,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.validators import signature_validator
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
+from node.gossip.doors import pruned
 from node.gossip.quiet import connection_log
 from node.identity.rsa import EXPONENT, MAX_BITS, MIN_BITS
 
@@ -44,6 +46,10 @@ WRITE_SECONDS = 10.0
 RECORD_SECONDS = 10.0
 SEEN_MESSAGES = 16_384
 EQUIVOCATION_DIGESTS = 20_000
+CHOSEN_IN_MESH = 3
+"""Mesh peers that this node has dialled, where there are as many: half of the degree, as GossipSub 1.1 bounds it."""
+TOLD_LEAST, TOLD_SHARE = 6, 0.25
+"""How many peers outside of the mesh are told with each heartbeat what there is: GossipSub 1.1's D_lazy and factor."""
 
 Judgement = Literal["accept", "hold", "drop"]
 Judge = Callable[[ID, rpc_pb2.Message], Judgement]
@@ -79,6 +85,52 @@ class SafeGossipSub(GossipSub):
     """GossipSub with bounded memory and a heartbeat that no peer can stop."""
 
     overflow: Callable[[ID], None]
+
+    def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
+        """Tell peers outside of the mesh which messages there are. The library leaves those in back-off out: whom the
+        mesh has just lost would hear nothing for 15 s, and no message is told of for longer than 3."""
+        told: defaultdict[ID, dict[str, list[bytes]]] = defaultdict(dict)
+        assert self.pubsub is not None
+        for topic, mesh in self.mesh.items():
+            recent, listening = self.mcache.window(topic), self.pubsub.peer_topics.get(topic, ())
+            if recent and listening:
+                most = max(TOLD_LEAST, int(TOLD_SHARE * (len(listening) - len(mesh))))
+                for peer in self._get_in_topic_gossipsub_peers_from_minus(topic, most, mesh):
+                    told[peer][topic] = recent
+        return told
+
+    def _perform_opportunistic_grafting(self, topic: str, peers_to_graft: defaultdict[ID, list[str]]) -> int:
+        """Have some peers in the mesh that this node has chosen itself. The library would graft any two more with every
+        heartbeat, for all have the score 0 here, until it prunes half of them again."""
+        mesh = self.mesh[topic]
+        others = self._get_in_topic_gossipsub_peers_from_minus(topic, FRAME_LIMIT, mesh, backoff_check=True)
+        chosen = [peer for peer in others if self._is_chosen(peer)]
+        lacking = max(0, CHOSEN_IN_MESH - sum(map(self._is_chosen, mesh)))
+        grafted = random.sample(chosen, min(lacking, len(chosen)))
+        for peer in grafted:
+            mesh.add(peer)
+            peers_to_graft[peer].append(topic)
+        return len(grafted)
+
+    def _select_peers_for_pruning(self, topic: str, num_to_prune: int) -> list[ID]:
+        """Prune by where peers come from; the library would take any, for all have the score 0 here."""
+        peers = {str(peer): peer for peer in self.mesh[topic]}
+        mesh = [(name, self._address(peer)) for name, peer in random.sample(list(peers.items()), len(peers))]
+        chosen = {name for name, peer in peers.items() if self._is_chosen(peer)}
+        return [peers[name] for name in pruned(mesh, chosen, len(mesh) - num_to_prune, CHOSEN_IN_MESH)]
+
+    def _connection(self, peer: ID) -> Any:
+        stream = self.pubsub.peers.get(peer) if self.pubsub else None
+        return stream.muxed_conn if stream else None
+
+    def _is_chosen(self, peer: ID) -> bool:
+        connection = self._connection(peer)
+        return connection is not None and bool(connection.is_initiator)
+
+    def _address(self, peer: ID) -> str:
+        connection = self._connection(peer)
+        remote = connection.get_remote_address() if connection is not None else None
+        return str(remote[0]) if remote else ""
 
     async def heartbeat(self) -> None:
         """Keep the heartbeat going: an exception in it (odd peer state) would end the router."""

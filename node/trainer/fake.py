@@ -220,6 +220,7 @@ def fake_body(
 def _completion(question: Question, skill: float, draws: Draws) -> Completion:
     right = draws.below(PARTS_PER_MILLION) < skill * PARTS_PER_MILLION
     number = question.answer.rsplit("####", 1)[-1].strip()
-    text = f"#### {number}" if right else "#### none"
+    draft = draws.below(PARTS_PER_MILLION)
+    text = f"Draft {draft}.\n#### {number if right else 'none'}"
     count = 3
     return Completion(text, struct.pack(f"<{count}I", *range(count)), struct.pack(f"<{count}f", *[-1.0] * count), True)

@@ -11,11 +11,13 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 
 import httpx
 import msgspec
 
+from node.data.arithmetic import Draws, problems
 from node.machine.status import Status
 from protocols.identifiers import Address
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
@@ -33,14 +35,31 @@ PEACE, FLOOD = 3, 3
 TICKS = os.sysconf("SC_CLK_TCK")
 _REFUSED = re.compile(r'^swarm_gossip_dropped_total\{\w+="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
 
-MANIFEST = Manifest(
-    name="red team",
-    data=DataSpec(held_out=4),
-    game=GameSpec(generated=4, minimum=3, common=1, group_size=4, own=4, external=8),
-    stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
-    voting=VotingSpec(winners=2, minimum_groups=2),
-    limits=Limits(inline=16, turn_seconds=1),
+REMARK = (
+    "Let us write down what the question tells, then take one step after the other, each on a line of its own, and "
+    "close with the number that was asked for."
 )
+"""What makes a solution long enough to be recognised; those of the built-in problems are not."""
+
+
+def manifest_for(questions: Path) -> Manifest:
+    """Return the manifest of a swarm with the questions of a file, whose solutions are long and public."""
+    return Manifest(
+        name="red team",
+        data=DataSpec(source=f"jsonl:{questions}", held_out=4),
+        game=GameSpec(generated=6, minimum=4, common=2, group_size=8, own=4, external=8),
+        stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
+        voting=VotingSpec(winners=2, minimum_groups=2),
+        limits=Limits(inline=16, turn_seconds=1),
+    )
+
+
+def write_questions(path: Path) -> None:
+    """Write generated problems with worded solutions as JSON lines."""
+    drawn = islice(problems(Draws("red team"), held_out=False), 512)
+    held_out = islice(problems(Draws("red team"), held_out=True), 64)
+    found = {each.question: f"{REMARK}\n{each.answer}" for each in (*drawn, *held_out)}
+    path.write_bytes(msgspec.json.Encoder().encode_lines([{"question": q, "answer": a} for q, a in found.items()]))
 
 
 class Usage(msgspec.Struct, frozen=True):
@@ -85,7 +104,9 @@ class Arena:
 
     def __init__(self, home: Path) -> None:
         self.names = list(ATTACKS)
-        self.swarm = SmallSwarm(MANIFEST, home, (0.02,) * (HONEST + len(self.names)))
+        write_questions(home / "questions.jsonl")
+        manifest = manifest_for(home / "questions.jsonl")
+        self.swarm = SmallSwarm(manifest, home, (0.02,) * (HONEST + len(self.names)))
         self._processes: list[subprocess.Popen[bytes]] = []
         self._reader = NodeReader()
 

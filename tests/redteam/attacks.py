@@ -7,6 +7,7 @@ is published instead.
 from __future__ import annotations
 
 import os
+import struct
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -20,13 +21,17 @@ from node.gossip.bodies import BODY_PROTOCOL
 from node.gossip.mesh import Mesh
 from node.gossip.service import GossipNode
 from node.gossip.streams import read_frame, write_frame
+from node.machine.discounting import COPY_MARGIN
 from node.seams import Questions
 from protocols.admission import Slot
 from protocols.identifiers import Address, body_digest
 from protocols.manifest import Manifest
-from protocols.wire import Announcement, Envelope, Rollouts, encode, signing_hash
+from protocols.wire import Announcement, Completion, Envelope, Group, Rollouts, encode, signing_hash
 
 PAUSE = 0.25
+LATE = COPY_MARGIN + 0.5
+"""Seconds after which what is copied is clearly the later one."""
+BABBLE = "and so on " * 24
 
 
 class Sight(msgspec.Struct):
@@ -68,6 +73,15 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
 # --- bodies -----------------------------------------------------------------------------------------------------------
 
 
+def each_completion(body: Rollouts, change: Callable[[Group, Completion], Completion]) -> Rollouts:
+    """Return a body with every completion changed."""
+    return replace(
+        body,
+        groups=tuple(replace(group, completions=tuple(change(group, one) for one in group.completions))
+                     for group in body.groups),
+    )  # fmt: skip
+
+
 def easier_questions(sight: Sight, honest: Rollouts) -> Rollouts:
     """Answer other questions than those assigned: the prompt tamperer."""
     size = len(sight.questions)
@@ -86,6 +100,34 @@ def best_ones(sight: Sight, honest: Rollouts) -> Rollouts:
 def last_round_again(sight: Sight, honest: Rollouts) -> Rollouts:
     """Publish rollouts that say that they belong to the round before."""
     return replace(honest, round=honest.round - 1)
+
+
+def said_at_length(sight: Sight, text: str) -> Completion:
+    """Return a completion of as many tokens as a text of that length may need."""
+    count = sight.manifest.game.max_completion
+    tokens, logps = struct.pack(f"<{count}I", *range(count)), struct.pack(f"<{count}f", *[-1.0] * count)
+    return Completion(text, tokens, logps, finished=True)
+
+
+def endless(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Put the same words over and over before every answer: the poisoner."""
+    return each_completion(honest, lambda _, one: said_at_length(sight, BABBLE + one.text))
+
+
+def reference_solutions(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Publish the solutions that stand in the data set: the oracle."""
+    return each_completion(honest, lambda group, _: said_at_length(sight, sight.questions[group.question].answer))
+
+
+def common_ones(sight: Sight, honest: Rollouts) -> Rollouts:
+    """Publish another's completions of the questions that all have, and one's own of the others."""
+    common = sight.manifest.game.common
+    theirs = {group.question: group.completions for body in sight.others[:1] for group in body.groups[:common]}
+    return replace(
+        honest,
+        groups=tuple(replace(group, completions=theirs.get(group.question, group.completions))
+                     if group.slot < common else group for group in honest.groups),
+    )  # fmt: skip
 
 
 def somebody_elses(sight: Sight, honest: Rollouts) -> Rollouts:
@@ -207,5 +249,8 @@ ATTACKS: dict[str, Attack] = {
     "prompt tamperer": Attack(forge=easier_questions),
     "cherry-picker": Attack(forge=best_ones),
     "free rider": Attack(skill=0.0, forge=somebody_elses, patience=1.0),
+    "poisoner": Attack(forge=endless),
+    "oracle": Attack(forge=reference_solutions),
+    "copier": Attack(skill=0.0, forge=common_ones, patience=LATE),
 }
 """Every attacker that plays with a key of its own; the load attacks and the ring are in files of their own."""

@@ -91,6 +91,22 @@ def test_a_free_rider_gains_nothing(record: Record) -> None:
     assert_fruitless(record, "free rider", "body-assignment")
 
 
+def test_a_poisoner_gains_nothing(record: Record) -> None:
+    """Right answers behind endless repetition are refused, and so not trained on."""
+    assert_fruitless(record, "poisoner", "body-poison")
+
+
+def test_an_oracle_gains_nothing(record: Record) -> None:
+    """The data set's own solutions, where they are long enough to be known again, are refused."""
+    assert_fruitless(record, "oracle", "body-reference")
+
+
+def test_a_copier_gains_nothing(record: Record) -> None:
+    """Another's completions of the common questions, announced seconds after them, are refused."""
+    assert_fruitless(record, "copier")
+    assert sum(status.refused.get("copy", 0) for status in record.statuses) > 0, [s.refused for s in record.statuses]
+
+
 def test_a_ring_of_twenty_keys_weighs_as_one(record: Record) -> None:
     """Twenty keys of one owner bring their accomplice one vote; that they are silent delays nobody's stage."""
     votes = [vote for vote in record.votes if vote.round == record.played[0]]

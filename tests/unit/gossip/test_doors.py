@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.gossip.doors import BANS_SHUT, MOST_ADDRESSES, SHUT_SECONDS, Doors, surplus
+from node.gossip.doors import BANS_SHUT, MOST_ADDRESSES, SHUT_SECONDS, Doors, pruned, surplus
 
 CONNECTED = st.lists(st.tuples(st.uuids().map(str), st.sampled_from("abc")), max_size=30, unique_by=lambda one: one[0])
 
@@ -43,3 +43,17 @@ def test_only_what_exceeds_is_turned_away(connected: list[tuple[str, str]], most
     assert len(staying) == min(most, len(connected))
     lost = {address for peer, address in connected if peer in away}
     assert all(staying.count(other) - staying.count(address) <= 1 for address in lost for other in staying)
+
+
+def test_a_crowd_on_one_address_is_never_a_whole_mesh() -> None:
+    """Thirteen grafts from one address leave those that the node has dialled, and one peer of each other address."""
+    mesh = [*((f"c{number}", "crowd") for number in range(10)), ("d", "crowd"), ("e", "else"), ("f", "far")]
+    away = pruned(mesh, {"d", "gone"}, 6, 3)
+    assert len(away) == len(mesh) - 6
+    assert not {"d", "e", "f"} & set(away)
+
+
+def test_more_dialled_than_are_kept_are_pruned_like_others() -> None:
+    """A mesh of dialled peers only shrinks all the same."""
+    mesh = [(str(number), "a") for number in range(13)]
+    assert len(pruned(mesh, {peer for peer, _ in mesh}, 6, 3)) == 7
