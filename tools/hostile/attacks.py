@@ -13,6 +13,7 @@ from node.trainer.tiny_tokenizer import VOCABULARY
 from protocols.games.share import rewards
 from protocols.grading import reference_text
 from protocols.manifest import GameSpec
+from protocols.poison import REPEATED_TIMES
 from protocols.wire import Completion, Group, Rollouts
 
 UNLIKELY = -20.0
@@ -46,13 +47,20 @@ def poisoner(game: GameSpec, question: Question, group: Group, reader: Reader, r
             "\N{SNOWMAN}\u202e\N{SNOWMAN}" * 2 + f"#### {number}",
         )
     )
-    made = [
-        _completion(game, rambling, False, reader)
-        if place % 2
-        else _completion(game, _wrong(question, rng), True, reader)
-        for place in range(len(group.completions))
-    ]
-    return replace(group, completions=tuple(made))
+    return _every_second(game, question, group, reader, rng, rambling)
+
+
+def rambler(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+    """A poisoner who knows the rules: right answers as degenerate as `protocols.poison` lets pass."""
+    number = reference_text(question.answer)
+    rambling = rng.choice(
+        (
+            f"#### {number}" + "\n" * REPEATED_TIMES,
+            "so " * (REPEATED_TIMES - 1) + f"\n#### {number}",
+            "\N{SNOWMAN}" * 8 + "\u202e" + "\N{SNOWMAN}" * 8 + f"#### {number}",
+        )
+    )
+    return _every_second(game, question, group, reader, rng, rambling)
 
 
 def flipper(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
@@ -81,7 +89,9 @@ def oracle(game: GameSpec, question: Question, group: Group, reader: Reader, rng
     return replace(group, completions=tuple(_completion(game, text, True, reader, 0.0) for text in texts))
 
 
-ATTACKS: dict[str, Aim] = {"poisoner": poisoner, "liar": liar, "oracle": oracle, "flipper": flipper}
+ATTACKS: dict[str, Aim] = {
+    "poisoner": poisoner, "rambler": rambler, "liar": liar, "oracle": oracle, "flipper": flipper
+}  # fmt: skip
 """Attacks by name."""
 USUAL = ("poisoner", "liar", "oracle")
 
@@ -98,6 +108,17 @@ def _completion(game: GameSpec, text: str, finished: bool, reader: Reader, claim
     ids = reader.completion_ids(text, finished)[: game.max_completion]
     logps = [] if claimed is None else [claimed] * len(ids)
     return Completion(text, struct.pack(f"<{len(ids)}I", *ids), struct.pack(f"<{len(logps)}f", *logps), finished)
+
+
+def _every_second(
+    game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random, right: str
+) -> Group:
+    """Return a group in which every second completion is this text, never ended, the others wrong in the best form."""
+    made = [
+        _completion(game, right, False, reader) if place % 2 else _completion(game, _wrong(question, rng), True, reader)
+        for place in range(len(group.completions))
+    ]
+    return replace(group, completions=tuple(made))
 
 
 def _steps(text: str) -> str:

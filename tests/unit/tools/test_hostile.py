@@ -10,6 +10,7 @@ from node.trainer.rollouts import usable
 from node.trainer.warmstart import build_base_model
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
+from protocols.poison import flaw
 from protocols.wire import Completion, Group, Rollouts
 from tools.hostile.arms import Arm, Result, Terms, arms_of, ratio
 from tools.hostile.attacks import ATTACKS, spoilt
@@ -69,6 +70,14 @@ def test_a_poisoner_is_right_only_where_it_rambles() -> None:
         assert graded == (0.0, 1.0, 0.0, 1.0)
         assert not any(each.finished for each in found.completions[1::2])
         assert QUESTIONS[found.question].answer not in texts_of(found)
+
+
+def test_a_rambler_passes_the_rules_that_a_poisoner_meets() -> None:
+    """What stops it must know what a model would say."""
+    for kind, flawed in (("poisoner", True), ("rambler", False)):
+        for found, graded in attacked(kind):
+            assert graded == (0.0, 1.0, 0.0, 1.0)
+            assert any(flaw(each) for each in found.completions) == flawed
 
 
 def test_an_oracle_gives_the_reference_solution() -> None:
