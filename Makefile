@@ -2,7 +2,6 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 export OMP_NUM_THREADS ?= 1
-BESIDE := -n 2 --dist loadgroup --no-loadscope-reorder
 
 .PHONY: install check unit test demo demo-real bench fuzz lock docs contracts clean
 
@@ -21,10 +20,13 @@ check: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -m "not integration" $(BESIDE)
+	$(BIN)/pytest -m "not integration"
 
+# Whole swarms wait more than they compute: beside them, and not beside each other, runs everything else.
 test: check
-	$(BIN)/pytest $(BESIDE)
+	@$(BIN)/pytest -m swarm --durations=5 >$(VENV)/swarms.log 2>&1 & swarms=$$!; \
+	$(BIN)/pytest -m "not swarm" --durations=5; rest=$$?; \
+	wait $$swarms; of_swarms=$$?; cat $(VENV)/swarms.log; exit $$((rest || of_swarms))
 
 demo: install
 	$(BIN)/swarm demo $(ARGS)
