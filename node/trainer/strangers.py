@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TypeAlias
 
 import torch
 
 from node.trainer.engine import Engine, TrainingGroup
-from node.trainer.grpo import Room, cut
+from node.trainer.grpo import Room, micro_batches
 from protocols.identifiers import Digest
 
 MOST_GAIN = 7.0
@@ -37,8 +37,6 @@ TOO_MANY = 0.25
 """Share of a body's judged groups that are not believed from which the body counts for nothing. Few of a body are dealt
 into updates; of honest groups one or two in a thousand at most are not believed (docs/checks.md)."""
 
-Piece = tuple[int, TrainingGroup]
-"""A part of a group that has room, and the group's place."""
 Screen: TypeAlias = Callable[[Engine, Sequence[TrainingGroup], float, Room, Callable[[], None]], list[bool]]
 """Tells of each group whether an update may learn from it."""
 
@@ -95,29 +93,17 @@ def disbelieved(kept: Iterable[TrainingGroup], left_out: Iterable[TrainingGroup]
 def _logps(
     engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[], None]
 ) -> list[list[list[float]]]:
-    """Return the log-probability of every token, by group and completion."""
-    found: list[list[list[float]]] = [[] for _ in groups]
-    for batch in _batches(groups, room, engine.cost):
+    """Return the log-probability of every token, by group and completion.
+
+    Micro-batches come in an order of their own; their pieces hold the very lists of their groups, by which they are
+    told apart.
+    """
+    found: dict[int, list[float]] = {}
+    for part in micro_batches(groups, room, engine.cost):
         watch()
         with torch.no_grad():
-            flat = iter(engine.completion_logps([piece for _, piece in batch]).tolist())
-        for place, piece in batch:
-            found[place] += [list(islice(flat, len(completion))) for completion in piece.completions]
-    return found
-
-
-def _batches(
-    groups: Sequence[TrainingGroup], room: Room, cost: Callable[[TrainingGroup], int]
-) -> Iterator[list[Piece]]:
-    """Yield groups, cut where they have no room, as many at a time as have room."""
-    batch: list[Piece] = []
-    for place, group in enumerate(groups):
-        for piece in cut(group, room, cost):
-            wider = [*(each for _, each in batch), piece]
-            full = sum(len(each.completions) for each in wider) > room.completions
-            if batch and (full or len(wider) * max(map(cost, wider)) > room.tokens):
-                yield batch
-                batch = []
-            batch.append((place, piece))
-    if batch:
-        yield batch
+            flat = iter(engine.completion_logps(part).tolist())
+        for piece in part:
+            for completion in piece.completions:
+                found[id(completion)] = list(islice(flat, len(completion)))
+    return [[found[id(completion)] for completion in group.completions] for group in groups]
