@@ -42,18 +42,15 @@ class Permissive:
         return self.answer
 
 
-class Running:
-    """A running service and what it reported."""
+class Reports:
+    """A service and what it reported."""
 
-    def __init__(self, service: CoordinatorService, stop: trio.CancelScope) -> None:
-        self.service, self.stop = service, stop
+    def __init__(self, service: CoordinatorService) -> None:
+        self.service = service
         self.inputs: list[AnyInput] = []
 
     async def report(self, one: AnyInput) -> None:
         self.inputs.append(one)
-
-    async def execute(self, command: ChainCommand) -> None:
-        await self.service.execute(command)
 
     async def until(
         self, kind: type[InputT], fits: Callable[[InputT], bool] = lambda _: True, since: int = 0
@@ -68,6 +65,17 @@ class Running:
 
     async def settled(self, key: str, since: int = 0) -> TransactionSettled:
         return await self.until(TransactionSettled, lambda one: one.key == key, since)
+
+
+class Running(Reports):
+    """A running service, which can be stopped."""
+
+    def __init__(self, service: CoordinatorService, stop: trio.CancelScope) -> None:
+        super().__init__(service)
+        self.stop = stop
+
+    async def execute(self, command: ChainCommand) -> None:
+        await self.service.execute(command)
 
 
 class Place:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import pytest
 import trio
@@ -23,44 +23,21 @@ from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
-from node.machine.inputs import AnyInput, ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
+from node.machine.inputs import ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
 from node.protection import VoteProtection
 from node.store.outbox import SqliteOutbox
 from protocols.manifest import Manifest, StageSpec, VotingSpec
-from tools.local_chain import LocalChain, developer_keys
+from tests.integration.chain_place import KEYS, Reports
+from tools.local_chain import LocalChain
 from tools.stage_manager import ARTIFACT, StageManager, deploy_rl_swarm
 
 pytestmark = pytest.mark.integration
 
-PATIENCE = 20.0
-KEYS = developer_keys(4)
 STAGES = {"0.4.2": 3, "0.4.3": 3, "0.6.0": 1}
-InputT = TypeVar("InputT", bound=AnyInput)
 
 
-class Running:
-    """A running service and what it reported."""
-
-    def __init__(self, service: CoordinatorService) -> None:
-        self.service = service
-        self.inputs: list[AnyInput] = []
-
-    async def report(self, one: AnyInput) -> None:
-        self.inputs.append(one)
-
-    async def until(
-        self, kind: type[InputT], fits: Callable[[InputT], bool] = lambda _: True, since: int = 0
-    ) -> InputT:
-        """Wait for an input among those reported from number `since` on."""
-        with trio.fail_after(PATIENCE):
-            while True:
-                for one in self.inputs[since:]:
-                    if isinstance(one, kind) and fits(one):
-                        return one
-                await trio.sleep(0.01)
-
-    async def settled(self, key: str, since: int = 0) -> TransactionSettled:
-        return await self.until(TransactionSettled, lambda one: one.key == key, since)
+class Running(Reports):
+    """A running service of RL Swarm's contract."""
 
     async def at(self, place: tuple[int, int], since: int = 0) -> StageOpened:
         return await self.until(StageOpened, lambda one: (one.round, one.stage) == place, since)

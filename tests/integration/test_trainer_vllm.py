@@ -50,29 +50,28 @@ def parity(model: Path, *launcher: str, meet: str = "") -> dict[str, Any]:
     return found
 
 
-@pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
-def test_vllm_samples_from_the_weights_that_are_trained(model: Path) -> None:
-    """Log-probabilities agree before and after an update handed over in place (tied, with adapters); seeds repeat;
-    a cancelled run stops within a token and the engine can be used again."""
-    found = parity(model)
+def assert_parity(found: dict[str, Any]) -> None:
     assert found["kind"] == "vllm"
     assert max(found["first"], found["updated"], found["after"]) < 1e-3
     assert found["again"]
     assert not found["others"]
     assert found["changed"]
     assert found["cancelled"]
+
+
+@pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
+def test_vllm_samples_from_the_weights_that_are_trained(model: Path) -> None:
+    """Log-probabilities agree before and after an update handed over in place (tied, with adapters); seeds repeat;
+    a cancelled run stops within a token and the engine can be used again."""
+    found = parity(model)
+    assert_parity(found)
 
 
 @pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
 def test_two_ranks_sample_by_tensor_parallelism_from_weights_that_are_spread(model: Path) -> None:
     """The same holds for a model spread over two processes; both have the same completions."""
     found = parity(model, "torch.distributed.run", "--nproc-per-node", "2", "-m", meet=free_rendezvous())
-    assert found["kind"] == "vllm"
-    assert max(found["first"], found["updated"], found["after"]) < 1e-3
-    assert found["again"]
-    assert not found["others"]
-    assert found["changed"]
-    assert found["cancelled"]
+    assert_parity(found)
     assert found["ranks_agree"]
 
 
