@@ -6,6 +6,9 @@ import msgspec
 
 from protocols.typed_data import Delegation
 
+FOR_EVER = 2**32 - 1
+"""The contract's largest expiry, in chain seconds: whatever lies beyond it is kept as this."""
+
 
 class SignedDelegation(msgspec.Struct, frozen=True):
     """A delegation and the signatures under its digest, 65 bytes each; a contract wallet's may be of any length.

@@ -24,7 +24,7 @@ from node.machine.commands import (
     RevealVote,
 )
 from node.machine.inputs import PeerRegistered, StageOpened
-from protocols.delegation import SignedDelegation
+from protocols.delegation import FOR_EVER, SignedDelegation
 from protocols.identifiers import Address, Digest, keccak256
 from protocols.tally import read_votes
 from protocols.typed_data import Domain
@@ -40,9 +40,6 @@ COMMITTED, VOTED = 1, 2
 
 KEPT_BYTES = 23
 """What a ballot keeps of its commitment."""
-
-FOR_EVER = 2**32 - 1
-"""The contract's largest expiry, in chain seconds: whatever lies beyond it is kept as this."""
 
 Verdict = Literal["done", "retry", "wait", "failed"]
 

@@ -8,10 +8,10 @@ import msgspec
 
 from node.cli.owner import peer_id_of
 from node.config import Config
-from node.identity import public_key_of_peer_id
 from node.identity.key import load
+from node.identity.peer import address_of_peer
 from node.store.rounds import FILE, recent_peer_ids
-from protocols.identifiers import Address, address_of_public_key
+from protocols.identifiers import Address
 
 
 def known_peer_ids(home: Path, config: Config) -> dict[Address, str]:
@@ -29,10 +29,4 @@ def _met(path: Path) -> dict[Address, str]:
         book = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
     except (OSError, ValueError):
         return {}
-    found = {}
-    for peer_id in book:
-        try:
-            found[address_of_public_key(public_key_of_peer_id(peer_id))] = peer_id
-        except ValueError:
-            continue
-    return found
+    return {address: peer_id for peer_id in book if (address := address_of_peer(peer_id))}

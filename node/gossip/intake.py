@@ -11,13 +11,13 @@ from typing import Any
 import msgspec
 import structlog
 
-from node.identity import peer_id_of_public_key, public_key_of_peer_id, recover
+from node.identity import peer_id_of_public_key, recover
 from node.identity.peer import address_at
 from node.identity.rsa import bound_peer
 from node.machine.inputs import RolloutsAnnounced
 from node.seams import RoundWindow
 from protocols.admission import Equivocation, Reason, Slot, admit, slot_of
-from protocols.identifiers import Address, Digest, address_of_public_key
+from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
 from protocols.typed_data import Domain
 from protocols.wire import Announcement, BoundAnnouncement, Malformed, decode_envelope, signing_hash
@@ -227,12 +227,4 @@ def announced(accepted: Accepted) -> RolloutsAnnounced:
     return RolloutsAnnounced(*where, bool(said.inline), said.relays, said.carried, accepted.heard.late)
 
 
-def address_of_peer(peer_id: str) -> Address | None:
-    """Return the address behind a secp256k1 peer id, None for any other kind."""
-    try:
-        return address_of_public_key(public_key_of_peer_id(peer_id))
-    except ValueError:
-        return None
-
-
-__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "address_of_peer", "announced"]
+__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "announced"]

@@ -14,9 +14,8 @@ import trio
 from libp2p.abc import INetStream
 
 from node.gossip.host import Host
-from node.gossip.intake import address_of_peer
 from node.gossip.streams import StreamFault, read_frame, write_frame
-from node.identity.peer import LocalPeer
+from node.identity.peer import LocalPeer, address_of_peer
 from node.identity.rsa import bound_peer
 from node.machine.inputs import NodeIntroduced
 from protocols.carried import CarriedDelegation

@@ -25,12 +25,12 @@ from node.gossip.doors import Doors
 from node.gossip.fetching import Fetching
 from node.gossip.hardened import Judgement
 from node.gossip.host import Host, open_host
-from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, address_of_peer, announced
+from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, announced
 from node.gossip.introducing import Introducing, Introduction
 from node.gossip.mesh import Mesh, join
 from node.gossip.quota import Quotas
 from node.identity import new_key
-from node.identity.peer import LocalPeer
+from node.identity.peer import LocalPeer, address_of_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
 from node.seams import Bodies, CheckBody, Report, RoundWindow

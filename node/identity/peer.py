@@ -72,3 +72,11 @@ def address_of_peer_id(peer_id: str) -> Address:
     if any(raw.startswith(head) and len(raw) == length for head, length in HEADS):
         return "0x" + keccak256(PSEUDO_DOMAIN + raw)[12:].hex()
     return address_of_public_key(public_key_of_peer_id(peer_id))
+
+
+def address_of_peer(peer_id: str) -> Address | None:
+    """Return the address behind a secp256k1 peer id, None for any other kind."""
+    try:
+        return address_of_public_key(public_key_of_peer_id(peer_id))
+    except ValueError:
+        return None

@@ -9,12 +9,11 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import AskForRenewal, RenewDelegation, SetTimer
 from node.machine.state import Result, State
+from protocols.delegation import FOR_EVER
 
 DAY = 86_400.0
 NOTICE = 14 * DAY
 """Seconds before a delegation's end from which on the operator is told, once a day."""
-FOR_EVER = 2**32 - 1
-"""The contract's largest expiry."""
 
 
 def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Result:

@@ -15,9 +15,10 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+from node.errors import describe
 from node.trainer import frames as f
 from node.trainer.ranks import nth_gpu, torchrun_variables
-from node.trainer.worker import carry_out, die_with, one_line
+from node.trainer.worker import carry_out, die_with
 
 
 def follow(rank: int, world: int, rendezvous: str) -> int:
@@ -79,7 +80,7 @@ def main(arguments: Sequence[str]) -> int:
     try:
         return follow(rank, world, rendezvous)
     except RuntimeError as error:  # torch for a line that broke, in the end: rank 0 is gone
-        sys.stderr.write(f"rank {rank} ends: {one_line(error)}\n")
+        sys.stderr.write(f"rank {rank} ends: {describe(error)}\n")
         return 1
 
 

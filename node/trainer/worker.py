@@ -20,6 +20,7 @@ from collections.abc import MutableMapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from node.errors import describe
 from node.trainer import frames as f
 from node.trainer.memory import mps_watermarks
 from node.trainer.ranks import start_followers
@@ -158,7 +159,7 @@ def plain(value: object) -> str | int | float | bool | None:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def carry_out(session: Session, frame: f.ToChild, desk: Desk) -> f.FromChild:
+def carry_out(session: Session, frame: f.ToChild, desk: Desk) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
     """Do what a frame asks for."""
     match frame:
         case f.Generate():
@@ -192,14 +193,9 @@ def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluat
         return f.Failed(frame.task, "nonfinite", str(reason))
     except Exception as error:  # noqa: BLE001 - the task boundary: the child lives on, the node learns why
         if gang.world > 1:  # the ranks may be at different places now: all begin anew from their checkpoints
-            line.send(f.Failed(0, "error", one_line(error)))
+            line.send(f.Failed(0, "error", describe(error)))
             os._exit(REFUSED)
-        return f.Failed(frame.task, "memory" if is_memory(error) else "error", one_line(error))
-
-
-def one_line(error: BaseException) -> str:
-    """Return an error as one line of at most 300 characters."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:300]
+        return f.Failed(frame.task, "memory" if is_memory(error) else "error", describe(error))
 
 
 def set_up(line: Line, setup: f.SetUp) -> Session | None:
@@ -219,7 +215,7 @@ def set_up(line: Line, setup: f.SetUp) -> Session | None:
         gang.tell(f.frame_bytes(setup)[4:])
         session = Session(setup, gang=gang)
     except Exception as error:  # noqa: BLE001 - the task boundary: the child can't work, the node learns why
-        line.send(f.Failed(0, "error", one_line(error)))
+        line.send(f.Failed(0, "error", describe(error)))
         return None
     engine = session.engine
     line.send(f.Ready(engine.parameter_count, str(engine.device), engine.fingerprint, session.counters.round))

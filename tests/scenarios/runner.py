@@ -15,10 +15,11 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
-from node.machine.delegation import DAY, FOR_EVER
+from node.machine.delegation import DAY
 from node.machine.state import State, initial
 from node.machine.step import step
 from protocols import carried as p
+from protocols.delegation import FOR_EVER
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from protocols.wire import NOTHING

@@ -14,8 +14,9 @@ from node.machine.state import initial
 from node.machine.step import step
 from node.seams import Bodies, CheckBody
 from node.trainer import frames as f
-from node.trainer.orders import Answer, Asked, input_of, order_for
+from node.trainer.orders import input_of, order_for
 from node.trainer.session import Session
+from node.trainer.worker import carry_out
 from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Announcement
@@ -138,7 +139,7 @@ class HonestPeer:
         assert not isinstance(order, str), order
         if isinstance(command, c.TrainOnRollouts):
             self.trained_on.update(command.external)
-        answer = answered(self._trainer, order.frame)
+        answer = carry_out(self._trainer, order.frame, DESK)
         if isinstance(answer, f.Generated):
             self._bodies.put(body_digest(answer.body), answer.body, command.round)
         told = input_of(order, answer)
@@ -153,19 +154,6 @@ class HonestPeer:
             self.refused[command.peer, verdict.reason] += 1
             return i.RolloutsRefused(*where, verdict.reason, verdict.missing)
         return i.RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)
-
-
-def answered(trainer: Session, asked: Asked) -> Answer:
-    """Return the trainer's answer to a frame."""
-    match asked:
-        case f.Generate():
-            return trainer.generate(asked, DESK)
-        case f.Train():
-            return trainer.train(asked, DESK)
-        case f.Evaluate():
-            return trainer.evaluate(asked, DESK)
-        case f.Save():
-            return trainer.save(asked)
 
 
 def trainer_of(manifest: Manifest, address: Address, base: Path, home: Path, seed: int) -> Session:

@@ -7,9 +7,9 @@ from eth_account import Account
 
 from node.chain.abi import Revert
 from node.chain.batches import compact, own_delegation, sign, signer_of
-from node.chain.binding import FOR_EVER, NodeEntry, Verdict, Voter, is_registered, verdict
+from node.chain.binding import NodeEntry, Verdict, Voter, is_registered, verdict
 from node.machine.commands import AdvanceStage, CastVote, ChainCommand, RegisterNode, ReportReward
-from protocols.delegation import SignedDelegation
+from protocols.delegation import FOR_EVER, SignedDelegation
 from protocols.typed_data import Commitment, Delegation, Domain
 
 DOMAIN = Domain(1, "0x" + "c0" * 20, b"s" * 32)

@@ -3,8 +3,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.gossip.intake import HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, address_of_peer, announced
+from node.gossip.intake import HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, announced
 from node.identity import NodeKey
+from node.identity.peer import address_of_peer
 from node.seams import RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import body_digest
