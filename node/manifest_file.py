@@ -8,7 +8,8 @@ import msgspec
 
 from node.config import Config
 from node.exits import Exit, Refusal
-from protocols.manifest import Manifest, parse_manifest
+from protocols.manifest import Manifest
+from protocols.manifest_rules import parse_manifest
 
 
 def load_manifest(path: Path) -> Manifest:

@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 
 from node.data.load import load_questions
-from protocols.manifest import parse_manifest
+from protocols.manifest_rules import parse_manifest
 
 
 def main(manifest: Path, copy: str) -> int:

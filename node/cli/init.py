@@ -16,7 +16,7 @@ from node.cli.presets import Scalar, Settings, presets, settings_of
 from node.config import FILE, ChainSettings, load_config
 from node.exits import Exit, Refusal
 from node.plugins import load_games
-from protocols.manifest import parse_manifest
+from protocols.manifest_rules import parse_manifest
 
 EXAMPLES = Path(__file__).parents[2] / "configs" / "swarms"
 """Manifests that come along, in a checkout and in an installation alike."""

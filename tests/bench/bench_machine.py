@@ -19,7 +19,8 @@ from node.machine.state import State, initial
 from node.machine.step import step
 from node.store.journal import Journal
 from protocols.identifiers import body_digest
-from protocols.manifest import Manifest, StageSpec, parse_manifest
+from protocols.manifest import Manifest, StageSpec
+from protocols.manifest_rules import parse_manifest
 
 GOAL = 50_000
 SECONDS = 2.0

@@ -16,7 +16,7 @@ from pathlib import Path
 from node.data.load import load_questions
 from node.grading.registry import prepare_grader
 from protocols.games.share import rewards
-from protocols.manifest import parse_manifest
+from protocols.manifest_rules import parse_manifest
 
 manifest = parse_manifest(Path(sys.argv[1]).read_bytes())
 prepare_grader(manifest.game.grader)

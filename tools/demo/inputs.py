@@ -7,7 +7,8 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from node.data.load import JSONL, load_questions
-from protocols.manifest import DataSpec, Manifest, parse_manifest
+from protocols.manifest import DataSpec, Manifest
+from protocols.manifest_rules import parse_manifest
 from tools.demo.plan import Options, PlanError
 
 TEMPLATE = Path(__file__).parents[2] / "configs" / "swarms" / "mawps.toml"

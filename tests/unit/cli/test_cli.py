@@ -15,7 +15,7 @@ from node.cli.status import text_of
 from node.config import KEYS, load_config
 from node.exits import MEANING, Exit
 from node.machine.status import CurvePoint, PeerStatus, Status, VoteStatus
-from protocols.manifest import parse_manifest
+from protocols.manifest_rules import parse_manifest
 
 CONTRACT = "0x" + "aB" * 20
 GIVEN = ("--swarm", "local", "--chain-url", "ws://127.0.0.1:1", "--contract", CONTRACT)

@@ -9,7 +9,7 @@ import pytest
 from node.data.load import load_questions
 from node.seams import Question
 from protocols.grading import grades
-from protocols.manifest import parse_manifest
+from protocols.manifest_rules import parse_manifest
 
 ROOT = Path(__file__).parents[3]
 COPY = next((each / "shared/data/gsm8k" for each in ROOT.parents if (each / "shared/data/gsm8k").is_dir()), None)

@@ -2,7 +2,8 @@ import msgspec
 import pytest
 
 from node.config import Config
-from protocols.manifest import DataSpec, Manifest, manifest_digest, parse_manifest
+from protocols.manifest import DataSpec, Manifest, manifest_digest
+from protocols.manifest_rules import parse_manifest
 from tools.demo.plan import FIRST_ROUND, Options, PlanError, demo_plan, last_round, node_config
 from tools.demo.toml import toml_text
 

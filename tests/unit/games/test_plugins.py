@@ -14,7 +14,8 @@ from node.intake import check_body
 from node.plugins import GAMES, load_games
 from protocols.games import Scene, game_named, register_game
 from protocols.games.share import Share
-from protocols.manifest import GameSpec, Manifest, parse_manifest
+from protocols.manifest import GameSpec, Manifest
+from protocols.manifest_rules import parse_manifest
 from tests.unit.games.tables import SEED, Doubles, announced, body_of, groups_for
 
 EXAMPLE = Path(__file__).parents[3] / "docs" / "examples" / "concise"

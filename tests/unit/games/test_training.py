@@ -25,7 +25,8 @@ from protocols.games.quoting import MOST_ROOM, drawn
 from protocols.games.share import one_each
 from protocols.grading import final_number
 from protocols.identifiers import Digest, body_digest
-from protocols.manifest import GameSpec, Manifest, parse_manifest
+from protocols.manifest import GameSpec, Manifest
+from protocols.manifest_rules import parse_manifest
 from protocols.wire import Group, Rollouts, decode_rollouts
 from tests.unit.games.tables import SEED, Doubles, Memory, body_of, debate, groups_for
 from tools.demo.plan import Options, demo_plan

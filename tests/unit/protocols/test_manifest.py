@@ -13,9 +13,8 @@ from protocols.manifest import (
     allows_model,
     canonical_manifest,
     manifest_digest,
-    manifest_problems,
-    parse_manifest,
 )
+from protocols.manifest_rules import manifest_problems, parse_manifest
 
 SWARMS = sorted((Path(__file__).parents[3] / "configs" / "swarms").glob("*.toml"))
 CONTRACT = "0x" + "ab" * 20

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from protocols.assignment import assigned_question, assignment
 from protocols.grading import final_number, last_number
-from protocols.manifest import Manifest, manifest_digest, parse_manifest
+from protocols.manifest import Manifest, manifest_digest
+from protocols.manifest_rules import parse_manifest
 from protocols.ranking import Score, round_score, winners
 from protocols.schedule import (
     MAX_RELAYERS,

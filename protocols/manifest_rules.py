@@ -1,0 +1,53 @@
+"""Which manifests make sense: what types can't say, and what the game of each asks of it."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from protocols.games import game_problems
+from protocols.manifest import Deployment, Manifest
+
+_DIGEST = re.compile(r"(?:[0-9a-f]{64})?")
+_GRADER = re.compile(r"[a-z0-9][a-z0-9.-]*/[1-9][0-9]*")
+_ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
+
+
+def parse_manifest(toml: bytes) -> Manifest:
+    """Read a manifest from TOML. Raises ValueError: `msgspec.ValidationError` naming the field, or what is not TOML."""
+    manifest: Manifest = msgspec.toml.decode(toml, type=Manifest)
+    for problem in (*manifest_problems(manifest), *game_problems(manifest)):
+        raise msgspec.ValidationError(problem)
+    return manifest
+
+
+def manifest_problems(manifest: Manifest) -> list[str]:
+    """Return every reason why a well-typed manifest still makes no sense; empty when it does."""
+    game, data = manifest.game, manifest.data
+    rules = [
+        (bool(manifest.stages), "stages: a round needs at least one stage"),
+        (all(stage.seconds > 0 for stage in manifest.stages), "stages: each lasts at least one second"),
+        (all(0 <= stage.wait <= 0.9 for stage in manifest.stages), "stages.wait: a share of 0 to 0.9"),
+        (all(data.source.partition(":")), f"data.source: {data.source!r} is not of the form SCHEME:NAME"),
+        (bool(data.revision) or not data.source.startswith("hub:"), "data.revision: a hub data set needs its commit"),
+        (bool(_DIGEST.fullmatch(data.digest)), "data.digest: 64 lower-case hex digits, or empty"),
+        (data.split not in ("", data.test), "data.split: needs a name, and another one than data.test"),
+        (data.held_out > 0, "data.held_out: at least 1"),
+        (bool(_GRADER.fullmatch(game.grader)), f"game.grader: {game.grader!r} is not of the form NAME/VERSION"),
+        ("{question}" in game.prompt, "game.prompt: needs the place-holder {question}"),
+        (2 <= game.group_size <= 64, "game.group_size: 2 to 64 completions make a group"),
+        (0 < game.minimum <= game.generated <= 1024, "game.minimum: at least 1, at most game.generated (<= 1024)"),
+        (0 <= game.common < game.minimum, "game.common: at least 0, below game.minimum, so that every body has a rank"),
+        (game.own >= 0 and game.external >= 0 and game.own + game.external > 0, "game.own: nothing to train on"),
+        (1 <= manifest.voting.winners <= 16, "voting.winners: 1 to 16"),
+        (0 <= manifest.voting.quorum <= 100, "voting.quorum: 0 to 100 percent"),
+        ((manifest.voting.quorum == 0) == (manifest.voting.earliest == 0), "voting.earliest: goes with a quorum"),
+        (manifest.limits.inline < manifest.limits.announcement, "limits.inline: must be below limits.announcement"),
+        (_is_place(manifest.deployment), "deployment: a chain id above 0 and an address of 0x and 40 hex digits"),
+    ]
+    return [text for holds, text in rules if not holds]
+
+
+def _is_place(deployment: Deployment | None) -> bool:
+    return deployment is None or (deployment.chain > 0 and bool(_ADDRESS.fullmatch(deployment.contract)))
