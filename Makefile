@@ -20,7 +20,7 @@ check: install
 	$(BIN)/lint-imports
 
 unit: install
-	$(BIN)/pytest -m "not integration"
+	$(BIN)/pytest -m "not integration" tests/unit tests/scenarios tests/fuzz tests/contracts
 
 # Whole swarms wait more than they compute: beside them, and not beside each other, runs everything else.
 test: check

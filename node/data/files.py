@@ -26,7 +26,7 @@ Row = tuple[str, Mapping[str, Any]]
 def read_questions(path: Path, spec: DataSpec) -> RecordedQuestions:
     """Read a file, split by the held-out rule, or a directory in the hub's layout (`split_files`).
 
-    Raises ValueError naming file and row for what can't be used, OSError where a file can't be read.
+    Raises ValueError naming the file that can't be read, or file and row for what can't be used.
     """
     if not path.is_dir():
         return RecordedQuestions(str(path), _records([path], spec))
@@ -82,10 +82,13 @@ def _names(root: Path) -> Iterator[str]:
 def _records(paths: Sequence[Path], spec: DataSpec) -> list[Question]:
     found: list[Question] = []
     for path in paths:
-        for place, row in rows(path, columns=(spec.question, spec.answer)):
-            found.append(question_of(place, row, spec))
-            if len(found) > MOST_ROWS:
-                raise ValueError(f"{path}: more than {MOST_ROWS:,} rows; take a smaller split")
+        try:
+            for place, row in rows(path, columns=(spec.question, spec.answer)):
+                found.append(question_of(place, row, spec))
+                if len(found) > MOST_ROWS:
+                    raise ValueError(f"{path}: more than {MOST_ROWS:,} rows; take a smaller split")
+        except OSError as error:
+            raise ValueError(f"{path}: {error.strerror or error}") from error
     return found
 
 

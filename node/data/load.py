@@ -23,8 +23,8 @@ def load_questions(spec: DataSpec, override: str = "", grader: str = "") -> Ques
 
     `override` is this node's own copy (a path, with or without "jsonl:" or "parquet:"): a file, or a directory in the
     hub's layout. With `grader` every reference answer must be one that it can grade. Raises ValueError in one line for
-    an unknown source, a copy whose digest is not the manifest's, a row that can't be used or graded; OSError where a
-    file can't be read.
+    an unknown source, a file that can't be read, a copy whose digest is not the manifest's, a row that can't be used or
+    graded; OSError as a plug-in may raise it.
     """
     questions = _open(spec, _path(override))
     if spec.digest and questions.digest.hex() != spec.digest.lower():

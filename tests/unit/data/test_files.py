@@ -150,6 +150,14 @@ def test_a_missing_nested_column_is_named_by_its_part(tmp_path: Path) -> None:
         read(path, CHAT)
 
 
+@pytest.mark.parametrize("name", ["questions.jsonl", "questions.parquet"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    """In words, whatever its format."""
+    pytest.importorskip("pyarrow", reason="Parquet needs the extra [data]")
+    with pytest.raises(ValueError, match=rf"{name}: .*No such file or directory$"):
+        load_questions(SPEC, str(tmp_path / name))
+
+
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
     """Whatever lies under the name, the error says which file it is."""
     path = write_parquet(tmp_path / "a.parquet", simple(3))

@@ -99,9 +99,9 @@ def test_no_bomb_costs_a_pure_grader_time(grader: str) -> None:
     """Powers, nesting, huge integers, foreign digits and what makes a bad expression backtrack: 0.0 within moments."""
     for bomb in BOMBS:
         for text in (bomb, f"#### {bomb}", rf"\boxed{{{bomb}}}", f"#### {bomb[: LONGEST - 20]}"):
-            began = time.perf_counter()
+            began = time.thread_time()
             assert grades(grader, [text], "#### 42") == (0.0,)
-            assert time.perf_counter() - began < 0.5
+            assert time.thread_time() - began < 0.5
 
 
 def test_rewards_stay_inside_their_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
