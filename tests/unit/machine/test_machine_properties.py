@@ -9,12 +9,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.machine import views
 from node.machine.pacing import local_deadline
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, OWNER_QUOTA, is_timely
-from node.machine.state import MAX_CURVE, MAX_REWARDS, MAX_VOTES, State, initial
+from node.machine.state import State, initial
 from node.machine.step import step
-from node.machine.turning import AHEAD
 from protocols.carried import (
     Carried,
     CarriedCommitment,
@@ -23,14 +20,12 @@ from protocols.carried import (
     CarriedRevocation,
     CarriedReward,
     CarriedVote,
-    kind_of,
 )
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from protocols.wire import NOTHING
+from tests.unit.machine.watch import ME, PEERS, Watch
 
-PEERS = tuple(f"0x{number:040x}" for number in range(1, 6))
-ME = PEERS[0]
 ROUNDS = st.integers(0, 5)
 STAGES = st.integers(0, 2)
 VARIANTS = st.integers(0, 1)
@@ -62,7 +57,7 @@ def seed(round_number: int, variant: int) -> bytes:
 
 
 class Machine(RuleBasedStateMachine):
-    """A machine, and next to it what a watchful operator would remember of its inputs and commands."""
+    """A machine to which anything happens, and a watch beside it."""
 
     @initialize(
         mode=st.sampled_from(["sealed", "open"]),
@@ -82,13 +77,7 @@ class Machine(RuleBasedStateMachine):
         self.now = 1000.0
         self.state = initial(ME, self.manifest)
         self.journal: list[i.Stamped] = []
-        self.voted: dict[tuple[int, bytes], tuple[str, ...]] = {}
-        self.mined: set[tuple[int, bytes]] = set()
-        self.task: c.AnyCommand | None = None
-        self.timers: dict[str, float] = {}
-        self.nothing: set[tuple[int, int, bytes]] = set()
-        self.turns: dict[str, set[int]] = {}
-        self.stopped = False
+        self.watch = Watch(self.manifest)
         self.feed(i.NodeStarted())
         for peer in PEERS[:4]:
             self.feed(i.PeerRegistered(peer, 0))
@@ -106,7 +95,7 @@ class Machine(RuleBasedStateMachine):
     def life(self, happened: i.AnyInput) -> None:
         self.feed(happened)
 
-    @precondition(lambda self: self.stopped)
+    @precondition(lambda self: self.watch.stopped)
     @rule(up=st.booleans())
     def start_again(self, up: bool) -> None:
         self.feed(i.NodeStarted())
@@ -125,9 +114,9 @@ class Machine(RuleBasedStateMachine):
         for peer in sorted(arriving):
             self.rollouts(peer, 0, self.state.stage, 0, 8)
         for _ in range(5):
-            if self.task is not None:
+            if self.watch.task is not None:
                 self.trainer_answers(1, 1.0)
-        for round_number, of_seed in sorted(self.voted) if settle else ():
+        for round_number, of_seed in sorted(self.watch.voted) if settle else ():
             for kind in ("commit", "reveal", "vote"):
                 self.settle(kind, round_number, of_seed, ok=True)
 
@@ -190,8 +179,8 @@ class Machine(RuleBasedStateMachine):
             )
             self.feed(i.RolloutsAnnounced(peer, here, self.state.stage, NOTHING, 0, False, relays, cargo))
         self.now = max(self.now, local_deadline(self.state) - 20 * (1 - share))
-        if "relay" in self.timers:
-            del self.timers["relay"]
+        if "relay" in self.watch.timers:
+            del self.watch.timers["relay"]
             self.feed(i.TimerFired("relay"))
 
     @rule(connected=st.integers(0, 3))
@@ -200,7 +189,7 @@ class Machine(RuleBasedStateMachine):
 
     @rule(up=st.booleans())
     def trainer(self, up: bool) -> None:
-        self.task = None
+        self.watch.task = None
         self.feed(i.TrainerReady(1, "cpu", -1) if up else i.TrainerLost("killed"))
 
     @rule(
@@ -216,22 +205,22 @@ class Machine(RuleBasedStateMachine):
             missing = (body(ME, where[0], 0, 1),) if stage else ()
             self.feed(i.RolloutsRefused(peer, *where, digest, "schema", missing))
 
-    @precondition(lambda self: self.timers)
+    @precondition(lambda self: self.watch.timers)
     @rule()
     def timer(self) -> None:
-        name = min(self.timers, key=lambda name: (self.timers[name], name))
-        self.now = max(self.now, self.timers.pop(name))
+        name = min(self.watch.timers, key=lambda name: (self.watch.timers[name], name))
+        self.now = max(self.now, self.watch.timers.pop(name))
         self.feed(i.TimerFired(name))
 
-    @precondition(lambda self: self.voted)
+    @precondition(lambda self: self.watch.voted)
     @rule(kind=st.sampled_from(["commit", "reveal", "vote"]), ok=st.booleans(), data=st.data())
     def settled(self, kind: str, ok: bool, data: st.DataObject) -> None:
-        round_number, of_seed = data.draw(st.sampled_from(sorted(self.voted)))
+        round_number, of_seed = data.draw(st.sampled_from(sorted(self.watch.voted)))
         self.settle(kind, round_number, of_seed, ok)
 
     def settle(self, kind: str, round_number: int, of_seed: bytes, ok: bool) -> None:
         if ok and kind == "commit":
-            self.mined.add((round_number, of_seed))
+            self.watch.mined.add((round_number, of_seed))
         self.feed(i.TransactionSettled(f"{kind}:{round_number}:{of_seed.hex()}", ok, "tx", "" if ok else "BadReveal"))
 
     @rule(
@@ -240,10 +229,10 @@ class Machine(RuleBasedStateMachine):
     def other_settled(self, key: str) -> None:
         self.feed(i.TransactionSettled(key, ok=False, transaction="", error="refused"))
 
-    @precondition(lambda self: self.task is not None)
+    @precondition(lambda self: self.watch.task is not None)
     @rule(well=st.integers(0, 4), seconds=st.floats(0.1, 30))
     def trainer_answers(self, well: int, seconds: float) -> None:
-        task, self.task = self.task, None
+        task, self.watch.task = self.watch.task, None
         self.now += seconds
         match task:
             case c.GenerateRollouts():
@@ -289,121 +278,11 @@ class Machine(RuleBasedStateMachine):
         before = self.state
         self.state, commands = step(before, stamped)
         assert (self.state, commands) == step(before, stamped), "the same arguments gave two results"
-        place = (self.state.round, self.state.stage, self.state.seed)
-        if (before.round, before.stage, before.seed) != place or isinstance(happened, i.StageOpened):
-            self.turns = {}
-        if isinstance(happened, i.NodeStarted):
-            self.task = None
-            self.stopped = False
-            self.timers.clear()
+        moved = (before.round, before.stage, before.seed) != (self.state.round, self.state.stage, self.state.seed)
+        self.watch.happened(happened, moved)
         for command in commands:
-            self.check(command)
-        self.check_state()
-
-    def check(self, command: c.AnyCommand) -> None:
-        state = self.state
-        match command:
-            case c.CommitVote() | c.CastVote():
-                assert isinstance(command, c.CommitVote) == (self.manifest.voting.mode == "sealed")
-                assert command.winners == self.voted.setdefault((command.round, command.seed), command.winners)
-                assert ME not in command.winners
-                assert 0 < len(command.winners) <= 2
-            case c.RevealVote():
-                assert (command.round, command.seed) in self.mined
-                assert command.winners == self.voted[command.round, command.seed]
-            case c.GenerateRollouts() | c.PublishRollouts() | c.ReportReward():
-                assert (command.round, command.stage, command.seed) == (state.round, state.stage, state.seed)
-            case c.AdvanceStage():
-                assert (command.round, command.stage) == (state.round, state.stage)
-                assert state.chain == "present"
-                assert self.now + 0.1 >= state.paused_until - state.offset
-            case c.AskForRenewal():
-                assert command.over == (self.now + state.offset >= state.expiry > 0)
-            case c.FetchRollouts():
-                assert command.peer != ME
-                assert command.seed == views.window_seeds(state)[command.round]
-            case c.SetTimer(name=name, at=at):
-                self.timers[name] = at
-            case c.RelayMessages():
-                self.check_relay(command)
-        if isinstance(command, c.CommitVote | c.RevealVote | c.CastVote | c.ReportReward) and command.after:
-            assert abs(local_deadline(state) - 2 - command.after) < 1e-6
-            assert not state.draining
-        if isinstance(command, c.PublishRollouts):
-            self.check_announcement(command)
-        if isinstance(command, c.GenerateRollouts):
-            assert 2 <= command.groups <= 8
-            assert state.peers[ME] <= command.round
-            assert bool(command.quoted) == bool(state.terms.quotes[command.stage])
-            assert set(command.quoted) <= self.arrived_before(command.round, command.stage)
-            assert (command.round, command.stage, command.seed) not in self.nothing
-        if isinstance(command, c.TrainOnRollouts):
-            assert (command.round, command.stage) == (state.round, state.stage)
-            assert command.seconds >= 1
-            assert len(set(command.external)) == len(command.external)
-        if isinstance(command, c.StopNode):
-            self.stopped = True
-        if isinstance(command, c.AbortWork):
-            self.task = None
-        if isinstance(command, c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.SaveCheckpoint):
-            assert self.task is None, f"{command} while {self.task} is outstanding"
-            self.task = command
-
-    def check_announcement(self, command: c.PublishRollouts) -> None:
-        """What was said to be nothing stays nothing; what is carried can be brought now."""
-        where = (command.round, command.stage, command.seed)
-        assert (command.size == 0) == (command.body == NOTHING)
-        assert where not in self.nothing or command.body == NOTHING
-        assert not command.relays or (self.state.relays and not self.state.draining and self.state.listening is None)
-        if command.body == NOTHING:
-            self.nothing.add(where)
-        for each in command.carries:
-            assert each.after == 0
-            assert not isinstance(each, c.RevealVote) or (each.round, each.seed) in self.mined
-
-    def check_relay(self, command: c.RelayMessages) -> None:
-        """A turn is taken once, by a relayer that can; what it brings is due, bounded, and not its own."""
-        state = self.state
-        assert state.relays
-        assert state.chain == "present"
-        assert not state.draining
-        assert (command.round, command.stage) == (state.round, state.stage)
-        taken = self.turns.setdefault(command.kind, set())
-        assert all(command.turn > turn for turn in taken)
-        taken.add(command.turn)
-        assert 0 < len(command.loads) <= MAX_BATCH
-        assert ME not in {load.peer for load in command.loads}
-        for load in command.loads:
-            assert kind_of(load.message) == command.kind
-            assert is_timely(state, load.message)
-            if not isinstance(load.message, CarriedDelegation | CarriedRevocation):
-                assert command.seed == state.seeds[load.message.round]
-        if command.kind not in ("delegation", "revocation"):
-            assert len({load.peer for load in command.loads}) == len(command.loads)
-        for owner in PEERS:
-            assert sum(state.owners.get(load.peer, load.peer) == owner for load in command.loads) <= OWNER_QUOTA
-
-    def arrived_before(self, round_number: int, stage: int) -> set[bytes]:
-        first = round_number * len(self.manifest.stages)
-        pools = (self.state.pools.get(step, {}) for step in range(first, first + stage))
-        return {each.digest for pool in pools for each in pool.values() if each.state == "arrived"}
-
-    def check_state(self) -> None:
-        state, stages = self.state, len(self.manifest.stages)
-        kept = max(1, self.manifest.limits.rounds_kept) + 1 + AHEAD
-        assert len(state.pools) <= kept * stages
-        assert len(state.seeds) <= max(3 + AHEAD, kept)
-        assert all(len(pool) <= len(PEERS) for pool in state.pools.values())
-        assert len(state.votes) <= MAX_VOTES
-        assert len(state.curve) <= MAX_CURVE
-        assert len(state.rewards) <= MAX_REWARDS
-        assert min(msgspec.structs.astuple(state.totals)) >= 0
-        assert len(state.cargo) <= MAX_CARGO
-        assert len(state.introduced) <= MAX_INTRODUCED
-        assert not set(state.introduced) & set(state.peers)
-        assert ME not in {*state.relayers, *state.cargo, *state.introduced}
-        assert set(views.window_seeds(state)) <= set(state.seeds)
-        assert views.status(state).round == state.round
+            self.watch.commanded(self.state, self.now, command)
+        self.watch.bounded(self.state)
 
     def teardown(self) -> None:
         if not hasattr(self, "state"):
