@@ -100,9 +100,13 @@ class TrainerLink:
         if isinstance(order, str):
             self._tell(refusal(command, order))
             return
+        try:
+            self._child.send(order.frame)
+        except ValueError as error:  # it is larger than any frame: of whatever size bodies are in this swarm
+            self._tell(refusal(command, str(error)))
+            return
         self._next_task += 1
         self._orders[order.task] = order
-        self._child.send(order.frame)
 
     def _abort(self, command: c.AbortWork) -> None:
         """Cancel every task given so far."""
