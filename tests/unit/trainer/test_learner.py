@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -14,6 +15,7 @@ from node.trainer.checkpoint import Checkpoints
 from node.trainer.engine import Cancelled, NotFinite, TrainingGroup
 from node.trainer.learner import Learner
 from node.trainer.link import shrunk
+from node.trainer.oom import is_memory
 from node.trainer.pace import affordable, learned
 from node.trainer.tiny import TinyEngine
 from protocols.manifest import GameSpec
@@ -156,6 +158,43 @@ def test_short_memory_shrinks_the_parts_of_an_update(
     assert step
     assert step.outcome.stepped
     assert (learner.room.completions, learner.counters.updates) == (2, 1)
+
+
+def test_memory_is_short_by_whatever_says_so() -> None:
+    """Python, torch's allocator on this machine, and what it is known to say on others; no other fault counts."""
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 52)
+    assert is_memory(refused.value)
+    assert is_memory(MemoryError())
+    assert is_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
+    assert not is_memory(OSError("out of memory"))
+
+
+def test_memory_that_is_short_for_the_optimiser_leaves_no_half_of_it(
+    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step makes the moments: where only some of them find room, it can be made again."""
+    learner = learner_on(tiny, tmp_path, micro_batch=8)
+    true, room = torch.zeros_like, iter([True] * 5)
+
+    def short(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if not next(room, False):
+            raise MemoryError
+        return true(*args, **kwargs)
+
+    def first_step(*_: object) -> None:
+        armed.remove()
+        patch.setattr(torch, "zeros_like", short)
+
+    with monkeypatch.context() as patch:
+        armed = learner.optimizer.register_step_pre_hook(first_step)
+        with pytest.raises(MemoryError):
+            learner.step(groups(4), math.inf, never)
+    step = learner.step(groups(4), math.inf, never)
+    assert step
+    assert step.outcome.stepped
+    assert all(len(each) == 3 for each in learner.optimizer.state.values())
 
 
 def test_memory_that_is_short_for_one_completion_is_a_fault(
