@@ -178,5 +178,5 @@ def input_of(order: Order, answer: Answer) -> i.AnyInput | None:
         case c.SaveCheckpoint() as asked, f.Saved():
             return i.CheckpointSaved(asked.round)
         case asked, f.Failed() as failed:
-            return refusal(asked, failed.reason if failed.kind == "cancelled" else f"{failed.kind}: {failed.reason}")
+            return refusal(asked, f"{failed.kind}: {failed.reason}")
     return None
