@@ -37,7 +37,6 @@ from node.machine.standing import has_credit
 from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
-from node.plugins import load_games
 from node.preflight import agree, open_questions, placed, read_facts, refuse_unowned
 from node.protection import VoteProtection
 from node.rounds import RoundKeeper
@@ -65,10 +64,9 @@ Fault = Callable[[str], i.AnyInput | None]
 
 def run_node(config: Config, data_dir: Path) -> int:
     """Run the node until told to stop; return its exit code. Raises `Refusal` for what only the operator can mend."""
+    configure(config.log)
     manifest = load_manifest(data_dir / config.manifest)
     config = placed(config, manifest)
-    configure(config.log)
-    load_games()
     with DataDirectory(data_dir) as directory:
         return trio.run(_run, config, manifest, directory.path)
 

@@ -8,12 +8,14 @@ import msgspec
 
 from node.config import Config
 from node.exits import Exit, Refusal
+from node.plugins import load_games
 from protocols.manifest import Manifest
 from protocols.manifest_rules import parse_manifest
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Read the swarm manifest. Raises `Refusal` naming file and field."""
+    """Read the swarm manifest, whose game an installed package may bring. Raises `Refusal` naming file and field."""
+    load_games()
     try:
         return parse_manifest(path.read_bytes())
     except OSError as error:

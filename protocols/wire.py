@@ -193,9 +193,15 @@ def decode_rollouts(body: bytes, digest: Digest, limit: int) -> Rollouts:
         raise Malformed("schema", str(error)) from error
 
 
-def quoted_in(body: bytes) -> tuple[Digest, ...]:
-    """Return the digests that a body quotes, none where it is no body; its groups are skipped, not decoded."""
+def quoting_of(body: bytes) -> Quoting | None:
+    """Return what a body quotes, None where it is no body; its groups are skipped, not decoded."""
     try:
-        return _quotings.decode(body).quoted
+        return _quotings.decode(body)
     except (msgspec.DecodeError, RecursionError):
-        return ()
+        return None
+
+
+def quoted_in(body: bytes) -> tuple[Digest, ...]:
+    """Return the digests that a body quotes, none where it is no body."""
+    found = quoting_of(body)
+    return found.quoted if found else ()

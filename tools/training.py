@@ -68,7 +68,7 @@ def updated(
     useful = grpo.informative(groups)
     room, scale = grpo.Room(settings.micro_batch, engine.room), LossScale(needed=engine.half_precision)
     usual = usual_surprise([group for group in groups if not group.external])
-    believed = credible(engine, useful, usual, room, lambda: None)
+    believed = credible(engine, useful, usual, room, lambda _: None)
     kept = [group for group, each in zip(useful, believed, strict=True) if each]
     if kept:
         objective = grpo.objective_of(settings, game)

@@ -96,9 +96,9 @@ def eval(
 
 def evaluate(asked: Asked) -> Evaluation:
     """Load what was asked for and measure it. Raises `Refusal`."""
-    manifest = manifest_of(asked)
     config = load_config(asked.home, asked.settings, os.environ)
     configure(config.log, sys.stderr)
+    manifest = manifest_of(asked)
     os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)  # read once, when torch is imported below
     import torch
 
@@ -127,7 +127,12 @@ def evaluate(asked: Asked) -> Evaluation:
 
 def _held_out(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> list[Question]:
     from node.data.load import load_questions
+    from node.grading.registry import prepare_grader
 
+    try:
+        prepare_grader(manifest.game.grader)
+    except ValueError as error:
+        raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
     try:
         questions = load_questions(manifest.data, "" if asked.data else settings.data)
     except (OSError, ValueError) as error:

@@ -37,11 +37,9 @@ def explain(data_dir: Path, number: int | None, peer: str, offline: bool, as_jso
     """
     from node.explain.text import overview, peer_text
     from node.manifest_file import load_manifest
-    from node.plugins import load_games
 
     home = expanded(data_dir)
     config = config_from(home, flags)
-    load_games()
     account = kept(home, number)
     manifest = load_manifest(home / config.manifest)
     facts = gathered(home, config, manifest, account, offline)

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from node.trainer.durable import point, replace_directory
+from node.trainer.durable import point, remove_drafts, replace_directory
 from node.trainer.engine import Engine
 from node.trainer.gang import ALONE, Gang, full
 from protocols.identifiers import Digest
@@ -56,12 +56,15 @@ class Checkpoints:
 
     `current` is a link to the newest one's model, a Hugging Face directory; it is replaced at once, never missing.
     Of several ranks the first one alone writes and reads: what is spread is gathered for it, and dealt out by it.
+    What a process that was killed left half written is removed when the next one begins.
     """
 
     def __init__(self, directory: Path, kept: int, current: Path, gang: Gang = ALONE) -> None:
         self._directory, self._kept, self._current, self._gang = directory, kept, current, gang
         if gang.rank == 0:
             directory.mkdir(parents=True, exist_ok=True)
+            remove_drafts(directory, "checkpoint-*")
+            remove_drafts(current.parent, current.name)
 
     def save(self, engine: Engine, optimizer: torch.optim.Optimizer, counters: Counters) -> None:
         """Write a checkpoint; it is on disk when this returns. Raises OSError where the disk is full."""

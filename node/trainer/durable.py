@@ -8,6 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+DRAFT = ".new"
+"""How the name of what is not whole yet ends."""
+
 
 def sync(path: Path) -> None:
     """Wait until a file's (or a directory's) content is on disk."""
@@ -26,7 +29,7 @@ def replace_directory(directory: Path) -> Iterator[Path]:
     the moment between two renames) missing.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
-    fresh = directory.with_name(f".{directory.name}.{os.getpid()}.new")
+    fresh = _draft(directory)
     old = directory.with_name(f".{directory.name}.{os.getpid()}.old")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir()
@@ -43,9 +46,25 @@ def replace_directory(directory: Path) -> Iterator[Path]:
         shutil.rmtree(old, ignore_errors=True)
 
 
+def remove_drafts(directory: Path, name: str) -> None:
+    """Remove what processes that were killed left half done of a name (a glob pattern) in a directory.
+
+    Nobody may be writing there.
+    """
+    for draft in directory.glob(f".{name}.*{DRAFT}"):
+        if draft.is_symlink():
+            draft.unlink()
+        else:
+            shutil.rmtree(draft)
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}{DRAFT}")
+
+
 def point(link: Path, target: Path) -> None:
     """Make `link` lead to `target` (by a relative path, so that the whole may be moved), at once and on disk."""
-    draft = link.with_name(f".{link.name}.{os.getpid()}.new")
+    draft = _draft(link)
     draft.unlink(missing_ok=True)
     draft.symlink_to(os.path.relpath(target, link.parent))
     os.replace(draft, link)

@@ -58,7 +58,7 @@ def export_model(
             with replace_directory(out) as fresh:
                 if not (merged and _merge(found.directory, fresh)):
                     shutil.copytree(found.directory, fresh, copy_function=copy, dirs_exist_ok=True)
-        except shutil.Error:
+        except OSError:  # copytree's own error too, where single files were gone
             if found.directory.exists() or not left:
                 raise
         else:

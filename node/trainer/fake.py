@@ -70,7 +70,7 @@ class FakeTrainer:
         self._lost = i.TrainerLost("")
 
     async def execute(self, command: c.TrainerCommand) -> None:
-        """Queue a command, cancel everything for `AbortWork`, refuse while the child is away."""
+        """Queue a command, forget everything for `AbortWork`, refuse while the child is away."""
         if isinstance(command, c.AbortWork):
             self._abort()
         elif self._child is None:
@@ -82,8 +82,7 @@ class FakeTrainer:
     def _abort(self) -> None:
         if self._task is not None:
             self._task.cancel()
-        while self._queue:
-            self._reports_in.send_nowait(refusal(self._queue.popleft(), "cancelled before it began"))
+        self._queue.clear()
 
     def lose(self, reason: str, *, shrink: bool = False) -> None:
         """Let the child die: what it learned since the last checkpoint is gone."""
@@ -123,12 +122,13 @@ class FakeTrainer:
                 await self._carry_out(self._queue.popleft())
 
     async def _carry_out(self, command: Work) -> None:
-        happened: i.AnyInput = refusal(command, "cancelled")
+        happened: i.AnyInput | None = None
         with trio.CancelScope() as self._task:
             happened = await self._result(command)
         self._task = None
         await trio.lowlevel.checkpoint_if_cancelled()
-        self._reports_in.send_nowait(happened)
+        if happened is not None:
+            self._reports_in.send_nowait(happened)
 
     async def _result(self, command: Work) -> i.AnyInput:
         match command:

@@ -27,6 +27,7 @@ from node.config import TrainerSettings
 from node.trainer.engine import Engine, TrainingGroup
 from node.trainer.gang import ALONE, Gang, full
 from node.trainer.loss_scale import LossScale
+from node.trainer.optimizer import make_step
 from protocols.manifest import GameSpec
 
 DEVIATION_FLOOR = 1e-4
@@ -253,7 +254,7 @@ def update(
         norm = float(full(torch.nn.utils.clip_grad_norm_(parameters, objective.max_norm)))
         if not math.isfinite(norm):
             return Outcome(False, total, norm, tokens)
-        optimizer.step()
+        make_step(optimizer)
         engine.weights_changed()
         return Outcome(True, total, norm, tokens)
     finally:

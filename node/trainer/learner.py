@@ -16,7 +16,7 @@ from node.trainer.gang import ALONE, Gang, own
 from node.trainer.loss_scale import LossScale
 from node.trainer.oom import is_memory
 from node.trainer.optimizer import make_optimizer, set_rate
-from node.trainer.pace import affordable, learned
+from node.trainer.pace import JUDGING, RESERVE, Pace, affordable
 from node.trainer.strangers import USUAL, Screen, credible
 from protocols.manifest import GameSpec
 
@@ -63,7 +63,7 @@ class Learner:
         self.optimizer = make_optimizer(engine, settings)
         self.room = grpo.Room(settings.micro_batch, engine.room)
         self._scale = LossScale(needed=engine.half_precision)
-        self._seconds_per_token = 0.0
+        self.pace = Pace()
         self._bad = 0
         found = checkpoints.resume(engine, self.optimizer)
         self.counters = found or Counters()
@@ -82,8 +82,10 @@ class Learner:
         `until` is the clock's time at which it is over: what has been measured so far decides what is begun, and what
         turns out slower is given up between two micro-batches. Raises `Cancelled`, MemoryError and the like.
         """
-        chosen = affordable(groups, self._engine.cost, self._seconds_per_token, until - self.clock())
+        left = until - self.clock()
+        chosen = affordable(groups, self._cost, self.pace.each, left)
         if not chosen:
+            self._none_fits(groups, left)
             return None
         if len(chosen) < len(groups):
             log.info("update.shortened", groups=len(chosen), of=len(groups))
@@ -98,6 +100,17 @@ class Learner:
         if made.groups:
             self._note(made.outcome)
         return made
+
+    def _cost(self, group: TrainingGroup) -> float:
+        """Return the tokens that a group costs in an update; another peer's is judged before."""
+        return self._engine.cost(group) * (1 + JUDGING * group.external)
+
+    def _none_fits(self, groups: Sequence[TrainingGroup], seconds: float) -> None:
+        """Believe the estimate less where there was time left and nothing could be begun in it."""
+        if groups and seconds > 0:
+            needed = self._cost(groups[0]) * self.pace.each * RESERVE
+            log.info("update.none_fits", groups=len(groups), seconds=round(seconds, 1), one_takes=round(needed, 1))
+            self.pace = self.pace.doubted()
 
     def _within_memory(
         self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float
@@ -116,19 +129,18 @@ class Learner:
     def _timed(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float) -> Step:
         began = self.clock()
 
-        def watch(done: int) -> None:
+        def watch(done: float) -> None:
             if cancelled():
                 raise Cancelled("during an update")
             now = self.clock()
-            self._seconds_per_token = learned(self._seconds_per_token, now - began, done)
+            self.pace = self.pace.learned(now - began, done)
             if done and now > until:
                 raise OutOfTime
 
-        believed = self.screen(self._engine, groups, usual, self.room, lambda: watch(0))
-        agreed = [self._gang.agreed(each) for each in believed]
-        kept = [group for group, each in zip(groups, agreed, strict=True) if each]
-        left_out = [group for group, each in zip(groups, agreed, strict=True) if not each]
+        kept, left_out = self._judged(groups, usual, lambda tokens: watch(JUDGING * tokens))
+        judged = JUDGING * sum(self._engine.cost(group) for group in groups if group.external)
         if not kept:
+            self.pace = self.pace.learned(self.clock() - began, judged)
             return Step(NOTHING.outcome, [], left_out)
         outcome = grpo.update(
             self._engine,
@@ -137,10 +149,20 @@ class Learner:
             self.objective,
             room=self.room,
             scale=self._scale,
-            watch=watch,
+            watch=lambda tokens: watch(judged + tokens),
             gang=self._gang,
         )
         return Step(outcome, kept, left_out)
+
+    def _judged(
+        self, groups: list[TrainingGroup], usual: float, watch: Callable[[int], None]
+    ) -> tuple[list[TrainingGroup], list[TrainingGroup]]:
+        """Return the groups that are believed and those that are not, alike on all ranks."""
+        believed = self.screen(self._engine, groups, usual, self.room, watch)
+        agreed = [self._gang.agreed(each) for each in believed]
+        kept = [group for group, each in zip(groups, agreed, strict=True) if each]
+        left_out = [group for group, each in zip(groups, agreed, strict=True) if not each]
+        return kept, left_out
 
     # --- what is not finite ---------------------------------------------------------------------------------------
 

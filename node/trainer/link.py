@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Never
 
 import msgspec
 import structlog
@@ -23,7 +24,8 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.seams import Bodies, Report
 from node.trainer import frames as f
-from node.trainer.orders import Order, input_of, kind_of, order_for, refusal
+from node.trainer.orders import input_of, kind_of, order_for, refusal
+from node.trainer.underway import UnderWay, patience
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Manifest
 
@@ -71,7 +73,7 @@ class TrainerLink:
         self._reports_in, self._reports_out = trio.open_memory_channel[i.AnyInput](math.inf)
         self._child: Child | None = None
         self._next_task = 1
-        self._orders: dict[int, Order] = {}
+        self._under_way = UnderWay(patience(manifest))
         self._tokenizer: Digest = b""
         self.progress: f.Progress | None = None
         self.resident = 0
@@ -100,15 +102,20 @@ class TrainerLink:
         if isinstance(order, str):
             self._tell(refusal(command, order))
             return
+        try:
+            self._child.send(order.frame)
+        except ValueError as error:  # it is larger than any frame: of whatever size bodies are in this swarm
+            self._tell(refusal(command, str(error)))
+            return
         self._next_task += 1
-        self._orders[order.task] = order
-        self._child.send(order.frame)
+        self._under_way.give(order)
 
     def _abort(self, command: c.AbortWork) -> None:
-        """Cancel every task given so far."""
-        if self._child is not None and self._orders:
-            log.info("trainer.abort", tasks=sorted(self._orders), reason=command.reason)
-            self._child.send(f.Cancel(max(self._orders)))
+        """Cancel every task given so far. The machine has done with them: no answer to them reaches it."""
+        tasks = self._under_way.abort(trio.current_time())
+        if self._child is not None and tasks:
+            log.info("trainer.abort", tasks=tasks, reason=command.reason)
+            self._child.send(f.Cancel(max(tasks)))
 
     # --- life of the child --------------------------------------------------------------------------------------
 
@@ -139,7 +146,6 @@ class TrainerLink:
         self._directory.mkdir(parents=True, exist_ok=True)
         kills = oom_kills()
         child = Child(self._settings.threads, self._settings.python or sys.executable)
-        ready_since = math.inf
         reason = ""
         try:
             async with trio.open_nursery() as nursery:
@@ -147,29 +153,32 @@ class TrainerLink:
                 nursery.start_soon(child.log_errors)
                 child.send(f.SetUp(self._settings, self._manifest, self._peer, str(self._directory)))
                 self._child = child
-                while True:
-                    frame = await child.receive()
-                    if isinstance(frame, f.Ready):
-                        ready_since = trio.current_time()
-                    self._take(child, frame)
+                await self._listen(child)
         except* (Lost, OSError) as group:
             reason = str(first(group))
         finally:
             self._child = None
-            self._orders.clear()
+            self._under_way = UnderWay(self._under_way.patience)
             self.progress = None
             with trio.CancelScope(shield=True):
                 killed = await child.end()
-        lasted = max(0.0, trio.current_time() - ready_since)
+        lasted = max(0.0, trio.current_time() - child.ready_since)
         if child.returncode not in (0, REFUSED):
             reason = child.last_error or reason
         return lasted, loss(reason, child.returncode, killed=killed, oom_kills=oom_kills() - kills)
+
+    async def _listen(self, child: Child) -> Never:
+        """Take what the child says until it is `Lost`. Heartbeats come also from one whose work hangs."""
+        while True:
+            self._take(child, await child.receive())
+            if self._under_way.is_overdue(trio.current_time()):
+                raise Lost(f"it did not give up its task within {self._under_way.patience:.0f} s")
 
     def _take(self, child: Child, frame: f.FromChild) -> None:
         """Note what the child says and tell the machine what it must know. Raises `Lost` where it can't go on."""
         match frame:
             case f.Ready():
-                child.ready = True
+                child.ready_since = trio.current_time()
                 self._tokenizer = frame.tokenizer
                 self._tell(i.TrainerReady(frame.parameters, frame.device, frame.checkpoint_round))
             case f.Heartbeat():
@@ -186,10 +195,14 @@ class TrainerLink:
                 self._finish(frame)
 
     def _finish(self, frame: f.Generated | f.Trained | f.Evaluated | f.Saved | f.Failed) -> None:
-        order = self._orders.pop(frame.task, None)
-        if order is None:
-            raise Lost(f"it answered task {frame.task}, which it was not given")
+        try:
+            order = self._under_way.answered(frame.task)
+        except KeyError:
+            raise Lost(f"it answered task {frame.task}, which it was not given") from None
         self.progress = None
+        if order is None:
+            log.debug("trainer.given_up", task=frame.task, answer=type(frame).__name__)
+            return
         if isinstance(frame, f.Generated):
             self._bodies.put(body_digest(frame.body), frame.body, order.round)
         happened = input_of(order, frame)
@@ -223,12 +236,17 @@ class Child:
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._out_in, self._out = trio.open_memory_channel[bytes](math.inf)
         self._buffer = bytearray()
-        self.ready = False
+        self.ready_since = math.inf
 
     @property
     def pid(self) -> int:
         """The process's id."""
         return self._process.pid
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has loaded its model."""
+        return self.ready_since < math.inf
 
     @property
     def returncode(self) -> int:

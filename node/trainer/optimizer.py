@@ -30,3 +30,15 @@ def set_rate(optimizer: torch.optim.Optimizer, settings: TrainerSettings, update
     rate = settings.learning_rate * min(1.0, (updates + 1) / max(1, settings.warm_up))
     for group in optimizer.param_groups:
         group["lr"] = rate
+
+
+def make_step(optimizer: torch.optim.Optimizer) -> None:
+    """Make a step. One that fails before any other was made, for want of memory say, leaves no state behind: a state
+    that is there in part is taken for a whole one ever after."""
+    first = not optimizer.state
+    try:
+        optimizer.step()
+    except (MemoryError, RuntimeError):
+        if first:
+            optimizer.state.clear()
+        raise

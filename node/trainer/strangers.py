@@ -37,16 +37,16 @@ TOO_MANY = 0.25
 """Share of a body's judged groups that are not believed from which the body counts for nothing. Few of a body are dealt
 into updates; of honest groups one or two in a thousand at most are not believed (docs/checks.md)."""
 
-Screen: TypeAlias = Callable[[Engine, Sequence[TrainingGroup], float, Room, Callable[[], None]], list[bool]]
+Screen: TypeAlias = Callable[[Engine, Sequence[TrainingGroup], float, Room, Callable[[int], None]], list[bool]]
 """Tells of each group whether an update may learn from it."""
 
 
 def credible(
-    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[], None]
+    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[int], None]
 ) -> list[bool]:
     """Tell of each group whether it is this node's own, or credible where so much surprise is usual.
 
-    `watch()` is called before each batch.
+    `watch(tokens)` is called before each batch with the tokens (as `engine.cost` counts) judged so far; it may raise.
     """
     external = [group for group in groups if group.external]
     logps = _logps(engine, external, room, watch)
@@ -91,7 +91,7 @@ def disbelieved(kept: Iterable[TrainingGroup], left_out: Iterable[TrainingGroup]
 
 
 def _logps(
-    engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[], None]
+    engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[int], None]
 ) -> list[list[list[float]]]:
     """Return the log-probability of every token, by group and completion.
 
@@ -99,8 +99,10 @@ def _logps(
     told apart.
     """
     found: dict[int, list[float]] = {}
+    done = 0
     for part in micro_batches(groups, room, engine.cost):
-        watch()
+        watch(done)
+        done += sum(map(engine.cost, part))
         with torch.no_grad():
             flat = iter(engine.completion_logps(part).tolist())
         for piece in part:

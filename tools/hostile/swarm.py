@@ -127,7 +127,7 @@ def disregarded(check: CheckBody) -> CheckBody:
 
 
 def gullible(
-    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[], None]
+    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[int], None]
 ) -> list[bool]:
     """Believe every group."""
     return [True] * len(groups)

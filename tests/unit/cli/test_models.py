@@ -79,6 +79,18 @@ def test_a_model_is_measured_the_same_every_time(
     assert not (tmp_path / "none").exists()
 
 
+@pytest.mark.parametrize(("grader", "code"), [("latex/1", Exit.OK), ("magic/3", Exit.CONFIG)])
+def test_answers_are_graded_as_the_swarm_says(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], grader: str, code: Exit
+) -> None:
+    """Graders of packages too; one that is not here is refused before anything is sampled."""
+    swarm = tmp_path / "manifest.toml"
+    swarm.write_text(f'name = "t"\n[game]\ngrader = "{grader}"\nmax_completion = 4\n')
+    args = ("eval", "--data-dir", str(tmp_path / "none"), "--model", str(model), "--swarm", str(swarm))
+    assert call(*args, "--questions", "2") == code
+    assert code == Exit.OK or f"the grader '{grader}' is unknown here" in capsys.readouterr().err
+
+
 def test_the_newest_checkpoint_is_measured_and_exported(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 
 import protocols.games
 from node.intake import check_body
+from node.manifest_file import load_manifest
 from node.plugins import GAMES, load_games
 from protocols.games import Scene, game_named, register_game
 from protocols.games.share import Share
@@ -52,6 +53,15 @@ def test_an_installed_game_is_played(installed: Path) -> None:
 
     with pytest.raises(msgspec.ValidationError, match="length"):
         parse_manifest(text.replace(b"10", b"0"))
+
+
+def test_a_manifest_on_disk_may_name_an_installed_game(installed: Path, tmp_path: Path) -> None:
+    """Whichever command reads it: the package is asked first."""
+    load_games.cache_clear()
+    path = tmp_path / "manifest.toml"
+    path.write_text('name = "t"\n[game]\nname = "concise"\n')
+    assert load_manifest(path).game.name == "concise"
+    load_games.cache_clear()
 
 
 def test_a_game_that_nobody_brought_is_refused_by_name() -> None:

@@ -8,15 +8,17 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from node.data.arithmetic import Draws, draw_problem
-from node.intake import scene_of
+from node.intake import quotes_problem, scene_of
 from node.machine import commands as c
 from node.trainer.corpus import MIXED
 from node.trainer.debating import COMPACT, CRITIQUES, RESOLUTIONS, critique, debate_records, peer_answers
 from node.trainer.frames import Generate, Train
 from node.trainer.grpo import Objective
-from node.trainer.orders import order_for
+from node.trainer.orders import order_for, quotes_that_fit
 from node.trainer.rollouts import fitted_prompt, has_its_quotes, shelf_of, training_groups
 from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
 from protocols.games import game_named, game_problems
@@ -86,6 +88,44 @@ def test_the_trainer_gets_whatever_is_quoted(bodies: Memory) -> None:
 
     del bodies[answer]
     assert isinstance(order_for(3, c.GenerateRollouts(5, 1, SEED, 2, (answer,)), bodies, 1 << 20), str)
+
+
+@given(st.data(), st.lists(st.integers(0, 2000), min_size=2, max_size=10), st.integers(0, 30_000))
+def test_what_does_not_fit_is_not_quoted_and_peers_accept_what_is(
+    data: st.DataObject, sizes: list[int], room: int
+) -> None:
+    """However large bodies strangers make: what is quoted fits with all that it leads to, and some of each stage are
+    left, in their order; or nothing is quoted, and the reason is known."""
+    bodies, answers, critics = Memory(), [], []
+    for number, size in enumerate(sizes):
+        if number % 2 == 0:
+            answers.append(put(bodies, PEERS[0], 0, (f"{number}", "x" * size)))
+        else:
+            chosen = drawn(SEED, 0, data.draw(st.sets(st.sampled_from(answers), min_size=1, max_size=5)), 5)
+            critics.append(put(bodies, PEERS[1], 1, (f"{number}", "x" * size), *chosen))
+    wanted = drawn(SEED, 0, answers, 5) + drawn(SEED, 1, critics, 5)
+
+    shelf = quotes_that_fit(wanted, bodies, room)
+
+    if isinstance(shelf, str):
+        assert room < sum(map(len, bodies.values()))
+        assert shelf == "the bodies that are to be quoted are too large"
+        return
+    assert sum(map(len, shelf.values())) <= room
+    quoted = tuple(digest for digest in wanted if digest in shelf)
+    body = decode_rollouts(made := body_of((), 2, quoted, SEED), body_digest(made), len(made))
+    assert has_its_quotes(body, shelf_of(list(shelf.values())))
+    assert quotes_problem(MANIFEST, game_named("debate"), body, shelf_of(list(shelf.values()))) == ""
+    assert quoted == wanted or room < sum(map(len, bodies.values()))
+
+
+def test_quotes_of_every_stage_are_left_where_few_fit(bodies: Memory) -> None:
+    """The answers that come first do not use up the room of the critiques."""
+    answers = [put(bodies, peer, 0, (peer, "x" * 1000)) for peer in PEERS]
+    critics = [put(bodies, peer, 1, (peer, "x" * 1000), answers[0]) for peer in PEERS]
+    wanted = drawn(SEED, 0, answers, 5) + drawn(SEED, 1, critics, 5)
+    shelf = quotes_that_fit(wanted, bodies, 4 * len(bodies[critics[0]]))
+    assert {read(bodies, digest).stage for digest in shelf} == {0, 1}
 
 
 def test_a_critique_is_trained_on_with_its_own_prompt(bodies: Memory) -> None:

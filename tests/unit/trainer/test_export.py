@@ -8,10 +8,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config
 
 from node.config import TrainerSettings
+from node.trainer import export
 from node.trainer.causal import CausalEngine
 from node.trainer.checkpoint import Checkpoints, Counters
 from node.trainer.engine import Engine
-from node.trainer.export import NoModelError, checkpointed_model, current_model, export_model, link_or_copy
+from node.trainer.export import Current, NoModelError, checkpointed_model, current_model, export_model, link_or_copy
 from node.trainer.optimizer import make_optimizer
 from node.trainer.tiny import TinyEngine
 from node.trainer.warmstart import build_base_model
@@ -78,6 +79,39 @@ def test_a_damaged_checkpoint_gives_way_to_the_one_before(base: Path, tmp_path: 
     with pytest.raises(NoModelError, match="no intact checkpoint"):
         export_model(tmp_path, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_that_is_removed_meanwhile_gives_way_to_a_newer_one(
+    base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before its first file was copied, or after; what can't be written is no reason to try again."""
+    engine = TinyEngine.load(base, GameSpec())
+    moments = iter(["found", "copying"])
+
+    def trainer_goes_on() -> None:
+        newest = current_model(tmp_path).counters.round
+        for number in (1, 2):
+            save(engine, tmp_path, newest + number)
+
+    def found(trainer: Path) -> Current:
+        model = current_model(trainer)
+        if next(moments, "") == "found":
+            trainer_goes_on()
+        return model
+
+    def copy(source: str, target: str) -> None:
+        if next(moments, "") == "copying":
+            trainer_goes_on()
+        link_or_copy(source, target)
+
+    save(engine, tmp_path, 1)
+    monkeypatch.setattr(export, "current_model", found)
+    assert export_model(tmp_path, tmp_path / "out", copy).counters.round == 3
+    moments = iter(["", "copying"])
+    assert export_model(tmp_path, tmp_path / "out", copy).counters.round == 5
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="file"):
+        export_model(tmp_path, tmp_path / "file" / "out")
 
 
 def test_links_outlive_their_checkpoint(base: Path, tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from msgspec.structs import replace
 
 from node.config import TrainerSettings
 from node.trainer.checkpoint import Checkpoints
 from node.trainer.engine import Cancelled, NotFinite, TrainingGroup
 from node.trainer.learner import Learner
 from node.trainer.link import shrunk
-from node.trainer.pace import affordable, learned
+from node.trainer.oom import is_memory
+from node.trainer.pace import Pace, affordable
 from node.trainer.tiny import TinyEngine
 from protocols.manifest import GameSpec
 
@@ -158,6 +161,43 @@ def test_short_memory_shrinks_the_parts_of_an_update(
     assert (learner.room.completions, learner.counters.updates) == (2, 1)
 
 
+def test_memory_is_short_by_whatever_says_so() -> None:
+    """Python, torch's allocator on this machine, and what it is known to say on others; no other fault counts."""
+    with pytest.raises(RuntimeError) as refused:
+        torch.empty(1 << 52)
+    assert is_memory(refused.value)
+    assert is_memory(MemoryError())
+    assert is_memory(RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"))
+    assert not is_memory(RuntimeError("shape '[2]' is invalid for input of size 3"))
+    assert not is_memory(OSError("out of memory"))
+
+
+def test_memory_that_is_short_for_the_optimiser_leaves_no_half_of_it(
+    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first step makes the moments: where only some of them find room, it can be made again."""
+    learner = learner_on(tiny, tmp_path, micro_batch=8)
+    true, room = torch.zeros_like, iter([True] * 5)
+
+    def short(*args: Any, **kwargs: Any) -> torch.Tensor:
+        if not next(room, False):
+            raise MemoryError
+        return true(*args, **kwargs)
+
+    def first_step(*_: object) -> None:
+        armed.remove()
+        patch.setattr(torch, "zeros_like", short)
+
+    with monkeypatch.context() as patch:
+        armed = learner.optimizer.register_step_pre_hook(first_step)
+        with pytest.raises(MemoryError):
+            learner.step(groups(4), math.inf, never)
+    step = learner.step(groups(4), math.inf, never)
+    assert step
+    assert step.outcome.stepped
+    assert all(len(each) == 3 for each in learner.optimizer.state.values())
+
+
 def test_memory_that_is_short_for_one_completion_is_a_fault(
     tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,7 +248,7 @@ def test_an_update_takes_what_there_is_time_for(tiny: TinyEngine, tmp_path: Path
     clock = Clock(tick=1.0)
     learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
     learner.step(groups(4), math.inf, never)
-    each = learner._seconds_per_token * tiny.cost(groups(1)[0]) * 1.15
+    each = learner.pace.each * tiny.cost(groups(1)[0]) * 1.15
 
     some = learner.step(groups(4), clock.now + 2.5 * each + 1, never)
     none = learner.step(groups(4), clock.now + 0.5 * each, never)
@@ -225,8 +265,82 @@ def test_an_update_that_turns_out_too_slow_is_given_up(tiny: TinyEngine, tmp_pat
     learner, before = learner_on(tiny, tmp_path, clock, micro_batch=2), weights(tiny)
     assert learner.step(groups(6), clock.now + 3, never) is None
     assert same(weights(tiny), before)
-    assert learner._seconds_per_token > 0
+    assert learner.pace.each > 0
     assert clock.now < 8
+
+
+def slowed(engine: TinyEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+    """Have every part take so long that goes through the model."""
+    true = engine.completion_logps
+
+    def timed(some: Sequence[TrainingGroup]) -> torch.Tensor:
+        clock.now += seconds
+        return true(some)
+
+    monkeypatch.setattr(engine, "completion_logps", timed)
+
+
+def test_a_stall_is_got_over(tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A machine that was suspended during an update is found to be quick again after some trainings, though none can
+    be begun by the estimate that it left."""
+    clock = Clock()
+    learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
+    with monkeypatch.context() as patch:
+        slowed(tiny, clock, patch, 120.0)
+        assert learner.step(groups(4), clock.now + 30, never) is None
+    slowed(tiny, clock, monkeypatch, 1.0)
+    assert learner.step(groups(4), clock.now + 30, never) is None
+
+    whole = 0
+    for _ in range(15):
+        step = learner.step(groups(4), clock.now + 30, never)
+        whole += step is not None and len(step.groups) == 4
+    assert whole > 5
+
+
+def test_an_end_of_a_training_too_short_for_a_group_says_nothing_of_the_speed(
+    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured just before is believed."""
+    clock = Clock()
+    learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
+    slowed(tiny, clock, monkeypatch, 1.0)
+    for _ in range(3):
+        assert learner.step(groups(4), clock.now + 30, never)
+        before = learner.pace.each
+        assert learner.step(groups(4), clock.now + 0.1, never) is None
+        assert learner.step(groups(4), clock.now, never) is None
+        assert learner.pace.each == before
+
+
+def strange(count: int) -> list[TrainingGroup]:
+    """Groups of another peer that nobody believes."""
+    return [replace(each, behaviour=[[-50.0, -50.0]] * 2, external=True) for each in groups(count)]
+
+
+def test_judging_others_groups_ends_with_the_time(
+    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No more than one part late; the next time as much is begun as there is time for."""
+    clock = Clock()
+    learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
+    slowed(tiny, clock, monkeypatch, 5.0)
+    assert learner.step(strange(16), clock.now + 10, never) is None
+    assert clock.now <= 15
+    began = clock.now
+    step = learner.step(strange(16), began + 30, never)
+    assert step
+    assert 0 < len(step.left_out) < 16
+    assert clock.now <= began + 30
+
+
+def test_what_is_only_judged_tells_the_speed(tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where all is left out, in one part, a training of many such updates still ends with its time."""
+    clock = Clock()
+    learner = learner_on(tiny, tmp_path, clock)
+    slowed(tiny, clock, monkeypatch, 5.0)
+    assert learner.step(strange(2), 10.0, never)
+    assert learner.step(strange(2), 10.0, never) is None
 
 
 def test_a_cancelled_update_ends_before_its_next_part(tiny: TinyEngine, tmp_path: Path) -> None:
@@ -240,9 +354,9 @@ def test_a_cancelled_update_ends_before_its_next_part(tiny: TinyEngine, tmp_path
 
 def test_speed_is_an_average_of_late_measurements() -> None:
     """The first measurement counts whole, later ones half; nothing is learned from nothing."""
-    assert learned(0.0, 2.0, 10) == pytest.approx(0.2)
-    assert learned(0.2, 4.0, 10) == pytest.approx(0.3)
-    assert learned(0.2, 4.0, 0) == 0.2
+    assert Pace().learned(2.0, 10).each == pytest.approx(0.2)
+    assert Pace(0.2).learned(4.0, 10).each == pytest.approx(0.3)
+    assert Pace(0.2, stale=True).learned(4.0, 0) == Pace(0.2, stale=True)
     assert len(affordable(groups(5), lambda each: 10, 0.0, 0.001)) == 5
     assert len(affordable(groups(5), lambda each: 10, 1.0, 25.0)) == 2
 

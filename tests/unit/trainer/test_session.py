@@ -14,6 +14,7 @@ from transformers import AutoModelForCausalLM
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.trainer import frames as f
+from node.trainer.durable import replace_directory
 from node.trainer.engine import Cancelled
 from node.trainer.session import Desk, Session
 from node.trainer.tiny import TinyEngine
@@ -84,6 +85,19 @@ def test_resumed_training_is_bit_for_bit_the_uninterrupted_one(opened: Callable[
     assert (again.counters.round, again.counters.updates, trained.updates) == (1, 6, 3)
     assert resumed.body == straight.body
     assert same(weights(again), weights(session))
+
+
+def test_what_a_killed_child_left_half_written_is_removed(opened: Callable[..., Session], tmp_path: Path) -> None:
+    """A whole model each time would fill the disk; what is not a draft of its own stays."""
+    opened()
+    killed = replace_directory(tmp_path / "checkpoints" / "checkpoint-00000001")
+    draft = killed.__enter__()
+    (draft / "model").mkdir()
+    (tmp_path / ".model.1.new").symlink_to(draft)
+    (tmp_path / ".mine.new").mkdir()
+    opened()
+    assert list(tmp_path.rglob(".*.new")) == [tmp_path / ".mine.new"]
+    assert (tmp_path / "model" / "config.json").exists()
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(opened: Callable[..., Session], tmp_path: Path) -> None:

@@ -107,13 +107,14 @@ def test_no_verdict_depends_on_how_much_goes_through_the_model_at_once(engine: T
     values = [1.0, -1.0, 1.0, -1.0]
     own = TrainingGroup([1, 2], completions, true, values, external=False)
     groups = [TrainingGroup([1, 2], completions, each, values, external=True) for each in (true, lie, true)]
-    watched: list[None] = []
+    watched: list[int] = []
 
-    assert credible(engine, [own, *groups, own], 6.2, room, lambda: watched.append(None)) == [
+    assert credible(engine, [own, *groups, own], 6.2, room, watched.append) == [
         True,
         True,
         False,
         True,
         True,
     ]
-    assert watched
+    assert watched[0] == 0
+    assert watched == sorted(watched)
