@@ -9,7 +9,7 @@ from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
 from node.chain.binding import ABI, CoordinatorFacts, NodeEntry, Voter, is_registered, is_trace, own_ballot, traces_of
-from node.chain.rpc import Endpoint
+from node.chain.rpc import Endpoint, RpcError
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
@@ -88,6 +88,13 @@ class Reader:
     async def node(self, address: Address, block: str = "latest") -> NodeEntry:
         """Return what the register says of a node, in a block (hexadecimal)."""
         return NodeEntry(*await self.view("nodes", address, block=block))
+
+    async def gas_of(self, data: str) -> int | None:
+        """Return the gas that a call from anybody would take now; None where it would fail, or the endpoint says so."""
+        try:
+            return int(await self._endpoint.request("eth_estimateGas", {"to": self._contract, "data": data}), 16)
+        except RpcError:
+            return None
 
     async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
         """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
