@@ -147,24 +147,22 @@ class Sender:
 
     async def _start(self, record: Record) -> None:
         """Check, simulate, sign, store, send."""
-        reason = await self._outdated(record)
-        if reason is not None:
-            await self._settle(record, ok=not reason, error=reason)
-            return
         try:
-            call = await self._call(record)
+            reason = await self._outdated(record)
+            call = await self._call(record) if reason is None else None
+            history = await self._fee_history() if call else {}
         except RpcError as error:
             await self._refused(record, error)
             return
         if call is None:
-            await self._settle(record, ok=True, error="")
+            await self._settle(record, ok=not reason, error=reason or "")
             return
         data, gas = call
         reason = self._forbidden(record, gas)
         if reason:
             await self._settle(record, ok=False, error=reason)
             return
-        base, fees = offer(await self._request("eth_feeHistory", "0x5", "latest", [50]), self._cap)
+        base, fees = offer(history, self._cap)
         if fees.max_fee < base + fees.tip:
             log.warning("chain.fees_above_limit", base_gwei=base / GWEI, limit_gwei=self._cap / GWEI)
             self._later(record, LATER)
@@ -258,11 +256,11 @@ class Sender:
             log.info("chain.sent", key=record.key, transaction=record.hashes[-1], nonce=record.nonce)
 
     async def _nonce_is_taken(self, record: Record) -> None:
-        """Ours, mined already (an answer got lost); or the key was used elsewhere."""
+        """Ours, mined already (an answer got lost); or the key was used elsewhere, or receipts lag behind nonces."""
         if not await self._is_mined(record):
             self._requeue(record)
+            self._later(record, SOON)
             self._nonces.doubtful = True
-            self._wake.set()
 
     def _give_back(self, record: Record, error: RpcError) -> None:
         self._nonces.give_back(record.nonce)
@@ -354,7 +352,7 @@ class Sender:
 
     async def _fill(self, record: Record, base: int) -> None:
         """Take a record's nonce with an empty transfer, dearer than the record's own: it must not be mined any more."""
-        _, fees = offer(await self._request("eth_feeHistory", "0x5", "latest", [50]), self._cap)
+        _, fees = offer(await self._fee_history(), self._cap)
         if record.raw:
             more = raised(Fees(record.tip, record.max_fee), base, self._cap)
             fees = Fees(max(fees.tip, more.tip), max(fees.max_fee, more.max_fee))
@@ -371,6 +369,9 @@ class Sender:
             dropped = msgspec.structs.replace(record, raw="", hashes=())
             await self._settle(dropped, ok=False, error="SeedChanged")
         await self._broadcast(sent, fresh=False)
+
+    async def _fee_history(self) -> Any:
+        return await self._request("eth_feeHistory", "0x5", "latest", [50])
 
     async def _request(self, method: str, *parameters: object) -> Any:
         return await self._endpoint.request(method, *parameters)
