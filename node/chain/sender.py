@@ -307,7 +307,7 @@ class Sender:
         """Settle a mined transaction once it is deep enough; tell whether it is mined at all."""
         for name in reversed(record.hashes):
             receipt = await self._request("eth_getTransactionReceipt", name)
-            if not receipt or not receipt.get("blockHash"):
+            if not receipt or not receipt["blockNumber"]:
                 continue
             depth = (self._head.number if self._head else 0) - int(receipt["blockNumber"], 16)
             if depth >= self._confirmations or self._confirmations == 0:

@@ -11,6 +11,7 @@ from typing import Literal, TypeAlias, TypeVar
 
 import structlog
 import trio
+from eth_abi.exceptions import DecodingError
 from eth_account.signers.local import LocalAccount
 
 from node.chain.account import AccountWatch
@@ -49,7 +50,8 @@ PAUSE_SHARE = 0.2
 DEPLOYMENT = "deployment"
 """The outbox key that remembers which deployment its records are for."""
 
-FAULTS = (ConnectionLostError, RpcError, NoCoordinatorError)
+FAULTS = (ConnectionLostError, RpcError, NoCoordinatorError, DecodingError)
+"""What endpoints do wrong; anything else is a fault of this node's, and ends the service visibly."""
 
 AnswerT = TypeVar("AnswerT")
 Dial: TypeAlias = Callable[[str, float], AbstractAsyncContextManager[Endpoint]]
@@ -214,6 +216,8 @@ class CoordinatorService:
                 await self._follow(endpoint, live, known_lost)
         except* FAULTS as group:
             reasons = [str(error) for error in _leaves(group)]
+            if group.subgroup(DecodingError):
+                self._follower.forget()  # what it told before is not to be trusted either
         return reasons[0] if reasons else "the connection ended"
 
     async def _follow(self, endpoint: Endpoint, live: trio.Event, known_lost: bool) -> None:
