@@ -69,24 +69,26 @@ class Abi:
 
     def result(self, function: str, data: str) -> tuple[Any, ...]:
         """Return a call's decoded results. Raises `eth_abi`'s `DecodingError` where they do not fit."""
-        return tuple(decode(self._functions[function].returns, bytes.fromhex(data[2:])))
+        return _decoded(self._functions[function].returns, bytes.fromhex(data[2:]))
 
     def topic(self, event: str) -> str:
         """Return an event's first topic ("0x...")."""
         return next("0x" + topic.hex() for topic, shape in self._events.items() if shape.name == event)
 
     def event(self, log: dict[str, Any]) -> Event | None:
-        """Return a decoded log; None where it is none of this contract's events."""
+        """Return a decoded log; None where it is none of this contract's events. Raises `DecodingError`."""
         topics = [bytes.fromhex(topic[2:]) for topic in log["topics"]]
         shape = self._events.get(topics[0]) if topics else None
         if shape is None:
             return None
+        if len(topics) != 1 + sum(shape.indexed):
+            raise DecodingError(f"a log of {shape.name} has {len(topics)} topics")
         plain = [kind for kind, indexed in zip(shape.types, shape.indexed, strict=True) if not indexed]
-        values = iter(decode(plain, bytes.fromhex(log["data"][2:])))
+        values = iter(_decoded(plain, bytes.fromhex(log["data"][2:])))
         keys = iter(topics[1:])
         fields = {}
         for name, kind, indexed in zip(shape.names, shape.types, shape.indexed, strict=True):
-            fields[name] = decode([kind], next(keys))[0] if indexed else next(values)
+            fields[name] = _decoded([kind], next(keys))[0] if indexed else next(values)
         return Event(shape.name, fields)
 
     def error(self, selector: bytes) -> str:
@@ -100,15 +102,26 @@ class Abi:
             data = data.get("data") or data.get("result")
         if not isinstance(data, str) or not data.startswith("0x") or len(data) < 10:
             return None
-        raw = bytes.fromhex(data[2:])
+        try:
+            raw = bytes.fromhex(data[2:])
+        except ValueError:
+            return None
         shape = self._errors.get(raw[:4])
         try:
-            fields = decode(shape.types, raw[4:]) if shape else ()
+            fields = _decoded(shape.types, raw[4:]) if shape else ()
         except DecodingError:
             shape, fields = None, ()
         if shape is None:
             return Revert("UnknownError", {"data": data})
         return Revert(shape.name, dict(zip(shape.names, fields, strict=True)))
+
+
+def _decoded(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
+    """Return values. Raises `DecodingError`, for text that is no UTF-8 too."""
+    try:
+        return tuple(decode(types, data))
+    except UnicodeDecodeError as error:
+        raise DecodingError(f"text that is no text: {error}") from error
 
 
 def _shape(entry: dict[str, Any]) -> _Shape:

@@ -14,7 +14,7 @@ from node.chain.follower import Follower
 from node.chain.reading import Reader
 from node.chain.records import Shelf
 from node.chain.relayer import spent_on
-from node.chain.rpc import Endpoint
+from node.chain.rpc import Endpoint, RpcError
 from node.config import ChainSettings
 from node.machine.inputs import DelegationRead, FundsChanged
 from node.seams import Report
@@ -64,12 +64,15 @@ class AccountWatch:
         return any(topic in found["topics"] for found in logs)
 
     async def run(self, endpoint: Endpoint, reader: Reader, follower: Follower, report: Report) -> None:
-        """Look until cancelled. Raises what endpoint and reader raise."""
+        """Look until cancelled; what the endpoint refuses is looked at the next time. Raises what else it raises."""
         self._relays = None
         while True:
             self._wake = trio.Event()
-            await self._tell_funds(endpoint, report)
-            await self._tell_delegation(reader, follower, report)
+            try:
+                await self._tell_funds(endpoint, report)
+                await self._tell_delegation(reader, follower, report)
+            except RpcError as error:
+                log.warning("chain.account_unread", reason=str(error))
             with trio.move_on_after(PAUSE_SECONDS):
                 await self._wake.wait()
 

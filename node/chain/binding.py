@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import msgspec
+from eth_abi.exceptions import DecodingError
 from msgspec.structs import astuple
 
 from contracts import load_artifact
@@ -248,11 +249,17 @@ def traces_of(command: CommitVote | RevealVote | CastVote | ReportReward, node: 
 
 
 def is_trace(log: Log, node: Address) -> bool:
-    """Tell whether a log found by `traces_of` is of this node: votes of many are told in one event."""
+    """Tell whether a log found by `traces_of` is of this node: votes of many are told in one event.
+
+    Raises `eth_abi`'s `DecodingError` where it is no log of this contract.
+    """
     event = ABI.event(log)
     if event is None or event.name != "VotesCounted":
         return event is not None
-    votes = read_votes(event.fields["round"], event.fields["names"], event.fields["votes"])
+    try:
+        votes = read_votes(event.fields["round"], event.fields["names"], event.fields["votes"])
+    except ValueError as error:
+        raise DecodingError(str(error)) from error
     return any(vote.voter == node for vote in votes)
 
 

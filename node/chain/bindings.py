@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from node.chain import binding
-from node.chain.abi import Abi, Revert
+from node.chain.abi import Abi, Event, Revert
 from node.chain.binding import CoordinatorFacts, Voter
 from node.chain.blocks import Head, Log
 from node.chain.reading import NoCoordinatorError, Reader
@@ -93,6 +93,10 @@ class Binding(Protocol):
         """Forget every log: the whole history follows again."""
 
 
+SPOKEN = frozenset(map(binding.ABI.topic, ("PeerRegistered", "RoundAdvanced", "StageAdvanced", "PauseChanged")))
+"""The events that are read here; what others say is not looked at, whatever it is."""
+
+
 class SwarmBinding:
     """Our own contract's interface."""
 
@@ -118,17 +122,17 @@ class SwarmBinding:
 
     def peer_registered(self, log: Log) -> PeerRegistered | None:
         """See `Binding`."""
-        event = self.abi.event(log)
+        event = self._event(log)
         return binding.peer_registered(event) if event else None
 
     def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
         """See `Binding`."""
-        event = self.abi.event(log)
+        event = self._event(log)
         return binding.stage_opened(event, head.timestamp, head.number) if event else None
 
     def pause_changed(self, log: Log) -> tuple[int, int] | None:
         """See `Binding`."""
-        event = self.abi.event(log)
+        event = self._event(log)
         return binding.pause_changed(event) if event else None
 
     def peer_forgotten(self, log: Log) -> Address | None:
@@ -138,6 +142,9 @@ class SwarmBinding:
 
     def reset(self) -> None:
         """See `Binding`: nothing is kept here."""
+
+    def _event(self, log: Log) -> Event | None:
+        return self.abi.event(log) if log["topics"] and log["topics"][0] in SPOKEN else None
 
 
 async def detect(endpoint: Endpoint, contract: Address) -> Name:

@@ -59,7 +59,7 @@ Update: TypeAlias = BlockAdded | BlockUndone | RangeFilled | ChainReset
 
 
 def parse_head(block: dict[str, Any]) -> Head:
-    """Read a header in the RPC's form. Raises KeyError or ValueError where it is none."""
+    """Read a header in the RPC's form, its shape checked (`node.chain.shapes`)."""
     return Head(
         int(block["number"], 16),
         block["hash"],

@@ -37,6 +37,11 @@ class Follower:
         block = self._chain.get(number)
         return block.head if block else None
 
+    def forget(self) -> None:
+        """Distrust everything: the next `sync` begins with the whole history."""
+        self._chain.clear()
+        self._emit(ChainReset())
+
     async def sync(self, endpoint: Endpoint, head: Head) -> None:
         """Bring everything up to `head`. Raises `RpcError`, `ConnectionLostError`."""
         tip = self.tip
@@ -69,8 +74,7 @@ class Follower:
         branch = [head]
         while not self._fits(branch[-1]):
             if branch[-1].number <= min(self._chain):
-                self._chain.clear()
-                self._emit(ChainReset())
+                self.forget()
                 await self._fill(endpoint, self.start, head)
                 return
             branch.append(await _block_by_hash(endpoint, branch[-1].parent))

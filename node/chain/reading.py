@@ -9,7 +9,7 @@ from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
 from node.chain.binding import ABI, CoordinatorFacts, NodeEntry, Voter, is_registered, is_trace, own_ballot, traces_of
-from node.chain.rpc import Endpoint
+from node.chain.rpc import Endpoint, RpcError
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
@@ -23,6 +23,8 @@ from node.machine.commands import (
 from node.machine.inputs import StageOpened
 from protocols.identifiers import Address
 
+MAX_STAGES = 16
+"""The contract's own limit."""
 LOOKBACK = 512
 """Blocks in which the transaction of a vote is looked for that somebody else has brought."""
 
@@ -70,7 +72,9 @@ class Reader:
             raise NoCoordinatorError(
                 f"the endpoint does not know block {number}, in which the coordinator was deployed"
             )
-        (stages,) = await self.view("stageCount")
+        (stages,), (mode,) = await self.view("stageCount"), await self.view("votingMode")
+        if stages > MAX_STAGES or mode >= len(VOTING_MODES):
+            raise NoCoordinatorError(f"{self._contract} has {stages} stages and voting mode {mode}: no coordinator")
         seconds = [(await self.view("stageSeconds", stage))[0] for stage in range(stages)]
         return CoordinatorFacts(
             chain_id=int(await self._endpoint.request("eth_chainId"), 16),
@@ -79,7 +83,7 @@ class Reader:
             deployment_block_hash=bytes.fromhex(block["hash"][2:]),
             manifest_digest=(await self.view("manifestDigest"))[0],
             stage_seconds=tuple(seconds),
-            voting_mode=VOTING_MODES[(await self.view("votingMode"))[0]],
+            voting_mode=VOTING_MODES[mode],
             salt=(await self.view("eip712Domain"))[5],
             quorum=(await self.view("quorum"))[0],
             earliest=(await self.view("earliest"))[0],
@@ -88,6 +92,13 @@ class Reader:
     async def node(self, address: Address, block: str = "latest") -> NodeEntry:
         """Return what the register says of a node, in a block (hexadecimal)."""
         return NodeEntry(*await self.view("nodes", address, block=block))
+
+    async def gas_of(self, data: str) -> int | None:
+        """Return the gas that a call from anybody would take now; None where it would fail, or the endpoint says so."""
+        try:
+            return int(await self._endpoint.request("eth_estimateGas", {"to": self._contract, "data": data}), 16)
+        except RpcError:
+            return None
 
     async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
         """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
@@ -25,15 +25,29 @@ class Relayer:
         self._address, self._batcher, self._carrier = address, batcher, carrier
         self._shelf, self._gas_per_day = shelf, gas_per_day
 
-    async def call(self, command: RelayMessages, queued: Sequence[Record]) -> str | None:
-        """Return the call for a command, None where nothing is left to bring; `queued` are this node's own commands.
+    async def call(
+        self, command: RelayMessages, queued: Sequence[Record], gas_of: Callable[[str], Awaitable[int]], now: float
+    ) -> tuple[str, int] | None:
+        """Return the call for a command and its gas, None where nothing is left to bring; `queued` are this node's own
+        commands, `gas_of` simulates a call.
 
-        Of these only the messages of the command's kind are signed: a key is the kind, for a vote with its seed behind.
+        What is dearer than the rest of today's budget is halved until it is not, or a single message is left.
         """
+        batch = await self._batcher.batch(command, self._own(command, queued))
+        count = batch.size
+        while count:
+            data = batch.call(count)
+            gas = await gas_of(data)
+            if count == 1 or self.affords(gas, now):
+                return data, gas
+            count //= 2
+        return None
+
+    def _own(self, command: RelayMessages, queued: Sequence[Record]) -> list[Load]:
+        """Return this node's own messages of the command's kind: a key is the kind, for a vote with its seed behind."""
         kind = f"{command.kind}:"
         waiting = [each.command for each in queued if each.command is not None and f"{each.key}:".startswith(kind)]
-        own = [Load(self._address, message) for message in self._carrier.carried(waiting)]
-        return await self._batcher.call(command, own)
+        return [Load(self._address, message) for message in self._carrier.carried(waiting)]
 
     def affords(self, gas: int, now: float) -> bool:
         """Tell whether so much gas is left of today's budget; `now` in Unix seconds."""

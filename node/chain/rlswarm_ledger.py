@@ -108,7 +108,7 @@ def event_of(log: Log) -> Event | None:
         return None
     try:
         return ABI.event(log)
-    except (DecodingError, UnicodeDecodeError):
+    except DecodingError:
         return None
 
 

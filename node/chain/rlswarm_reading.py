@@ -53,7 +53,7 @@ class RLSwarmReader:
         data = await self._endpoint.request("eth_call", call, "latest")
         try:
             return ABI.result(function, data)[0]
-        except (DecodingError, UnicodeDecodeError) as error:
+        except DecodingError as error:
             raise NoCoordinatorError(
                 f"{self._contract} does not answer {function} as RL Swarm's coordinator; check [chain] contract"
             ) from error

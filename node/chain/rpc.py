@@ -14,6 +14,8 @@ import msgspec
 import trio
 import trio_websocket
 
+from node.chain.shapes import HEADS, checked
+
 HTTP_TRIES, HTTP_PAUSE = 3, 0.2
 """How often a request is made over HTTP before the endpoint counts as lost, and the seconds between."""
 REQUEST_SECONDS = 10.0
@@ -32,7 +34,8 @@ class RpcError(Exception):
 
 
 class ConnectionLostError(Exception):
-    """No answer: the connection broke or stayed silent. The request may or may not have been carried out."""
+    """No answer: the connection broke, stayed silent, or brought what can be none. The request may or may not have been
+    carried out."""
 
 
 class Endpoint(Protocol):
@@ -41,7 +44,10 @@ class Endpoint(Protocol):
     heads: trio.MemoryReceiveChannel[dict[str, Any]]
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """Return the result. Raises `RpcError`, or `ConnectionLostError` after `REQUEST_SECONDS` without an answer."""
+        """Return the result, of the method's shape (`node.chain.shapes`).
+
+        Raises `RpcError`, or `ConnectionLostError` after `REQUEST_SECONDS` without an answer.
+        """
 
 
 @asynccontextmanager
@@ -52,14 +58,32 @@ async def connect(url: str, poll_seconds: float) -> AsyncGenerator[Endpoint, Non
         yield endpoint
 
 
-def outcome(message: dict[str, Any]) -> Any:
+class Message(msgspec.Struct):
+    """A JSON-RPC answer or notification."""
+
+    id: int | str | None = None
+    method: str = ""
+    params: Any = None
+    result: Any = None
+    error: Any = None
+
+
+class Pushed(msgspec.Struct):
+    """The parameters of a subscription's notification."""
+
+    subscription: str
+    result: Any
+
+
+def outcome(message: Message) -> Any:
     """Return an answer's result, or its error as a `RpcError` (not raised)."""
-    error = message.get("error")
+    error = message.error
     if error is None:
-        return message.get("result")
+        return message.result
     if not isinstance(error, dict):
         return RpcError(0, str(error))
-    return RpcError(int(error.get("code") or 0), str(error.get("message", "")), error.get("data"))
+    code = error.get("code")
+    return RpcError(code if isinstance(code, int) else 0, str(error.get("message", "")), error.get("data"))
 
 
 # --- HTTP -----------------------------------------------------------------------------------------------------------
@@ -80,7 +104,7 @@ class HttpEndpoint:
         )
         for left in reversed(range(HTTP_TRIES)):
             try:
-                result = await self._once(body)
+                result = await self._once(method, body)
             except trio.TooSlowError as error:
                 raise ConnectionLostError(f"{method}: no answer within {REQUEST_SECONDS:.0f} s") from error
             except (httpx.HTTPError, ValueError) as error:
@@ -93,11 +117,12 @@ class HttpEndpoint:
             raise result
         return result
 
-    async def _once(self, body: bytes) -> Any:
+    async def _once(self, method: str, body: bytes) -> Any:
         with trio.fail_after(REQUEST_SECONDS):
             answer = await self._http.post(self._url, content=body)
         answer.raise_for_status()
-        return outcome(msgspec.json.decode(answer.content, type=dict[str, Any]))
+        result = outcome(msgspec.json.decode(answer.content, type=Message))
+        return result if isinstance(result, RpcError) else checked(method, result)
 
 
 @asynccontextmanager
@@ -178,7 +203,10 @@ class WsLine:
             self._waiting.pop(number, None)
         if isinstance(result, RpcError):
             raise result
-        return result
+        try:
+            return checked(method, result)
+        except ValueError as error:
+            raise ConnectionLostError(f"{method}: {error}") from error
 
     async def subscribe(self, *parameters: object) -> trio.MemoryReceiveChannel[dict[str, Any]]:
         """Return a subscription's bounded feed. It ends when the line closes, or when it is read too slowly."""
@@ -193,7 +221,7 @@ class WsLine:
         """Hand out what arrives until the line closes; then end every wait."""
         try:
             while True:
-                message = msgspec.json.decode(await self._ws.get_message())
+                message = msgspec.json.decode(await self._ws.get_message(), type=Message | list[Message])
                 for one in message if isinstance(message, list) else [message]:
                     self._take(one)
         except (trio_websocket.ConnectionClosed, OSError, ValueError):
@@ -203,16 +231,17 @@ class WsLine:
             for channel in (*self._waiting.values(), *self._feeds.values()):
                 channel.close()
 
-    def _take(self, message: dict[str, Any]) -> None:
-        if message.get("method") == "eth_subscription":
-            name, result = message["params"]["subscription"], message["params"]["result"]
-            feed = self._feeds.get(name)
+    def _take(self, message: Message) -> None:
+        """Hand a message to who waits for it. Raises ValueError for garbage."""
+        if message.method == "eth_subscription":
+            pushed = msgspec.convert(message.params, Pushed)
+            head, feed = checked(HEADS, pushed.result), self._feeds.get(pushed.subscription)
             if feed is None:
-                self._early.setdefault(name, []).append(result)  # it outran the answer to eth_subscribe
+                self._early.setdefault(pushed.subscription, []).append(head)  # it outran the answer to eth_subscribe
             else:
-                self._push(feed, result)
+                self._push(feed, head)
             return
-        waiting = self._waiting.pop(int(message.get("id") or 0), None)
+        waiting = self._waiting.pop(int(message.id or 0), None)
         if waiting is not None:
             waiting.send_nowait(outcome(message))
 

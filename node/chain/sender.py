@@ -17,6 +17,7 @@ from node.chain.binding import Voter
 from node.chain.bindings import Binding, Reading
 from node.chain.blocks import Head
 from node.chain.fees import GWEI, Fees, offer, raised
+from node.chain.nonces import Nonces
 from node.chain.records import Record, Shelf, transaction_of
 from node.chain.relayer import Relayer
 from node.chain.replies import KNOWN, NONCE_LOW, UNDERPRICED, UNFUNDED, says
@@ -30,8 +31,6 @@ log = structlog.get_logger()
 
 STUCK_BLOCKS = 3
 STUCK_SECONDS = 20.0
-HISTORY = 256
-"""Settled transactions that are sent again after a deep reorg."""
 
 SOON, LATER = 0.5, 5.0
 """Seconds until what could not be sent is tried again: a clock's skew, and what only the operator or time mends."""
@@ -69,8 +68,7 @@ class Sender:
         self._wake = trio.Event()
         self._head: Head | None = None
         self._looked: Head | None = None
-        self._broken = True
-        self._next_nonce = 0
+        self._nonces = Nonces(account.address, shelf)
         self._due: dict[str, float] = {}
         self._sent_at: dict[str, tuple[int, float]] = {}
         self._endpoint: Endpoint
@@ -88,7 +86,8 @@ class Sender:
 
     def saw(self, head: Head) -> None:
         """Take a new head. One that does not follow the last means that nonces must be compared with the chain's."""
-        self._broken = self._broken or self._head is None or head.parent != self._head.hash
+        if self._head is None or head.parent != self._head.hash:
+            self._nonces.doubtful = True
         self._head = head
         self._wake.set()
 
@@ -99,7 +98,7 @@ class Sender:
         self._endpoint, self._binding, self._relayer = endpoint, binding, relayer
         self._reader = binding.reader(endpoint, self._contract)
         self.voter, self._chain_id = voter, chain_id
-        self._broken, self._looked = True, None
+        self._nonces.doubtful, self._looked = True, None
         while True:
             self._wake = trio.Event()
             await self._turn()
@@ -109,9 +108,9 @@ class Sender:
     # --- one turn -----------------------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
-        if self._broken:
-            self._broken = False
-            await self._compare_nonces()
+        if self._nonces.doubtful:
+            for nonce in await self._nonces.compare(self._endpoint):
+                await self._fill(Record(key="fill", command=None, nonce=nonce), 0)
         if self._head is not self._looked:
             self._looked = self._head
             soon = trio.current_time() + SOON
@@ -148,47 +147,48 @@ class Sender:
 
     async def _start(self, record: Record) -> None:
         """Check, simulate, sign, store, send."""
-        reason = await self._outdated(record)
-        if reason is not None:
-            await self._settle(record, ok=not reason, error=reason)
-            return
         try:
-            data = await self._data(record)
-            if data is None:
-                await self._settle(record, ok=True, error="")
-                return
-            gas = await self._simulate(data)
+            reason = await self._outdated(record)
+            call = await self._call(record) if reason is None else None
+            history = await self._fee_history() if call else {}
         except RpcError as error:
             await self._refused(record, error)
             return
+        if call is None:
+            await self._settle(record, ok=not reason, error=reason or "")
+            return
+        data, gas = call
         reason = self._forbidden(record, gas)
         if reason:
             await self._settle(record, ok=False, error=reason)
             return
-        base, fees = offer(await self._request("eth_feeHistory", "0x5", "latest", [50]), self._cap)
+        base, fees = offer(history, self._cap)
         if fees.max_fee < base + fees.tip:
             log.warning("chain.fees_above_limit", base_gwei=base / GWEI, limit_gwei=self._cap / GWEI)
             self._later(record, LATER)
             return
         draft = msgspec.structs.replace(
-            record, nonce=self._next_nonce, data=data, gas=gas, tip=fees.tip, max_fee=fees.max_fee
+            record, nonce=self._nonces.take(), data=data, gas=gas, tip=fees.tip, max_fee=fees.max_fee
         )
-        self._next_nonce += 1
         await self._broadcast(self.shelf.put(self._signed(draft)), fresh=True)
 
     async def _outdated(self, record: Record) -> str | None:
         now = self._head.timestamp if self._head else 0
         return await self._reader.outdated(record.command, self.voter, now)
 
-    async def _data(self, record: Record) -> str | None:
-        """Return the call that carries a record out; None where there is nothing left of it."""
-        command = record.command
-        if not isinstance(command, RelayMessages):
-            return self._binding.call_data(command, self.voter) if command else "0x"
-        return await self._relayer.call(command, self.shelf.queued()) if self._relayer else None
+    async def _call(self, record: Record) -> tuple[str, int] | None:
+        """Return the call that carries a record out and the gas to allow; None where there is nothing left of it.
 
-    async def _simulate(self, data: str) -> int:
-        """Return the gas to allow. Raises `RpcError` with the revert where the call would fail now."""
+        Raises `RpcError` with the revert where it would fail now.
+        """
+        command = record.command
+        if isinstance(command, RelayMessages):
+            relayer, queued = self._relayer, self.shelf.queued()
+            return await relayer.call(command, queued, self._gas_of, self._clock()) if relayer else None
+        data = self._binding.call_data(command, self.voter) if command else "0x"
+        return data, await self._gas_of(data)
+
+    async def _gas_of(self, data: str) -> int:
         call = {"from": self._account.address, "to": self._contract, "data": data}
         return math.ceil(int(await self._request("eth_estimateGas", call), 16) * GAS_MARGIN)
 
@@ -256,15 +256,14 @@ class Sender:
             log.info("chain.sent", key=record.key, transaction=record.hashes[-1], nonce=record.nonce)
 
     async def _nonce_is_taken(self, record: Record) -> None:
-        """Ours, mined already (an answer got lost); or the key was used elsewhere."""
+        """Ours, mined already (an answer got lost); or the key was used elsewhere, or receipts lag behind nonces."""
         if not await self._is_mined(record):
             self._requeue(record)
-            self._broken = True
-            self._wake.set()
+            self._later(record, SOON)
+            self._nonces.doubtful = True
 
     def _give_back(self, record: Record, error: RpcError) -> None:
-        self._next_nonce = min(self._next_nonce, record.nonce)
-        self._broken = True
+        self._nonces.give_back(record.nonce)
         self._requeue(record)
         self._later(record, SOON if says(error, UNDERPRICED) else LATER)
         event = "chain.unfunded" if says(error, UNFUNDED) else "chain.refused"
@@ -308,7 +307,7 @@ class Sender:
         """Settle a mined transaction once it is deep enough; tell whether it is mined at all."""
         for name in reversed(record.hashes):
             receipt = await self._request("eth_getTransactionReceipt", name)
-            if not receipt or not receipt.get("blockHash"):
+            if not receipt or not receipt["blockNumber"]:
                 continue
             depth = (self._head.number if self._head else 0) - int(receipt["blockNumber"], 16)
             if depth >= self._confirmations or self._confirmations == 0:
@@ -351,34 +350,9 @@ class Sender:
             log.info("chain.settled", key=record.key, ok=ok, error=error, transaction=transaction)
             await self._settled(done.settled)
 
-    # --- nonces -------------------------------------------------------------------------------------------------
-
-    async def _compare_nonces(self) -> None:
-        """After a gap, a reorg or a restart: the chain may have forgotten nonces that were settled.
-
-        Those transactions are under way again; a nonce that nothing is known of is filled, or becomes the next one.
-        """
-        mined = await self._count("latest")
-        pending = await self._count("pending")
-        sent = {record.nonce for record in self.shelf.sent()}
-        history = self.shelf.done(HISTORY)
-        known = [nonce for nonce in (*sent, *history) if nonce >= mined]
-        self._next_nonce = max([pending, *(nonce + 1 for nonce in known)])
-        for nonce in range(mined, self._next_nonce):
-            if nonce in sent:
-                continue
-            if nonce in history:
-                log.info("chain.sent_again", key=history[nonce].key, nonce=nonce)
-                self.shelf.put(msgspec.structs.replace(history[nonce], state="sent"))
-            elif nonce >= pending:
-                await self._fill(Record(key=f"fill:{nonce}:{time.time_ns()}", command=None, nonce=nonce), 0)
-
-    async def _count(self, tag: str) -> int:
-        return int(await self._request("eth_getTransactionCount", self._account.address, tag), 16)
-
     async def _fill(self, record: Record, base: int) -> None:
         """Take a record's nonce with an empty transfer, dearer than the record's own: it must not be mined any more."""
-        _, fees = offer(await self._request("eth_feeHistory", "0x5", "latest", [50]), self._cap)
+        _, fees = offer(await self._fee_history(), self._cap)
         if record.raw:
             more = raised(Fees(record.tip, record.max_fee), base, self._cap)
             fees = Fees(max(fees.tip, more.tip), max(fees.max_fee, more.max_fee))
@@ -395,6 +369,9 @@ class Sender:
             dropped = msgspec.structs.replace(record, raw="", hashes=())
             await self._settle(dropped, ok=False, error="SeedChanged")
         await self._broadcast(sent, fresh=False)
+
+    async def _fee_history(self) -> Any:
+        return await self._request("eth_feeHistory", "0x5", "latest", [50])
 
     async def _request(self, method: str, *parameters: object) -> Any:
         return await self._endpoint.request(method, *parameters)

@@ -6,14 +6,16 @@ import math
 import random
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Literal, TypeAlias, TypeVar
 
 import structlog
 import trio
+from eth_abi.exceptions import DecodingError
 from eth_account.signers.local import LocalAccount
 
 from node.chain.account import AccountWatch
+from node.chain.attempts import LAST_PAUSE, Attempts, shown
 from node.chain.batches import own_delegation
 from node.chain.binding import CoordinatorFacts, NodeEntry, Voter, key_of
 from node.chain.bindings import Binding, Name, Reading, SwarmBinding, detect
@@ -42,18 +44,17 @@ from protocols.manifest import Manifest
 
 log = structlog.get_logger()
 
-FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
-"""Seconds between two attempts to connect: doubled from one to the next, jittered."""
-
 PAUSE_SHARE = 0.2
 """No pause is longer than this share of the shortest stage: a vote has one stage to reach the chain once it is back."""
 
 DEPLOYMENT = "deployment"
 """The outbox key that remembers which deployment its records are for."""
 
-FAULTS = (ConnectionLostError, RpcError, NoCoordinatorError)
+FAULTS = (ConnectionLostError, RpcError, NoCoordinatorError, DecodingError)
+"""What endpoints do wrong; anything else is a fault of this node's, and ends the service visibly."""
 
 AnswerT = TypeVar("AnswerT")
+Dial: TypeAlias = Callable[[str, float], AbstractAsyncContextManager[Endpoint]]
 
 
 class CoordinatorService:
@@ -61,7 +62,7 @@ class CoordinatorService:
 
     `outbox` holds commands from `execute` on until they are settled, over crashes. `guard` is asked before a vote is
     signed. `secret` (32 bytes) derives the salts of sealed votes. `delegation` is the owner's; without one the node is
-    its own owner. `peer_id` is the key's own by default. `clock` gives Unix seconds.
+    its own owner. `peer_id` is the key's own by default. `clock` gives Unix seconds, `dial` a connection.
     """
 
     name = "chain"
@@ -79,8 +80,9 @@ class CoordinatorService:
         peer_id: str = "",
         clock: Callable[[], float] = time.time,
         stuck_seconds: float = STUCK_SECONDS,
+        dial: Dial = connect,
     ) -> None:
-        self._settings, self._clock, self._secret = settings, clock, secret
+        self._settings, self._clock, self._secret, self._dial = settings, clock, secret, dial
         self._account, self.delegation = account, delegation
         self._contract = settings.contract.lower()
         self._address = str(account.address).lower()
@@ -192,32 +194,30 @@ class CoordinatorService:
     # --- connections --------------------------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
-        """Try the endpoints in turn for ever; the chain is lost once each has failed since one worked."""
-        failures, known_lost = 0, True
+        """Try the endpoints in turn for ever; the chain is lost while there is none that is worth trying at once."""
+        attempts = Attempts(self._settings.urls, self._last_pause)
+        told: Literal["lost", "restored"] | None = None
         while True:
-            url = self._settings.urls[failures % len(self._settings.urls)]
-            live = trio.Event()
-            reason = await self._session(url, live, known_lost)
-            if live.is_set():
-                failures, known_lost = 0, False
-            failures += 1
-            log.warning("chain.disconnected", url=_shown(url), reason=reason)
-            if failures < len(self._settings.urls):
-                continue
-            if failures == len(self._settings.urls) or not known_lost:
-                known_lost = True
+            url, live, began = attempts.url, trio.Event(), trio.current_time()
+            reason = await self._session(url, live, told != "restored")
+            attempts.ended(trio.current_time() - began if live.is_set() else 0.0)
+            told = "restored" if live.is_set() else told
+            log.warning("chain.disconnected", url=shown(url), reason=reason)
+            if attempts.pause and told != "lost":
+                told = "lost"
                 await self._report(ChainLost(reason))
-            rounds = min(failures // len(self._settings.urls), 8)
-            await trio.sleep(min(self._last_pause, FIRST_PAUSE * 2**rounds) * random.uniform(0.5, 1.0))
+            await trio.sleep(attempts.pause * random.uniform(0.5, 1.0))
 
     async def _session(self, url: str, live: trio.Event, known_lost: bool) -> str:
         """Work over one endpoint until it fails; return why it did."""
         reasons: list[str] = []
         try:
-            async with connect(url, self._settings.poll_seconds) as endpoint:
+            async with self._dial(url, self._settings.poll_seconds) as endpoint:
                 await self._follow(endpoint, live, known_lost)
         except* FAULTS as group:
             reasons = [str(error) for error in _leaves(group)]
+            if group.subgroup(DecodingError):
+                self._follower.forget()  # what it told before is not to be trusted either
         return reasons[0] if reasons else "the connection ended"
 
     async def _follow(self, endpoint: Endpoint, live: trio.Event, known_lost: bool) -> None:
@@ -350,7 +350,7 @@ class CoordinatorService:
 
     @asynccontextmanager
     async def _reader(self, url: str) -> AsyncGenerator[Reading, None]:
-        async with connect(url, math.inf) as endpoint:
+        async with self._dial(url, math.inf) as endpoint:
             yield (await self._bind(endpoint)).reader(endpoint, self._contract)
 
     # --- answers ------------------------------------------------------------------------------------------------
@@ -373,9 +373,3 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
     for error in group.exceptions:
         found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
     return found
-
-
-def _shown(url: str) -> str:
-    """Return an URL without its path and user: keys of providers stand there."""
-    scheme, _, rest = url.partition("://")
-    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"

@@ -52,6 +52,7 @@ class VoteProtection:
             path.with_name(path.name + ".lock"), f"the vote protection {path}", "stop that node first"
         )
         try:
+            self._lock.sign()
             self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
         except BaseException:
             self._lock.release()

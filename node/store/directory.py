@@ -57,8 +57,13 @@ class DataDirectory:
             f"the data directory {self.path}",
             "stop that one, or give this node a directory of its own by --data-dir",
         )
-        if self._lock.copied:
-            mark(self.path, "the directory is a copy of another")
+        try:
+            if self._lock.copied:
+                mark(self.path, "the directory is a copy of another")
+            self._lock.sign()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def close(self) -> None:
         """Let another node have it."""

@@ -28,11 +28,12 @@ class Holder(msgspec.Struct, frozen=True):
 class FileLock:
     """An advisory lock (flock) that ends with the process however it ends; the file stays and names the last holder.
 
-    `copied` tells that the file is a copy of one that a holder has signed, so everything beside it may be one too.
+    `copied` tells that the file is a copy of one that a holder has signed, so everything beside it may be one too. It
+    stays so until the new holder signs: whoever takes precautions signs once they are complete.
     """
 
     def __init__(self, path: Path, subject: str, remedy: str) -> None:
-        """Take the lock. Raises `Refusal` naming the holder: "`subject` is in use by ...; `remedy`"."""
+        """Take the lock, unsigned. Raises `Refusal` naming the holder: "`subject` is in use by ...; `remedy`"."""
         self.path = path
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -47,7 +48,6 @@ class FileLock:
         self._inode = os.fstat(self._descriptor).st_ino
         last = self._holder()
         self.copied = last is not None and last.inode not in (0, self._inode)
-        self._sign()
 
     def _holder(self) -> Holder | None:
         try:
@@ -61,11 +61,17 @@ class FileLock:
             return "another process that has just started"
         return f"process {holder.pid} on {holder.host} since {holder.since}"
 
-    def _sign(self) -> None:
+    def sign(self) -> None:
+        """Put this process's name into the file. Raises `Refusal` where that can't be written."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        holder = Holder(os.getpid(), socket.gethostname(), since, self._inode)
-        os.ftruncate(self._descriptor, 0)
-        os.pwrite(self._descriptor, msgspec.json.encode(holder), 0)
+        name = msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), since, self._inode))
+        try:
+            os.pwrite(self._descriptor, name, 0)
+            os.ftruncate(self._descriptor, len(name))
+        except OSError as error:
+            raise Refusal(
+                Exit.STORE, f"cannot write {self.path}: {error.strerror}; free disk space or mend the disk"
+            ) from error
 
     def release(self) -> None:
         """Give the lock up; a second call does nothing."""

@@ -13,6 +13,7 @@ from pathlib import Path
 import msgspec
 
 from node.exits import Exit, Refusal
+from node.identity.files import replace_private
 
 FILE = "restored.json"
 STALE = ("journal.sqlite", "outbox.sqlite")
@@ -27,15 +28,16 @@ class Mark(msgspec.Struct, frozen=True):
 
 
 def mark(home: Path, reason: str) -> None:
-    """Mark a directory and move its journal and outbox aside. Raises `Refusal` where that can't be written."""
+    """Move a directory's journal and outbox aside, then mark it: the mark says that all of it is done.
+
+    Raises `Refusal` where that can't be written; a second call finishes what the first one began.
+    """
     since = datetime.now(UTC)
     content = msgspec.json.encode(Mark(since.isoformat(timespec="seconds"), reason))
-    draft = home / f".{FILE}.{os.getpid()}"
     try:
-        draft.write_bytes(content)
-        os.replace(draft, home / FILE)
         for name in STALE:
             _move_aside(home, name, f"before-{since:%Y%m%dT%H%M%SZ}")
+        replace_private(home / FILE, content)
     except OSError as error:
         raise Refusal(Exit.STORE, f"cannot mark {home} as restored: {error.strerror}; check path and owner") from error
 

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 import trio
+from eth_account import Account
 
 from contracts import send
 from node.machine.commands import AdvanceStage, CastVote, RegisterNode, RelayMessages, RenewDelegation, ReportReward
@@ -180,13 +181,14 @@ async def test_what_waits_for_relayers_is_sent_when_it_is_asked_for_anew(place: 
 
 async def test_a_day_has_a_budget_for_others(place: Place) -> None:
     """What a relayer has spent on others counts over a restart: beyond the budget nothing is sent. The next day has
-    a budget of its own."""
+    a budget of its own; of a batch that is dearer, half is brought."""
     later = 0.0
     budget: dict[str, Any] = {"relay_gas_per_day": 120_000, "clock": lambda: time.time() + later}
 
-    async def brings(node: Running, turn: int) -> TransactionSettled:
-        load = carried_delegation(place.delegation(KEYS[3], KEYS[turn]))
-        await node.execute(RelayMessages("delegation", 0, 0, bytes(32), turn, (Load(load.node, load),)))
+    async def brings(node: Running, *numbers: int) -> TransactionSettled:
+        orders = [carried_delegation(place.delegation(KEYS[3], KEYS[number])) for number in numbers]
+        turn, loads = sum(numbers), tuple(Load(order.node, order) for order in orders)
+        await node.execute(RelayMessages("delegation", 0, 0, bytes(32), turn, loads))
         return await node.settled(f"relay:delegation:0:0:{turn}")
 
     async with relaying(place, budget) as node:
@@ -196,7 +198,9 @@ async def test_a_day_has_a_budget_for_others(place: Place) -> None:
         assert (done.ok, done.error, place.nonce()) == (False, "OverBudget", 1)
     later = 86_400.0
     async with relaying(place, budget) as node:
-        assert (await brings(node, 2)).ok
+        assert (await brings(node, 2, 3)).ok
+    known = [place.view("nodes", Account.from_key(key).address)[1] for key in KEYS]
+    assert known == [1, 0, 1, 0]
 
 
 @asynccontextmanager

@@ -1,7 +1,13 @@
 """The data directory: used by one process, marked when it was copied."""
 
+import itertools
+import os
 import shutil
+import signal
+import sys
 from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import pytest
 
@@ -41,6 +47,53 @@ def test_a_copy_is_noticed(tmp_path: Path) -> None:
     unmark(copy)
     DataDirectory(copy).close()
     assert not is_marked(copy)
+
+
+def cut_off(copy: Path, line: int) -> bool:
+    """Start on a copy in a process that is killed before it comes to the line of that number; tell whether it was."""
+    child = os.fork()
+    if child == 0:
+        left = itertools.repeat(None, line)
+
+        def traced(frame: FrameType, event: str, _: object) -> Any:
+            if "/node/store/" in frame.f_code.co_filename and event == "line" and next(left, "over"):
+                os.kill(os.getpid(), signal.SIGKILL)
+            return traced
+
+        sys.settrace(traced)
+        DataDirectory(copy)
+        os._exit(0)
+    return os.waitpid(child, 0)[1] == signal.SIGKILL
+
+
+def test_a_copy_is_noticed_wherever_its_first_start_is_cut_off(tmp_path: Path) -> None:
+    """Killed before any line of it, the next start is a copy's all the same, and its stale files lie aside."""
+    original = tmp_path / "original"
+    DataDirectory(original).close()
+    for name in ("journal.sqlite", "journal.sqlite-wal", "outbox.sqlite"):
+        (original / name).write_bytes(b"stale")
+    for line in itertools.count():
+        copy = tmp_path / str(line)
+        shutil.copytree(original, copy)
+        if not cut_off(copy, line):
+            break
+        DataDirectory(copy).close()
+        assert is_marked(copy), line
+        assert not [path for path in copy.iterdir() if path.suffix.startswith(".sqlite")], line
+    assert line > 30
+
+
+def test_a_full_disk_leaves_the_copy_a_copy(tmp_path: Path) -> None:
+    """What can't be marked is not signed either: it is refused until it can."""
+    DataDirectory(tmp_path / "original").close()
+    shutil.copytree(tmp_path / "original", tmp_path / "copy")
+    (tmp_path / "copy" / "restored.json").mkdir()
+    for _ in range(2):
+        with pytest.raises(Refusal, match="cannot mark"):
+            DataDirectory(tmp_path / "copy")
+    (tmp_path / "copy" / "restored.json").rmdir()
+    DataDirectory(tmp_path / "copy").close()
+    assert is_marked(tmp_path / "copy")
 
 
 def test_a_moved_directory_is_no_copy(tmp_path: Path) -> None:

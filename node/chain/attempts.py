@@ -1,0 +1,41 @@
+"""Which endpoint is tried next, and after how long. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
+"""Seconds between two attempts to connect: doubled from one to the next."""
+
+
+class Attempts:
+    """Endpoints in turn. `longest` is the longest pause in seconds, and how long a session lasts that counts as steady.
+
+    Until one does, its end is one failure more: an endpoint that takes connections and refuses requests (a rate limit)
+    is no better than one that is away.
+    """
+
+    def __init__(self, urls: Sequence[str], longest: float) -> None:
+        self._urls, self._longest = urls, longest
+        self._failures = 0
+
+    @property
+    def url(self) -> str:
+        """The endpoint to try now."""
+        return self._urls[self._failures % len(self._urls)]
+
+    def ended(self, worked: float) -> None:
+        """Take the end of a session that had worked for so many seconds."""
+        self._failures = 1 if worked >= self._longest else self._failures + 1
+
+    @property
+    def pause(self) -> float:
+        """Seconds before the next attempt; 0.0 while there is another endpoint that has not failed yet."""
+        rounds = min(self._failures // len(self._urls), 8)
+        return min(self._longest, FIRST_PAUSE * 2**rounds) if rounds else 0.0
+
+
+def shown(url: str) -> str:
+    """Return an URL without its path and user: keys of providers stand there."""
+    scheme, _, rest = url.partition("://")
+    return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"

@@ -1,0 +1,108 @@
+"""The chain service over endpoints that misbehave, on trio's clock."""
+
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, NoReturn
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from node.chain.attempts import FIRST_PAUSE, Attempts
+from node.chain.rpc import ConnectionLostError, RpcError
+from node.machine.commands import ReportReward
+from node.machine.inputs import ChainLost, ChainRestored
+from tests.unit.chain.standin import SEED, Line, followed
+
+REWARD = ReportReward(5, 0, SEED, 0.5)
+
+
+def limited(*_: Any) -> NoReturn:
+    raise RpcError(-32005, "daily request count exceeded, request rate limited")
+
+
+def away(*_: Any) -> NoReturn:
+    raise ConnectionLostError("gone")
+
+
+async def test_a_rate_limit_on_fees_is_waited_out(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """The connection stays, what is to be sent is tried again every few seconds."""
+    line = Line(a={"eth_feeHistory": limited})
+    inputs = await followed(line.service(tmp_path), 60.0, REWARD)
+    assert len(line.dialled) == 1
+    assert Counter(map(type, inputs))[ChainLost] == 0
+    assert 10 <= line.asked["eth_feeHistory"] <= 15
+
+
+async def test_an_endpoint_that_refuses_the_account_is_kept(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Balance and price are looked at again later: stages are followed all the same."""
+    line = Line(a={"eth_gasPrice": limited})
+    service = line.service(tmp_path)
+    service.take_part(await service.describe(), None)
+    line.dialled.clear()
+    await followed(service, 60.0)
+    assert len(line.dialled) == 1
+    assert 3 <= line.asked["eth_gasPrice"] <= 6
+
+
+async def test_sessions_that_break_at_once_come_ever_more_rarely(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Connected, caught up, and then refused: it is tried again after a pause that grows, not five times a second."""
+    line = Line(a={"eth_getTransactionCount": limited})
+    inputs = await followed(line.service(tmp_path), 300.0, REWARD)
+    times = [at for _, at in line.dialled]
+    assert len(times) < 50
+    assert times[-1] - times[-2] > 4.0
+    assert Counter(map(type, inputs))[ChainLost] < 50
+
+
+async def test_the_other_endpoint_is_tried_where_one_breaks_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """It takes over without a pause, and stays."""
+    line = Line(a={"eth_getTransactionCount": limited}, b={})
+    inputs = await followed(line.service(tmp_path), 60.0)
+    assert [url for url, _ in line.dialled] == ["http://a", "http://b"]
+    assert [type(one) for one in inputs if isinstance(one, ChainLost | ChainRestored)] == [ChainRestored]
+
+
+async def test_a_chain_that_is_away_is_lost_once(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Each endpoint was tried first; it is not told again with each attempt."""
+    line = Line(a={"eth_call": away}, b={"eth_call": away})
+    inputs = await followed(line.service(tmp_path), 300.0)
+    assert inputs == [ChainLost("gone")]
+    assert {url for url, _ in line.dialled} == set(line.urls)
+
+
+async def test_a_nonce_that_is_too_low_is_no_hot_loop(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """While receipts lag behind nonces the command is signed anew a few times in a second at most."""
+
+    def low(*_: Any) -> NoReturn:
+        raise RpcError(-32000, "nonce too low")
+
+    line = Line(a={"eth_sendRawTransaction": low})
+    await followed(line.service(tmp_path), 10.0, REWARD)
+    assert 10 <= line.asked["eth_sendRawTransaction"] <= 25
+
+
+@settings(max_examples=50, deadline=None)
+@given(urls=st.sampled_from(["a", "ab", "abc"]), sessions=st.lists(st.sampled_from([0.0, 1.0, 9.0, 11.0]), max_size=20))
+def test_pauses_grow_until_a_session_is_steady(urls: str, sessions: list[float]) -> None:
+    """No two attempts at one endpoint follow each other without a pause, unless the first of them was steady; pauses
+    double up to the longest, and a steady session begins anew."""
+    attempts = Attempts(urls, 10.0)
+    tried = [(attempts.url, 0.0, 0.0)]
+    for worked in sessions:
+        attempts.ended(worked)
+        tried.append((attempts.url, attempts.pause, worked))
+    for (url, before, _), (again, pause, worked) in pairwise(tried):
+        assert pause <= 10.0
+        assert worked > 10.0 or pause >= before
+        assert url != again or pause >= FIRST_PAUSE or worked > 10.0
+
+
+def test_the_longest_pause_is_reached() -> None:
+    """However often one endpoint fails."""
+    attempts = Attempts(["a"], 10.0)
+    for _ in range(1000):
+        attempts.ended(0.0)
+    assert attempts.pause == pytest.approx(10.0)
