@@ -11,19 +11,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from node.comparison import Comparison
+from node.comparison import NGRAMS_COMPARED, Comparison
 from node.grading.registry import gave_up
 from node.library import Library
 from node.seams import Bodies, Questions, Verdict
 from protocols.assignment import EVERYBODY
-from protocols.copies import Written, written
+from protocols.copies import Written, ngrams, written
 from protocols.games import Game, Scene, Shelf, body_seed, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.likeness import SAMPLED, is_recital, nearness
 from protocols.logps import are_certain, are_possible
 from protocols.manifest import Manifest, refuses_references
-from protocols.poison import RIGHT, is_poison
+from protocols.poison import LONGEST_TOKEN, RIGHT, fits, is_poison
 from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
 
 DEAR = 3
@@ -169,8 +169,8 @@ def completion_problem(manifest: Manifest, completion: Completion) -> str:
     """Return "length" where text, ids or log-probabilities are out of bounds or do not match, "logps" where one
     of these is impossible."""
     count, rest = divmod(len(completion.tokens), 4)
-    fits = not rest and 0 < count <= manifest.game.max_completion and len(completion.logps) in (0, 4 * count)
-    if not fits or len(completion.text) > manifest.limits.completion_chars:
+    whole = not rest and 0 < count <= manifest.game.max_completion and len(completion.logps) in (0, 4 * count)
+    if not whole or len(completion.text) > manifest.limits.completion_chars or not fits(completion, LONGEST_TOKEN):
         return "length"
     return "" if are_possible(completion.logps) else "logps"
 
@@ -198,15 +198,17 @@ def reference_problem(manifest: Manifest, questions: Questions, right: Sequence[
 def comparable(
     manifest: Manifest, game: Game, questions: Questions, said: Announcement, rollouts: Rollouts
 ) -> dict[int, Written]:
-    """Return what a body writes on the questions that everybody has, by question: these can be compared."""
+    """Return what a body writes on the questions that everybody has, by question: these can be compared. Only the first
+    ones are where they are rich: a few long texts prove as much as many short ones."""
     if not manifest.checks.copies:
         return {}
     size, common = len(questions), manifest.game.common
-    return {
-        group.question: written(each.text for each in group.completions)
-        for group in rollouts.groups
-        if group.question == game.question(questions.digest, said.seed, EVERYBODY, said.stage, group.slot, size, common)
-    }
+    found: dict[int, Written] = {}
+    for group in rollouts.groups:
+        given = game.question(questions.digest, said.seed, EVERYBODY, said.stage, group.slot, size, common)
+        if group.question == given and ngrams(found) < NGRAMS_COMPARED:
+            found[given] = written(each.text for each in group.completions)
+    return found
 
 
 def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> Scene:
