@@ -68,8 +68,10 @@ def check_body(
     `DEAR` times is refused: they are made to. One that is accepted may be in doubt, or repeat others' (`comparison`).
     """
     game = game_named(manifest.game.name)
+    if len(body) != said.size:
+        return Verdict(reason="size")
     try:
-        rollouts = decode_rollouts(body, said.body, min(manifest.limits.body, said.size))
+        rollouts = decode_rollouts(body, said.body, manifest.limits.body)
     except Malformed as problem:
         return Verdict(reason=problem.code)
     reason = (

@@ -37,7 +37,7 @@ BODY_REASONS: dict[str, Reason] = {
         "rare",
         "This node's model does not believe a quarter or more of its groups: that they were sampled, as claimed.",
     ),
-    "size": Reason("plain", "It is larger than announced or than the manifest allows."),
+    "size": Reason("plain", "It has another size than announced, or is larger than the manifest allows."),
     "digest": Reason("plain", "Its digest is not the announced one."),
     "schema": Reason("plain", "It does not decode as rollouts."),
     "round": Reason("plain", "It is of another round or stage than announced."),

@@ -132,9 +132,10 @@ def test_a_body_made_to_wear_the_grader_out_is_refused(monkeypatch: pytest.Monke
     assert grader.gave_up == 4
 
 
-def test_a_body_longer_than_announced_is_refused() -> None:
-    """The announced size is a promise."""
-    assert verdict(rollouts(), size=10).reason == "size"
+@pytest.mark.parametrize("size", [10, 10_000])
+def test_a_body_of_another_size_than_announced_is_refused(size: int) -> None:
+    """The announced size is a promise, both ways: nobody can fetch what has another one."""
+    assert verdict(rollouts(), size=size).reason == "size"
 
 
 def of_texts(*texts: str, logps: bytes = b"") -> Rollouts:
