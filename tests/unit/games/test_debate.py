@@ -184,13 +184,13 @@ def test_no_text_breaks_the_readers(text: str) -> None:
 # --- what it is worth ------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.floats(0, 1), max_size=5), st.integers(0, 5))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(0, 5))
 def test_none_is_right_exactly_where_no_answer_is(grades: list[float], pick: int) -> None:
     """Rewards are in [0, 1]; "none" and the best answer together are worth one right pick."""
     worth = worths(grades)
     assert all(0 <= critique_reward(each, worth) <= 1 for each in range(len(worth)))
     assert critique_reward(None, worth) == 0
-    assert worth[0] == pytest.approx(1 - max(grades, default=0))
+    assert worth[0] == pytest.approx(1 - max(grades))
 
 
 def test_a_right_pick_is_worth_all_and_none_is_worth_it_only_when_all_are_wrong(table: Table) -> None:
@@ -202,6 +202,17 @@ def test_a_right_pick_is_worth_all_and_none_is_worth_it_only_when_all_are_wrong(
     assert GAME.rewards(SPEC, scene, said, truth) == pytest.approx((1.0, 0.1, 0.0, 0.0))
     alone = table.scene(1, bad)
     assert GAME.rewards(SPEC, alone, ["Best answer: none", "Best answer: 1"], truth) == pytest.approx((1.0, 0.1))
+
+
+def test_where_no_answer_is_shown_only_a_solution_is_worth_anything(table: Table) -> None:
+    """Who quotes a body of few groups can't be paid for saying of the others that nothing is right."""
+    short = table.says(PEERS[0], 0, wrong, groups=1)
+    critic = table.says(PEERS[1], 1, lambda *_: "Best answer: none", (short,))
+    final = [f"Majority: none\n{table.truth(1)}", "Majority: none\n#### x"]
+
+    assert GAME.rewards(SPEC, table.scene(1, short, slot=1), ["Best answer: none"], table.truth(1)) == (0.0,)
+    rewards = GAME.rewards(SPEC, table.scene(2, short, critic, slot=1), final, table.truth(1))
+    assert rewards == pytest.approx((0.7, 0.0))
 
 
 def test_a_peer_has_one_vote_however_often_it_says_so(table: Table) -> None:
