@@ -17,7 +17,7 @@ from node.library import Library
 from node.seams import Bodies, Questions, Verdict
 from protocols.assignment import EVERYBODY
 from protocols.copies import Written, ngrams, written
-from protocols.games import Game, Scene, Shelf, body_seed, game_named
+from protocols.games import Game, Scene, Shelf, body_author, body_seed, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.likeness import SAMPLED, is_recital, nearness
@@ -129,10 +129,13 @@ def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: 
 def assignment_problem(
     manifest: Manifest, game: Game, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts
 ) -> str:
-    """Return "assignment" unless the slots ascend from 0 without a gap and hold the questions this peer was given.
+    """Return "assignment" unless the body is this peer's, and its slots ascend from 0 without a gap and hold the
+    questions that it was given.
 
     A gap would let a peer publish its lucky groups only.
     """
+    if rollouts.author != body_author(game, peer):
+        return "assignment"
     slots = [group.slot for group in rollouts.groups]
     if slots[0] != 0 or any(after != before + 1 for before, after in pairwise(slots)):
         return "assignment"

@@ -43,7 +43,7 @@ BODY_REASONS: dict[str, Reason] = {
     "round": Reason("plain", "It is of another round or stage than announced."),
     "seed": Reason("plain", "It carries another seed than the round's."),
     "groups": Reason("plain", "It has fewer or more groups than the manifest allows."),
-    "assignment": Reason("plain", "It answers questions that this peer was not given, or leaves some out."),
+    "assignment": Reason("plain", "It is another's, answers questions that are not this peer's, or leaves some out."),
     "incomplete": Reason("plain", "A group has another number of completions than the manifest says."),
     "length": Reason("plain", "A completion has no tokens, too many, more text than they can hold, or odd lengths."),
     "logps": Reason("plain", "A log-probability is above 0 or not a number."),

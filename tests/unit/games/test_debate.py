@@ -40,7 +40,7 @@ class Table:
         self.bodies = Memory()
 
     def says(self, peer: str, stage: int, say: Say, quoted: tuple[Digest, ...] = (), groups: int = 3) -> Digest:
-        body = body_of(groups_for(MANIFEST, peer, stage, groups, say), stage, quoted, SEED)
+        body = body_of(groups_for(MANIFEST, peer, stage, groups, say), stage, quoted, SEED, peer)
         self.bodies[body_digest(body)] = body
         return body_digest(body)
 
@@ -279,12 +279,13 @@ def test_who_skips_the_hard_stages_gains_nothing() -> None:
 
 def test_receivers_recompute_the_rewards_of_every_stage(table: Table) -> None:
     """With the bodies that are quoted at hand, an honest round passes and is worth what it says."""
-    answers = drawn(SEED, 0, (table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong)), 5)
+    said = (table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong))
+    answers = drawn(SEED, 0, said, 5)
     critics = tuple(table.says(peer, 1, lambda *_: "Best answer: none", answers) for peer in PEERS[:2])
     final = table.says(
         PEERS[0], 2, lambda q, n: f"Majority: none\n{right(q, n)}", (*answers, *drawn(SEED, 1, critics, 5))
     )
-    assert table.verdict(PEERS[0], answers[0]).reason == ""
+    assert table.verdict(PEERS[0], said[0]).reason == ""
     assert table.verdict(PEERS[1], critics[1]) == Verdict(reason="", groups=3, reward=pytest.approx(0.3))
     assert table.verdict(PEERS[0], final) == Verdict(reason="", groups=3, reward=pytest.approx(3.0))
 
@@ -331,8 +332,17 @@ def test_a_body_quotes_what_it_should(table: Table) -> None:
 
 def test_a_body_of_another_seed_is_refused(table: Table) -> None:
     """After a reorg the questions are others."""
-    body = body_of(groups_for(MANIFEST, PEERS[0], 0, 2, right), 0, (), b"t" * 32)
+    body = body_of(groups_for(MANIFEST, PEERS[0], 0, 2, right), 0, (), b"t" * 32, PEERS[0])
     assert check_body(MANIFEST, Doubles(), PEERS[0], announced(body), body).reason == "seed"
+
+
+def test_nobody_can_announce_anothers_body_as_his_own(table: Table) -> None:
+    """The questions are everybody's, so that only the author in it tells whose a body is: it goes by no second name."""
+    answer = table.says(PEERS[0], 0, right)
+    assert table.verdict(PEERS[0], answer).reason == ""
+    assert table.verdict(PEERS[1], answer).reason == "assignment"
+    nobodys = body_of(groups_for(MANIFEST, PEERS[0], 0, 2, right), 0, (), SEED)
+    assert check_body(MANIFEST, Doubles(), PEERS[0], announced(nobodys), nobodys).reason == "assignment"
 
 
 def test_quotes_are_read_without_decoding_groups(table: Table) -> None:
