@@ -23,6 +23,8 @@ TAG_BYTES = 12
 MOST_TAGS = 8192
 """Slots that a request names at most, and announcements that an answer holds."""
 ANSWER_LIMIT = 4 << 20
+SERVED_AT_ONCE = 16
+"""Answers under way at a time, one for each peer: an answer may have 4 MiB, and costs a hash for each slot."""
 ANSWER_SECONDS = 20.0
 """After that the next peer is asked; what has come is kept. One that drips would otherwise be the only one asked."""
 
@@ -37,10 +39,21 @@ class CatchUp:
 
     def __init__(self, host: Host, intake: Intake, envelope_limit: int) -> None:
         self._host, self._intake, self._limit = host, intake, envelope_limit
+        self._served: set[str] = set()
         host.serve(CATCHUP_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:
         tags = await read_frame(stream, TAG_BYTES * MOST_TAGS)
+        if peer in self._served or len(self._served) >= SERVED_AT_ONCE:
+            await write_frame(stream, b"")
+            return
+        self._served.add(peer)
+        try:
+            await self._send(stream, tags)
+        finally:
+            self._served.discard(peer)
+
+    async def _send(self, stream: INetStream, tags: bytes) -> None:
         known = {tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES)}
         budget = ANSWER_LIMIT
         for envelope in islice(self._lacking(known), MOST_TAGS):

@@ -291,7 +291,7 @@ def picked(words: Words, text: str, answers: int) -> int | None:
     found = list(_mark(words.pick, words.none).finditer(text))
     if len(found) != 1 or text[found[0].end() :].strip(" \t\n.*"):
         return None
-    return _number(words, found[0].group(1), answers)
+    return _number(found[0], answers)
 
 
 def voted(words: Words, text: str, answers: int) -> tuple[int | None, str]:
@@ -299,18 +299,18 @@ def voted(words: Words, text: str, answers: int) -> tuple[int | None, str]:
     found = list(_mark(words.vote, words.none).finditer(text))
     if len(found) != 1:
         return None, text
-    return _number(words, found[0].group(1), answers), text[found[0].end() :]
+    return _number(found[0], answers), text[found[0].end() :]
 
 
 @lru_cache(maxsize=64)
 def _mark(mark: str, none: str) -> re.Pattern[str]:
     """Return the pattern of a mark and what follows it: a number of at most two ASCII digits or the word for none."""
     words = r"\s+".join(map(re.escape, mark.split()))
-    return re.compile(rf"{words}[ \t*#]{{0,4}}({re.escape(none)}|[0-9]{{1,2}})(?![0-9])", re.IGNORECASE)
+    return re.compile(rf"{words}[ \t*#]{{0,4}}(?:{re.escape(none)}|([0-9]{{1,2}}))(?![0-9])", re.IGNORECASE)
 
 
-def _number(words: Words, said: str, answers: int) -> int | None:
-    number = NONE if said.lower() == words.none.lower() else int(said)
+def _number(found: re.Match[str], answers: int) -> int | None:
+    number = NONE if found.group(1) is None else int(found.group(1))
     return number if 0 <= number <= answers else None
 
 

@@ -157,6 +157,12 @@ def test_a_critique_ends_in_one_pick(text: str, pick: int | None) -> None:
     assert picked(WORDS, text, 3) == pick
 
 
+def test_the_word_for_none_is_read_in_any_case_that_the_pattern_takes() -> None:
+    """Also in one that lower case does not lead back to, as a dotless i; a number can be the word too."""
+    assert picked(Words(none="neither"), "Best answer: ne\u0131ther", 3) == 0
+    assert [picked(Words(none="2"), f"Best answer: {said}", 30) for said in ("2", "25", "0")] == [0, 25, 0]
+
+
 @pytest.mark.parametrize(
     ("text", "vote", "solution"),
     [
