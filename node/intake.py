@@ -11,19 +11,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from node.comparison import Comparison
+from node.comparison import NGRAMS_COMPARED, Comparison
 from node.grading.registry import gave_up
 from node.library import Library
 from node.seams import Bodies, Questions, Verdict
 from protocols.assignment import EVERYBODY
-from protocols.copies import Written, written
-from protocols.games import Game, Scene, Shelf, body_seed, game_named
+from protocols.copies import Written, ngrams, written
+from protocols.games import Game, Scene, Shelf, body_author, body_seed, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.likeness import SAMPLED, is_recital, nearness
 from protocols.logps import are_certain, are_possible
 from protocols.manifest import Manifest, refuses_references
-from protocols.poison import RIGHT, is_poison
+from protocols.poison import LONGEST_TOKEN, RIGHT, fits, is_poison
 from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
 
 DEAR = 3
@@ -68,8 +68,10 @@ def check_body(
     `DEAR` times is refused: they are made to. One that is accepted may be in doubt, or repeat others' (`comparison`).
     """
     game = game_named(manifest.game.name)
+    if len(body) != said.size:
+        return Verdict(reason="size")
     try:
-        rollouts = decode_rollouts(body, said.body, min(manifest.limits.body, said.size))
+        rollouts = decode_rollouts(body, said.body, manifest.limits.body)
     except Malformed as problem:
         return Verdict(reason=problem.code)
     reason = (
@@ -127,10 +129,13 @@ def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: 
 def assignment_problem(
     manifest: Manifest, game: Game, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts
 ) -> str:
-    """Return "assignment" unless the slots ascend from 0 without a gap and hold the questions this peer was given.
+    """Return "assignment" unless the body is this peer's, and its slots ascend from 0 without a gap and hold the
+    questions that it was given.
 
     A gap would let a peer publish its lucky groups only.
     """
+    if rollouts.author != body_author(game, peer):
+        return "assignment"
     slots = [group.slot for group in rollouts.groups]
     if slots[0] != 0 or any(after != before + 1 for before, after in pairwise(slots)):
         return "assignment"
@@ -169,8 +174,8 @@ def completion_problem(manifest: Manifest, completion: Completion) -> str:
     """Return "length" where text, ids or log-probabilities are out of bounds or do not match, "logps" where one
     of these is impossible."""
     count, rest = divmod(len(completion.tokens), 4)
-    fits = not rest and 0 < count <= manifest.game.max_completion and len(completion.logps) in (0, 4 * count)
-    if not fits or len(completion.text) > manifest.limits.completion_chars:
+    whole = not rest and 0 < count <= manifest.game.max_completion and len(completion.logps) in (0, 4 * count)
+    if not whole or len(completion.text) > manifest.limits.completion_chars or not fits(completion, LONGEST_TOKEN):
         return "length"
     return "" if are_possible(completion.logps) else "logps"
 
@@ -198,15 +203,17 @@ def reference_problem(manifest: Manifest, questions: Questions, right: Sequence[
 def comparable(
     manifest: Manifest, game: Game, questions: Questions, said: Announcement, rollouts: Rollouts
 ) -> dict[int, Written]:
-    """Return what a body writes on the questions that everybody has, by question: these can be compared."""
+    """Return what a body writes on the questions that everybody has, by question: these can be compared. Only the first
+    ones are where they are rich: a few long texts prove as much as many short ones."""
     if not manifest.checks.copies:
         return {}
     size, common = len(questions), manifest.game.common
-    return {
-        group.question: written(each.text for each in group.completions)
-        for group in rollouts.groups
-        if group.question == game.question(questions.digest, said.seed, EVERYBODY, said.stage, group.slot, size, common)
-    }
+    found: dict[int, Written] = {}
+    for group in rollouts.groups:
+        given = game.question(questions.digest, said.seed, EVERYBODY, said.stage, group.slot, size, common)
+        if group.question == given and ngrams(found) < NGRAMS_COMPARED:
+            found[given] = written(each.text for each in group.completions)
+    return found
 
 
 def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> Scene:

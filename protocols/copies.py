@@ -15,15 +15,18 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from protocols.likeness import Sketch, are_alike, sketch
+from protocols.likeness import LONG, Sketch, are_alike, sketch
 
 CHANCE = 1e-9
 """Probability of an honest accusation, per pair of bodies, that is put up with; a swarm of 100 that plays a million
 stages of one question set compares 5e9 pairs, so a handful of its ten million bodies."""
+
+COMPARED = 256
+"""Words and signs from the beginning of a text that are compared: nobody who samples anew comes so far."""
 
 Classes = tuple[int, ...]
 """For each completion of a group the class that it falls into; -1 for none."""
@@ -37,7 +40,18 @@ class Written(msgspec.Struct, frozen=True):
 
 def written(texts: Iterable[str]) -> Written:
     """Return what is compared of a group."""
-    return Written(tuple(map(sketch, texts)))
+    return Written(tuple(map(_compared, texts)))
+
+
+def _compared(text: str) -> Sketch:
+    """Return the n-grams of a text's beginning; of a short one, which is alike to its equals only, one hash of all."""
+    made = sketch(text, COMPARED)
+    return made if len(made) >= LONG else frozenset((hash(made),))
+
+
+def ngrams(body: Mapping[int, Written]) -> int:
+    """Return how many n-grams are kept of a body."""
+    return sum(len(each) for group in body.values() for each in group.sketches)
 
 
 def classes(first: Written, second: Written) -> tuple[Classes, Classes]:

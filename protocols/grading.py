@@ -29,6 +29,7 @@ _DIGITS = 32
 _FINAL = re.compile(r"####[ \t]*\$?(-?[0-9][0-9,]{0,40}(?:\.[0-9]{1,32})?)\s*\Z")
 _NUMBER = re.compile(r"-?[0-9][0-9,]{0,40}(?:\.[0-9]{1,32})?")
 _MARK = re.compile(r"\\boxed ?\{|####|(?:[Aa]nswer|ANSWER)\**(?: is\b:?|[:=])\**")
+_BRACE = re.compile(r"[{}]")
 
 
 def parse_number(text: str) -> Decimal | None:
@@ -85,26 +86,31 @@ def mathematics(completion: str, answer: str) -> float:
 
 def final_answers(completion: str) -> list[str]:
     r"""Return the candidates on the last line with a mark: what each "\boxed{...}" of it holds, or, where there is no
-    box, what follows the last "####", "Answer:" or "answer is". Nothing is found beyond the last 2,048 characters."""
+    box on it, what follows its last "####", "Answer:" or "answer is". Nothing is found beyond the last 2,048
+    characters."""
     tail = completion[-_MATH_TAIL:]
     marks = list(_MARK.finditer(tail))
     if not marks:
         return []
     last = marks[-1]
-    if not last.group().startswith("\\"):
-        return [tail[last.end() :].split("\n", 1)[0].strip()]
     line = tail.rfind("\n", 0, last.start())
-    return [_braced(tail, mark.end()) for mark in marks if mark.start() > line and mark.group().startswith("\\")]
+    boxes = [mark.end() for mark in marks if mark.start() > line and mark.group().startswith("\\")]
+    if not boxes:
+        return [tail[last.end() :].split("\n", 1)[0].strip()]
+    closed = _closed(tail, boxes[0] - 1)
+    return [tail[start : closed.get(start, start)].strip() for start in boxes]
 
 
-def _braced(text: str, start: int) -> str:
-    """Return what stands from `start` to the brace that closes the one before it; nothing where none does."""
-    depth = 1
-    for place in range(start, len(text)):
-        depth += {"{": 1, "}": -1}.get(text[place], 0)
-        if not depth:
-            return text[start:place].strip()
-    return ""
+def _closed(text: str, start: int) -> dict[int, int]:
+    """Return, for the place behind each brace from `start` on, where that brace is closed; none where it is not."""
+    opened: list[int] = []
+    found: dict[int, int] = {}
+    for brace in _BRACE.finditer(text, start):
+        if brace.group() == "{":
+            opened.append(brace.end())
+        elif opened:
+            found[opened.pop()] = brace.start()
+    return found
 
 
 GRADERS: dict[str, Grader] = {

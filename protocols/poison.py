@@ -17,7 +17,9 @@ from protocols.wire import Completion
 Flaw: TypeAlias = Literal["", "repetition", "characters", "length"]
 
 CHARS_PER_TOKEN, CHARS_FREE = 16, 64
-"""A token is 3 to 5 characters long on average, in any script; single ones of blanks or signs go to 128."""
+"""A token is 3 to 5 characters long on average, in any script."""
+LONGEST_TOKEN = 128
+"""Characters of the longest single token, of blanks or signs (in the vocabularies of GPT-4, Llama 3 and Qwen)."""
 REPEATED_TIMES = 16
 """How often in a row the end of a text may say the same; a table of equal rows, or a column of sums, is shorter."""
 LONGEST_PERIOD = 128
@@ -47,11 +49,16 @@ _STRANGE = re.compile(
 def flaw(completion: Completion) -> Flaw:
     """Return what is degenerate about a completion, an empty text for nothing."""
     text = completion.text
-    if len(text) > CHARS_FREE + CHARS_PER_TOKEN * (len(completion.tokens) // 4):
+    if not fits(completion, CHARS_PER_TOKEN):
         return "length"
     if is_unreadable(text):
         return "characters"
     return "repetition" if is_repetitive(text) else ""
+
+
+def fits(completion: Completion, longest: int) -> bool:
+    """Tell whether a completion's tokens can hold its text, where each has so many characters at most."""
+    return len(completion.text) <= CHARS_FREE + longest * (len(completion.tokens) // 4)
 
 
 def is_unreadable(text: str) -> bool:

@@ -16,17 +16,27 @@ LONGEST = 256
 """Characters of an answer; a longer one is equivalent to nothing."""
 
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,12}|[0-9]{1,40})(?:\.[0-9]{0,40})?|\.[0-9]{1,40}"
-_UNIT = r"(?: ?[A-Za-z][A-Za-z .]{0,60})?"
+_NO_UNIT = (
+    "or|and|nor|not|no|is|isn|are|was|but|if|unless|except|plus|minus|over|maybe|perhaps|wrong|incorrect|pi|am|pm|"
+    "half|dozen|hundred|thousand|million|billion|trillion"
+)
+"""Words that make another answer of a number, or none."""
+_CLOSE_UNIT = "[ckm]m|[km]g|ml|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|st|nd|rd|th"
+"""Units that may stand at a number without a space: other letters there are variables, if fewer than four."""
+_UNIT = (
+    rf"(?:(?: (?=[A-Za-z]{{2}})|(?=(?:{_CLOSE_UNIT})\b|[A-Za-z]{{4}}))(?![A-Za-z .]*(?<![A-Za-z])(?i:{_NO_UNIT})\b)"
+    r"[A-Za-z][A-Za-z .]{0,60})?"
+)
 _PLAIN = re.compile(rf"([+-]?)({_NUMBER})( ?%)?{_UNIT}")
 _RATIO = re.compile(rf"([+-]?)({_NUMBER}) ?/ ?({_NUMBER}){_UNIT}")
-_FRACTION = re.compile(rf"([+-]?)\\frac ?\{{ ?({_NUMBER}) ?\}} ?\{{ ?({_NUMBER}) ?\}}{_UNIT}")
+_FRACTION = re.compile(rf"([+-]?)\\frac ?\{{ ?([+-]?(?:{_NUMBER})) ?\}} ?\{{ ?([+-]?(?:{_NUMBER})) ?\}}{_UNIT}")
 _SHORT_FRACTION = re.compile(rf"([+-]?)\\frac ?([0-9])([0-9]){_UNIT}")
 
 _DROPPED = re.compile(r"\\left(?![a-z])|\\right(?![a-z])|\\[()\[\]!,;]|\\?\$|\^ ?(?:\{ ?\\circ ?\}|\\circ)|°")
 _WORDS = re.compile(r"\\(?:text|textbf|mathrm|mbox|textrm) ?\{([^{}]*)\}")
 _SPACE = re.compile(r"(?:\s|~|\\ |\\quad)+")
 _NAME = re.compile(r"[A-Za-z] ?= ?")
-_SAME = (("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\%", "%"), ("\u2212", "-"))
+_SAME = (("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\%", "%"), ("\u2212", "-"), ("{,}", ","))
 
 
 class Quantity(msgspec.Struct, frozen=True):
@@ -76,7 +86,7 @@ def normal_form(text: str) -> str:
 @lru_cache(maxsize=1024)
 def quantity(text: str) -> Quantity | None:
     """Return the number that a text in normal form is, or None: an integer, decimal, ratio, fraction or percentage,
-    with a unit of plain words behind it or none."""
+    with a unit of plain words behind it or none: two letters at least, and no word that makes another answer of it."""
     if plain := _PLAIN.fullmatch(text):
         sign, digits, percent = plain.groups()
         return Quantity(_signed(sign, _exact(digits)), bool(percent))

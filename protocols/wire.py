@@ -9,7 +9,7 @@ from __future__ import annotations
 import msgspec
 
 from protocols.carried import Cargo, CarriedDelegation
-from protocols.identifiers import Digest, Seed, body_digest, keccak256
+from protocols.identifiers import Address, Digest, Seed, body_digest, keccak256
 from protocols.session import SessionStatement
 
 PROTOCOL_VERSION = 1
@@ -94,7 +94,8 @@ class Rollouts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """The body: every group that a peer made in a stage. `tokenizer` is the fingerprint of the ids in it.
 
     `quoted` are the bodies of earlier stages that its prompts quote: with them every receiver has the same prompts.
-    `seed` is the round's in a game of several stages, so that nobody quotes what answers another round's questions.
+    In a game of several stages `seed` is the round's, so that nobody quotes what answers another round's questions, and
+    `author` the peer's address, so that nobody announces it as his own: there all have the same questions.
     """
 
     round: int
@@ -103,6 +104,7 @@ class Rollouts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     groups: tuple[Group, ...]
     quoted: tuple[Digest, ...] = ()
     seed: Seed = b""
+    author: Address = ""
 
 
 class Quoting(msgspec.Struct, frozen=True, array_like=True):

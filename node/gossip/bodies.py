@@ -60,7 +60,7 @@ class BodyExchange:
     async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
         """Return the body of exactly `size` bytes from a connected peer, or None where it has none (or no time).
 
-        A peer that answers with something else is blamed.
+        A peer that sends something else is blamed, but not one whose body has another size: then the announcement lied.
         """
         try:
             body = await self._request(peer, digest, size)
@@ -88,7 +88,7 @@ class BodyExchange:
 
     async def _receive(self, stream: INetStream, promised: int, size: int) -> bytes:
         if promised != size:
-            raise StreamFault("stream-size")
+            raise LookupError("a body of another size is not the one that was announced")
         body = bytearray()
         while len(body) < size:
             part = await read_frame(stream, CHUNK)

@@ -36,6 +36,8 @@ class PeerBook:
         self._path = path
         self._entries: dict[str, Entry] = _load(path) if path else {}
         self._dirty = False
+        self._now = 0.0
+        """The latest time that was told: a ban that ended before it keeps nobody in the book."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -54,14 +56,14 @@ class PeerBook:
 
     def met(self, peer: str, now: float, address: str | None = None) -> None:
         """Note that a peer is connected, and the address that led there: it comes first from now on."""
-        entry = self.get(peer)
+        entry, self._now = self.get(peer), max(self._now, now)
         others = tuple(each for each in entry.addresses if each != address)
         addresses = ((address, *others) if address else entry.addresses)[:MOST_ADDRESSES]
         self._put(peer, msgspec.structs.replace(entry, addresses=addresses, seen=now))
 
     def penalise(self, peer: str, points: float, now: float) -> bool:
         """Add penalty points; tell whether this shuts the peer out."""
-        entry = self.get(peer)
+        entry, self._now = self.get(peer), max(self._now, now)
         penalty: float = points + entry.penalty * 0.5 ** (max(0.0, now - entry.penalised) / PENALTY_HALF_LIFE)
         banned = penalty >= PENALTY_LIMIT
         entry = msgspec.structs.replace(
@@ -109,7 +111,8 @@ class PeerBook:
     def _forget_one(self, keep: str) -> None:
         """Forget the peer not met for longest; one that is banned stays until only banned ones are left."""
         others = (peer for peer in self._entries if peer != keep)
-        gone = min(others, key=lambda peer: (self._entries[peer].banned_until, self._entries[peer].seen))
+        entries, now = self._entries, self._now
+        gone = min(others, key=lambda peer: (max(entries[peer].banned_until, now), entries[peer].seen))
         del self._entries[gone]
 
 

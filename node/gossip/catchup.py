@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Iterator
+from itertools import islice
 
 import msgspec
 import structlog
@@ -20,7 +21,10 @@ log = structlog.get_logger()
 CATCHUP_PROTOCOL = "/swarm/announcements/1"
 TAG_BYTES = 12
 MOST_TAGS = 8192
+"""Slots that a request names at most, and announcements that an answer holds."""
 ANSWER_LIMIT = 4 << 20
+SERVED_AT_ONCE = 16
+"""Answers under way at a time, one for each peer: an answer may have 4 MiB, and costs a hash for each slot."""
 ANSWER_SECONDS = 20.0
 """After that the next peer is asked; what has come is kept. One that drips would otherwise be the only one asked."""
 
@@ -35,21 +39,36 @@ class CatchUp:
 
     def __init__(self, host: Host, intake: Intake, envelope_limit: int) -> None:
         self._host, self._intake, self._limit = host, intake, envelope_limit
+        self._served: set[str] = set()
         host.serve(CATCHUP_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:
         tags = await read_frame(stream, TAG_BYTES * MOST_TAGS)
+        if peer in self._served or len(self._served) >= SERVED_AT_ONCE:
+            await write_frame(stream, b"")
+            return
+        self._served.add(peer)
+        try:
+            await self._send(stream, tags)
+        finally:
+            self._served.discard(peer)
+
+    async def _send(self, stream: INetStream, tags: bytes) -> None:
         known = {tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES)}
         budget = ANSWER_LIMIT
-        for slot in self._intake.slots():
-            envelope = self._intake.envelope(slot)
-            if envelope is None or slot_tag(slot) in known:
-                continue
+        for envelope in islice(self._lacking(known), MOST_TAGS):
             budget -= len(envelope)
             if budget < 0:
                 break
             await write_frame(stream, envelope)
         await write_frame(stream, b"")
+
+    def _lacking(self, known: Collection[bytes]) -> Iterator[bytes]:
+        """Yield the announcements of slots that are not known by their tags."""
+        for slot in self._intake.slots():
+            envelope = self._intake.envelope(slot)
+            if envelope is not None and slot_tag(slot) not in known:
+                yield envelope
 
     async def ask(self, peer: str, take: Callable[[bytes], None]) -> None:
         """Ask a connected peer; `take` is called with each announcement as it comes in."""
@@ -66,8 +85,11 @@ class CatchUp:
 
     async def _receive(self, stream: INetStream, take: Callable[[bytes], None]) -> None:
         budget = ANSWER_LIMIT
-        while envelope := await read_frame(stream, self._limit):
+        for _ in range(MOST_TAGS):
+            envelope = await read_frame(stream, self._limit)
             budget -= len(envelope)
             if budget < 0:
                 raise StreamFault("stream-size")
+            if not envelope:
+                return
             take(envelope)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
+from ipaddress import ip_address, ip_network
 
 BANS_SHUT = 3
 """Bans of peer ids seen under one address after which nobody is let in from it."""
 SHUT_SECONDS = 1800.0
 """How long a ban counts against its address."""
 MOST_ADDRESSES = 1024
+
+
+def place(address: str) -> str:
+    """Return what counts as one address: of IPv6 a /64, of which anybody has all."""
+    try:
+        found = ip_address(address)
+    except ValueError:
+        return address
+    found = getattr(found, "ipv4_mapped", None) or found
+    return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
 
 
 class Doors:
@@ -20,14 +31,15 @@ class Doors:
 
     def note_ban(self, address: str, now: float) -> None:
         """Count a ban against an address; the address whose ban is oldest is forgotten where there are too many."""
-        recent = tuple(at for at in self._bans.pop(address, ()) if at > now - SHUT_SECONDS)
-        self._bans[address] = (*recent, now)[-BANS_SHUT:]
+        where = place(address)
+        recent = tuple(at for at in self._bans.pop(where, ()) if at > now - SHUT_SECONDS)
+        self._bans[where] = (*recent, now)[-BANS_SHUT:]
         if len(self._bans) > MOST_ADDRESSES:
             self._bans.popitem(last=False)
 
     def is_shut(self, address: str, now: float) -> bool:
         """Tell whether an address has had its bans."""
-        return sum(at > now - SHUT_SECONDS for at in self._bans.get(address, ())) >= BANS_SHUT
+        return sum(at > now - SHUT_SECONDS for at in self._bans.get(place(address), ())) >= BANS_SHUT
 
 
 def surplus(connected: Sequence[tuple[str, str]], most: int) -> list[str]:

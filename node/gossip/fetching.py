@@ -91,7 +91,10 @@ class Fetching:
     async def _ask(
         self, command: FetchRollouts, slot: Slot, exchange: BodyExchange, sources: Callable[[], set[str]]
     ) -> bytes | None:
-        """Ask the announcer, then others, a few times; give up when the round is no longer accepted."""
+        """Ask the announcer, then others, a few times; give up when the round is no longer accepted.
+
+        Meanwhile the body may come by another announcement of it, whose size is the true one.
+        """
         asks = self._asks if self._credit(command.peer) else self._strangers_asks
         for pause in (*PAUSES, 0.0):
             for peer in self._order(command, sources()):
@@ -102,6 +105,8 @@ class Fetching:
             if not self._intake.is_current(slot):
                 return None
             await trio.sleep(pause)
+            if (body := self._bodies.get(command.body)) is not None:
+                return body
         return None
 
     def _order(self, command: FetchRollouts, connected: set[str]) -> list[str]:

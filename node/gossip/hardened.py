@@ -10,6 +10,7 @@ import logging
 import random
 from collections import OrderedDict, defaultdict
 from collections.abc import Awaitable, Callable
+from itertools import islice
 from typing import Any, Literal, cast
 
 import libp2p.crypto.serialization
@@ -28,11 +29,13 @@ from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
+from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.pubsub.validators import signature_validator
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
 from node.gossip.doors import pruned
 from node.gossip.quiet import connection_log
+from node.gossip.wanted import MOST_WANTED, Wanted
 from node.identity.rsa import EXPONENT, MAX_BITS, MIN_BITS
 
 log = logging.getLogger("libp2p.swarm")
@@ -85,6 +88,19 @@ class SafeGossipSub(GossipSub):
     """GossipSub with bounded memory and a heartbeat that no peer can stop."""
 
     overflow: Callable[[ID], None]
+
+    def __init__(self, **parameters: Any) -> None:
+        super().__init__(**parameters)
+        self._wanted = Wanted()
+
+    async def handle_iwant(self, iwant_msg: rpc_pb2.ControlIWant, sender_peer_id: ID) -> None:
+        """Send what is wanted, within bounds. The library copies a message as often as its id stands there: a frame of
+        ids became half a gigabyte."""
+        decoded = map(safe_bytes_from_hex, islice(iwant_msg.messageIDs, MOST_WANTED))
+        ids = self._wanted.take(sender_peer_id, filter(None, decoded), self.mcache.msgs, FRAME_LIMIT)
+        if ids:
+            wanted = rpc_pb2.ControlIWant(messageIDs=[each.hex().encode() for each in ids])
+            await super().handle_iwant(wanted, sender_peer_id)
 
     def gossip_heartbeat(self) -> defaultdict[ID, dict[str, list[bytes]]]:
         """Tell peers outside of the mesh which messages there are. The library leaves those in back-off out: whom the
@@ -156,6 +172,7 @@ class SafeGossipSub(GossipSub):
         and renew streams."""
         super()._periodic_security_cleanup()
         self.recent_message_deliveries.clear()
+        self._wanted.forget(self.mcache.msgs)
         if isinstance(self.pubsub, SafePubsub):
             self.pubsub.renew_dead_streams()
 

@@ -28,6 +28,10 @@ HELD_KNOWN, HELD_STRANGERS, HELD_PER_SLOT = 512, 64, 2
 EVIDENCE_KEPT = 256
 CULPABLE = frozenset({"size", "schema", "digest", "swarm", "session"})
 """Reasons for which the forwarder is to blame: an honest node, wherever its window stands, never sends these on."""
+LAGGING = frozenset({"window", "early", "seed"})
+"""Reasons that a node which lags, or follows another fork, gives itself: its neighbours send on what is right."""
+ASKED = LAGGING | {"round", "unregistered", "next", "duplicate", "equivocation"}
+"""Reasons for which an honest answer to this node's question comes to nothing: it lags, or has heard it since."""
 
 
 class Heard(msgspec.Struct, frozen=True):
@@ -66,6 +70,11 @@ class Judged(msgspec.Struct, frozen=True):
     outcome: str
     reason: str
     accepted: Accepted | None = None
+
+
+def is_unwanted(judged: Judged, heard: Heard) -> bool:
+    """Tell whether who brought an announcement is to be held to account for its number, if not for itself."""
+    return judged.outcome == "drop" and judged.reason not in (ASKED if heard.late else LAGGING)
 
 
 def speaker_of(said: Announcement, signer: Address, public: bytes, domain: Domain | None) -> Speaker:
@@ -151,11 +160,12 @@ class Intake:
         )
 
     def _hold(self, slot: Slot, heard: Heard) -> bool:
-        """Keep an announcement of the next stage. Strangers have a small place of their own: names cost nothing."""
+        """Keep an announcement of the next stage. Strangers have a small place of their own: names cost nothing. So do
+        seeds, which nobody can check before the round has begun: a peer has one place, whatever it says of them."""
         assert self.window is not None
         known = slot.peer in self.window.peers
         place, most = (self._held, HELD_KNOWN) if known else (self._held_strangers, HELD_STRANGERS)
-        waiting = place.setdefault(slot, [])
+        waiting = place.setdefault(msgspec.structs.replace(slot, seed=b""), [])
         if len(waiting) >= HELD_PER_SLOT or any(other.data == heard.data for other in waiting):
             return False
         waiting.append(heard)
@@ -227,4 +237,4 @@ def announced(accepted: Accepted) -> RolloutsAnnounced:
     return RolloutsAnnounced(*where, bool(said.inline), said.relays, said.carried, accepted.heard.late)
 
 
-__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "announced"]
+__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "announced", "is_unwanted"]

@@ -25,7 +25,7 @@ from node.gossip.doors import Doors
 from node.gossip.fetching import Fetching
 from node.gossip.hardened import Judgement
 from node.gossip.host import Host, open_host
-from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, announced
+from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, announced, is_unwanted
 from node.gossip.introducing import Introducing, Introduction
 from node.gossip.mesh import Mesh, join
 from node.gossip.quota import Quotas
@@ -45,7 +45,8 @@ ANNOUNCEMENTS_WAITING = 1024
 CATCHUP_SECONDS = 15.0
 INTRODUCE_SECONDS = 1.0
 FLOOD_SECONDS, DROPPED_AT_MOST = 10.0, 200
-"""How many announcements that came to nothing a peer may bring in a time: even an honest one brings some."""
+"""How many announcements that came to nothing a peer may bring in a time: even an honest one brings some. Those that
+this node's own lag brings to nothing do not count: `node.gossip.quota` and an answer's limits bound them."""
 PENALTIES = {"slow": 0.0, "crowded": 0.0, "swarm": 5.0, "subscriptions": 5.0}
 PENALTY = 10.0
 """Points for a fault whose reason is not in `PENALTIES`; `node.gossip.book` has the limit."""
@@ -264,7 +265,7 @@ class GossipNode:
 
     def _hear(self, forwarder: str, heard: Heard) -> Judgement:
         judged = self._intake.judge(heard)
-        if judged.outcome == "drop":
+        if is_unwanted(judged, heard):
             self._dropped[forwarder] += 1
         if judged.reason in CULPABLE:
             self._penalise(forwarder, judged.reason)

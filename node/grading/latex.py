@@ -21,11 +21,11 @@ _TOWER = re.compile(r"\^\s*\{[^}]*\^|\^\s*[0-9A-Za-z]\s*\^")
 _COMMAND = re.compile(r"\\([A-Za-z]+)")
 _TYPICAL = r"\frac{\sqrt{3}}{2} + (x - 1)^2 \cdot \pi"
 COMMANDS = frozenset([
-    "frac", "sqrt", "pi", "cdot", "times", "div", "pm", "mp", "left", "right", "text", "mathrm", "textbf", "mbox",
-    "infty", "cup", "cap", "in", "notin", "emptyset", "mathbb", "le", "leq", "ge", "geq", "lt", "gt", "ne", "neq",
-    "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "exp", "circ", "degree",
-    "begin", "end", "pmatrix", "bmatrix", "matrix", "theta", "alpha", "beta", "gamma", "lambda", "mu", "phi",
-    "omega", "overline", "quad",
+    "frac", "dfrac", "tfrac", "sqrt", "pi", "cdot", "times", "div", "pm", "mp", "left", "right", "text", "mathrm",
+    "textbf", "mbox", "infty", "cup", "cap", "in", "notin", "emptyset", "mathbb", "le", "leq", "ge", "geq", "lt",
+    "gt", "ne", "neq", "sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "log", "ln", "exp",
+    "circ", "degree", "begin", "end", "pmatrix", "bmatrix", "matrix", "theta", "alpha", "beta", "gamma", "lambda",
+    "mu", "phi", "omega", "overline", "quad",
 ])  # fmt: skip
 """LaTeX commands that a final answer may hold."""
 

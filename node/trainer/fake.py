@@ -20,7 +20,7 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.seams import Bodies, Question, Questions, Report
 from node.trainer.orders import Work, refusal, shelf_for
-from protocols.games import Shelf, body_seed, game_named
+from protocols.games import Shelf, body_author, body_seed, game_named
 from protocols.games.share import has_advantage
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Manifest
@@ -210,9 +210,8 @@ def fake_body(
         number = rules.question(data, asked.seed, peer, asked.stage, slot, size, manifest.game.common)
         completions = (_completion(questions[number], skill, draws) for _ in range(manifest.game.group_size))
         made.append(Group(slot, number, tuple(completions)))
-    body = Rollouts(
-        asked.round, asked.stage, TOKENIZER, tuple(made), asked.quoted, body_seed(rules, asked.seed)
-    )  # fmt: skip
+    bound = (asked.quoted, body_seed(rules, asked.seed), body_author(rules, peer))
+    body = Rollouts(asked.round, asked.stage, TOKENIZER, tuple(made), *bound)
     rewards = [graded(manifest, questions, body, group, shelf) for group in made]
     return encode(body), sum(sum(each) / len(each) for each in rewards)
 

@@ -46,7 +46,7 @@ from node.trainer.rollouts import (
     training_groups,
 )
 from node.trainer.strangers import disbelieved, usual_surprise
-from protocols.games import Game, Scene, Shelf, body_seed, game_named
+from protocols.games import Game, Scene, Shelf, body_author, body_seed, game_named
 from protocols.grading import grades
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
@@ -159,11 +159,10 @@ class Session:
 
     def _fitting(self, frame: Generate, groups: list[Group]) -> tuple[bytes, list[Group]]:
         """Return the encoded body; the last groups are left out where it would exceed the swarm's limit."""
-        seed = body_seed(game_named(self.game.name), frame.seed)
+        rules, fingerprint = game_named(self.game.name), self.engine.fingerprint
+        bound = (frame.quoted, body_seed(rules, frame.seed), body_author(rules, self._peer))
         while True:
-            body = encode(
-                Rollouts(frame.round, frame.stage, self.engine.fingerprint, tuple(groups), frame.quoted, seed)
-            )
+            body = encode(Rollouts(frame.round, frame.stage, fingerprint, tuple(groups), *bound))
             if len(body) <= self._manifest.limits.body or len(groups) <= 1:
                 return body, groups
             log.warning("rollouts.too_large", size=len(body), limit=self._manifest.limits.body, groups=len(groups))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from protocols.games.debate import Debate
 from protocols.games.interface import Game, Scene, Shelf
 from protocols.games.share import Share
-from protocols.identifiers import Seed
+from protocols.identifiers import Address, Seed
 from protocols.manifest import Manifest
 
 _games: dict[str, Game] = {"share": Share(), "debate": Debate()}
@@ -33,6 +33,11 @@ def body_seed(game: Game, seed: Seed) -> Seed:
     return seed if len(game.stages) > 1 else b""
 
 
+def body_author(game: Game, peer: Address) -> Address:
+    """Return what stands as author in a body: the peer where its questions are everybody's, else nothing."""
+    return peer if len(game.stages) > 1 else ""
+
+
 def game_problems(manifest: Manifest) -> list[str]:
     """Return every reason why a manifest's game can't be played as it stands there."""
     spec = manifest.game
@@ -49,4 +54,4 @@ def game_problems(manifest: Manifest) -> list[str]:
     return [*stages, *game.problems(spec)]
 
 
-__all__ = ["Game", "Scene", "Shelf", "body_seed", "game_named", "game_problems", "register_game"]
+__all__ = ["Game", "Scene", "Shelf", "body_author", "body_seed", "game_named", "game_problems", "register_game"]

@@ -135,10 +135,11 @@ class Debate:
             return tuple(critique_reward(picked(words, text, len(answers)), worth) for text in completions)
         most = majority(critic.pick for critic in shown_criticisms(scene, answers, words))
         split = [voted(words, text, len(answers)) for text in completions]
+        votes = [vote if answers else None for vote, _ in split]
         right = grades(spec.grader, [solution for _, solution in split], answer)
         return tuple(
             RESOLVE_FORM * (vote is not None) + MAJORITY * (vote in most) + FINAL * worth
-            for (vote, _), worth in zip(split, right, strict=True)
+            for vote, worth in zip(votes, right, strict=True)
         )
 
     def final(self, spec: GameSpec, stage: int, completion: str) -> str:
@@ -290,7 +291,7 @@ def picked(words: Words, text: str, answers: int) -> int | None:
     found = list(_mark(words.pick, words.none).finditer(text))
     if len(found) != 1 or text[found[0].end() :].strip(" \t\n.*"):
         return None
-    return _number(words, found[0].group(1), answers)
+    return _number(found[0], answers)
 
 
 def voted(words: Words, text: str, answers: int) -> tuple[int | None, str]:
@@ -298,18 +299,18 @@ def voted(words: Words, text: str, answers: int) -> tuple[int | None, str]:
     found = list(_mark(words.vote, words.none).finditer(text))
     if len(found) != 1:
         return None, text
-    return _number(words, found[0].group(1), answers), text[found[0].end() :]
+    return _number(found[0], answers), text[found[0].end() :]
 
 
 @lru_cache(maxsize=64)
 def _mark(mark: str, none: str) -> re.Pattern[str]:
     """Return the pattern of a mark and what follows it: a number of at most two ASCII digits or the word for none."""
     words = r"\s+".join(map(re.escape, mark.split()))
-    return re.compile(rf"{words}[ \t*#]{{0,4}}({re.escape(none)}|[0-9]{{1,2}})(?![0-9])", re.IGNORECASE)
+    return re.compile(rf"{words}[ \t*#]{{0,4}}(?:{re.escape(none)}|([0-9]{{1,2}}))(?![0-9])", re.IGNORECASE)
 
 
-def _number(words: Words, said: str, answers: int) -> int | None:
-    number = NONE if said.lower() == words.none.lower() else int(said)
+def _number(found: re.Match[str], answers: int) -> int | None:
+    number = NONE if found.group(1) is None else int(found.group(1))
     return number if 0 <= number <= answers else None
 
 
@@ -317,13 +318,14 @@ def _number(words: Words, said: str, answers: int) -> int | None:
 
 
 def worths(grades: Sequence[float]) -> tuple[float, ...]:
-    """Return what each pick is worth, from the grades of the answers: "none" as much as the best of them lacks."""
-    return (1.0 - max(grades, default=0.0), *grades)
+    """Return what each pick is worth, from the grades of the answers: "none" as much as the best of them lacks. Where
+    no answer is shown there is nothing to judge, and nothing to gain."""
+    return (1.0 - max(grades), *grades) if grades else ()
 
 
 def critique_reward(pick: int | None, worth: Sequence[float]) -> float:
-    """Return the reward of a critique: nothing where its form is wrong."""
-    return 0.0 if pick is None else FORM + PICK * worth[pick]
+    """Return the reward of a critique: nothing where its form is wrong, or where it has nothing to judge."""
+    return 0.0 if pick is None or not worth else FORM + PICK * worth[pick]
 
 
 def majority(picks: Iterable[int]) -> frozenset[int]:

@@ -48,7 +48,7 @@ def unscreened() -> Iterator[PooledGrader]:
     [
         (r"\frac{\sqrt{3}}{2}", r"\sqrt{3}/2", 1.0), ("x^2+2x+1", "(x+1)^2", 1.0), ("1024", "2^{10}", 1.0),
         (r"\{1,2\}", r"\{2,1\}", 1.0), ("(1,2)", "(2,1)", 0.0), ("1/2", "0.50", 1.0), ("42", "43", 0.0),
-        (r"\frac{\pi}{4}", r"\frac{\pi}{3}", 0.0),
+        (r"\frac{\pi}{4}", r"\frac{\pi}{3}", 0.0), (r"\frac{\sqrt{3}}{2}", r"\dfrac{\sqrt3}{2}", 1.0), ("2", "2x", 0.0),
     ],
 )  # fmt: skip
 def test_expressions_that_mean_the_same_are_the_same(

@@ -1,15 +1,19 @@
 """The check of bodies that strangers send."""
 
+import random
 import struct
 from collections.abc import Sequence
 
 import msgspec
 import pytest
 
+from node.comparison import NGRAMS_COMPARED
 from node.grading.pool import PooledGrader
-from node.intake import BodyCheck, check_body
+from node.intake import BodyCheck, check_body, comparable
 from node.seams import Question, Verdict
 from protocols.assignment import assignment
+from protocols.copies import COMPARED, ngrams
+from protocols.games import game_named
 from protocols.grading import GRADERS
 from protocols.identifiers import body_digest
 from protocols.manifest import Checks, DataSpec, GameSpec, Manifest
@@ -84,6 +88,8 @@ GOOD = right_and_wrong(1)
         (rollouts(5), "groups"),
         (with_completions(rollouts(), GOOD[:1]), "incomplete"),
         (with_completions(rollouts(), (GOOD[0], Completion("x" * 20_000, b"\1\0\0\0", b"", True))), "length"),
+        (with_completions(rollouts(), (GOOD[0], Completion("x" * 200, b"\1\0\0\0", b"", True))), "length"),
+        (with_completions(rollouts(), (GOOD[0], Completion(" " * 192, b"\1\0\0\0", b"", True))), ""),
         (with_completions(rollouts(), (GOOD[0], Completion("", bytes(20), bytes(20), True))), "length"),
         (with_completions(rollouts(), (GOOD[0], Completion("", bytes(4), bytes(8), True))), "length"),
         (with_completions(rollouts(), (GOOD[0], Completion("", b"\1", b"", True))), "length"),
@@ -126,9 +132,10 @@ def test_a_body_made_to_wear_the_grader_out_is_refused(monkeypatch: pytest.Monke
     assert grader.gave_up == 4
 
 
-def test_a_body_longer_than_announced_is_refused() -> None:
-    """The announced size is a promise."""
-    assert verdict(rollouts(), size=10).reason == "size"
+@pytest.mark.parametrize("size", [10, 10_000])
+def test_a_body_of_another_size_than_announced_is_refused(size: int) -> None:
+    """The announced size is a promise, both ways: nobody can fetch what has another one."""
+    assert verdict(rollouts(), size=size).reason == "size"
 
 
 def of_texts(*texts: str, logps: bytes = b"") -> Rollouts:
@@ -214,6 +221,23 @@ def test_bodies_of_the_common_questions_are_compared_with_others_and_the_own_one
     check.remember(me, *made(me))
     assert check(ada, *made(ada)).alike == (me,)
     assert check(bob, *made(bob)).alike == (me, ada)
+
+
+def test_of_rich_bodies_only_the_first_questions_are_compared() -> None:
+    """However much a body says, what is kept of it has a bound."""
+    game = msgspec.structs.replace(MANIFEST.game, generated=16, common=16, group_size=8, max_completion=999)
+    manifest = msgspec.structs.replace(MANIFEST, game=game)
+    rng = random.Random(5)
+    given = assignment(Doubles.digest, SEED, PEER, 0, 16, 50, common=16)
+    groups = tuple(
+        Group(slot, at, tuple(Completion("".join(rng.choices("0123456789", k=600)), b"", b"", True) for _ in range(8)))
+        for slot, at in enumerate(given)
+    )
+    said = Announcement(PROTOCOL_VERSION, bytes(32), 5, 0, SEED, bytes(32), 1, b"")
+    found = comparable(manifest, game_named("share"), Doubles(), said, Rollouts(5, 0, bytes(32), groups))
+
+    assert 4 <= len(found) < 16
+    assert ngrams(found) < NGRAMS_COMPARED + 8 * COMPARED
 
 
 class Nothing:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from node.seams import Question
 from protocols.games import game_named
-from protocols.identifiers import Digest, body_digest
+from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import GameSpec, Manifest, StageSpec
 from protocols.wire import PROTOCOL_VERSION, Announcement, Completion, Group, Rollouts, decode_rollouts, encode
 
@@ -63,9 +63,9 @@ def body_of(
     stage: int = 0,
     quoted: tuple[Digest, ...] = (),
     seed: bytes = b"",
-    round_number: int = ROUND,
+    author: Address = "",
 ) -> bytes:
-    return encode(Rollouts(round_number, stage, bytes(32), groups, quoted, seed))
+    return encode(Rollouts(ROUND, stage, bytes(32), groups, quoted, seed, author))
 
 
 def announced(body: bytes, stage: int = 0) -> Announcement:

@@ -40,7 +40,7 @@ class Table:
         self.bodies = Memory()
 
     def says(self, peer: str, stage: int, say: Say, quoted: tuple[Digest, ...] = (), groups: int = 3) -> Digest:
-        body = body_of(groups_for(MANIFEST, peer, stage, groups, say), stage, quoted, SEED)
+        body = body_of(groups_for(MANIFEST, peer, stage, groups, say), stage, quoted, SEED, peer)
         self.bodies[body_digest(body)] = body
         return body_digest(body)
 
@@ -157,6 +157,12 @@ def test_a_critique_ends_in_one_pick(text: str, pick: int | None) -> None:
     assert picked(WORDS, text, 3) == pick
 
 
+def test_the_word_for_none_is_read_in_any_case_that_the_pattern_takes() -> None:
+    """Also in one that lower case does not lead back to, as a dotless i; a number can be the word too."""
+    assert picked(Words(none="neither"), "Best answer: ne\u0131ther", 3) == 0
+    assert [picked(Words(none="2"), f"Best answer: {said}", 30) for said in ("2", "25", "0")] == [0, 25, 0]
+
+
 @pytest.mark.parametrize(
     ("text", "vote", "solution"),
     [
@@ -184,13 +190,13 @@ def test_no_text_breaks_the_readers(text: str) -> None:
 # --- what it is worth ------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(st.floats(0, 1), max_size=5), st.integers(0, 5))
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(0, 5))
 def test_none_is_right_exactly_where_no_answer_is(grades: list[float], pick: int) -> None:
     """Rewards are in [0, 1]; "none" and the best answer together are worth one right pick."""
     worth = worths(grades)
     assert all(0 <= critique_reward(each, worth) <= 1 for each in range(len(worth)))
     assert critique_reward(None, worth) == 0
-    assert worth[0] == pytest.approx(1 - max(grades, default=0))
+    assert worth[0] == pytest.approx(1 - max(grades))
 
 
 def test_a_right_pick_is_worth_all_and_none_is_worth_it_only_when_all_are_wrong(table: Table) -> None:
@@ -202,6 +208,17 @@ def test_a_right_pick_is_worth_all_and_none_is_worth_it_only_when_all_are_wrong(
     assert GAME.rewards(SPEC, scene, said, truth) == pytest.approx((1.0, 0.1, 0.0, 0.0))
     alone = table.scene(1, bad)
     assert GAME.rewards(SPEC, alone, ["Best answer: none", "Best answer: 1"], truth) == pytest.approx((1.0, 0.1))
+
+
+def test_where_no_answer_is_shown_only_a_solution_is_worth_anything(table: Table) -> None:
+    """Who quotes a body of few groups can't be paid for saying of the others that nothing is right."""
+    short = table.says(PEERS[0], 0, wrong, groups=1)
+    critic = table.says(PEERS[1], 1, lambda *_: "Best answer: none", (short,))
+    final = [f"Majority: none\n{table.truth(1)}", "Majority: none\n#### x"]
+
+    assert GAME.rewards(SPEC, table.scene(1, short, slot=1), ["Best answer: none"], table.truth(1)) == (0.0,)
+    rewards = GAME.rewards(SPEC, table.scene(2, short, critic, slot=1), final, table.truth(1))
+    assert rewards == pytest.approx((0.7, 0.0))
 
 
 def test_a_peer_has_one_vote_however_often_it_says_so(table: Table) -> None:
@@ -268,12 +285,13 @@ def test_who_skips_the_hard_stages_gains_nothing() -> None:
 
 def test_receivers_recompute_the_rewards_of_every_stage(table: Table) -> None:
     """With the bodies that are quoted at hand, an honest round passes and is worth what it says."""
-    answers = drawn(SEED, 0, (table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong)), 5)
+    said = (table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong))
+    answers = drawn(SEED, 0, said, 5)
     critics = tuple(table.says(peer, 1, lambda *_: "Best answer: none", answers) for peer in PEERS[:2])
     final = table.says(
         PEERS[0], 2, lambda q, n: f"Majority: none\n{right(q, n)}", (*answers, *drawn(SEED, 1, critics, 5))
     )
-    assert table.verdict(PEERS[0], answers[0]).reason == ""
+    assert table.verdict(PEERS[0], said[0]).reason == ""
     assert table.verdict(PEERS[1], critics[1]) == Verdict(reason="", groups=3, reward=pytest.approx(0.3))
     assert table.verdict(PEERS[0], final) == Verdict(reason="", groups=3, reward=pytest.approx(3.0))
 
@@ -320,8 +338,17 @@ def test_a_body_quotes_what_it_should(table: Table) -> None:
 
 def test_a_body_of_another_seed_is_refused(table: Table) -> None:
     """After a reorg the questions are others."""
-    body = body_of(groups_for(MANIFEST, PEERS[0], 0, 2, right), 0, (), b"t" * 32)
+    body = body_of(groups_for(MANIFEST, PEERS[0], 0, 2, right), 0, (), b"t" * 32, PEERS[0])
     assert check_body(MANIFEST, Doubles(), PEERS[0], announced(body), body).reason == "seed"
+
+
+def test_nobody_can_announce_anothers_body_as_his_own(table: Table) -> None:
+    """The questions are everybody's, so that only the author in it tells whose a body is: it goes by no second name."""
+    answer = table.says(PEERS[0], 0, right)
+    assert table.verdict(PEERS[0], answer).reason == ""
+    assert table.verdict(PEERS[1], answer).reason == "assignment"
+    nobodys = body_of(groups_for(MANIFEST, PEERS[0], 0, 2, right), 0, (), SEED)
+    assert check_body(MANIFEST, Doubles(), PEERS[0], announced(nobodys), nobodys).reason == "assignment"
 
 
 def test_quotes_are_read_without_decoding_groups(table: Table) -> None:

@@ -95,3 +95,14 @@ def test_every_interface_becomes_the_one_that_was_seen() -> None:
     assert seen_from("/ip4/0.0.0.0/tcp/38331", "192.0.2.7") == "/ip4/192.0.2.7/tcp/38331"
     assert seen_from("/ip6/::/tcp/38331", "2001:db8::1") == "/ip6/2001:db8::1/tcp/38331"
     assert seen_from("/ip4/10.0.0.1/tcp/1", "192.0.2.7") == "/ip4/10.0.0.1/tcp/1"
+
+
+def test_a_ban_that_is_over_keeps_nobody_in_the_book() -> None:
+    """A thousand banned names, long forgiven, do not push out an honest peer that was just met."""
+    book = PeerBook(None)
+    for number in range(MOST_PEERS - 1):
+        book.penalise(f"bad{number}", PENALTY_LIMIT, 0.0)
+    for number in range(2):
+        book.met(f"honest{number}", 10 * BAN_SECONDS + number, "/ip4/1.1.1.1/tcp/1")
+    assert book.get("honest0").seen
+    assert not book.get("bad0").banned_until

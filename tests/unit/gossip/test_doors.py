@@ -57,3 +57,15 @@ def test_more_dialled_than_are_kept_are_pruned_like_others() -> None:
     """A mesh of dialled peers only shrinks all the same."""
     mesh = [(str(number), "a") for number in range(13)]
     assert len(pruned(mesh, {peer for peer, _ in mesh}, 6, 3)) == 7
+
+
+def test_a_network_of_ipv6_is_one_address() -> None:
+    """Whoever has one address of a /64 has all of them; a mapped IPv4 address is that address."""
+    doors = Doors()
+    for number in range(BANS_SHUT):
+        doors.note_ban(f"2001:db8::{number}", 0.0)
+        doors.note_ban("::ffff:192.0.2.1", 0.0)
+    assert doors.is_shut("2001:db8::ff", 1.0)
+    assert not doors.is_shut("2001:db8:0:1::1", 1.0)
+    assert doors.is_shut("192.0.2.1", 1.0)
+    assert not doors.is_shut("192.0.2.2", 1.0)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import msgspec
 import trio
 
 from node.gossip.bodies import BodyExchange
@@ -10,7 +11,7 @@ from node.gossip.fetching import ASKED_AT_ONCE, Fetching
 from node.gossip.intake import Intake
 from node.gossip.streams import FRAME_SECONDS
 from node.machine.commands import FetchRollouts
-from node.machine.inputs import RolloutsArrived
+from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.seams import Verdict
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
@@ -91,6 +92,40 @@ async def test_no_more_requests_than_allowed_are_under_way(autojump_clock: objec
     assert answers.most <= ASKED_AT_ONCE
 
 
+class Nobody:
+    """An exchange whose peers all say that the body has another size."""
+
+    async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
+        await trio.sleep(0.1)
+        return None
+
+
+async def test_a_false_size_is_held_against_who_announced_it(autojump_clock: object) -> None:
+    """Once the body is here by another's announcement, it shows that this one lied, without asking any further."""
+    shelf, refused = Shelf(), trio.Event()
+    told: list[RolloutsRefused] = []
+
+    async def report(happened: Any) -> None:
+        told.append(happened)
+        refused.set()
+
+    fetching = Fetching(
+        Intake(SWARM, Limits()),
+        shelf,
+        lambda peer, said, body: Verdict(reason="" if len(body) == said.size else "size"),
+        Limits().body,
+    )
+    (truth,) = wanted([GOOD])
+    fetching.want(msgspec.structs.replace(truth, size=len(GOOD) + 1))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fetching.run, Nobody(), lambda: {"peer"}, report)
+        await trio.sleep(1.0)
+        shelf.put(truth.body, GOOD, 1)
+        await refused.wait()
+        nursery.cancel_scope.cancel()
+    assert told[0].reason == "size"
+
+
 class Dripping:
     """A host whose only peer serves a body of 64 KiB, a byte a frame, each after six seconds."""
 
@@ -136,3 +171,12 @@ async def test_a_body_that_drips_in_is_given_up(autojump_clock: object) -> None:
     began = trio.current_time()
     assert await exchange.ask("peer", bytes(32), 1 << 16) is None
     assert (host.faults, trio.current_time() - began) == (["stream-slow"], FRAME_SECONDS + 1.0)
+
+
+async def test_who_has_a_body_of_another_size_is_not_to_blame(autojump_clock: object) -> None:
+    """The announced size may be the lie: what an honest peer says of its body must not shut it out."""
+    host: Any = Dripping()
+    exchange = BodyExchange(host, Shelf(), lambda reason: None)
+
+    assert await exchange.ask("peer", body_digest(bytes(1 << 16)), (1 << 16) + 1) is None
+    assert host.faults == []

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.gossip.intake import HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, announced
+from node.gossip.intake import HELD_KNOWN, HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, announced
 from node.identity import NodeKey
 from node.identity.peer import address_of_peer
 from node.seams import RoundWindow
@@ -163,13 +163,15 @@ def test_a_peer_of_the_next_round_is_held() -> None:
 def test_what_is_held_is_bounded() -> None:
     """Strangers can't fill the memory, nor push out what a registered peer has sent; nor can one peer fill its slot."""
     memory = intake()
-    memory.move(window(5, 1))
+    memory.move(window(5, 1, ALICE, BOB))
     assert hear(memory, signed(ALICE, 6)) == "next"
     for number in range(HELD_STRANGERS + 10):
         stranger = NodeKey(number.to_bytes(32, "big")[:31] + b"\x07")
         hear(memory, signed(stranger, 6), stranger)
     for number in range(HELD_PER_SLOT + 3):
         hear(memory, signed(ALICE, 6, body=b"%d" % number))
+    for number in range(HELD_KNOWN + 3):
+        hear(memory, signed(BOB, 6, seed=seed(number)), BOB)
     assert len(memory._held_strangers) <= HELD_STRANGERS
     first, evidence = memory.move(window(6, 0))
     assert (first.said.body, evidence.said.body) == (body_digest(b"body"), body_digest(b"0"))

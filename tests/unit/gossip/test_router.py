@@ -10,8 +10,9 @@ import pytest
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import PROTOCOL_ID_V12
 from libp2p.pubsub.pb import rpc_pb2
+from libp2p.pubsub.rpc_queue import RpcQueue
 
-from node.gossip.hardened import CHOSEN_IN_MESH
+from node.gossip.hardened import CHOSEN_IN_MESH, FRAME_LIMIT, OUTBOUND_FRAMES
 from node.gossip.mesh import _router
 from node.identity import new_key
 
@@ -85,3 +86,67 @@ def test_whom_the_mesh_has_lost_is_told_of_messages(crowded: tuple[Any, list[ID]
     router._add_back_off(lost, TOPIC, False)
     router.mcache.put(rpc_pb2.Message(from_id=b"a", seqno=b"1", data=b"x", topicIDs=[TOPIC]))
     assert list(router.gossip_heartbeat()) == [lost]
+
+
+class Outbox(msgspec.Struct):
+    """The part of Pubsub that sends."""
+
+    peer_queues: dict[Any, RpcQueue]
+
+
+@pytest.fixture(name="asked")
+def _asked() -> tuple[Any, ID, RpcQueue]:
+    """A router with forty messages of 60,000 bytes, one peer, and what is queued for it."""
+    router: Any = _router()
+    peer, queue = ID.from_string(new_key().peer_id), RpcQueue(max_size=OUTBOUND_FRAMES, max_message_size=FRAME_LIMIT)
+    router.pubsub = Outbox({peer: queue})
+    for at in range(40):
+        router.mcache.put(rpc_pb2.Message(from_id=b"\xff", seqno=bytes([at]), data=bytes(60_000), topicIDs=[TOPIC]))
+    return router, peer, queue
+
+
+def wants(*ids: bytes) -> rpc_pb2.RPC:
+    rpc = rpc_pb2.RPC()
+    rpc.control.iwant.add().messageIDs.extend(ids)
+    return rpc
+
+
+def sent(queue: RpcQueue) -> list[bytes]:
+    """Return the ids of the messages that are queued, and empty the queue."""
+    found: list[bytes] = []
+    while (rpc := queue._queue.pop()) is not None:
+        found += [each.from_id + each.seqno for each in rpc.publish]
+    return found
+
+
+async def test_a_message_is_sent_once_however_often_its_id_stands_there(asked: tuple[Any, ID, RpcQueue]) -> None:
+    """Nor does another spelling of the id bring another copy."""
+    router, peer, queue = asked
+    await router.handle_rpc(wants(*[b"\xff\1", b"ff01", b"FF01", b"Ff01"] * 1000), peer)
+    assert sent(queue) == [b"\xff\1"]
+
+
+async def test_a_message_is_sent_to_a_peer_three_times_at_most(asked: tuple[Any, ID, RpcQueue]) -> None:
+    """After that it has it, or will not take it; when the message is forgotten, so is the count."""
+    router, peer, queue = asked
+    for _ in range(5):
+        await router.handle_rpc(wants(b"\xff\1"), peer)
+    assert sent(queue) == [b"\xff\1"] * 3
+    router._periodic_security_cleanup()
+    await router.handle_rpc(wants(b"\xff\1", b"\xff\2"), peer)
+    assert sent(queue) == [b"\xff\2"]
+    for _ in range(6):
+        router.mcache.shift()
+    router._periodic_security_cleanup()
+    assert not router._wanted._sent
+
+
+async def test_one_request_brings_at_most_one_frame(asked: tuple[Any, ID, RpcQueue]) -> None:
+    """Who wants all that there is gets as much as fits; the rest it may want again."""
+    router, peer, queue = asked
+    ids = [b"\xff" + bytes([at]) for at in range(40)]
+    await router.handle_rpc(wants(*ids), peer)
+    first = sent(queue)
+    assert 0 < len(first) * 60_000 <= FRAME_LIMIT
+    await router.handle_rpc(wants(*ids[len(first) :]), peer)
+    assert sent(queue)

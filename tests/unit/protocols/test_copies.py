@@ -9,8 +9,8 @@ from itertools import combinations, product
 
 import pytest
 
-from node.comparison import PEERS_KEPT, STAGES_KEPT, Comparison
-from protocols.copies import Written, chance, is_copy, surprise, written
+from node.comparison import NGRAMS_COMPARED, PEERS_KEPT, STAGES_KEPT, Comparison
+from protocols.copies import COMPARED, Written, chance, is_copy, ngrams, surprise, written
 from protocols.likeness import are_alike, sketch
 from protocols.wire import PROTOCOL_VERSION, Announcement
 
@@ -141,3 +141,33 @@ def test_what_is_remembered_is_bounded() -> None:
 
     assert len(comparison._stages) == STAGES_KEPT
     assert max(map(len, comparison._stages.values())) == PEERS_KEPT
+
+
+def test_a_text_is_known_by_its_beginning_and_a_short_one_by_one_hash() -> None:
+    """Digits without end take no more room than a page; a copy in long texts is still found on few questions."""
+    rng = random.Random(4)
+    long = [["".join(rng.choices("0123456789", k=2_000)) for _ in range(8)] for _ in range(4)]
+
+    assert ngrams({0: written(long[0])}) <= 8 * COMPARED
+    assert ngrams({0: written(["3+4=7\n#### 7"] * 8)}) == 8
+    assert is_copy(pairs(long, long))
+
+
+def digits(seed: int, length: int) -> dict[int, Written]:
+    """Return a body of four questions, each answered with eight texts of as many random digits."""
+    rng = random.Random(seed)
+    return {at: written("".join(rng.choices("0123456789", k=length)) for _ in range(8)) for at in range(4)}
+
+
+def test_who_writes_most_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stage keeps so many n-grams; rich bodies can't push out one that says less, whoever came first."""
+    most = 4 * NGRAMS_COMPARED
+    monkeypatch.setattr("node.comparison.NGRAMS_KEPT", most)
+    comparison, modest = Comparison(), digits(0, 60)
+    comparison.alike("modest", said(0), modest)
+    for peer in range(9):
+        comparison.alike(str(peer), said(0), digits(peer % 3, 16_384 // 32))
+    (kept,) = comparison._stages.values()
+
+    assert most / 2 < sum(each.ngrams for each in kept.values()) <= most
+    assert "modest" in comparison.alike("copier", said(0), modest)
