@@ -25,7 +25,7 @@ MAX_EXTERNAL_BYTES = 32 << 20
 """Bytes of foreign bodies in one training: they travel to the trainer in one frame of at most 64 MiB."""
 
 
-def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
+def body_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
     """Ask for a body that is new, in the window and from a peer that counts; note an equivocation, and what it carries.
 
     Who made no rollouts is not waited for, nor who is shunned; who finds no place counts as not heard.
@@ -127,20 +127,24 @@ def everybody_is_in(state: State) -> bool:
     return all(peer in pool for peer, since in state.peers.items() if since <= state.round)
 
 
+def may_wait(state: State) -> bool:
+    """Tell whether the current stage quotes earlier ones and has not waited for them long enough."""
+    return bool(_quoted_steps(state)) and not state.work.quote
+
+
 def quotes_wait(state: State) -> bool:
     """Tell whether the current stage should wait for rollouts of earlier ones that it quotes.
 
     It waits for the bodies that are announced, and for the announcements of those who have played since the last round
     began; where nobody is known to have played in the last round, of all who count.
     """
-    steps = _quoted_steps(state)
-    if state.work.quote or not steps:
+    if not may_wait(state):
         return False
     begin, stages = step_number(state.round, 0, state.terms.stages), state.terms.stages
     last = {peer for step in range(begin - stages, begin) for peer in state.pools.get(step, {})}
     now = {peer for step in range(begin, current_step(state)) for peer in state.pools.get(step, {})}
     awaited = (last | now if last else set(state.peers)) - {state.me}
-    for step in steps:
+    for step in _quoted_steps(state):
         pool = state.pools.get(step, {})
         if any(body.state == "fetching" for body in pool.values()):
             return True
@@ -212,7 +216,7 @@ def _measured(body: Body) -> tuple[int, float]:
 
 def _quoted_steps(state: State) -> list[int]:
     """Return the steps of this round that the current stage quotes."""
-    quotes = state.terms.quotes[state.stage] if state.stage < len(state.terms.quotes) else ()
+    quotes = state.terms.quotes[state.stage] if 0 <= state.stage < len(state.terms.quotes) else ()
     return [step_number(state.round, stage, state.terms.stages) for stage in quotes]
 
 
