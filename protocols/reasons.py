@@ -25,7 +25,9 @@ class Reason(msgspec.Struct, frozen=True):
 BODY_REASONS: dict[str, Reason] = {
     "nothing": Reason("none", "The peer announced that it made no rollouts."),
     "shunned": Reason("none", "The peer's standing is too low: the body was not asked for."),
-    "crowded": Reason("none", "The stage's places for peers without credit are taken: the body was not asked for."),
+    "crowded": Reason(
+        "none", "The stage's places, or those for peers without credit, are taken: it was not asked for."
+    ),
     "quotes-missing": Reason("none", "What it quotes is not here yet; it waits, and is checked when that comes."),
     "check-failed": Reason("none", "The check itself failed: a fault of this node or of a plug-in."),
     "twin": Reason(

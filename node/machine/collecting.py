@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
-from node.machine.discounting import TWIN, discount, held_against, refuse, settle_copies
+from node.machine.discounting import TWIN, count_refused, discount, held_against, refuse, settle_copies
 from node.machine.relaying import with_cargo
 from node.machine.standing import credit, has_credit, is_shunned
 from node.machine.state import MAX_BODIES, Body, Result, State, counts, current_step, with_body
@@ -19,16 +19,16 @@ from protocols.schedule import step_number
 MAX_EXTERNAL = 32
 """Foreign bodies in one training."""
 MAX_STRANGERS, MAX_STRANGE_BYTES = 128, 128 << 20
-"""Places and bytes in a stage that peers without credit have together: new names cost nothing, so that their number
-must not keep those out who have proven good."""
+"""Places and bytes in a stage that peers without credit have together, whatever they announce: new names cost nothing,
+so that their number must not keep those out who have proven good."""
 MAX_EXTERNAL_BYTES = 32 << 20
 """Bytes of foreign bodies in one training: they travel to the trainer in one frame of at most 64 MiB."""
 
 
-def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
+def body_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
     """Ask for a body that is new, in the window and from a peer that counts; note an equivocation, and what it carries.
 
-    Who made no rollouts is not waited for, nor who is shunned, nor a stranger where too many others were before.
+    Who made no rollouts is not waited for, nor who is shunned; who finds no place counts as not heard.
     """
     step = _step_in_window(state, said.round, said.stage)
     if step is None or said.peer == state.me or not counts(state, said.peer, said.round):
@@ -36,33 +36,27 @@ def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Re
     state = with_cargo(state, said, step)
     pool = state.pools.get(step, {})
     known = pool.get(said.peer)
-    if known is not None and known.digest != said.body:
-        return _equivocated(state, step, said, known)
-    if known is not None or len(pool) >= MAX_BODIES:
-        return state, ()
-    heard = 0.0 if said.late else at
+    if known is not None:
+        return (state, ()) if known.digest == said.body else _equivocated(state, step, said, known)
+    if _is_crowded(state, said, pool):
+        return count_refused(state, "crowded"), ()
     if said.size == 0:
         return with_body(state, step, said.peer, Body(said.body, 0, "refused", reason="nothing")), ()
-    state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching", heard=heard))
-    reason = _left_aside(state, said.peer, pool, said.size)
-    if reason:
-        return refuse(state, step, said.peer, reason), ()
+    state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching", heard=0.0 if said.late else at))
+    if is_shunned(state, said.peer):
+        return refuse(state, step, said.peer, "shunned"), ()
     return state, (_fetch(state, step, said.peer),)
 
 
-def _left_aside(state: State, peer: Address, pool: dict[Address, Body], size: int) -> str:
-    """Return why a peer's body is not asked for, or an empty text. Strangers, whose names cost nothing, have a share of
-    the stage's places and bytes together."""
-    if is_shunned(state, peer):
-        return "shunned"
-    if has_credit(state, peer):
-        return ""
-    strange = [
-        body.size
-        for other, body in pool.items()
-        if other not in (peer, state.me) and body.reason != "crowded" and not has_credit(state, other)
-    ]
-    return "crowded" if len(strange) >= MAX_STRANGERS or sum(strange) + size > MAX_STRANGE_BYTES else ""
+def _is_crowded(state: State, said: i.RolloutsAnnounced, pool: dict[Address, Body]) -> bool:
+    """Tell whether a stage has no place for one more announcement, or none for a stranger's."""
+    if len(pool) >= MAX_BODIES:
+        return True
+    if has_credit(state, said.peer):
+        return False
+    strange = [body for peer, body in pool.items() if peer != state.me and not has_credit(state, peer)]
+    asked_for = sum(body.size for body in strange if body.reason != "shunned")
+    return len(strange) >= MAX_STRANGERS or asked_for + said.size > MAX_STRANGE_BYTES
 
 
 def body_arrived(state: State, arrived: i.RolloutsArrived) -> Result:
@@ -133,20 +127,24 @@ def everybody_is_in(state: State) -> bool:
     return all(peer in pool for peer, since in state.peers.items() if since <= state.round)
 
 
+def may_wait(state: State) -> bool:
+    """Tell whether the current stage quotes earlier ones and has not waited for them long enough."""
+    return bool(_quoted_steps(state)) and not state.work.quote
+
+
 def quotes_wait(state: State) -> bool:
     """Tell whether the current stage should wait for rollouts of earlier ones that it quotes.
 
     It waits for the bodies that are announced, and for the announcements of those who have played since the last round
     began; where nobody is known to have played in the last round, of all who count.
     """
-    steps = _quoted_steps(state)
-    if state.work.quote or not steps:
+    if not may_wait(state):
         return False
     begin, stages = step_number(state.round, 0, state.terms.stages), state.terms.stages
     last = {peer for step in range(begin - stages, begin) for peer in state.pools.get(step, {})}
     now = {peer for step in range(begin, current_step(state)) for peer in state.pools.get(step, {})}
     awaited = (last | now if last else set(state.peers)) - {state.me}
-    for step in steps:
+    for step in _quoted_steps(state):
         pool = state.pools.get(step, {})
         if any(body.state == "fetching" for body in pool.values()):
             return True
@@ -218,7 +216,7 @@ def _measured(body: Body) -> tuple[int, float]:
 
 def _quoted_steps(state: State) -> list[int]:
     """Return the steps of this round that the current stage quotes."""
-    quotes = state.terms.quotes[state.stage] if state.stage < len(state.terms.quotes) else ()
+    quotes = state.terms.quotes[state.stage] if 0 <= state.stage < len(state.terms.quotes) else ()
     return [step_number(state.round, stage, state.terms.stages) for stage in quotes]
 
 

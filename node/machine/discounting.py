@@ -27,8 +27,13 @@ def refuse(state: State, step: int, peer: Address, reason: str) -> State:
     """Return the state in which a peer's body counts for nothing, counted by its reason; nothing is held against it."""
     body = state.pools[step][peer]
     refused = Body(body.digest, body.size, "refused", used=body.used, reason=reason, heard=body.heard)
+    return count_refused(with_body(state, step, peer, refused), reason)
+
+
+def count_refused(state: State, reason: str) -> State:
+    """Return the state in which one more body has counted for nothing, by its reason."""
     totals = replace(state.totals, bodies_refused=state.totals.bodies_refused + 1)
-    return replace(_counted(with_body(state, step, peer, refused), reason), totals=totals)
+    return replace(_counted(state, reason), totals=totals)
 
 
 def discount(state: State, step: int, peer: Address, reason: str, told: bool = False) -> Result:

@@ -26,6 +26,7 @@ MAX_VOTES = 64
 MAX_CURVE = 512
 MAX_REWARDS = 384
 MAX_TRANSACTIONS = 8
+MAX_FORKED = 16
 
 
 class Terms(msgspec.Struct, frozen=True, array_like=True):
@@ -194,6 +195,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """Bodies that count for nothing, by reason, since the node's first start."""
 
     pools: dict[int, dict[Address, Body]] = {}
+    forked: tuple[tuple[int, Seed, Body], ...] = ()
+    """What this node announced in rounds whose seed a reorg changed, which may come back: step, seed, body."""
     work: Work = Work("skipped")
     task: Task | None = None
     pace: Pace = Pace()

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from node.machine import chain, collecting, delegation, lifecycle, listening, pausing, relaying, work
+from node.machine import chain, delegation, lifecycle, listening, pausing, relaying, work
 from node.machine import inputs as i
 from node.machine.state import Result, State
 
@@ -26,7 +26,7 @@ HANDLERS: dict[type[i.Input], Callable[[State, Any, float], Result]] = {
     i.ChainLost: chain.chain_lost,
     i.ChainRestored: chain.chain_restored,
     i.TransactionSettled: chain.transaction_settled,
-    i.RolloutsAnnounced: collecting.rollouts_announced,
+    i.RolloutsAnnounced: work.rollouts_announced,
     i.NodeIntroduced: relaying.node_introduced,
     i.OwnMessageHeard: listening.own_message_heard,
     i.RolloutsArrived: work.rollouts_arrived,

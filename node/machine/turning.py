@@ -10,7 +10,7 @@ from node.machine.listening import keep_listening
 from node.machine.relaying import stage_began, wait_for_relay
 from node.machine.skipping import leave_for
 from node.machine.standing import forgive
-from node.machine.state import Result, State, Work, current_step, in_turn, label, own_body
+from node.machine.state import MAX_FORKED, Result, State, Work, current_step, in_turn, label, own_body, with_body
 from node.machine.voting import move_votes, reopened
 from node.machine.work import pursue, round_done, wait_for_rollouts
 from protocols.identifiers import Seed
@@ -79,7 +79,8 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
         resumed=0.0,
         advance_tries=0,
     )
-    state = stage_began(replace(_pruned(state), work=_resumed(state)))
+    state = _as_announced(_pruned(state))
+    state = stage_began(replace(state, work=_resumed(state)))
     if rewound:
         state = reopened(state)
     if state.draining:
@@ -91,8 +92,20 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
 
 def _without_round(state: State, round_number: int) -> State:
     """Forget the bodies of a round that has another seed now: they answer questions that nobody was asked."""
-    first = step_number(round_number, 0, state.terms.stages)
-    return replace(state, pools={step: pool for step, pool in state.pools.items() if step < first})
+    stages = state.terms.stages
+    gone = {step: pool for step, pool in state.pools.items() if step >= step_number(round_number, 0, stages)}
+    own = (
+        (step, state.seeds.get(step // stages, b""), pool[state.me]) for step, pool in gone.items() if state.me in pool
+    )
+    pools = {step: pool for step, pool in state.pools.items() if step not in gone}
+    return replace(state, pools=pools, forked=(*state.forked, *own)[-MAX_FORKED:])
+
+
+def _as_announced(state: State) -> State:
+    """Return the state with what this node announced under this very seed before reorgs led away and back again."""
+    step = current_step(state)
+    said = [body for where, seed, body in state.forked if (where, seed) == (step, state.seed)]
+    return with_body(state, step, state.me, said[0]) if said and own_body(state) is None else state
 
 
 def _resumed(state: State) -> Work:

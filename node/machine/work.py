@@ -11,10 +11,12 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.carrying import publish_again, report_again
 from node.machine.collecting import (
+    body_announced,
     body_arrived,
     body_refused,
     everybody_is_in,
     mark_used,
+    may_wait,
     quotes_wait,
     quoting_again,
     to_quote,
@@ -91,10 +93,13 @@ def pursue(state: State, at: float) -> Result:
 
 
 def wait_for_rollouts(state: State, at: float) -> Result:
-    """Set the timer after which training, or a stage that quotes others, begins with whatever has arrived."""
-    if state.work.phase == "generate" and state.round >= 0:
-        return state, (SetTimer("quote", latest_quoting(state)),) if quotes_wait(state) else ()
-    training = state.task is not None and state.task.kind == "train"
+    """Set the timer after which training, or a stage that quotes others, begins with whatever has arrived.
+
+    A stage that quotes has it also where nothing is waited for: more may be announced before the trainer is free.
+    """
+    if state.work.phase == "generate" and may_wait(state):
+        return state, (SetTimer("quote", latest_quoting(state)),)
+    training = _is_task(state, "train", state.round, state.stage)
     if state.work.phase != "train" or state.work.due or training:
         return state, ()
     return state, (SetTimer("train", latest_training_start(state)),)
@@ -136,6 +141,11 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
     )
     state, more = in_turn(state, at, pursue, wait_for_rollouts)
     return state, (*publish_again(state), *report_again(state), *more)
+
+
+def rollouts_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
+    """Ask for a body; where it was the last one to wait for and there will be none, go on."""
+    return in_turn(state, at, lambda s, t: body_announced(s, said, t), pursue)
 
 
 def rollouts_arrived(state: State, arrived: i.RolloutsArrived, at: float) -> Result:

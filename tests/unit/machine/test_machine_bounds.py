@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import get_args
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
@@ -17,13 +18,16 @@ from node.machine.collecting import (
     MAX_EXTERNAL_BYTES,
     MAX_STRANGE_BYTES,
     MAX_STRANGERS,
+    everybody_is_in,
     unused_bodies,
 )
 from node.machine.pacing import groups_that_fit, local_deadline, margin, training_estimate
+from node.machine.standing import SHUNNED_AT
 from node.machine.state import MAX_BODIES, MAX_PEERS, Body, Pace, State, initial
 from node.machine.step import HANDLERS, step
 from protocols.identifiers import body_digest
 from protocols.manifest import Manifest, StageSpec
+from protocols.wire import NOTHING
 
 ME = f"0x{1:040x}"
 SEED = body_digest(b"seed")
@@ -42,6 +46,12 @@ def in_round(number: int, peers: int, at: float = 0.0) -> State:
     return state
 
 
+def announcement(number: int, size: int) -> i.RolloutsAnnounced:
+    """Return what a peer says of its rollouts of round 3; without a size that it made none."""
+    body = body_digest(str(number).encode()) if size else NOTHING
+    return i.RolloutsAnnounced(address(number), 3, 0, body, size, inline=False)
+
+
 def test_every_input_has_its_transition() -> None:
     """An input type that is added to the journal's schema can't be forgotten in the table."""
     assert set(HANDLERS) == set(get_args(i.AnyInput))
@@ -53,29 +63,38 @@ def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
     state = replace(state, standing=dict.fromkeys(state.peers, 1.0))
     fetched = 0
     for number in range(2, MAX_BODIES + 50):
-        said = i.RolloutsAnnounced(address(number), 3, 0, body_digest(str(number).encode()), 1000, inline=False)
-        state, commands = step(state, i.Stamped(1.0, said))
+        state, commands = step(state, i.Stamped(1.0, announcement(number, 1000)))
         fetched += sum(isinstance(command, c.FetchRollouts) for command in commands)
 
     assert fetched == MAX_BODIES
     assert len(state.pools[3]) == MAX_BODIES
 
 
-def test_strangers_have_only_their_share_of_a_stage() -> None:
-    """However many names announce something, those of good record find places left."""
-    state = in_round(3, MAX_BODIES)
-    good = address(MAX_BODIES)
-    state = replace(state, standing={good: 1.0})
-    fetched = 0
-    for number in range(2, MAX_BODIES):
-        said = i.RolloutsAnnounced(address(number), 3, 0, body_digest(str(number).encode()), 1000, inline=False)
-        state, commands = step(state, i.Stamped(1.0, said))
-        fetched += sum(isinstance(command, c.FetchRollouts) for command in commands)
-    assert fetched == MAX_STRANGERS
-    assert state.refusals == {"crowded": MAX_BODIES - 2 - MAX_STRANGERS}
+@pytest.mark.parametrize("standing", [0.0, -1.0, SHUNNED_AT])
+@pytest.mark.parametrize("size", [1000, 0])
+def test_strangers_have_only_their_share_of_a_stage(size: int, standing: float) -> None:
+    """However many names announce something, or nothing, or are shunned, those of good record find places left."""
+    state = in_round(3, MAX_BODIES + 50)
+    good = address(MAX_BODIES + 50)
+    state = replace(state, standing={**dict.fromkeys(state.peers, standing), good: 1.0})
+    for number in range(2, MAX_BODIES + 50):
+        state, _ = step(state, i.Stamped(1.0, announcement(number, size)))
+    assert len(state.pools[3]) == MAX_STRANGERS
+    assert state.refusals["crowded"] == state.totals.bodies_refused - state.refusals.get("shunned", 0)
+    assert state.refusals["crowded"] == MAX_BODIES + 48 - MAX_STRANGERS
 
-    _, commands = step(state, i.Stamped(1.0, i.RolloutsAnnounced(good, 3, 0, body_digest(b"good"), 1000, inline=False)))
+    _, commands = step(state, i.Stamped(1.0, announcement(MAX_BODIES + 50, 1000)))
     assert any(isinstance(command, c.FetchRollouts) for command in commands)
+
+
+def test_strangers_without_a_place_do_not_end_the_waiting() -> None:
+    """Training waits for those of good record, however many names have said that they made nothing."""
+    state = in_round(3, MAX_BODIES + 50)
+    state = replace(state, standing={address(MAX_BODIES + 50): 1.0})
+    for number in range(2, MAX_BODIES + 50):
+        state, _ = step(state, i.Stamped(1.0, announcement(number, 0)))
+
+    assert not everybody_is_in(state)
 
 
 def test_strangers_have_only_their_share_of_a_stages_bytes() -> None:
@@ -83,8 +102,7 @@ def test_strangers_have_only_their_share_of_a_stages_bytes() -> None:
     state = in_round(3, 100)
     size = MAX_STRANGE_BYTES // 10
     for number in range(2, 30):
-        said = i.RolloutsAnnounced(address(number), 3, 0, body_digest(str(number).encode()), size, inline=False)
-        state, _ = step(state, i.Stamped(1.0, said))
+        state, _ = step(state, i.Stamped(1.0, announcement(number, size)))
 
     assert sum(body.state == "fetching" for body in state.pools[3].values()) == 10
 

@@ -61,11 +61,14 @@ class Machine(RuleBasedStateMachine):
 
     @initialize(
         mode=st.sampled_from(["sealed", "open"]),
-        stages=st.integers(1, 2),
+        stages=st.integers(1, 3),
         kept=st.integers(0, 2),
         game=st.sampled_from(["share", "debate"]),
+        played=st.integers(0, 5),
+        behind=st.booleans(),
     )
-    def begin(self, mode: str, stages: int, kept: int, game: str) -> None:
+    def begin(self, mode: str, stages: int, kept: int, game: str, played: int, behind: bool) -> None:
+        """A new node, or one that has played some stages with two others, and may be behind with the last one."""
         self.manifest = Manifest(
             name="property",
             game=GameSpec(name=game, generated=8, minimum=2),
@@ -84,6 +87,10 @@ class Machine(RuleBasedStateMachine):
         self.feed(i.ChainRestored(0.0))
         self.feed(i.NetworkChanged(3))
         self.feed(i.TrainerReady(1, "cpu", -1))
+        for _ in range(played):
+            self.ordinary_stage(set(PEERS[1:3]), settle=True, answers=5)
+        if behind:
+            self.training_runs_over(PEERS[3], 1000, 1)
 
     # --- what happens -----------------------------------------------------------------------------------------------
 
@@ -107,13 +114,14 @@ class Machine(RuleBasedStateMachine):
     def any_stage(self, ahead: int, stage: int, variant: int, rewound: bool) -> None:
         self.open(self.state.round + ahead, stage, variant, rewound)
 
-    @rule(arriving=st.sets(st.sampled_from(PEERS[1:])), settle=st.booleans())
-    def ordinary_stage(self, arriving: set[str], settle: bool) -> None:
-        """A stage as it should be: rollouts come, the trainer answers, transactions are mined."""
+    @rule(arriving=st.sets(st.sampled_from(PEERS[1:])), settle=st.booleans(), answers=st.integers(0, 5))
+    def ordinary_stage(self, arriving: set[str], settle: bool, answers: int) -> None:
+        """A stage as it should be: rollouts come, the trainer answers (or is at it still), transactions are mined."""
         self.next_stage(0)
         for peer in sorted(arriving):
             self.rollouts(peer, 0, self.state.stage, 0, 8)
-        for _ in range(5):
+        for _ in range(answers):
+            self.wait_for("quote", "train")
             if self.watch.task is not None:
                 self.trainer_answers(1, 1.0)
         for round_number, of_seed in sorted(self.watch.voted) if settle else ():
@@ -205,10 +213,31 @@ class Machine(RuleBasedStateMachine):
             missing = (body(ME, where[0], 0, 1),) if stage else ()
             self.feed(i.RolloutsRefused(peer, *where, digest, "schema", missing))
 
+    @rule(peer=st.sampled_from(PEERS[2:]), size=st.sampled_from([0, 1000]), back=st.integers(1, 2))
+    def training_runs_over(self, peer: str, size: int, back: int) -> None:
+        """The next stage opens before the training is done; meanwhile more is heard of what was announced before."""
+        self.ordinary_stage(set(PEERS[1:3]), settle=False, answers=1)
+        self.wait_for("train")
+        self.next_stage(0)
+        stages = len(self.manifest.stages)
+        where = divmod(max(0, self.state.round * stages + self.state.stage - back), stages)
+        digest = body(peer, *where, 0) if size else NOTHING
+        self.feed(i.RolloutsAnnounced(peer, *where, digest, size, False, late=True))
+        if self.watch.task is not None:
+            self.trainer_answers(1, 1.0)
+
     @precondition(lambda self: self.watch.timers)
     @rule()
     def timer(self) -> None:
-        name = min(self.watch.timers, key=lambda name: (self.watch.timers[name], name))
+        self.fire(min(self.watch.timers, key=lambda name: (self.watch.timers[name], name)))
+
+    def wait_for(self, *names: str) -> None:
+        """Let time pass until these timers have fired, as long as the trainer has nothing to do."""
+        for name in names:
+            if self.watch.task is None and name in self.watch.timers:
+                self.fire(name)
+
+    def fire(self, name: str) -> None:
         self.now = max(self.now, self.watch.timers.pop(name))
         self.feed(i.TimerFired(name))
 
@@ -283,6 +312,7 @@ class Machine(RuleBasedStateMachine):
         for command in commands:
             self.watch.commanded(self.state, self.now, command)
         self.watch.bounded(self.state)
+        self.watch.moving(self.state)
 
     def teardown(self) -> None:
         if not hasattr(self, "state"):

@@ -7,9 +7,10 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.collecting import to_quote
 from node.machine.pacing import local_deadline
 from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, OWNER_QUOTA, is_timely
-from node.machine.state import MAX_CURVE, MAX_REWARDS, MAX_VOTES, State
+from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, State, counts
 from node.machine.turning import AHEAD
 from protocols.carried import CarriedDelegation, CarriedRevocation, kind_of
 from protocols.manifest import Manifest
@@ -31,11 +32,16 @@ class Watch:
         self.stopped = False
         self._nothing: set[tuple[int, int, bytes]] = set()
         self._turns: dict[str, set[int]] = {}
+        self._set_here: set[str] = set()
 
     def happened(self, happened: i.AnyInput, moved: bool) -> None:
         """Note an input, and whether the machine stands in another round, stage or seed since."""
         if moved or isinstance(happened, i.StageOpened):
             self._turns = {}
+        if moved or isinstance(happened, i.NodeStarted):
+            self._set_here.clear()
+        if isinstance(happened, i.TimerFired):
+            self._set_here.discard(happened.name)
         if isinstance(happened, i.NodeStarted):
             self.task = None
             self.stopped = False
@@ -65,6 +71,7 @@ class Watch:
                 assert command.seed == views.window_seeds(state)[command.round]
             case c.SetTimer(name=name, at=at):
                 self.timers[name] = at
+                self._set_here.add(name)
             case c.RelayMessages():
                 self._relay(state, command)
         if isinstance(command, c.CommitVote | c.RevealVote | c.CastVote | c.ReportReward) and command.after:
@@ -128,6 +135,22 @@ class Watch:
         pools = (state.pools.get(step, {}) for step in range(first, first + stage))
         return {each.digest for pool in pools for each in pool.values() if each.state == "arrived"}
 
+    def moving(self, state: State) -> None:
+        """Check that a free trainer waits for nothing that may never come: a timer set in this stage ends the waiting.
+
+        Only a stage that has found nothing at all to quote waits until it is over.
+        """
+        if state.stopping or state.listening or not state.heard or state.chain != "present":
+            return
+        if state.trainer != "present" or state.task is not None or not counts(state, ME, state.round):
+            return
+        assert not state.saving
+        if state.work.phase == "generate" and not state.draining:
+            assert "quote" in self._set_here or (state.work.quote and to_quote(state) is None)
+        if state.work.phase == "train":
+            assert "train" in self._set_here
+            assert not state.work.due
+
     def bounded(self, state: State) -> None:
         """Check that nothing in a state grows beyond its bounds."""
         stages = len(self.manifest.stages)
@@ -135,6 +158,7 @@ class Watch:
         assert len(state.pools) <= kept * stages
         assert len(state.seeds) <= max(3 + AHEAD, kept)
         assert all(len(pool) <= len(PEERS) for pool in state.pools.values())
+        assert len(state.forked) <= MAX_FORKED
         assert len(state.votes) <= MAX_VOTES
         assert len(state.curve) <= MAX_CURVE
         assert len(state.rewards) <= MAX_REWARDS
