@@ -12,6 +12,10 @@ ROOT = Path(__file__).parents[3]
 SOURCES = ("node/intake.py", "node/gossip/fetching.py", "node/machine/discounting.py", "node/machine/collecting.py")
 
 
+GIVING = ("discount", "count_refused")
+"""Functions that are told a reason."""
+
+
 def reasons_in(path: Path) -> Iterator[str]:
     """Yield texts that a source returns, or gives as a reason."""
     for found in ast.walk(ast.parse(path.read_text())):
@@ -19,7 +23,7 @@ def reasons_in(path: Path) -> Iterator[str]:
             yield from texts_of(found.value)
         if isinstance(found, ast.keyword) and found.arg in ("reason", "doubt"):
             yield from texts_of(found.value)
-        if isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and found.func.id == "discount":
+        if isinstance(found, ast.Call) and isinstance(found.func, ast.Name) and found.func.id in GIVING:
             yield from (text for each in found.args for text in texts_of(each))
 
 
