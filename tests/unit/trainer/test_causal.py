@@ -83,6 +83,13 @@ def test_rows_that_are_no_ids_are_never_sampled(tokenizer: Any) -> None:
         engine.decode([len(LETTERS)])
 
 
+def test_no_divergence_from_a_start_with_adapters(tmp_path: Path) -> None:
+    """Without them the base is left, which is another model: refused in a line that says what to do."""
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "base", "r": 4}')
+    with pytest.raises(ValueError, match=r"trainer\.kl: .* set it to 0, or name a whole model"):
+        CausalEngine.load(TrainerSettings(device="cpu", model=str(tmp_path), kl=0.1), GAME)
+
+
 def groups_of(engine: CausalEngine, game: GameSpec = GAME) -> list[TrainingGroup]:
     sampled = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(2), lambda: False)
     return [
