@@ -173,7 +173,7 @@ def _engine(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> tupl
 
 
 def _with(settings: TrainerSettings, model: str) -> TrainerSettings:
-    return msgspec.structs.replace(settings, model=model)
+    return msgspec.structs.replace(settings, model=model, kl=0.0)  # no start is kept of what is not trained
 
 
 def cache_directory() -> Path:

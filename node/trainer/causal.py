@@ -91,9 +91,12 @@ class CausalEngine(TreeEngine):
         return hidden
 
     def _logits(self, hidden: Tensor) -> Tensor:
-        """Return logits [n, vocabulary] of hidden states [n, width], with the scaling some families add."""
+        """Return logits [n, vocabulary] of hidden states [n, width], with the scaling some families add.
+
+        Many models have more rows than their tokenizer has ids: these are left out, in sampling as in the update.
+        """
         config = self._model.config
-        logits: Tensor = self._model.get_output_embeddings()(hidden)
+        logits: Tensor = self._model.get_output_embeddings()(hidden)[..., : self._vocabulary.size]
         logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1)
         cap = getattr(config, "final_logit_softcapping", None)
         return cap * torch.tanh(logits / cap) if cap else logits
@@ -196,7 +199,7 @@ class CausalEngine(TreeEngine):
 
     def _take_over_attention(self) -> None:
         """Have attention computed by token tree. Raises ValueError where that changes what the model says."""
-        vocabulary = int(self._model.config.vocab_size)
+        vocabulary = min(int(self._model.config.vocab_size), self._vocabulary.size)
         numbers = torch.randint(vocabulary, (14,), generator=torch.Generator().manual_seed(0)).tolist()
         prefix, prompt, completions = numbers[:5], numbers[5:8], [numbers[8:12], numbers[12:]]
         group = TrainingGroup(prompt, completions, [[], []], [0.0, 0.0], external=False)
@@ -217,6 +220,7 @@ class CausalEngine(TreeEngine):
         ids = torch.tensor([prompt + completion], device=self.device)
         with self._arithmetic():
             logits: Tensor = self._model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+            logits = logits[:, : self._vocabulary.size]
         logps = (logits / self._game.temperature).log_softmax(-1)
         return logps.gather(1, ids[0, len(prompt) :, None])[:, 0]
 

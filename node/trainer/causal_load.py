@@ -45,6 +45,11 @@ def read(settings: TrainerSettings) -> Source:
         found = msgspec.json.decode((local / ADAPTER_CONFIG).read_bytes())
         base, adapters = str(found["base_model_name_or_path"]), local
         settings = msgspec.structs.replace(settings, lora=int(found["r"]))
+        if settings.kl:
+            raise ValueError(
+                "trainer.kl: the divergence from a start with adapters is not known, only that from their base: set it "
+                "to 0, or name a whole model (swarm model export writes one)"
+            )
     _refuse_missing(settings)
     known = _known(base)
     with _in_one_line(settings):

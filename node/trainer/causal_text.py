@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import takewhile
 from typing import Any
 
 import msgspec
@@ -40,6 +41,12 @@ class Vocabulary:
             raise ValueError(f"ids go from 0 to {self.size - 1}")
         text = str(self.tokenizer.decode(tokens, skip_special_tokens=False, clean_up_tokenization_spaces=False))
         return text[: min((text.index(end) for end in self._ends if end in text), default=len(text))]
+
+    def shown(self, tokens: Sequence[int]) -> str:
+        """Return the text of what an engine sampled that knows the model's rows only: one that is no id is shown as
+        U+FFFD, and nothing behind it."""
+        known = list(takewhile(lambda token: 0 <= token < self.size, tokens))
+        return self.text(known) + "\ufffd" * (len(known) < len(tokens))
 
     def completion(self, text: str, finished: bool) -> list[int]:
         """Return the ids of a completion that came as text, with its stop where it ended by itself.

@@ -108,7 +108,8 @@ class TreeEngine(ABC):
                 try:
                     rows = sample_rows(how, prompts[start:stop], draws[start:stop], ended)
                 except (MemoryError, RuntimeError) as error:
-                    if not is_memory(error) or stop == start + 1:
+                    alone = self._agree is _as_it_is  # of several ranks one must not begin again by itself
+                    if not is_memory(error) or stop == start + 1 or not alone:
                         raise
                     self.rows_at_once //= 2
                     log.warning("memory.short", sampling=self.rows_at_once)

@@ -127,7 +127,7 @@ class VllmEngine(CausalEngine):
         logps = [float(each[token].logprob) for each, token in zip(output.logprobs, tokens, strict=True)]
         if not all(torch.tensor(logps).isfinite().tolist()):
             raise NotFinite("logits are not finite")
-        return Sample(tokens, logps, self._vocabulary.text(tokens), output.finish_reason == "stop")
+        return Sample(tokens, logps, self._vocabulary.shown(tokens), output.finish_reason == "stop")
 
     # --- life of the engine ---------------------------------------------------------------------------------------
 

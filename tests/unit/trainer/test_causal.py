@@ -68,6 +68,28 @@ def make(config: Any, tokenizer: Any, game: GameSpec = GAME, **settings: Any) ->
     return CausalEngine.adopt(model, tokenizer, TrainerSettings(device="cpu", **settings), game)
 
 
+def test_rows_that_are_no_ids_are_never_sampled(tokenizer: Any) -> None:
+    """Models are padded beyond their tokenizer: what is sampled can be read, and the update finds the same
+    log-probabilities."""
+    engine = make(Qwen2Config(**{**SIZES, "vocab_size": 4 * len(LETTERS)}, tie_word_embeddings=True), tokenizer)
+    groups = groups_of(engine)
+    assert all(token < len(LETTERS) for group in groups for row in group.completions for token in row)
+    known = torch.tensor([logp for group in groups for row in group.behaviour for logp in row])
+    with torch.no_grad():
+        assert torch.allclose(engine.completion_logps(groups), known, atol=1e-4)
+    vocabulary = engine._vocabulary
+    assert vocabulary.shown([0, 1, len(LETTERS), 2]) == "ab\ufffd"
+    with pytest.raises(ValueError, match="ids go from"):
+        engine.decode([len(LETTERS)])
+
+
+def test_no_divergence_from_a_start_with_adapters(tmp_path: Path) -> None:
+    """Without them the base is left, which is another model: refused in a line that says what to do."""
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "base", "r": 4}')
+    with pytest.raises(ValueError, match=r"trainer\.kl: .* set it to 0, or name a whole model"):
+        CausalEngine.load(TrainerSettings(device="cpu", model=str(tmp_path), kl=0.1), GAME)
+
+
 def groups_of(engine: CausalEngine, game: GameSpec = GAME) -> list[TrainingGroup]:
     sampled = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(2), lambda: False)
     return [

@@ -233,6 +233,20 @@ def test_short_memory_shrinks_sampling_and_changes_no_outcome(
     assert [[s.tokens for s in some] for some in apart] == [[s.tokens for s in some] for some in whole]
 
 
+def test_of_several_ranks_none_begins_again_by_itself(tiny: TinyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others would wait for tokens that it does not draw: all begin anew."""
+
+    def full(*_: object) -> torch.Tensor:
+        raise MemoryError
+
+    tiny._agree = lambda tokens: tokens
+    before = tiny.rows_at_once
+    monkeypatch.setattr(tiny, "_forward", full)
+    with pytest.raises(MemoryError):
+        tiny.sample(["What is 2 + 2?"] * 4, 4, torch.Generator().manual_seed(1), never)
+    assert tiny.rows_at_once == before
+
+
 def test_a_child_killed_for_memory_begins_smaller() -> None:
     """Half the completions at once, a plan for less memory."""
     smaller = shrunk(TrainerSettings(micro_batch=5, memory_share=0.8))
