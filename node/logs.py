@@ -6,6 +6,7 @@ event's own. What libraries log through the standard library comes out in the sa
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import re
@@ -109,24 +110,32 @@ def ordered(_logger: object, _method: str, event: Event) -> Event:
 
 
 class Output:
-    """Lines to a stream. A reader that goes away (`swarm run | head`) must not end the node: the rest goes nowhere."""
+    """Lines to a stream that may fail without ending the node.
+
+    Where a reader (`swarm run | head`) or a terminal has gone away the rest goes nowhere; a disk that is full costs the
+    lines until it is not.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text, or nothing where nobody reads any more."""
+        """Write text, or nothing where that is not possible."""
         try:
             return self._stream.write(text)
-        except BrokenPipeError:
-            self._stream = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
+        except OSError as error:
+            self._failed(error)
             return len(text)
 
     def flush(self) -> None:
         """Pass what was written on."""
         try:
             self._stream.flush()
-        except BrokenPipeError:
+        except OSError as error:
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        if isinstance(error, BrokenPipeError) or error.errno == errno.EIO:
             self._stream = open(os.devnull, "w")  # noqa: SIM115 - lives as long as the process
 
 

@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Self
 
 from node.protection.interchange import ANYWHERE, Signed, contradictions, missing
-from node.store.database import open_database, transaction
+from node.store.database import open_database, refusing, transaction
 from node.store.lock import FileLock
 from protocols.identifiers import Digest, Seed
 
@@ -37,7 +37,7 @@ MIGRATIONS = (
     DROP TABLE signed
     """,
 )
-PRAGMAS = ("journal_mode = DELETE", "synchronous = EXTRA", "locking_mode = EXCLUSIVE")
+PRAGMAS = ("busy_timeout = 500", "journal_mode = DELETE", "synchronous = EXTRA", "locking_mode = EXCLUSIVE")
 ADVICE = "restore it from a backup; without it this key must not vote in a round it may have voted in"
 
 
@@ -54,8 +54,19 @@ class VoteProtection:
         try:
             self._lock.sign()
             self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
+            self._take()
         except BaseException:
             self._lock.release()
+            raise
+
+    def _take(self) -> None:
+        """Take the file now and for good: whoever else reads it is noticed at the start, not at the first vote."""
+        try:
+            with refusing(self.path, "close the program that has it open"):
+                self._connection.execute("BEGIN EXCLUSIVE")
+                self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.close()
             raise
 
     def bind(self, deployment: Digest) -> None:

@@ -62,11 +62,11 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
+        connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:
+        if connection.in_transaction:  # so it is after a COMMIT that found the file busy, too
             connection.execute("ROLLBACK")
         raise
-    connection.execute("COMMIT")
 
 
 def _check(connection: sqlite3.Connection) -> None:

@@ -1,5 +1,6 @@
 """The log lines."""
 
+import errno
 import io
 import json
 import logging
@@ -155,16 +156,30 @@ def test_a_terminal_gets_text() -> None:
     assert not text.lstrip().startswith("{")
 
 
-def test_a_reader_that_goes_away_does_not_end_the_node() -> None:
-    """After a broken pipe logging goes on silently."""
+@pytest.mark.parametrize("error", [BrokenPipeError(), OSError(errno.EIO, "gone"), OSError(errno.ENOSPC, "full")])
+@pytest.mark.parametrize("failing", ["write", "flush"])
+def test_a_stream_that_fails_does_not_end_the_node(failing: str, error: OSError) -> None:
+    """Logging goes on: into nothing where reader or terminal is gone, and to a full disk once it has room again."""
 
-    class Gone(io.StringIO):
+    class Failing(io.StringIO):
+        fails = True
+
         def write(self, text: str) -> int:
-            raise BrokenPipeError
+            if self.fails and failing == "write":
+                raise error
+            return super().write(text)
 
-    configure(LogSettings(), Gone())
+        def flush(self) -> None:
+            if self.fails and failing == "flush":
+                raise error
+
+    stream = Failing()
+    configure(LogSettings(), stream)
     structlog.get_logger().info("node.started")
-    structlog.get_logger().info("node.started")
+    logging.getLogger("some.library").warning("said")
+    stream.fails = False
+    structlog.get_logger().info("node.again")
+    assert ("node.again" in stream.getvalue()) == (error.errno == errno.ENOSPC)
 
 
 def test_signed_messages_are_told_by_name_only() -> None:

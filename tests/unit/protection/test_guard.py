@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -91,6 +92,21 @@ def test_a_second_process_is_refused_by_name(tmp_path: Path) -> None:
             VoteProtection(path)
         assert refused.value.code is Exit.LOCKED
     VoteProtection(path).close()
+
+
+def test_another_programs_hold_on_the_file_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Not at the first vote; and once it is open nobody else can begin to read."""
+    path = tmp_path / "votes.sqlite"
+    VoteProtection(path).close()
+    reader = sqlite3.connect(path, isolation_level=None, timeout=0.0)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM records").fetchall()
+    with pytest.raises(Refusal, match="close the program that has it open"):
+        VoteProtection(path)
+    reader.execute("COMMIT")
+    with VoteProtection(path), pytest.raises(sqlite3.OperationalError, match="locked"):
+        reader.execute("SELECT * FROM records")
+    reader.close()
 
 
 def test_a_damaged_protection_is_refused(tmp_path: Path) -> None:
