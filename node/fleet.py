@@ -102,7 +102,7 @@ def _listening(config: Config, number: int) -> list[str]:
 
 def prepare(peer: Peer, home: Path, config: Config) -> None:
     """Make a peer's directory: configuration and manifest lead to those above, so that a change there reaches all."""
-    peer.directory.mkdir(parents=True, exist_ok=True)
+    peer.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (FILE, config.manifest):
         link = peer.directory / name
         if not link.exists() and not Path(name).is_absolute():

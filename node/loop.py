@@ -36,15 +36,15 @@ class Journal(Protocol):
     def save_snapshot(self, sequence: int, snapshot: bytes) -> None:
         """Store the state as it is after `sequence`."""
 
-    def latest_snapshot(self) -> tuple[int, bytes] | None:
-        """Return the newest snapshot and its sequence."""
+    def snapshots(self) -> Sequence[tuple[int, bytes]]:
+        """Return snapshots and their sequences, the newest first; every input after the last of them is kept."""
 
 
 def restore(journal: Journal, fresh: State) -> tuple[State, int]:
     """Return the state after every journalled input and how many were replayed; their commands are not repeated.
 
-    What was under way is asked for again by the machine when `NodeStarted` arrives. A snapshot of an older layout
-    is passed over: the journal's remaining inputs then start from the fresh state.
+    What was under way is asked for again by the machine when `NodeStarted` arrives. A snapshot that can't be read is
+    passed over for the one before; without any the journal's remaining inputs start from the fresh state.
     """
     state, sequence = _from_snapshot(journal, fresh)
     replayed = 0
@@ -55,16 +55,12 @@ def restore(journal: Journal, fresh: State) -> tuple[State, int]:
 
 
 def _from_snapshot(journal: Journal, fresh: State) -> tuple[State, int]:
-    found = journal.latest_snapshot()
-    if found is None:
-        return fresh, 0
-    sequence, snapshot = found
-    try:
-        state = _states.decode(snapshot)
-    except ValueError as error:
-        log.warning("snapshot.unreadable", reason=str(error))
-        return fresh, 0
-    return state, sequence
+    for sequence, snapshot in journal.snapshots():
+        try:
+            return _states.decode(snapshot), sequence
+        except ValueError as error:
+            log.warning("snapshot.unreadable", reason=str(error))
+    return fresh, 0
 
 
 class Loop:

@@ -20,8 +20,10 @@ from node.errors import describe
 from node.exits import Exit, Refusal
 from node.grading.registry import prepare_grader
 from node.identity.cases import Facts, refuse_other_owner
+from node.identity.files import replace_private
 from node.manifest_file import with_contract
 from node.seams import Questions
+from protocols.identifiers import Address
 from protocols.manifest import Manifest, allows_model, manifest_digest
 
 log = structlog.get_logger()
@@ -57,15 +59,15 @@ def placed(config: Config, manifest: Manifest) -> Config:
     return msgspec.structs.replace(config, trainer=trainer)
 
 
-async def read_facts(chain: CoordinatorService, path: Path) -> CoordinatorFacts:
-    """Read what the contract fixed at deployment, and keep it at `path`; without the chain, what was kept there."""
+async def read_facts(chain: CoordinatorService, contract: Address, path: Path) -> CoordinatorFacts:
+    """Read what the contract fixed at deployment, and keep it at `path`; without the chain, what was kept."""
     while True:
         try:
             facts = await chain.describe()
         except Refusal:
             raise
         except Exception as error:  # noqa: BLE001 - whatever keeps the chain away, the node waits for it
-            kept = _kept_facts(path)
+            kept = _kept_facts(contract, path)
             if kept is not None:
                 return kept
             log.warning("chain.lost", reason=describe(error), retry_in=RETRY_SECONDS)
@@ -75,12 +77,24 @@ async def read_facts(chain: CoordinatorService, path: Path) -> CoordinatorFacts:
             return facts
 
 
-def _kept_facts(path: Path) -> CoordinatorFacts | None:
-    return msgspec.json.decode(path.read_bytes(), type=CoordinatorFacts) if path.exists() else None
+def _kept_facts(contract: Address, path: Path) -> CoordinatorFacts | None:
+    """Return the facts kept of a contract; None where there are none, of another one, or none that can be read."""
+    try:
+        facts = msgspec.json.decode(path.read_bytes(), type=CoordinatorFacts)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        log.warning("chain.facts_unreadable", path=str(path), reason=describe(error))
+        return None
+    return facts if facts.contract == contract.lower() else None
 
 
 def _keep_facts(path: Path, facts: CoordinatorFacts) -> None:
-    path.write_bytes(msgspec.json.encode(facts))
+    """Keep facts for a start without the chain; a disk that fails costs that, not this start."""
+    try:
+        replace_private(path, msgspec.json.encode(facts))
+    except OSError as error:
+        log.warning("chain.facts_unwritable", path=str(path), reason=describe(error))
 
 
 def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:

@@ -34,6 +34,7 @@ from node.chain.tracker import ClockOffset, Tracker
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
+from node.logs import redacted
 from node.machine.commands import ChainCommand
 from node.machine.inputs import ChainLost, ChainRestored, PauseChanged, TransactionSettled
 from node.seams import Report, VoteGuard
@@ -215,7 +216,7 @@ class CoordinatorService:
             async with self._dial(url, self._settings.poll_seconds) as endpoint:
                 await self._follow(endpoint, live, known_lost)
         except* FAULTS as group:
-            reasons = [str(error) for error in _leaves(group)]
+            reasons = [str(redacted(str(error))) for error in _leaves(group)]  # they go into the journal
             if group.subgroup(DecodingError):
                 self._follower.forget()  # what it told before is not to be trusted either
         return reasons[0] if reasons else "the connection ended"

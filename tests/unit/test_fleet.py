@@ -64,6 +64,7 @@ def test_peers_share_configuration_and_manifest(tmp_path: Path) -> None:
     peer = plan_peers(["0"], tmp_path, Config(), [])[0]
     for _ in range(2):
         prepare(peer, tmp_path, Config())
+        assert peer.directory.stat().st_mode & 0o777 == 0o700
     assert load_config(peer.directory, {}, {}).trainer.lora == 8
     assert (peer.directory / "manifest.toml").read_text() == ""
     assert not (peer.directory / "swarm.toml").readlink().is_absolute()

@@ -1,13 +1,18 @@
 """What a node refuses before it plays: a contract, a model or a grader that is not its manifest's."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
+import trio
+from trio.testing import MockClock
 
 from node.chain.binding import CoordinatorFacts
+from node.chain.rpc import ConnectionLostError
 from node.config import ChainSettings, Config, TrainerSettings
 from node.exits import Exit, Refusal
 from node.identity.cases import Facts
-from node.preflight import agree, open_questions, placed, refuse_unowned
+from node.preflight import agree, open_questions, placed, read_facts, refuse_unowned
 from protocols.manifest import DataSpec, Deployment, GameSpec, Manifest, StageSpec, manifest_digest
 
 CONTRACT, OTHER = "0x" + "ab" * 20, "0x" + "cd" * 20
@@ -39,6 +44,43 @@ def test_another_manifest_is_refused_with_both_digests_named() -> None:
     assert manifest_digest(changed).hex()[:16] in said
     assert FACTS.manifest_digest.hex()[:16] in said
     assert "get the swarm's current manifest from its organiser" in said
+
+
+class Chain:
+    """A contract that answers, until it is away."""
+
+    def __init__(self, facts: CoordinatorFacts | None = None) -> None:
+        self.facts = facts
+
+    async def describe(self) -> CoordinatorFacts:
+        if self.facts is None:
+            raise ConnectionLostError("away")
+        return self.facts
+
+
+async def kept(path: Path, contract: str = CONTRACT) -> CoordinatorFacts | None:
+    """Return the facts that a node starts with while the chain is away; None where it waits for the chain."""
+    with trio.move_on_after(60):
+        return await read_facts(Chain(), contract, path)
+    return None
+
+
+async def test_facts_are_kept_for_a_start_without_the_chain(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Those of this contract that can be read: a file that was cut off, or another contract's, is as good as none."""
+    path = tmp_path / "coordinator.json"
+    assert await kept(path) is None
+    assert await read_facts(Chain(FACTS), FACTS.contract, path) == FACTS
+    assert await kept(path, FACTS.contract) == FACTS
+    assert await kept(path, OTHER) is None
+    for cut in (b"", path.read_bytes()[:50], b"\xff"):
+        path.write_bytes(cut)
+        assert await kept(path, FACTS.contract) is None
+
+
+async def test_facts_that_can_not_be_kept_are_used_all_the_same(tmp_path: Path) -> None:
+    """A disk that fails costs the copy, not the start."""
+    (tmp_path / "coordinator.json").mkdir()
+    assert await read_facts(Chain(FACTS), FACTS.contract, tmp_path / "coordinator.json") == FACTS
 
 
 def test_another_place_or_pace_is_refused() -> None:

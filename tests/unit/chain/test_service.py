@@ -73,6 +73,16 @@ async def test_a_chain_that_is_away_is_lost_once(tmp_path: Path, autojump_clock:
     assert {url for url, _ in line.dialled} == set(line.urls)
 
 
+async def test_a_providers_key_stays_out_of_the_journal(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """httpx names the URL in its errors, and the reason for the loss is an input."""
+
+    def refused(*_: Any) -> NoReturn:
+        raise ConnectionLostError("eth_call: 401 for url 'https://rpc.example/v3/0123456789abcdef0123456789abcdef?k=1'")
+
+    (lost,) = await followed(Line(a={"eth_call": refused}).service(tmp_path), 5.0)
+    assert lost == ChainLost("eth_call: 401 for url 'https://rpc.example/v3/…'")
+
+
 async def test_a_nonce_that_is_too_low_is_no_hot_loop(tmp_path: Path, autojump_clock: MockClock) -> None:
     """While receipts lag behind nonces the command is signed anew a few times in a second at most."""
 

@@ -11,8 +11,11 @@ import msgspec
 import pytest
 
 from node.exits import Exit, Refusal
+from node.loop import restore
 from node.machine.inputs import CheckpointSaved, NodeStarted, StageOpened, Stamped
+from node.machine.state import initial
 from node.store.journal import Journal
+from protocols.manifest import Manifest
 
 
 def entry(number: int) -> Stamped:
@@ -66,7 +69,10 @@ WRITER = """
 import sys
 from pathlib import Path
 from node.machine.inputs import CheckpointSaved, Stamped
+from node.loop import restore
+from node.machine.state import initial
 from node.store.journal import Journal
+from protocols.manifest import Manifest
 journal = Journal(Path(sys.argv[1]))
 for number in range(1_000_000):
     sequence = journal.append(Stamped(float(number), CheckpointSaved(number)))
@@ -139,3 +145,16 @@ def test_a_newer_schema_is_refused(tmp_path: Path) -> None:
     raw.close()
     with pytest.raises(Refusal, match="newer version"):
         Journal(path)
+
+
+def test_the_snapshot_before_is_taken_where_the_newest_is_unreadable(tmp_path: Path) -> None:
+    """Nothing is lost: the inputs after it are kept, and replayed."""
+    fresh = initial("0x" + "aa" * 20, Manifest(name="a"))
+    good = msgspec.structs.replace(fresh, round=7)
+    with Journal(tmp_path / "journal.sqlite") as journal:
+        for snapshot in (msgspec.msgpack.encode(good), b"broken"):
+            journal.save_snapshot(journal.append(entry(1)), snapshot)
+        state, replayed = restore(journal, fresh)
+        assert (state.round, replayed) == (7, 1)
+        journal.save_snapshot(journal.append(entry(1)), b"broken too")
+        assert restore(journal, fresh)[0].round == fresh.round
