@@ -266,8 +266,14 @@ def _start_generating(state: State, quoted: tuple[Digest, ...], at: float) -> Re
     if state.pace.generate:
         need = state.terms.minimum * state.pace.generate + training_estimate(state)
         reason += f", {state.terms.minimum} groups and training on them take about {need:.0f} s"
-    had_it_all = left >= stage_seconds(state) - margin(state)
-    return skip_stage(forgiven(state) if had_it_all else state, reason, at)
+    return skip_stage(forgiven(state) if left > margin(state) and _idle_before(state) else state, reason, at)
+
+
+def _idle_before(state: State) -> bool:
+    """Tell whether this node made nothing in the stage before either: then it is its measured speed that keeps it from
+    work, not one late piece of news, however late all news come."""
+    body = state.pools.get(current_step(state) - 1, {}).get(state.me)
+    return body is None or not body.groups
 
 
 def _start_training(state: State, at: float) -> Result:
