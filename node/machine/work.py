@@ -124,8 +124,9 @@ def quote_timer(state: State, at: float) -> Result:
 
 
 def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Result:
-    """Publish the own rollouts; what comes of a stage that is over does not count."""
-    if not _is_task(state, "generate", made.round, made.stage):
+    """Publish the own rollouts; what comes of a stage that is over, or of its seed before a reorg, does not count."""
+    task = state.task
+    if task is None or not _is_task(state, "generate", made.round, made.stage) or made.seed not in (b"", task.seed):
         return state, ()
     state = generated_in(replace(state, task=None), made.groups, made.seconds)
     if made.groups < state.terms.minimum:
@@ -259,7 +260,7 @@ def _evaluated(state: State, round_number: int) -> State:
 def _start_generating(state: State, quoted: tuple[Digest, ...], at: float) -> Result:
     groups = groups_that_fit(state, at)
     if groups >= state.terms.minimum:
-        task = Task("generate", state.round, state.stage, at, groups)
+        task = Task("generate", state.round, state.stage, at, groups, state.seed)
         return _ask(state, at, task, GenerateRollouts(state.round, state.stage, state.seed, groups, quoted))
     left = local_deadline(state) - at
     reason = f"{max(0.0, left):.0f} s of {label(state, state.round, state.stage)} were left"
