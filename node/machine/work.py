@@ -61,6 +61,7 @@ from node.machine.state import (
     worked_in,
 )
 from node.machine.status import CurvePoint, RewardPoint
+from node.machine.voting import due_votes
 from protocols.identifiers import Digest
 from protocols.schedule import step_number
 
@@ -178,9 +179,16 @@ def training_finished(state: State, done: i.TrainingFinished, at: float) -> Resu
     state = _own_used(state, done.round, done.stage)
     if done.stage == state.terms.stages - 1 or done.round < state.round:
         state = round_done(state)
+    elif state.draining:
+        state = to_be_saved(state)
     if (done.round, done.stage) == (state.round, state.stage):
         state = replace(state, work=replace(state.work, phase="done"))
     return in_turn(state, at, lambda state, _: disbelieve(state, done.incredible), pursue)
+
+
+def to_be_saved(state: State) -> State:
+    """Return the state in which a checkpoint is due, where there is something that is not in the last one."""
+    return replace(state, saving=state.saving or state.unsaved >= 0)
 
 
 def round_done(state: State) -> State:
@@ -189,7 +197,7 @@ def round_done(state: State) -> State:
         return state
     following, every = state.unsaved + 1, state.terms.evaluate_every
     due = following // every > max(0, state.evaluated) // every
-    return replace(state, saving=True, evaluation=following if due else state.evaluation)
+    return replace(to_be_saved(state), evaluation=following if due else state.evaluation)
 
 
 def evaluation_finished(state: State, done: i.EvaluationFinished, at: float) -> Result:
@@ -326,7 +334,9 @@ def _own_used(state: State, round_number: int, stage: int) -> State:
 
 
 def _finished(state: State) -> bool:
-    """Tell whether a draining node has nothing left to finish in this stage."""
+    """Tell whether a draining node has nothing left to finish in this stage; a lost trainer has nothing to save."""
     if state.task is not None and state.task.kind != "evaluate":
         return False
-    return state.work.phase != "train" and not state.saving
+    if state.work.phase == "train" or due_votes(state):
+        return False
+    return not state.saving or state.trainer != "present"
