@@ -12,7 +12,7 @@ RELAY_START, RELAY_END = 0.4, 0.9
 RELAY_TURNS = 3
 """Turns in a stage, where there are no more relayers than that."""
 MAX_RELAYERS = 16
-"""Relayers that get a turn in one stage, drawn by lot."""
+"""Relayers that get a turn in one stage, drawn by lot; and turns that anybody waits for before opening the next one."""
 
 
 def step_number(round_number: int, stage: int, stages: int) -> int:
@@ -41,9 +41,13 @@ def turn_order(peers: Iterable[Address], seed: Seed, round_number: int, stage: i
 
 
 def turn_delay(me: Address, order: tuple[Address, ...], turn_seconds: float) -> float:
-    """Return the seconds after the deadline at which it is `me`'s turn to advance; outsiders come last."""
+    """Return the seconds after the deadline at which it is `me`'s turn to advance; outsiders come last.
+
+    Nobody waits for more than `MAX_RELAYERS` others: keys that take no turn cost nothing, however many there are. All
+    who stand behind have the same turn; each simulates first, so few of them pay for a transaction that comes too late.
+    """
     place = order.index(me) if me in order else len(order)
-    return place * turn_seconds
+    return min(place, MAX_RELAYERS) * turn_seconds
 
 
 def relay_turns(

@@ -77,7 +77,7 @@ def transaction_settled(state: State, settled: i.TransactionSettled, at: float) 
     if kind == "register":
         return registration_settled(state, settled, at)
     if kind in ("commit", "reveal", "vote"):
-        return in_turn(state, at, lambda s, t: vote_settled(s, settled, t), carry_alone)
+        return in_turn(state, at, lambda s, t: vote_settled(s, settled, t), carry_alone, pursue)
     if settled.key == f"reward:{state.round}:{state.stage}":
         return replace(state, work=replace(state.work, reported=True)), ()
     return state, ()

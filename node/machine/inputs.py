@@ -219,7 +219,8 @@ class TrainerLost(Input, frozen=True):
 class RolloutsGenerated(Input, frozen=True):
     """The child made this node's own groups; the body is stored under `body`. `reward` sums their mean rewards.
 
-    `right` sums, in the same way, how many completions end in the right answer, where the stage asks for one.
+    `right` sums, in the same way, how many completions end in the right answer, where the stage asks for one. `seed` is
+    that of the command; it is empty in journals of older versions.
     """
 
     round: int
@@ -230,6 +231,7 @@ class RolloutsGenerated(Input, frozen=True):
     reward: float
     seconds: float
     right: float = 0.0
+    seed: Seed = b""
 
 
 class TrainingFinished(Input, frozen=True):

@@ -14,12 +14,13 @@ from node.machine.joining import register_timer
 from node.machine.listening import network_back
 from node.machine.pacing import local_deadline
 from node.machine.pausing import pause_timer
-from node.machine.relaying import relay_timer
+from node.machine.relaying import relay_timer, sent_after
 from node.machine.state import Listening, Result, State, in_turn
-from node.machine.voting import votes_again
+from node.machine.voting import due_votes, votes_again
 from node.machine.work import (
     pursue,
     quote_timer,
+    to_be_saved,
     train_timer,
     training_lost,
     wait_for_rollouts,
@@ -65,13 +66,18 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
 
 
 def drain_requested(state: State, requested: i.DrainRequested, at: float) -> Result:
-    """Finish the current stage, at the latest when it is over, then stop."""
-    state = replace(state, draining=True)
+    """Finish the current stage, at the latest when it is over, then stop.
+
+    What was learned is saved; messages that were left to relayers are sent now, and votes are seen to the chain.
+    """
     if state.round < 0:
-        return _stop(state, "drained")
+        return _stop(replace(state, draining=True), "drained")
+    left_to_relayers = sent_after(state) > 0
+    state = to_be_saved(replace(state, draining=True))
+    own = (*due_votes(state), *report_again(state)) if left_to_relayers else ()
     over = max(at, local_deadline(state)) + state.terms.turn_seconds
     state, commands = pursue(state, at)
-    return state, commands if state.stopping else (*commands, SetTimer("drain", over))
+    return state, (*own, *commands) if state.stopping else (*own, *commands, SetTimer("drain", over))
 
 
 def stop_requested(state: State, requested: i.StopRequested, at: float) -> Result:

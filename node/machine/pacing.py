@@ -84,8 +84,13 @@ def trained_in(state: State, seconds: float) -> State:
 
 
 def learned_from_abort(state: State, task: Task, at: float) -> State:
-    """Learn from work that was not done in time: it takes longer than it was given."""
-    spent = CAUTION * max(0.0, at - task.since)
+    """Learn from work that was not done in time: it takes longer than it was given.
+
+    It is given its own stage and the next one at most: a machine that slept meanwhile was not slow all that time.
+    """
+    seconds, stages = state.terms.seconds, state.terms.stages
+    given = seconds[task.stage] + seconds[(task.stage + 1) % stages]
+    spent = CAUTION * min(max(0.0, at - task.since), given)
     pace = state.pace
     if task.kind == "train":
         return replace(state, pace=replace(pace, train=max(pace.train, spent)))

@@ -28,7 +28,7 @@ from protocols.carried import (
     kind_of,
 )
 from protocols.identifiers import Address, Seed
-from protocols.schedule import RELAY_END, RELAY_START, commit_step, relay_turns, reveal_step
+from protocols.schedule import RELAY_END, RELAY_START, commit_step, relay_turns, reveal_step, turn_order
 
 SLACK = 0.05
 """Seconds by which a timer may fire early and still count."""
@@ -39,7 +39,11 @@ MAX_INTRODUCED = 64
 MAX_BATCH = 100
 """Messages in one command."""
 OWNER_QUOTA = 8
-"""Messages in one command for nodes of one owner."""
+"""Messages in one command that nodes of one owner carry."""
+MAX_NEWCOMERS = 4
+"""Newcomers in one command, drawn by lot, whoever carries their delegations. Owners' keys cost nothing, so that a quota
+of each owner bounds nothing here, and a registration costs three times what a vote does: all that are kept would spend
+a day's gas in four turns."""
 STEPS_REMEMBERED = 2
 """Stages for which a peer that said it relays is taken for a relayer still."""
 
@@ -194,14 +198,27 @@ def _ordered(state: State) -> list[Load]:
 
 
 def _within_quota(state: State, loads: list[Load]) -> list[Load]:
+    """Return the messages without those beyond a carrier's owner's quota, and without those of too many newcomers.
+
+    What counts is who carries a message, not whose it says it is: forged ones must use up their forger's quota.
+    """
+    newcomers = {_newcomer(state, load.message) for load in loads} - {""}
+    drawn = turn_order(newcomers, state.seed, state.round, state.stage)[:MAX_NEWCOMERS]
     taken: Counter[Address] = Counter()
     within = []
     for load in loads:
+        if _newcomer(state, load.message) not in ("", *drawn):
+            continue
         owner = state.owners.get(load.peer, load.peer)
         taken[owner] += 1
         if taken[owner] <= OWNER_QUOTA:
             within.append(load)
     return within
+
+
+def _newcomer(state: State, message: Carried) -> Address:
+    """Return the node that a message is to register; empty where it is about another matter."""
+    return message.node if isinstance(message, CarriedDelegation) and message.node not in state.peers else ""
 
 
 def _winners(message: Carried) -> tuple[Address, ...]:

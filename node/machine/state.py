@@ -94,13 +94,14 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Task(msgspec.Struct, frozen=True, array_like=True):
-    """What the trainer was asked to do, and when (local time)."""
+    """What the trainer was asked to do, and when (local time); `seed` is that of the round for which it generates."""
 
     kind: Literal["generate", "train", "evaluate", "save"]
     round: int
     stage: int
     since: float
     groups: int = 0
+    seed: Seed = b""
 
 
 class Pace(msgspec.Struct, frozen=True, array_like=True):

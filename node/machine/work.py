@@ -61,6 +61,7 @@ from node.machine.state import (
     worked_in,
 )
 from node.machine.status import CurvePoint, RewardPoint
+from node.machine.voting import due_votes
 from protocols.identifiers import Digest
 from protocols.schedule import step_number
 
@@ -124,8 +125,9 @@ def quote_timer(state: State, at: float) -> Result:
 
 
 def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Result:
-    """Publish the own rollouts; what comes of a stage that is over does not count."""
-    if not _is_task(state, "generate", made.round, made.stage):
+    """Publish the own rollouts; what comes of a stage that is over, or of its seed before a reorg, does not count."""
+    task = state.task
+    if task is None or not _is_task(state, "generate", made.round, made.stage) or made.seed not in (b"", task.seed):
         return state, ()
     state = generated_in(replace(state, task=None), made.groups, made.seconds)
     if made.groups < state.terms.minimum:
@@ -177,9 +179,16 @@ def training_finished(state: State, done: i.TrainingFinished, at: float) -> Resu
     state = _own_used(state, done.round, done.stage)
     if done.stage == state.terms.stages - 1 or done.round < state.round:
         state = round_done(state)
+    elif state.draining:
+        state = to_be_saved(state)
     if (done.round, done.stage) == (state.round, state.stage):
         state = replace(state, work=replace(state.work, phase="done"))
     return in_turn(state, at, lambda state, _: disbelieve(state, done.incredible), pursue)
+
+
+def to_be_saved(state: State) -> State:
+    """Return the state in which a checkpoint is due, where there is something that is not in the last one."""
+    return replace(state, saving=state.saving or state.unsaved >= 0)
 
 
 def round_done(state: State) -> State:
@@ -188,7 +197,7 @@ def round_done(state: State) -> State:
         return state
     following, every = state.unsaved + 1, state.terms.evaluate_every
     due = following // every > max(0, state.evaluated) // every
-    return replace(state, saving=True, evaluation=following if due else state.evaluation)
+    return replace(to_be_saved(state), evaluation=following if due else state.evaluation)
 
 
 def evaluation_finished(state: State, done: i.EvaluationFinished, at: float) -> Result:
@@ -259,15 +268,21 @@ def _evaluated(state: State, round_number: int) -> State:
 def _start_generating(state: State, quoted: tuple[Digest, ...], at: float) -> Result:
     groups = groups_that_fit(state, at)
     if groups >= state.terms.minimum:
-        task = Task("generate", state.round, state.stage, at, groups)
+        task = Task("generate", state.round, state.stage, at, groups, state.seed)
         return _ask(state, at, task, GenerateRollouts(state.round, state.stage, state.seed, groups, quoted))
     left = local_deadline(state) - at
     reason = f"{max(0.0, left):.0f} s of {label(state, state.round, state.stage)} were left"
     if state.pace.generate:
         need = state.terms.minimum * state.pace.generate + training_estimate(state)
         reason += f", {state.terms.minimum} groups and training on them take about {need:.0f} s"
-    had_it_all = left >= stage_seconds(state) - margin(state)
-    return skip_stage(forgiven(state) if had_it_all else state, reason, at)
+    return skip_stage(forgiven(state) if left > margin(state) and _idle_before(state) else state, reason, at)
+
+
+def _idle_before(state: State) -> bool:
+    """Tell whether this node made nothing in the stage before either: then it is its measured speed that keeps it from
+    work, not one late piece of news, however late all news come."""
+    body = state.pools.get(current_step(state) - 1, {}).get(state.me)
+    return body is None or not body.groups
 
 
 def _start_training(state: State, at: float) -> Result:
@@ -319,7 +334,9 @@ def _own_used(state: State, round_number: int, stage: int) -> State:
 
 
 def _finished(state: State) -> bool:
-    """Tell whether a draining node has nothing left to finish in this stage."""
+    """Tell whether a draining node has nothing left to finish in this stage; a lost trainer has nothing to save."""
     if state.task is not None and state.task.kind != "evaluate":
         return False
-    return state.work.phase != "train" and not state.saving
+    if state.work.phase == "train" or due_votes(state):
+        return False
+    return not state.saving or state.trainer != "present"

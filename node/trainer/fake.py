@@ -80,6 +80,7 @@ class FakeTrainer:
             self._more.set()
 
     def _abort(self) -> None:
+        """Cancel every task given so far. The machine has given them up, and waits for no answer."""
         if self._task is not None:
             self._task.cancel()
         self._queue.clear()
@@ -153,7 +154,9 @@ class FakeTrainer:
         )
         digest = body_digest(body)
         self._bodies.put(digest, body, command.round)
-        return i.RolloutsGenerated(command.round, command.stage, digest, len(body), command.groups, reward, seconds)
+        return i.RolloutsGenerated(
+            command.round, command.stage, digest, len(body), command.groups, reward, seconds, seed=command.seed
+        )
 
     async def _train(self, command: c.TrainOnRollouts) -> i.AnyInput:
         seconds = min(self._pace.update * command.updates, command.seconds)

@@ -166,7 +166,7 @@ def input_of(order: Order, answer: Answer) -> i.AnyInput | None:
         case c.GenerateRollouts() as asked, f.Generated() as made:
             return i.RolloutsGenerated(
                 asked.round, asked.stage, body_digest(made.body), len(made.body), made.groups, made.reward,
-                made.seconds, made.right,
+                made.seconds, made.right, asked.seed,
             )  # fmt: skip
         case c.TrainOnRollouts() as asked, f.Trained() as done:
             return i.TrainingFinished(

@@ -174,7 +174,8 @@ def _generated(at: Moment, words: list[str], options: Options) -> list[i.AnyInpu
     groups, seconds = int(options.get("groups", 16)), float(options.get("seconds", 10))
     reward = float(options.get("reward", groups / 4))
     body = at.names.body("me", words[0], options)
-    return [i.RolloutsGenerated(*place(words[0]), body, 1000, groups, reward, seconds)]
+    seed = at.names.called(options["seed"]) if "seed" in options else b""
+    return [i.RolloutsGenerated(*place(words[0]), body, 1000, groups, reward, seconds, seed=seed)]
 
 
 def _trained(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:

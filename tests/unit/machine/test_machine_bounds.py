@@ -57,6 +57,18 @@ def test_every_input_has_its_transition() -> None:
     assert set(HANDLERS) == set(get_args(i.AnyInput))
 
 
+def test_rollouts_that_an_older_version_journalled_still_count() -> None:
+    """They name no seed: they read back, and are taken as the answer to what was asked."""
+    state, _ = step(replace(in_round(3, 1), trainer="present"), i.Stamped(1.0, i.ChainRestored(0.0)))
+    assert state.task is not None
+    made = msgspec.to_builtins(i.RolloutsGenerated(3, 0, b"", 9, 4, 1.0, 1.0))
+    del made["seed"]
+    old = msgspec.msgpack.decode(msgspec.msgpack.encode([2.0, {**made, "body": b"made"}]), type=i.Stamped)
+
+    _, commands = step(state, old)
+    assert any(isinstance(command, c.PublishRollouts) for command in commands)
+
+
 def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
     """A stage with more announcing peers than the bound costs the bound."""
     state = in_round(3, MAX_BODIES + 50)

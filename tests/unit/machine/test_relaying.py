@@ -5,13 +5,14 @@ from __future__ import annotations
 import random
 from collections import Counter
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, OWNER_QUOTA
+from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA
 from node.machine.state import Body, State, initial
 from node.machine.step import step
 from protocols.carried import CarriedCommitment, CarriedDelegation, CarriedReward, CarriedVote
@@ -127,6 +128,32 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(state.cargo) == MAX_CARGO
     assert len(state.introduced) == MAX_INTRODUCED
     assert address(2_000) in state.introduced
+
+
+@pytest.mark.parametrize("owners", [1, MAX_INTRODUCED])
+@pytest.mark.parametrize("carried", [False, True])
+def test_a_turn_brings_few_newcomers(owners: int, carried: bool) -> None:
+    """However many made-up nodes ask, of one owner or of as many, shown by themselves or carried by peers."""
+    state = relayer(40)
+    for number in range(MAX_INTRODUCED):
+        node = address(2_000 + number)
+        message = CarriedDelegation(address(500 + number % owners), node, 1, 2, bytes(65), bytes(65))
+        state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, message)))
+        state = carrying(state, 2 + number, message) if carried else state
+    (first,), *_ = turns(state)
+
+    assert len(first.loads) == MAX_NEWCOMERS
+
+
+def test_forged_orders_use_up_nobody_elses_quota() -> None:
+    """Delegations that name somebody's owner do not keep that owner's own renewal from the chain."""
+    true = CarriedDelegation(address(8), address(5), 3, 2, bytes(65), bytes(65))
+    state = relayer(5)
+    state = carrying(state, 2, *(replace(true, serial=number) for number in range(10, 10 + OWNER_QUOTA)))
+    state = carrying(state, 5, true)
+    (first,), *_ = turns(state)
+
+    assert true in [load.message for load in first.loads]
 
 
 def test_one_delegation_is_brought_once_whoever_carries_it() -> None:

@@ -9,7 +9,7 @@ from node.machine import inputs as i
 from node.machine import views
 from node.machine.collecting import to_quote
 from node.machine.pacing import local_deadline
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, OWNER_QUOTA, is_timely
+from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA, is_timely
 from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, State, counts
 from node.machine.turning import AHEAD
 from protocols.carried import CarriedDelegation, CarriedRevocation, kind_of
@@ -127,6 +127,8 @@ class Watch:
                 assert command.seed == state.seeds[load.message.round]
         if command.kind not in ("delegation", "revocation"):
             assert len({load.peer for load in command.loads}) == len(command.loads)
+        delegated = {each.message.node for each in command.loads if isinstance(each.message, CarriedDelegation)}
+        assert len(delegated - set(state.peers)) <= MAX_NEWCOMERS
         for owner in PEERS:
             assert sum(state.owners.get(load.peer, load.peer) == owner for load in command.loads) <= OWNER_QUOTA
 

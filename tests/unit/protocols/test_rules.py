@@ -61,6 +61,13 @@ def test_turns_are_the_same_for_everybody_and_outsiders_come_last() -> None:
     assert turn_delay("0x" + "f" * 40, order, 3.0) == 24.0
 
 
+def test_nobody_waits_for_more_than_sixteen_to_advance() -> None:
+    """A thousand keys that take no turn delay a stage by no more than sixteen turns."""
+    order = tuple(f"0x{number:040x}" for number in range(1000))
+
+    assert max(turn_delay(peer, order, 3.0) for peer in order) == turn_delay("0x" + "f" * 40, order, 3.0) == 48.0
+
+
 @given(st.sets(st.integers(1, 40), max_size=30), st.binary(min_size=32, max_size=32), st.integers(0, 99), st.randoms())
 def test_relayers_share_a_stage(numbers: set[int], seed: bytes, round_number: int, shuffle: Random) -> None:
     """Whoever asks, in whatever order it knows the relayers, finds the same turns: evenly spread over the window, no
