@@ -251,7 +251,7 @@ class TrainingFinished(Input, frozen=True):
 
 
 class WorkFailed(Input, frozen=True):
-    """The child gave up on a task (out of memory after shrinking, non-finite loss, cancelled)."""
+    """The child gave up on a task (out of memory after shrinking, non-finite loss)."""
 
     task: str
     round: int
