@@ -95,9 +95,10 @@ def place() -> Iterator[Place]:
         yield Place(chain)
 
 
-def run(*args: str | Path) -> subprocess.CompletedProcess[str]:
+def run(*args: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a command to its end."""
-    return subprocess.run([*SWARM, *map(str, args)], capture_output=True, text=True, timeout=SECONDS)
+    around = {**os.environ, **environment}
+    return subprocess.run([*SWARM, *map(str, args)], capture_output=True, text=True, timeout=SECONDS, env=around)
 
 
 def events(output: str) -> set[str]:
@@ -156,13 +157,25 @@ def test_nobody_becomes_a_keys_owner_unasked(tmp_path: Path, place: Place) -> No
     assert not any(form in text for text in (*seen, said) for form in forms(node))
 
 
+FAULT = """
+import node.app
+
+async def fault(*arguments, **named):
+    raise RuntimeError("nobody foresaw this")
+
+node.app.Node._join = fault
+"""
+"""What Python runs before the node: its fault comes after the key was read and the services stand."""
+
+
 def test_the_trace_of_a_fault_shows_no_key(tmp_path: Path, place: Place) -> None:
     """A fault that nobody foresaw, with the key in memory: its trace is logged, and nothing of the key is in it."""
     home = tmp_path / "node"
     node = place.home(home)
-    (home / "coordinator.json").mkdir()  # where a file is to be written
-    ended = run("run", "--own", "--data-dir", home)
-    assert (ended.returncode, "Traceback" in ended.stdout) == (Exit.FAULT, True)
+    (tmp_path / "sitecustomize.py").write_text(FAULT)
+    ended = run("run", "--own", "--data-dir", home, PYTHONPATH=str(tmp_path))
+    assert (ended.returncode, "nobody foresaw this" in ended.stdout) == (Exit.FAULT, True)
+    assert "Traceback" in ended.stdout
     assert not any(form in ended.stdout + ended.stderr for form in forms(node))
 
 
