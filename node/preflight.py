@@ -18,7 +18,7 @@ from node.config import Config
 from node.data.load import load_questions
 from node.errors import describe
 from node.exits import Exit, Refusal
-from node.grading.registry import prepare_grader
+from node.grading.registry import require_grader
 from node.identity.cases import Facts, refuse_other_owner
 from node.identity.files import replace_private
 from node.manifest_file import with_contract
@@ -119,10 +119,7 @@ def refuse_unowned(facts: Facts, *, has_owners: bool, is_known: bool, own_owner:
 
 def open_questions(manifest: Manifest, config: Config) -> Questions:
     """Load this node's own copy of the data, and the grader. Raises `Refusal` naming what is wrong with either."""
-    try:
-        prepare_grader(manifest.game.grader)
-    except ValueError as error:
-        raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
+    require_grader(manifest.game.grader)
     try:
         questions = load_questions(manifest.data, config.trainer.data, manifest.game.grader)
     except (OSError, ValueError) as error:

@@ -127,12 +127,9 @@ def evaluate(asked: Asked) -> Evaluation:
 
 def _held_out(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> list[Question]:
     from node.data.load import load_questions
-    from node.grading.registry import prepare_grader
+    from node.grading.registry import require_grader
 
-    try:
-        prepare_grader(manifest.game.grader)
-    except ValueError as error:
-        raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
+    require_grader(manifest.game.grader)
     try:
         questions = load_questions(manifest.data, "" if asked.data else settings.data)
     except (OSError, ValueError) as error:

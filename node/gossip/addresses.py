@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import TypeAlias
 
 from multiaddr import Multiaddr
@@ -67,15 +67,24 @@ def neighbourhood(ip: str | None, trusted: Networks) -> str:
 
     Empty for a name, for nothing, and inside a trusted network: then nothing is counted.
     """
+    found = ip_of(ip or "")
+    if found is None or any(found.version == network.version and found in network for network in trusted):
+        return ""
+    return network_of(found, 24)
+
+
+def ip_of(text: str) -> IPv4Address | IPv6Address | None:
+    """Return an address, an IPv4 one for one that IPv6 only wraps; None where the text is none."""
     try:
-        found = ip_address(ip or "")
+        found = ip_address(text)
     except ValueError:
-        return ""
-    mapped = getattr(found, "ipv4_mapped", None)
-    found = mapped or found
-    if any(found.version == network.version and found in network for network in trusted):
-        return ""
-    return str(ip_network((found, 24 if found.version == 4 else 64), strict=False))
+        return None
+    return getattr(found, "ipv4_mapped", None) or found
+
+
+def network_of(ip: IPv4Address | IPv6Address, bits: int) -> str:
+    """Return the network of an address: of so many bits in IPv4, in IPv6 the /64, of which anybody has all."""
+    return str(ip_network((ip, bits if ip.version == 4 else 64), strict=False))
 
 
 def host_of(transport: str) -> str:

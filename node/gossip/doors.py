@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Sequence
-from ipaddress import ip_address, ip_network
+
+from node.gossip.addresses import ip_of, network_of
 
 BANS_SHUT = 3
 """Bans of peer ids seen under one address after which nobody is let in from it."""
@@ -15,12 +16,8 @@ MOST_ADDRESSES = 1024
 
 def place(address: str) -> str:
     """Return what counts as one address: of IPv6 a /64, of which anybody has all."""
-    try:
-        found = ip_address(address)
-    except ValueError:
-        return address
-    found = getattr(found, "ipv4_mapped", None) or found
-    return str(ip_network((found, 64), strict=False)) if found.version == 6 else str(found)
+    found = ip_of(address)
+    return network_of(found, 32) if found else address
 
 
 class Doors:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from node.entrypoints import GRADERS as GROUP
 from node.entrypoints import load_plugin, plugin_names
+from node.exits import Exit, Refusal
 from node.grading.pool import PooledGrader, Screen
 from protocols.grading import GRADERS, Grader
 
@@ -21,6 +22,14 @@ def prepare_grader(name: str) -> None:
     if name not in known:
         raise ValueError(f"the grader {name!r} is unknown here; there are {', '.join(known)}; install its plug-in")
     GRADERS[name] = PooledGrader(name, screen_of(name))
+
+
+def require_grader(name: str) -> None:
+    """Do the same for an operator. Raises `Refusal`."""
+    try:
+        prepare_grader(name)
+    except ValueError as error:
+        raise Refusal(Exit.CONFIG, f"this swarm's answers can't be graded here: {error}") from error
 
 
 def foreign_grader(name: str) -> Grader:
