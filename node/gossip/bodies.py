@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable
 
 import structlog
@@ -10,6 +9,7 @@ import trio
 from libp2p.abc import INetStream
 
 from node.gossip.host import Host
+from node.gossip.serving import Servings
 from node.gossip.streams import CHUNK, FRAME_SECONDS, StreamFault, read_frame, write_frame
 from node.seams import Bodies
 from protocols.identifiers import Digest, body_digest
@@ -32,21 +32,17 @@ class BodyExchange:
 
     def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
         self._host, self._bodies, self._count = host, bodies, count
-        self._served: Counter[str] = Counter()
+        self._servings = Servings(SERVED_AT_ONCE, SERVED_PER_PEER)
         host.serve(BODY_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:
         digest = await read_frame(stream, 32)
-        if self._served.total() >= SERVED_AT_ONCE or self._served[peer] >= SERVED_PER_PEER:
-            self._count("body-busy")
-            await write_frame(stream, _BUSY)
-            return
-        self._served[peer] += 1
-        try:
-            await self._send(stream, self._bodies.get(digest))
-        finally:
-            self._served[peer] -= 1
-            self._served += Counter()
+        with self._servings.begin(peer) as begun:
+            if begun:
+                await self._send(stream, self._bodies.get(digest))
+                return
+        self._count("body-busy")
+        await write_frame(stream, _BUSY)
 
     async def _send(self, stream: INetStream, body: bytes | None) -> None:
         if not body:

@@ -13,6 +13,7 @@ from libp2p.abc import INetStream
 
 from node.gossip.host import Host
 from node.gossip.intake import Intake
+from node.gossip.serving import Servings
 from node.gossip.streams import StreamFault, read_frame, write_frame
 from protocols.admission import Slot
 
@@ -39,19 +40,16 @@ class CatchUp:
 
     def __init__(self, host: Host, intake: Intake, envelope_limit: int) -> None:
         self._host, self._intake, self._limit = host, intake, envelope_limit
-        self._served: set[str] = set()
+        self._servings = Servings(SERVED_AT_ONCE, 1)
         host.serve(CATCHUP_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:
         tags = await read_frame(stream, TAG_BYTES * MOST_TAGS)
-        if peer in self._served or len(self._served) >= SERVED_AT_ONCE:
-            await write_frame(stream, b"")
-            return
-        self._served.add(peer)
-        try:
-            await self._send(stream, tags)
-        finally:
-            self._served.discard(peer)
+        with self._servings.begin(peer) as begun:
+            if begun:
+                await self._send(stream, tags)
+                return
+        await write_frame(stream, b"")
 
     async def _send(self, stream: INetStream, tags: bytes) -> None:
         known = {tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES)}
