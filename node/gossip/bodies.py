@@ -9,8 +9,9 @@ import trio
 from libp2p.abc import INetStream
 
 from node.gossip.host import Host
+from node.gossip.patience import Patience
 from node.gossip.serving import Servings
-from node.gossip.streams import CHUNK, FRAME_SECONDS, StreamFault, read_frame, write_frame
+from node.gossip.streams import CHUNK, FRAME_SECONDS, SLOW, StreamFault, read_frame, write_frame
 from node.seams import Bodies
 from protocols.identifiers import Digest, body_digest
 
@@ -33,6 +34,7 @@ class BodyExchange:
     def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
         self._host, self._bodies, self._count = host, bodies, count
         self._servings = Servings(SERVED_AT_ONCE, SERVED_PER_PEER)
+        self._patience = Patience()
         host.serve(BODY_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:
@@ -57,16 +59,23 @@ class BodyExchange:
         """Return the body of exactly `size` bytes from a connected peer, or None where it has none (or no time).
 
         A peer that sends something else is blamed, but not one whose body has another size: then the announcement lied.
+        One that was too slow rests: until then it is not asked, as if it had nothing.
         """
+        if self._patience.rests(peer, trio.current_time()):
+            self._count("body-resting")
+            return None
         try:
             body = await self._request(peer, digest, size)
         except StreamFault as fault:
             self._host.blame(peer, fault.code)
+            if fault.code == SLOW:
+                self._patience.slow(peer, trio.current_time())
             return None
         except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
             log.debug("gossip.body_failed", peer=peer, error=type(error).__name__)
             self._count("body-failed")
             return None
+        self._patience.answered(peer)
         if body is not None and body_digest(body) != digest:
             self._host.blame(peer, "stream-digest")
             return None
@@ -80,7 +89,7 @@ class BodyExchange:
                 if head in (_ABSENT, _BUSY):
                     return None
                 return await self._receive(stream, int.from_bytes(head, "big"), size)
-        raise StreamFault("stream-slow")
+        raise StreamFault(SLOW)
 
     async def _receive(self, stream: INetStream, promised: int, size: int) -> bytes:
         if promised != size:

@@ -28,7 +28,7 @@ from multiaddr import Multiaddr
 
 from node.gossip.hardened import install, isolate_tasks, isolated
 from node.gossip.quiet import quieten
-from node.gossip.streams import Readable, StreamFault, ending, request
+from node.gossip.streams import IDLE, SLOW, Readable, StreamFault, ending, request
 from node.identity import NodeKey
 from node.identity.rsa import RsaIdentity
 
@@ -175,7 +175,7 @@ class Host:
                 async with ending(stream):
                     await handler(peer, stream)
             except StreamFault as fault:
-                self.blame(peer, fault.code)
+                self.blame(peer, IDLE if fault.code == SLOW else fault.code)
             except Exception as error:  # noqa: BLE001 - task boundary: a stream's error concerns this stream only
                 log.debug("gossip.stream_failed", peer=peer, protocol=protocol, error=type(error).__name__)
 

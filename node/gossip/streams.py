@@ -13,6 +13,10 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
 FRAME_SECONDS = 10.0
+SLOW = "stream-slow"
+"""Fault of a peer that was asked and kept this node waiting: a busy machine is slow too."""
+IDLE = "stream-idle"
+"""Fault of a peer that opened a stream here and then kept it waiting."""
 CHUNK = 64 << 10
 _length = struct.Struct(">I")
 
@@ -39,7 +43,7 @@ async def read_frame(stream: Readable, limit: int) -> bytes:
         if length > limit:
             raise StreamFault("stream-size")
         return await _read_exactly(stream, length)
-    raise StreamFault("stream-slow")
+    raise StreamFault(SLOW)
 
 
 async def _read_exactly(stream: Readable, count: int) -> bytes:
@@ -57,7 +61,7 @@ async def write_frame(stream: INetStream, data: bytes) -> None:
     with trio.move_on_after(FRAME_SECONDS):
         await stream.write(_length.pack(len(data)) + data)
         return
-    raise StreamFault("stream-slow")
+    raise StreamFault(SLOW)
 
 
 @asynccontextmanager
@@ -72,7 +76,7 @@ async def request(host: IHost, peer: ID, protocol: str) -> AsyncIterator[INetStr
     with trio.move_on_after(FRAME_SECONDS):
         stream = await host.new_stream(peer, [TProtocol(protocol)])
     if stream is None:
-        raise StreamFault("stream-slow")
+        raise StreamFault(SLOW)
     async with ending(stream):
         yield stream
 

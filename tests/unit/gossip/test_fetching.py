@@ -9,6 +9,7 @@ import trio
 from node.gossip.bodies import BodyExchange
 from node.gossip.fetching import ASKED_AT_ONCE, Fetching
 from node.gossip.intake import Intake
+from node.gossip.patience import FIRST_REST
 from node.gossip.streams import FRAME_SECONDS
 from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
@@ -131,6 +132,7 @@ class Dripping:
 
     def __init__(self) -> None:
         self.faults: list[str] = []
+        self.asked = 0
 
     def serve(self, protocol: str, handler: object) -> None:
         pass
@@ -139,6 +141,7 @@ class Dripping:
         self.faults.append(reason)
 
     def request(self, peer: str, protocol: str) -> Any:
+        self.asked += 1
         return Stream()
 
 
@@ -180,3 +183,13 @@ async def test_who_has_a_body_of_another_size_is_not_to_blame(autojump_clock: ob
 
     assert await exchange.ask("peer", body_digest(bytes(1 << 16)), (1 << 16) + 1) is None
     assert host.faults == []
+
+
+async def test_who_drips_is_let_be_for_a_while(autojump_clock: object) -> None:
+    """After a body that did not come in time, the peer is not asked until it has rested."""
+    host: Any = Dripping()
+    exchange = BodyExchange(host, Shelf(), lambda reason: None)
+    for pause in (0.0, FIRST_REST - 1.0, 1.0):
+        await trio.sleep(pause)
+        assert await exchange.ask("peer", bytes(32), 1 << 16) is None
+    assert host.asked == 2
