@@ -39,11 +39,23 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
     data: str = ""
     questions: int = 0
     greedy: bool = False
+    stages: bool = False
     settings: dict[str, Any] = {}
 
 
+class StageShare(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of the game: mean reward, and the share of right answers where it asks for one."""
+
+    name: str
+    reward: float
+    right: float | None
+
+
 class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """What was measured; `low` and `high` bound the accuracy at 95 %, `round` and `updates` are of a checkpoint."""
+    """What was measured; `low` and `high` bound the accuracy at 95 %, `round` and `updates` are of a checkpoint.
+
+    `stages` has the stages of the game, where they were asked for.
+    """
 
     model: str
     data: str
@@ -56,6 +68,7 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
     seconds: float
     round: int | None = None
     updates: int | None = None
+    stages: tuple[StageShare, ...] = ()
 
 
 @click.command(name="eval", short_help="Measure a model's held-out accuracy.")
@@ -66,12 +79,13 @@ class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
 @click.option("--data", default="", metavar="FILE", help="Other questions: JSON lines, or a directory.")
 @click.option("--questions", type=click.IntRange(min=1), metavar="N", help="How many; the manifest's by default.")
 @click.option("--greedy", is_flag=True, help="Take the likeliest token each time instead of sampling.")
+@click.option("--stages", is_flag=True, help="Play all stages of the game too, the model with itself.")
 @click.option("--device", help="auto, cpu, cuda, mps.")
 @click.option("--threads", help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def eval(
     data_dir: Path, model: str, checkpoint: Path | None, swarm: str, data: str, questions: int | None, greedy: bool,
-    device: str | None, threads: str | None, as_json: bool,
+    stages: bool, device: str | None, threads: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Measure held-out accuracy: of a model, or of the newest checkpoint of the node on this data directory.
 
@@ -88,6 +102,7 @@ def eval(
         data=data,
         questions=questions or 0,
         greedy=greedy,
+        stages=stages,
         settings={"trainer.device": device, "trainer.threads": threads},
     )
     found = evaluate(asked)
@@ -102,6 +117,7 @@ def evaluate(asked: Asked) -> Evaluation:
     os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)  # read once, when torch is imported below
     import torch
 
+    from node.trainer.rehearsal import rehearse
     from node.trainer.session import Desk, accuracy
 
     torch.set_num_threads(config.trainer.threads)
@@ -111,6 +127,7 @@ def evaluate(asked: Asked) -> Evaluation:
     began = time.monotonic()
     share = accuracy(engine, manifest.game, held_out, desk, greedy=asked.greedy)
     low, high = bounds(share, len(held_out))
+    worths = rehearse(engine, manifest, held_out, desk, greedy=asked.greedy) if asked.stages else ()
     return Evaluation(
         model=name,
         data=manifest.data.source,
@@ -121,6 +138,10 @@ def evaluate(asked: Asked) -> Evaluation:
         low=low,
         high=high,
         seconds=time.monotonic() - began,
+        stages=tuple(
+            StageShare(name=stage.name, reward=worth.reward, right=worth.right)
+            for stage, worth in zip(manifest.stages, worths, strict=False)
+        ),
         **progress,
     )
 
@@ -197,6 +218,12 @@ def text_of(found: Evaluation) -> str:
         ("model", f"{found.model}{trained}"),
         ("questions", f"{found.questions} held out of {found.data}, {how}"),
         ("accuracy", f"{found.accuracy:.1%} ({found.low:.1%} to {found.high:.1%} at 95 %)"),
+        *((each.name, _worth(each)) for each in found.stages),
         ("took", f"{found.seconds:.1f} s"),
     ]
     return "\n".join(f"{title:<10} {value}" for title, value in rows)
+
+
+def _worth(stage: StageShare) -> str:
+    right = "" if stage.right is None else f", {stage.right:.1%} of the answers right"
+    return f"mean reward {stage.reward:.3f}{right}"

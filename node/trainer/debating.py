@@ -2,13 +2,16 @@
 
 As in `node.trainer.corpus`, what is right is mixed with bad habits: a critic that guesses, one that calculates
 wrongly, one that never picks; a resolution that copies an answer, or that forgets its mark.
+
+A model of three layers does not find in one step which of several answers fits its own. So its critic thinks aloud: it
+works the question out, then goes through the answers, each beside its own result, up to the first that agrees.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from node.data.arithmetic import Draws, Problem, Step, problems
+from node.data.arithmetic import Draws, Problem, Step, problems, solution
 from node.trainer.corpus import MIXED, Prompted, answer, spoilt
 from protocols.games.debate import (
     ANSWER,
@@ -27,27 +30,31 @@ from protocols.manifest import GameSpec
 COMPACT: dict[str, str | int | float | bool] = {
     "critique": "<|im_start|>user\n{question}\n{answers}<|im_end|>\n<|im_start|>assistant\n",
     "resolve": "<|im_start|>user\n{question}\n{answers}{criticisms}<|im_end|>\n<|im_start|>assistant\n",
-    "answer": "{text}@{number}\n",
+    "answer": "{number} {text}\n",
     "criticism": "{text}@{number}\n",
     "pick": "@",
     "vote": "@",
     "none": "0",
     "quoted": 4,
-    "answer_chars": 48,
-    "criticism_chars": 32,
+    "answer_chars": 7,
+    "criticism_chars": 10,
 }
-"""`game.parameters` for the built-in model: a mark is one token, and a number stands behind what it numbers, so that a
-small model finds it as it finds whatever followed a text before."""
+"""`game.parameters` for the built-in model: a mark is one token. Of an answer its last line is shown behind its number,
+of a criticism the answer that it closes with: what a small model can find again."""
 
-STAGES = (36, 28, 36)
+MARK = "####"
+"""What an answer closes with that is to be judged."""
+
+STAGES = (34, 34, 32)
 """Percent of records that are played in each stage."""
 
-CRITIQUES = {"good": 40, "guess": 10, "wrong": 30, "unmarked": 20}
-"""Percent: steps and the right pick; any pick alone; spoilt steps and the pick that fits them; steps without a pick."""
+CRITIQUES = {"good": 45, "guess": 10, "wrong": 25, "unmarked": 20}
+"""Percent: solution, review and the right pick; any pick alone; spoilt steps and the pick that fits them; a solution
+without review and pick."""
 
-RESOLUTIONS = {"good": 60, "copy": 10, "wrong": 12, "unmarked": 18}
+RESOLUTIONS = {"good": 40, "copy": 25, "wrong": 15, "unmarked": 20}
 """Percent: majority and solution; majority and its answer's number; any vote and a spoilt solution; majority and steps
-without "####"."""
+without `MARK`."""
 
 
 def debate_records(label: str) -> Iterator[Prompted]:
@@ -76,15 +83,26 @@ def critique(problem: Problem, answers: Sequence[Quote], kind: str, draws: Draws
     """Return a critique of the given kind. Raises ValueError for an unknown kind."""
     match kind:
         case "good":
-            return f"{_lines(problem.steps)}@{_fitting(problem.answer, answers, draws)}"
+            return review(problem.steps, answers)
         case "guess":
             return f"@{draws.below(len(answers) + 1)}"
         case "wrong":
-            steps = spoilt(problem.steps, draws)
-            return f"{_lines(steps)}@{_fitting(f'#### {steps[-1].value}', answers, draws)}"
+            return review(spoilt(problem.steps, draws), answers)
         case "unmarked":
-            return _lines(problem.steps)
+            return problem.answer
     raise ValueError(f"no kind of critique is called {kind!r}")
+
+
+def review(steps: Sequence[Step], answers: Sequence[Quote]) -> str:
+    """Return a solution, a line for each answer up to the first that agrees with it, and the pick."""
+    own, value = solution(steps), steps[-1].value
+    lines = [own]
+    for number, quote in enumerate(answers, 1):
+        if final_number(quote.text, own):
+            return "\n".join([*lines, f"{number} {value}={value}+@{number}"])
+        said = quote.text.rsplit(None, 1)[-1]
+        lines.append(f"{number} {said}={value}x" if MARK in quote.text else f"{number} -x")
+    return "\n".join(lines) + f"@{NONE}"
 
 
 def resolution(problem: Problem, answers: Sequence[Quote], critics: Sequence[Critic], kind: str, draws: Draws) -> str:
@@ -96,7 +114,7 @@ def resolution(problem: Problem, answers: Sequence[Quote], critics: Sequence[Cri
             return f"@{most}\n{problem.answer}"
         case "copy":
             copied = answers[most - 1] if most else draws.choice(answers)
-            return f"@{most}\n#### {copied.text.rsplit(None, 1)[-1].rsplit('=', 1)[-1]}"
+            return f"@{most}\n{MARK} {copied.text.rsplit(None, 1)[-1].rsplit('=', 1)[-1]}"
         case "wrong":
             return f"@{vote}\n{answer(problem, 'wrong', draws)}"
         case "unmarked":
@@ -128,9 +146,3 @@ def peer_critics(problem: Problem, answers: Sequence[Quote], skill: int, draws: 
     kinds = ["good" if draws.below(100) < skill else draws.choice(["guess", "wrong"]) for _ in range(most)]
     said = [critique(problem, answers, kind, draws).split("@") for kind in kinds[: draws.between(1, most)]]
     return tuple(Critic(text, int(pick)) for text, pick in sorted(said, key=lambda each: content_key(each[0])))
-
-
-def _fitting(reference: str, answers: Sequence[Quote], draws: Draws) -> int:
-    """Return the number of an answer that the reference calls right, `NONE` where there is none."""
-    right = [number for number, quote in enumerate(answers, 1) if final_number(quote.text, reference)]
-    return draws.choice(right) if right else NONE

@@ -158,22 +158,6 @@ class QuestionsPlan:
         return out
 
 
-class RowsPlan:
-    """Whole rows of one length that share nothing, each causal: plain supervised training."""
-
-    def __init__(self, rows: int) -> None:
-        self._rows = rows
-
-    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """Attend causally inside each row."""
-        shape = (self._rows, len(q) // self._rows)
-        query, key, value = (states.view(*shape, *states.shape[1:]).transpose(1, 2) for states in (q, k, v))
-        shared = q.shape[1] // k.shape[1]
-        key, value = key.repeat_interleave(shared, 1), value.repeat_interleave(shared, 1)
-        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value, is_causal=True, scale=scale)
-        return mixed.transpose(1, 2).flatten(0, 1)
-
-
 class UpdatePlan:
     """Prefix, questions and completions in one differentiable pass."""
 

@@ -22,14 +22,14 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two t
 import msgspec
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from node.trainer.corpus import MIXED, SPARSE, Prompted, records
 from node.trainer.debating import debate_records
 from node.trainer.durable import replace_directory
+from node.trainer.engine import TrainingGroup
+from node.trainer.packing import pack, token_logps
 from node.trainer.tiny_model import TinyModel, TinyShape
 from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
-from node.trainer.tree_attention import RowsPlan
 from protocols.games.share import question_text
 from protocols.manifest import GameSpec
 
@@ -59,7 +59,7 @@ BASE = Course(corpus="base", mix=MIXED, steps=500, muon_rate=0.03, adam_rate=3e-
 SPOIL = Course(corpus="sparse", mix=SPARSE, steps=70, muon_rate=0.01, adam_rate=1e-3)
 """What makes the sparse start of the base model."""
 
-DEBATE = Course(corpus="debate", mix={}, steps=800, muon_rate=0.03, adam_rate=3e-3)
+DEBATE = Course(corpus="debate", mix={}, steps=1600, muon_rate=0.03, adam_rate=3e-3)
 """What makes the model that plays all three stages of `debate`."""
 
 
@@ -149,13 +149,11 @@ def encoded(stream: Iterator[Prompted], tokenizer: TinyTokenizer) -> Iterator[En
 
 
 def completion_loss(model: TinyModel, batch: Sequence[Encoded]) -> Tensor:
-    """Return the mean negative log-probability of the answers' tokens."""
-    ids = pad_sequence([torch.tensor(row) for row, _ in batch], batch_first=True)
-    positions = torch.arange(ids.shape[1]).expand_as(ids)
-    hidden = model(ids.flatten(), positions.flatten(), RowsPlan(len(batch))).view(*ids.shape, -1)
-    rows = torch.cat([torch.full((len(row) - start,), number) for number, (row, start) in enumerate(batch)])
-    before = torch.cat([torch.arange(start - 1, len(row) - 1) for row, start in batch])
-    return nn.functional.cross_entropy(model.logits(hidden[rows, before]), ids[rows, before + 1])
+    """Return the mean negative log-probability of the answers' tokens. Records lie in one row without padding."""
+    groups = [TrainingGroup(ids[:start], [ids[start:]], [], [], external=False) for ids, start in batch]
+    packed = pack((), [group.prompt for group in groups], groups, torch.device("cpu"))
+    hidden = model(torch.tensor(packed.ids), torch.tensor(packed.positions), packed.plan)
+    return -token_logps(hidden, packed, model.logits, 1.0, sparing=False).mean()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -165,7 +163,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--game", choices=("share", "debate"), default="share", help="the game that it can play")
     parser.add_argument("--sparse", action="store_true", help="a model that almost never writes an answer's mark")
-    parser.add_argument("--steps", type=int, help="steps of the base course (500; debate 800)")
+    parser.add_argument("--steps", type=int, help="steps of the base course (500; debate 1600)")
     chosen = parser.parse_args(arguments)
     if chosen.out.exists() and not (chosen.out / "config.json").exists() and any(chosen.out.iterdir()):
         parser.error(f"{chosen.out} holds something that is no model; name another directory")

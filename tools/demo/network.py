@@ -14,6 +14,7 @@ from typing import Any, Self
 import msgspec
 
 from contracts import Parameters, deploy, send
+from node.cli.eval import Evaluation
 from node.identity import load_or_create, name_of
 from protocols.manifest import manifest_digest
 from tools.demo.plan import BLOCK_SECONDS, NodePlan, Plan, node_config
@@ -34,8 +35,9 @@ ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THR
 FUNDS = 100
 """Ether for every node: it pays for its own transactions."""
 
-MODEL_SECONDS = 600.0
+MODEL_SECONDS = 1200.0
 BOOTNODE_SECONDS = 60.0
+REHEARSAL_SECONDS = 300.0
 DRAIN_SECONDS = 30.0
 """How long nodes may take, beyond the end of the stage, to end in order."""
 
@@ -233,6 +235,21 @@ class Network:
             if child.exit_code:
                 raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
         return self._look()
+
+    def rehearse(self, tell: Tell) -> tuple[Evaluation, ...]:
+        """Have each node's last model play all stages with itself on the held-out questions. Raises `DemoError`."""
+        tell("each peer's model plays all stages once more, with itself, on the held-out questions")
+        asked = [
+            self._spawn(
+                f"rehearsal {node.number}",
+                [*SWARM, "eval", "--data-dir", str(self._directory(node.number)), "--stages", "--json"],
+            )
+            for node in self.plan.nodes
+        ]
+        for child in asked:
+            if child.wait(REHEARSAL_SECONDS) != 0:
+                raise DemoError(f"{child.name} failed: {child.last_words()}; see {child.log}")
+        return tuple(msgspec.json.decode(child.log.read_bytes().splitlines()[-1], type=Evaluation) for child in asked)
 
 
 def _addresses(path: Path) -> tuple[str, ...]:

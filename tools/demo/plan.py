@@ -10,6 +10,7 @@ from msgspec.structs import replace
 
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
 from node.trainer.debating import COMPACT
+from protocols.games import game_named
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 
 FIRST_ROUND = 2
@@ -93,6 +94,17 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
         return sum(stage.seconds for stage in self.manifest.stages)
 
     @property
+    def answering(self) -> tuple[int, ...]:
+        """The stages that ask for an answer to the question."""
+        rules, spec = game_named(self.manifest.game.name), self.manifest.game
+        return tuple(stage for stage in range(len(self.manifest.stages)) if rules.final(spec, stage, "#"))
+
+    @property
+    def answers_twice(self) -> bool:
+        """Whether final answers can be measured against first ones."""
+        return len(self.answering) > 1
+
+    @property
     def longest_seconds(self) -> float:
         """Time after which a demo that is not done is taken for broken: a round may take turns to be opened."""
         turns = self.manifest.limits.turn_seconds + BLOCK_SECONDS
@@ -114,7 +126,7 @@ def debate_game() -> GameSpec:
     """Return the demo's debate on the built-in model: every stage is trained on, half of it the others' groups."""
     return GameSpec(
         name="debate", parameters=COMPACT, generated=12, minimum=2, group_size=8, own=12, external=12, updates=2,
-        max_prompt=200,
+        max_prompt=160, max_completion=80,
     )  # fmt: skip
 
 

@@ -41,8 +41,9 @@ def run_swarm(plan: Plan, home: Path, view: View, *, base: Path | None = None, k
         view.show(plan, snapshot)
         snapshot = network.drain(view.step)
         view.show(plan, snapshot)
-        contract = network.contract
-    return summed_up(plan, snapshot, seconds=time.monotonic() - began, contract=contract)
+        seconds, contract = time.monotonic() - began, network.contract
+        rehearsed = network.rehearse(view.step) if plan.answers_twice else ()
+    return summed_up(plan, snapshot, seconds=seconds, contract=contract, rehearsed=rehearsed)
 
 
 def write_json(summary: msgspec.Struct, path: Path) -> None:

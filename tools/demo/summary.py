@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import msgspec
 
+from node.cli.eval import Evaluation
 from node.machine.status import CurvePoint, RewardPoint, Status
-from protocols.games import game_named
 from tools.demo.plan import FIRST_ROUND, Plan
 from tools.demo.watch import Sighting, Snapshot, Vote
 
@@ -40,7 +42,10 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One stage of the game over all peers: mean reward, and share of completions that end in the right answer, in the
-    first rounds that were played and in the last ones. `answers` tells whether the stage asks for an answer."""
+    first rounds that were played and in the last ones. `answers` tells whether the stage asks for an answer.
+
+    `held_out` is the share of right answers to the held-out questions, where they were played through after the end.
+    """
 
     name: str
     answers: bool
@@ -48,6 +53,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     after: float
     right_before: float
     right_after: float
+    held_out: float | None = None
 
 
 class Summary(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,8 +79,10 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     votes: tuple[Vote, ...]
 
 
-def summed_up(plan: Plan, snapshot: Snapshot, *, seconds: float, contract: str) -> Summary:
-    """Return the summary of a demo that has ended."""
+def summed_up(
+    plan: Plan, snapshot: Snapshot, *, seconds: float, contract: str, rehearsed: Sequence[Evaluation] = ()
+) -> Summary:
+    """Return the summary of a demo that has ended; `rehearsed` has what each peer's model did with all stages."""
     peers = tuple(_peer(seen, snapshot) for seen in snapshot.sightings)
     own, external = sum(peer.own for peer in peers), sum(peer.external for peer in peers)
     before, after = _mean([peer.before for peer in peers]), _mean([peer.after for peer in peers])
@@ -94,7 +102,7 @@ def summed_up(plan: Plan, snapshot: Snapshot, *, seconds: float, contract: str) 
         memory_peak=snapshot.memory_peak,
         contract=contract,
         game=plan.manifest.game.name,
-        stages=tuple(_stage(plan, number, peers) for number in range(len(plan.manifest.stages))),
+        stages=tuple(_stage(plan, number, peers, rehearsed) for number in range(len(plan.manifest.stages))),
         peers=peers,
         votes=snapshot.votes,
     )
@@ -154,15 +162,14 @@ def stage_table(summary: Summary) -> list[list[str]]:
 
 
 def answer_remark(summary: Summary) -> str:
-    """Return what final answers are worth against first ones, empty where the game asks only once."""
-    asked = [stage for stage in summary.stages if stage.answers]
+    """Return what final answers are worth against first ones, empty where that was not measured."""
+    asked = [(stage.name, stage.held_out) for stage in summary.stages if stage.held_out is not None]
     if len(asked) < 2:
         return ""
-    first, last = asked[0], asked[-1]
-    points = 100 * (last.right_after - first.right_after)
+    (first, before), (last, after) = asked[0], asked[-1]
     return (
-        f"In the last rounds {percent(first.right_after)} of first answers ({first.name}) were right and "
-        f"{percent(last.right_after)} of final ones ({last.name}), {points:+.1f} points on the same questions."
+        f"Played through on the held-out questions, each peer with itself: {percent(before)} of first answers "
+        f"({first}) are right and {percent(after)} of final ones ({last}), {100 * (after - before):+.1f} points."
     )
 
 
@@ -211,20 +218,21 @@ def _peer(seen: Sighting, snapshot: Snapshot) -> PeerSummary:
     )
 
 
-def _stage(plan: Plan, number: int, peers: tuple[PeerSummary, ...]) -> StageSummary:
-    rules, spec = game_named(plan.manifest.game.name), plan.manifest.game
+def _stage(plan: Plan, number: int, peers: tuple[PeerSummary, ...], rehearsed: Sequence[Evaluation]) -> StageSummary:
     points = [point for peer in peers for point in peer.rewards if point.stage == number]
     rounds = sorted({point.round for point in points})
     span = max(1, len(rounds) // COMPARED_SHARE)
     early = [point for point in points if point.round in rounds[:span]]
+    held_out = [right for found in rehearsed if (right := found.stages[number].right) is not None]
     late = [point for point in points if point.round in rounds[-span:]]
     return StageSummary(
         name=plan.manifest.stages[number].name,
-        answers=bool(rules.final(spec, number, "#")),
+        answers=number in plan.answering,
         before=_mean([point.reward for point in early]),
         after=_mean([point.reward for point in late]),
         right_before=_mean([point.right for point in early]),
         right_after=_mean([point.right for point in late]),
+        held_out=_mean(held_out) if held_out else None,
     )
 
 

@@ -20,6 +20,8 @@ from node.trainer.tiny import TinyEngine
 from node.trainer.warmstart import build_base_model
 from protocols.manifest import GameSpec
 
+DEBATE = Path(__file__).parents[3] / "configs" / "swarms" / "debate.toml"
+
 
 def call(*args: str) -> int:
     with pytest.raises(SystemExit) as ended:
@@ -77,6 +79,17 @@ def test_a_model_is_measured_the_same_every_time(
     assert call(*args, "--greedy") == Exit.OK
     assert "20 held out of builtin:arithmetic, greedy" in capsys.readouterr().out
     assert not (tmp_path / "none").exists()
+
+
+def test_all_stages_of_a_game_are_measured(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Asked for stages, a debate is played to its end; a critique is no answer, so it has no share of right ones."""
+    args = ("eval", "--data-dir", str(tmp_path / "none"), "--model", str(model), "--swarm", str(DEBATE), "--stages")
+    assert call(*args, "--questions", "4", "--json") == Exit.OK
+    stages = json.loads(capsys.readouterr().out)["stages"]
+    assert [each["name"] for each in stages] == ["answer", "critique", "resolve"]
+    assert [each["right"] is None for each in stages] == [False, True, False]
+    assert call(*args, "--questions", "4") == Exit.OK
+    assert "critique   mean reward" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(("grader", "code"), [("latex/1", Exit.OK), ("magic/3", Exit.CONFIG)])

@@ -1,6 +1,7 @@
 import msgspec
 import pytest
 
+from node.cli.eval import Evaluation, StageShare
 from node.machine.status import RewardPoint, Totals
 from tests.unit.demo.swarms import ADDRESSES, sighting, snapshot, status, vote
 from tools.demo.compare import compared
@@ -109,6 +110,15 @@ def test_addresses_of_votes_are_compared_as_the_node_writes_them() -> None:
     assert all(address == address.lower() for address in ADDRESSES)
 
 
+def evaluated(first: float, last: float) -> Evaluation:
+    """What `swarm eval --stages` says of one peer's model after a debate."""
+    rights = {"answer": first, "critique": None, "resolve": last}
+    return Evaluation(
+        model="m", data="d", questions=400, greedy=False, temperature=1.0, accuracy=first, low=0.0, high=1.0,
+        seconds=1.0, stages=tuple(StageShare(name=name, reward=0.5, right=right) for name, right in rights.items()),
+    )  # fmt: skip
+
+
 def test_stages_are_compared_at_both_ends() -> None:
     """Rewards of the first and the last rounds are means over peers; final answers stand against first ones."""
     plan = demo_plan(Options(game="debate", peers=2, rounds=4))
@@ -118,12 +128,14 @@ def test_stages_are_compared_at_both_ends() -> None:
         for stage in range(3)
     )
     nodes = [sighting(n, status(n, round_number=9, curve=((0, 0.2),), rewards=points)) for n in (1, 2)]
-    found = summed_up(plan, snapshot(*nodes), seconds=1.0, contract="0xc0")
+    found = summed_up(
+        plan, snapshot(*nodes), seconds=1.0, contract="0xc0", rehearsed=(evaluated(0.4, 0.5), evaluated(0.5, 0.6))
+    )
     answers, critique, resolve = found.stages
     assert (answers.before, answers.after) == pytest.approx((0.2, 0.5))
     assert (answers.answers, critique.answers, resolve.answers) == (True, False, True)
     assert {len(cells) for cells in stage_table(found)} == {5}
-    assert "50.0 % of first answers" in answer_remark(found)
+    assert "45.0 % of first answers" in answer_remark(found)
     assert "+10.0 points" in answer_remark(found)
     assert answer_remark(summary()) == ""
     assert reward_curve(points)[1] == pytest.approx([0.3, 0.4, 0.5, 0.6])

@@ -11,18 +11,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.data.arithmetic import Draws, draw_problem
+from node.data.arithmetic import Draws, Step, draw_problem
 from node.intake import quotes_problem, scene_of
 from node.machine import commands as c
 from node.trainer.corpus import MIXED
-from node.trainer.debating import COMPACT, CRITIQUES, RESOLUTIONS, critique, debate_records, peer_answers
+from node.trainer.debating import COMPACT, CRITIQUES, RESOLUTIONS, critique, debate_records, peer_answers, review
 from node.trainer.frames import Generate, Train
 from node.trainer.grpo import Objective
 from node.trainer.orders import order_for, quotes_that_fit
 from node.trainer.rollouts import fitted_prompt, has_its_quotes, shelf_of, training_groups
 from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
 from protocols.games import game_named, game_problems
-from protocols.games.debate import Words, picked
+from protocols.games.debate import ANSWER, CRITIQUE, RESOLVE, Quote, Words, picked
 from protocols.games.quoting import MOST_ROOM, drawn
 from protocols.games.share import one_each
 from protocols.grading import final_number
@@ -198,10 +198,10 @@ def test_the_corpus_fits_the_game_that_the_demo_plays(records: list[tuple[str, s
 def test_all_stages_and_habits_are_in_the_corpus(records: list[tuple[str, str]]) -> None:
     """Nothing of the debate is new to the model when it begins to play."""
     words = Words(**COMPACT)  # type: ignore[arg-type]
-    shown = Counter(min(prompt.count("@"), 1) for prompt, _ in records)
-    assert min(shown[0], shown[1]) > 100
+    played = Counter(("\n1 " in prompt) + ("@" in prompt) for prompt, _ in records)
+    assert min(played[stage] for stage in (ANSWER, CRITIQUE, RESOLVE)) > 100
     assert sum(MIXED.values()) == sum(CRITIQUES.values()) == sum(RESOLUTIONS.values()) == 100
-    formed = [picked(words, reply, 5) for prompt, reply in records if "@" in prompt]
+    formed = [picked(words, reply, 5) for prompt, reply in records if "\n1 " in prompt]
     assert 0 < sum(pick is not None for pick in formed) < len(formed)
 
 
@@ -214,3 +214,12 @@ def test_a_good_critique_picks_a_right_answer() -> None:
         pick = picked(words, critique(problem, answers, "good", draws), len(answers))
         right = [number for number, quote in enumerate(answers, 1) if final_number(quote.text, problem.answer)]
         assert pick in (right or [0])
+
+
+def test_a_critic_reviews_answers_up_to_the_first_that_agrees() -> None:
+    """Each is set beside the critic's own result; one without the mark has no result that counts."""
+    steps = (Step(4, "+", 2), Step(4, "+", 6))
+    answers = [Quote(b"a", "#### 9"), Quote(b"b", "4+6=10"), Quote(b"c", "4+6=10\n#### 10"), Quote(b"d", "#### 10")]
+
+    assert review(steps, answers) == "4+2=6\n4+6=10\n#### 10\n1 9=10x\n2 -x\n3 10=10+@3"
+    assert review(steps, answers[:2]) == "4+2=6\n4+6=10\n#### 10\n1 9=10x\n2 -x@0"
