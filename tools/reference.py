@@ -1,4 +1,4 @@
-"""Writes docs/reference/*.md from the code: configuration, metrics, exit codes, log events, messages between peers."""
+"""Writes docs/reference/*.md from the code: commands, configuration, metrics, exit codes, log events, messages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import click
 import msgspec
 
+from node.cli import swarm
 from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
@@ -41,6 +43,7 @@ def main() -> int:
 def pages() -> dict[str, str]:
     """Return every page by file name."""
     return {
+        "commands.md": commands_page(),
         "config.md": config_page(),
         "exit-codes.md": exit_page(),
         "log-events.md": log_page(),
@@ -137,6 +140,47 @@ def type_text(hint: object) -> str:
         return f"list of {type_text(get_args(hint)[0])}"
     names = {str: "text", int: "integer", float: "number", bool: "true or false", bytes: "bytes"}
     return names.get(hint, getattr(hint, "__name__", str(hint)))  # type: ignore[call-overload, no-any-return]
+
+
+# --- commands -----------------------------------------------------------------------------------------------------
+
+
+def commands_page() -> str:
+    """Return the page of commands."""
+    introduction = """`swarm COMMAND --help` says the same. Every command takes `--help`; flags that set a key of the
+    configuration stand in [config.md](config.md) too. Errors are one line on stderr and an exit code
+    ([exit-codes.md](exit-codes.md))."""
+    return page("Commands", introduction, *map(command_part, commands_of(swarm, ("swarm",))))
+
+
+Named = tuple[tuple[str, ...], click.Command]
+"""A command with the words that call it."""
+
+
+def commands_of(group: click.Group, words: tuple[str, ...]) -> Iterator[Named]:
+    """Yield the commands of a group in the order of its help, and those of groups within."""
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        if isinstance(command, click.Group):
+            yield from commands_of(command, (*words, name))
+        elif command is not None:
+            yield (*words, name), command
+
+
+def command_part(named: Named) -> str:
+    """Return heading, usage, description and options of a command."""
+    words, command = named
+    context = click.Context(command, info_name=" ".join(words))
+    usage = " ".join((*words, *command.collect_usage_pieces(context)))
+    rows = [
+        (code(record[0]), record[1])
+        for each in command.params
+        if not getattr(each, "hidden", False) and (record := each.get_help_record(context))
+    ]
+    options = table(("Option", "Meaning"), rows) if rows else ""
+    parts = (f"## {' '.join(words)}", code(usage), inspect.cleandoc(command.help or ""), options)
+    return "\n\n".join(part for part in parts if part)
 
 
 # --- exit codes and metrics ---------------------------------------------------------------------------------------

@@ -251,12 +251,14 @@ class TrainingFinished(Input, frozen=True):
 
 
 class WorkFailed(Input, frozen=True):
-    """The child gave up on a task (out of memory after shrinking, non-finite loss)."""
+    """The child gave up on a task (out of memory after shrinking, non-finite loss); `seed` is that of the round that it
+    was to generate for."""
 
     task: str
     round: int
     stage: int
     reason: str
+    seed: Seed = b""
 
 
 class EvaluationFinished(Input, frozen=True):

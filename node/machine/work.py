@@ -217,9 +217,9 @@ def checkpoint_saved(state: State, saved: i.CheckpointSaved, at: float) -> Resul
 
 
 def work_failed(state: State, failed: i.WorkFailed, at: float) -> Result:
-    """Go on without what the trainer gave up."""
+    """Go on without what the trainer gave up; what it was to do under the seed before a reorg does not count."""
     task = state.task
-    if task is None or task.kind != failed.task or task.round != failed.round:
+    if task is None or task.kind != failed.task or task.round != failed.round or failed.seed not in (b"", task.seed):
         return state, ()
     if task.kind in ("generate", "train") and task.stage != failed.stage:
         return state, ()

@@ -68,7 +68,8 @@ def kind_of(command: Work) -> str:
 def refusal(command: Work, reason: str) -> i.WorkFailed:
     """Return the input that says nothing will come of a command."""
     stage = command.stage if isinstance(command, c.GenerateRollouts | c.TrainOnRollouts) else 0
-    return i.WorkFailed(kind_of(command), command.round, stage, reason)
+    seed = command.seed if isinstance(command, c.GenerateRollouts) else b""
+    return i.WorkFailed(kind_of(command), command.round, stage, reason, seed)
 
 
 def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Order | str:

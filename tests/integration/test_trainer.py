@@ -162,7 +162,7 @@ async def test_a_killed_child_comes_back_with_its_checkpoint(model: Path, tmp_pa
         os.kill(node.pid, signal.SIGKILL)
         assert await node.next(i.TrainerLost) == i.TrainerLost("somebody killed it")
         await node.link.execute(generate())
-        assert await node.next(i.WorkFailed) == i.WorkFailed("generate", 3, 0, "trainer away")
+        assert await node.next(i.WorkFailed) == i.WorkFailed("generate", 3, 0, "trainer away", SEED)
         assert (await node.ready()).checkpoint_round == 5
 
 

@@ -170,11 +170,16 @@ def _trainer(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]
     return [i.TrainerReady(350_000, "cpu", -1)]
 
 
+def made_under(at: Moment, options: Options) -> bytes:
+    """Return the seed that work was done under: the one named, else none, as in old journals."""
+    return at.names.called(options["seed"]) if "seed" in options else b""
+
+
 def _generated(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     groups, seconds = int(options.get("groups", 16)), float(options.get("seconds", 10))
     reward = float(options.get("reward", groups / 4))
     body = at.names.body("me", words[0], options)
-    seed = at.names.called(options["seed"]) if "seed" in options else b""
+    seed = made_under(at, options)
     return [i.RolloutsGenerated(*place(words[0]), body, 1000, groups, reward, seconds, seed=seed)]
 
 
@@ -186,7 +191,7 @@ def _trained(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]
 
 
 def _failed(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
-    return [i.WorkFailed(words[0], *place(words[1]), words[2])]
+    return [i.WorkFailed(words[0], *place(words[1]), words[2], made_under(at, options))]
 
 
 def _evaluated(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
