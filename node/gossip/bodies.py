@@ -11,7 +11,7 @@ from libp2p.abc import INetStream
 from node.gossip.host import Host
 from node.gossip.patience import Patience
 from node.gossip.serving import Servings
-from node.gossip.streams import CHUNK, FRAME_SECONDS, SLOW, StreamFault, read_frame, write_frame
+from node.gossip.streams import CHUNK, FRAME_SECONDS, SHORT, SLOW, StreamFault, read_frame, write_frame
 from node.seams import Bodies
 from protocols.identifiers import Digest, body_digest
 
@@ -98,7 +98,7 @@ class BodyExchange:
         while len(body) < size:
             part = await read_frame(stream, CHUNK)
             if not part:
-                raise StreamFault("stream-short")
+                raise StreamFault(SHORT)
             body += part
             if len(body) > size:
                 raise StreamFault("stream-size")

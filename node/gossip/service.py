@@ -29,7 +29,7 @@ from node.gossip.intake import CULPABLE, Accepted, Heard, Intake, announced, is_
 from node.gossip.introducing import Introducing, Introduction
 from node.gossip.mesh import Mesh, join
 from node.gossip.quota import Quotas
-from node.gossip.streams import IDLE, SLOW
+from node.gossip.streams import IDLE, SHORT, SLOW
 from node.identity import new_key
 from node.identity.peer import LocalPeer, address_of_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
@@ -48,10 +48,10 @@ INTRODUCE_SECONDS = 1.0
 FLOOD_SECONDS, DROPPED_AT_MOST = 10.0, 200
 """How many announcements that came to nothing a peer may bring in a time: even an honest one brings some. Those that
 this node's own lag brings to nothing do not count: `node.gossip.quota` and an answer's limits bound them."""
-PENALTIES = {"slow": 0.0, "crowded": 0.0, SLOW: 0.0, IDLE: 2.0, "swarm": 5.0, "subscriptions": 5.0}
+PENALTIES = {"slow": 0.0, "crowded": 0.0, SLOW: 0.0, IDLE: 2.0, SHORT: 2.0, "swarm": 5.0, "subscriptions": 5.0}
 PENALTY = 10.0
 """Points for a fault whose reason is not in `PENALTIES`; `node.gossip.book` has the limit. Slowness alone bans nobody
-(`node.gossip.patience`); streams that are opened and left idle do, by the dozen: they hold memory here."""
+(`node.gossip.patience`); what a busy or killed peer leaves behind, streams that are idle or end early, by the dozen."""
 
 
 class GossipNode:

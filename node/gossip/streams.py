@@ -15,6 +15,8 @@ from libp2p.peer.id import ID
 FRAME_SECONDS = 10.0
 SLOW = "stream-slow"
 """Fault of a peer that was asked and kept this node waiting: a busy machine is slow too."""
+SHORT = "stream-short"
+"""Fault of a peer whose side of a stream ended in the middle: it may have been killed."""
 IDLE = "stream-idle"
 """Fault of a peer that opened a stream here and then kept it waiting."""
 CHUNK = 64 << 10
@@ -51,7 +53,7 @@ async def _read_exactly(stream: Readable, count: int) -> bytes:
     while len(data) < count:
         part = await stream.read(count - len(data))
         if not part:
-            raise StreamFault("stream-short")
+            raise StreamFault(SHORT)
         data += part
     return bytes(data)
 
