@@ -19,8 +19,6 @@ log = structlog.get_logger()
 
 BODY_PROTOCOL = "/swarm/body/1"
 SERVED_AT_ONCE, SERVED_PER_PEER = 16, 2
-REQUESTED_AT_ONCE = 64
-"""No bound that matters: `node.gossip.fetching` has a lower one. One peer is asked for as many as it would serve."""
 SLOWEST = 64 << 10
 """Bytes per second at which a body must come, beyond `FRAME_SECONDS`: else a peer could send one a frame for ever."""
 _ABSENT, _BUSY, _SIZE_BYTES = b"", b"busy", 8
@@ -36,7 +34,6 @@ class BodyExchange:
     def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
         self._host, self._bodies, self._count = host, bodies, count
         self._servings = Servings(SERVED_AT_ONCE, SERVED_PER_PEER)
-        self._requests = Servings(REQUESTED_AT_ONCE, SERVED_PER_PEER)
         self._patience = Patience()
         host.serve(BODY_PROTOCOL, self._answer)
 
@@ -58,23 +55,15 @@ class BodyExchange:
             await write_frame(stream, body[start : start + CHUNK])
         self._count("body-served")
 
-    def is_prompt(self, peer: str) -> bool:
-        """Tell whether a peer, as far as is known, answers in time: only such are asked for what others announced."""
-        return not self._patience.was_slow(peer)
-
     async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
         """Return the body of exactly `size` bytes from a connected peer, or None where it has none (or no time).
 
         A peer that sends something else is blamed, but not one whose body has another size: then the announcement lied.
-        One that was too slow rests, and one that is being asked for enough is not asked for more: as if it had nothing.
+        One that was too slow rests: until then it is not asked, as if it had nothing.
         """
         if self._patience.rests(peer, trio.current_time()):
             self._count("body-resting")
             return None
-        with self._requests.begin(peer) as begun:
-            return await self._asked(peer, digest, size) if begun else None
-
-    async def _asked(self, peer: str, digest: Digest, size: int) -> bytes | None:
         try:
             body = await self._request(peer, digest, size)
         except StreamFault as fault:

@@ -97,7 +97,7 @@ class Fetching:
         """
         asks = self._asks if self._credit(command.peer) else self._strangers_asks
         for pause in (*PAUSES, 0.0):
-            for peer in self._order(command, sources(), exchange):
+            for peer in self._order(command, sources()):
                 async with asks:
                     body = await exchange.ask(peer, command.body, command.size)
                 if body is not None:
@@ -109,10 +109,9 @@ class Fetching:
                 return body
         return None
 
-    def _order(self, command: FetchRollouts, connected: set[str], exchange: BodyExchange) -> list[str]:
-        """Return whom to ask: the announcer, then others, but for those that keep whoever asks them waiting."""
+    def _order(self, command: FetchRollouts, connected: set[str]) -> list[str]:
         announcer = self._intake.peer_id(command.peer)
-        others = [peer for peer in connected if peer != announcer and exchange.is_prompt(peer)]
+        others = [peer for peer in connected if peer != announcer]
         random.shuffle(others)
         first = [announcer] if announcer in connected and announcer is not None else []
         return (first + others)[:SOURCES]

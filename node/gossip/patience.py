@@ -25,10 +25,6 @@ class Patience:
     def __init__(self) -> None:
         self._rests: dict[str, Rest] = {}
 
-    def was_slow(self, peer: str) -> bool:
-        """Tell whether a peer was slow and has not answered since."""
-        return peer in self._rests
-
     def rests(self, peer: str, now: float) -> bool:
         """Tell whether a peer is not to be asked at the moment."""
         return peer in self._rests and self._rests[peer].until > now

@@ -1,4 +1,4 @@
-"""Bounds on exchanges: how many are under way at a time, and how many of them with one peer."""
+"""Bounds on answers: how many this node writes at a time, and how many of them to one peer."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 class Servings:
-    """Answers or requests under way, at most `at_once` in all and `per_peer` for each peer."""
+    """Answers under way, at most `at_once` in all and `per_peer` for each peer."""
 
     def __init__(self, at_once: int, per_peer: int) -> None:
         self._at_once, self._per_peer = at_once, per_peer
@@ -16,7 +16,7 @@ class Servings:
 
     @contextmanager
     def begin(self, peer: str) -> Iterator[bool]:
-        """Tell whether one more may begin; where it may, it is under way until the block ends."""
+        """Tell whether an answer may begin; where it may, it is under way until the block ends."""
         if self._under_way.total() >= self._at_once or self._under_way[peer] >= self._per_peer:
             yield False
             return

@@ -34,9 +34,6 @@ class Answers:
     def __init__(self, seconds: float) -> None:
         self.seconds, self.most, self._now = seconds, 0, 0
 
-    def is_prompt(self, peer: str) -> bool:
-        return True
-
     async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
         self._now += 1
         self.most = max(self.most, self._now)
@@ -50,9 +47,6 @@ class Timed:
 
     def __init__(self, inner: Any) -> None:
         self.inner, self.served = inner, 0.0
-
-    def is_prompt(self, peer: str) -> bool:
-        return True
 
     async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
         body: bytes | None = await self.inner.ask(peer, digest, size)
@@ -101,9 +95,6 @@ async def test_no_more_requests_than_allowed_are_under_way(autojump_clock: objec
 
 class Nobody:
     """An exchange whose peers all say that the body has another size."""
-
-    def is_prompt(self, peer: str) -> bool:
-        return True
 
     async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
         await trio.sleep(0.1)
@@ -202,16 +193,3 @@ async def test_who_drips_is_let_be_for_a_while(autojump_clock: object) -> None:
         await trio.sleep(pause)
         assert await exchange.ask("peer", bytes(32), 1 << 16) is None
     assert host.asked == 2
-
-
-async def test_a_peer_that_hangs_holds_two_requests_at_most(autojump_clock: object) -> None:
-    """However many bodies it might have, the others' requests do not wait for it; afterwards it is asked for no
-    other's bodies."""
-    host: Any = Dripping()
-    exchange = BodyExchange(host, Shelf(), lambda reason: None)
-    assert exchange.is_prompt("peer")
-    async with trio.open_nursery() as nursery:
-        for number in range(20):
-            nursery.start_soon(exchange.ask, "peer", bytes([number] * 32), 1 << 16)
-    assert host.asked == 2
-    assert not exchange.is_prompt("peer")

@@ -47,12 +47,3 @@ def test_names_cost_no_memory_without_end() -> None:
 def test_slowness_bans_nobody() -> None:
     """A swarm on busy machines must not shut itself out for half an hour."""
     assert PENALTIES[SLOW] == 0.0
-
-
-def test_a_slow_peer_is_known_as_one_until_it_answers() -> None:
-    """Also after its rest: it is asked for its own bodies again, but not for others'."""
-    patience = Patience()
-    patience.slow("a", 0.0)
-    assert (patience.rests("a", FIRST_REST), patience.was_slow("a")) == (False, True)
-    patience.answered("a")
-    assert not patience.was_slow("a")

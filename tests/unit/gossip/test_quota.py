@@ -96,9 +96,6 @@ async def test_silent_strangers_keep_no_body_of_a_known_peer_waiting() -> None:
     asked: list[bytes] = []
 
     class Silent:
-        def is_prompt(self, peer: str) -> bool:
-            return True
-
         async def ask(self, peer: str, digest: bytes, size: int) -> None:
             asked.append(digest)
             await trio.sleep_forever()
