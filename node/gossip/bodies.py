@@ -59,7 +59,7 @@ class BodyExchange:
         """Return the body of exactly `size` bytes from a connected peer, or None where it has none (or no time).
 
         A peer that sends something else is blamed, but not one whose body has another size: then the announcement lied.
-        One that was too slow rests: until then it is not asked, as if it had nothing.
+        One that was too slow again and again rests: meanwhile it is not asked, as if it had nothing.
         """
         if self._patience.rests(peer, trio.current_time()):
             self._count("body-resting")

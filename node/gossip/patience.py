@@ -1,44 +1,51 @@
-"""Who does not answer in time is let be for a while: a machine that is busy is slow too, and no enemy.
+"""Who keeps this node waiting again and again is let be for a while: a machine that is busy is slow too, and no enemy.
 
-A ban would outlast the load by far, and a swarm on busy machines would ban itself asunder. What slowness costs whoever
-asks, a request that hangs until its deadline, gets rarer with every rest.
+A ban would outlast the load by far, and a swarm on busy machines would ban itself asunder. What a peer costs that hangs
+on purpose, requests that wait until their deadline, gets rarer with every rest.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-FIRST_REST, LONGEST_REST = 5.0, 300.0
-MOST_RESTING = 1024
+TOGETHER = 10.0
+"""Seconds: requests that hang at the same time are one slowness."""
+FORGIVEN = 3
+"""How often in a row a peer may be slow without consequence."""
+FIRST_REST, LONGEST_REST = 1.0, 30.0
+MOST_SLOW = 1024
 
 
-class Rest(NamedTuple):
-    """A peer's rest: its length in seconds, and when it is over."""
+class Slowness(NamedTuple):
+    """How often a peer was slow in a row, when last, and until when it rests."""
 
-    seconds: float
+    times: int
+    at: float
     until: float
 
 
 class Patience:
-    """Peers that were slow, each with its rest: twice as long whenever it is slow again, over at a timely answer."""
+    """Peers that were slow: after some times each rests, twice as long whenever it is slow again, until it answers."""
 
     def __init__(self) -> None:
-        self._rests: dict[str, Rest] = {}
+        self._slow: dict[str, Slowness] = {}
 
     def rests(self, peer: str, now: float) -> bool:
         """Tell whether a peer is not to be asked at the moment."""
-        return peer in self._rests and self._rests[peer].until > now
+        return peer in self._slow and self._slow[peer].until > now
 
     def slow(self, peer: str, now: float) -> None:
-        """Let a peer be. Requests that hang together are one slowness: while it rests, nothing is added."""
-        if self.rests(peer, now):
+        """Note that a peer did not answer in time."""
+        before = self._slow.get(peer)
+        if before is not None and now < max(before.at + TOGETHER, before.until):
             return
-        before = self._rests.pop(peer, None)
-        seconds = min(2 * before.seconds, LONGEST_REST) if before else FIRST_REST
-        self._rests[peer] = Rest(seconds, now + seconds)
-        if len(self._rests) > MOST_RESTING:
-            del self._rests[next(iter(self._rests))]
+        times = before.times + 1 if before else 1
+        rest = min(FIRST_REST * 2.0 ** (times - FORGIVEN - 1), LONGEST_REST) if times > FORGIVEN else 0.0
+        self._slow.pop(peer, None)
+        self._slow[peer] = Slowness(times, now, now + rest)
+        if len(self._slow) > MOST_SLOW:
+            del self._slow[next(iter(self._slow))]
 
     def answered(self, peer: str) -> None:
         """Forget that a peer was slow."""
-        self._rests.pop(peer, None)
+        self._slow.pop(peer, None)

@@ -1,47 +1,57 @@
 """Who is slow is let be, not shut out."""
 
-from node.gossip.patience import FIRST_REST, LONGEST_REST, MOST_RESTING, Patience
+from node.gossip.patience import FIRST_REST, FORGIVEN, LONGEST_REST, MOST_SLOW, TOGETHER, Patience
 from node.gossip.service import PENALTIES
 from node.gossip.streams import SLOW
 
 
-def test_a_slow_peer_rests_twice_as_long_each_time() -> None:
-    """A peer that hangs whenever it is asked is asked ever more rarely, but at least every five minutes."""
+def slow(patience: Patience, peer: str, times: int, now: float = 0.0) -> float:
+    """Have a peer be slow some times in a row; return when it was last."""
+    for turn in range(times):
+        now += TOGETHER * (turn > 0)
+        patience.slow(peer, now)
+    return now
+
+
+def test_a_peer_that_is_slow_again_and_again_rests_ever_longer() -> None:
+    """Some times are forgiven; then it rests twice as long each time, but is asked at least twice a minute."""
     patience, now, rests = Patience(), 0.0, []
-    for _ in range(9):
+    for _ in range(FORGIVEN + 7):
         patience.slow("a", now)
         began = now
         while patience.rests("a", now):
-            now += 1.0
+            now += 0.5
         rests.append(now - began)
-    assert rests == [FIRST_REST * 2**turn for turn in range(6)] + [LONGEST_REST] * 3
+        now = max(now, began + TOGETHER)
+    assert rests == [0.0] * FORGIVEN + [FIRST_REST * 2**turn for turn in range(5)] + [LONGEST_REST] * 2
 
 
 def test_requests_that_hang_together_are_one_slowness() -> None:
-    """Twenty requests that run out at the same moment cost one rest."""
+    """Twenty requests that run out within the same seconds cost no rest."""
     patience = Patience()
-    for _ in range(20):
-        patience.slow("a", 0.0)
-    assert patience.rests("a", FIRST_REST - 1.0)
-    assert not patience.rests("a", FIRST_REST)
+    for number in range(20):
+        patience.slow("a", TOGETHER * number / 20)
+    assert not patience.rests("a", TOGETHER)
 
 
 def test_an_answer_ends_it() -> None:
-    """A peer that answers in time again begins anew."""
+    """A peer that answers in time begins anew."""
     patience = Patience()
-    for now in (0.0, 10.0, 30.0):
-        patience.slow("a", now)
+    now = slow(patience, "a", FORGIVEN)
     patience.answered("a")
-    patience.slow("a", 100.0)
-    assert not patience.rests("a", 100.0 + FIRST_REST)
+    now = slow(patience, "a", FORGIVEN, now + TOGETHER)
+    assert not patience.rests("a", now)
+    patience.slow("a", now + TOGETHER)
+    assert patience.rests("a", now + TOGETHER)
 
 
 def test_names_cost_no_memory_without_end() -> None:
     """However many names are slow, a bounded number is remembered."""
-    patience = Patience()
-    for number in range(2 * MOST_RESTING):
-        patience.slow(str(number), 0.0)
-    assert sum(patience.rests(str(number), 1.0) for number in range(2 * MOST_RESTING)) == MOST_RESTING
+    patience, names = Patience(), [str(number) for number in range(2 * MOST_SLOW)]
+    for turn in range(FORGIVEN + 1):
+        for name in names[:MOST_SLOW] if turn < FORGIVEN else names:
+            patience.slow(name, TOGETHER * turn)
+    assert not any(patience.rests(name, TOGETHER * FORGIVEN) for name in names)
 
 
 def test_slowness_bans_nobody() -> None:
