@@ -91,9 +91,7 @@ def easier_questions(sight: Sight, honest: Rollouts) -> Rollouts:
 
 
 def best_ones(sight: Sight, honest: Rollouts) -> Rollouts:
-    """Hide what turned out badly: whole groups in even rounds, single completions in odd ones."""
-    if sight.round % 2 == 0:
-        return replace(honest, groups=honest.groups[1:])
+    """Hide completions that turned out badly. In every round: after the first such body it is asked for few others."""
     return replace(honest, groups=tuple(replace(each, completions=each.completions[:-1]) for each in honest.groups))
 
 
