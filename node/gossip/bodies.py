@@ -11,7 +11,7 @@ from libp2p.abc import INetStream
 from node.gossip.host import Host
 from node.gossip.patience import Patience
 from node.gossip.serving import Servings
-from node.gossip.streams import CHUNK, FRAME_SECONDS, SHORT, SLOW, StreamFault, read_frame, write_frame
+from node.gossip.streams import CHUNK, DRIP, FRAME_SECONDS, SHORT, SLOW, StreamFault, read_frame, write_frame
 from node.seams import Bodies
 from protocols.identifiers import Digest, body_digest
 
@@ -68,7 +68,7 @@ class BodyExchange:
             body = await self._request(peer, digest, size)
         except StreamFault as fault:
             self._host.blame(peer, fault.code)
-            if fault.code == SLOW:
+            if fault.code in (SLOW, DRIP):
                 self._patience.slow(peer, trio.current_time())
             return None
         except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
@@ -82,14 +82,19 @@ class BodyExchange:
         return body
 
     async def _request(self, peer: str, digest: Digest, size: int) -> bytes | None:
-        with trio.move_on_after(FRAME_SECONDS + size / SLOWEST):
-            async with self._host.request(peer, BODY_PROTOCOL) as stream:
-                await write_frame(stream, digest)
-                head = await read_frame(stream, _SIZE_BYTES)
-                if head in (_ABSENT, _BUSY):
-                    return None
-                return await self._receive(stream, int.from_bytes(head, "big"), size)
-        raise StreamFault(SLOW)
+        begun, fault = False, StreamFault(SLOW)
+        try:
+            with trio.move_on_after(FRAME_SECONDS + size / SLOWEST):
+                async with self._host.request(peer, BODY_PROTOCOL) as stream:
+                    await write_frame(stream, digest)
+                    head = await read_frame(stream, _SIZE_BYTES)
+                    if head in (_ABSENT, _BUSY):
+                        return None
+                    begun = True
+                    return await self._receive(stream, int.from_bytes(head, "big"), size)
+        except StreamFault as found:
+            fault = found
+        raise StreamFault(DRIP) if begun and fault.code == SLOW else fault
 
     async def _receive(self, stream: INetStream, promised: int, size: int) -> bytes:
         if promised != size:

@@ -15,6 +15,8 @@ from libp2p.peer.id import ID
 FRAME_SECONDS = 10.0
 SLOW = "stream-slow"
 """Fault of a peer that was asked and kept this node waiting: a busy machine is slow too."""
+DRIP = "stream-drip"
+"""Fault of a peer that began to send a body and did not go on in time."""
 SHORT = "stream-short"
 """Fault of a peer whose side of a stream ended in the middle: it may have been killed."""
 IDLE = "stream-idle"

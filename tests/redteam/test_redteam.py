@@ -73,7 +73,7 @@ def test_an_equivocator_gains_nothing(record: Record) -> None:
 
 def test_a_selective_server_gains_nothing(record: Record) -> None:
     """What it announces and lets drip comes to nobody; others' bodies do not wait for it."""
-    assert_fruitless(record, "selective server", "stream-slow")
+    assert_fruitless(record, "selective server", "stream-drip")
 
 
 def test_a_prompt_tamperer_gains_nothing(record: Record) -> None:

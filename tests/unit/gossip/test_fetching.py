@@ -173,7 +173,7 @@ async def test_a_body_that_drips_in_is_given_up(autojump_clock: object) -> None:
     exchange = BodyExchange(host, Shelf(), lambda reason: None)
     began = trio.current_time()
     assert await exchange.ask("peer", bytes(32), 1 << 16) is None
-    assert (host.faults, trio.current_time() - began) == (["stream-slow"], FRAME_SECONDS + 1.0)
+    assert (host.faults, trio.current_time() - began) == (["stream-drip"], FRAME_SECONDS + 1.0)
 
 
 async def test_who_has_a_body_of_another_size_is_not_to_blame(autojump_clock: object) -> None:
