@@ -14,10 +14,9 @@ import torch
 from node.seams import Question
 from node.trainer.engine import Engine, Sample
 from node.trainer.rollouts import completion_of, fitted_prompt
-from node.trainer.session import EVALUATION_SEED, Desk
+from node.trainer.session import EVALUATION_SEED, Desk, graded, mean
 from protocols.games import Game, Scene, game_named
 from protocols.games.quoting import drawn
-from protocols.grading import grades
 from protocols.identifiers import Digest, Seed, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Group, Rollouts, encode
@@ -82,10 +81,10 @@ class Rehearsal:
         rewards: list[float] = []
         right: list[float] = []
         for scene, question, group in zip(scenes, self._questions, groups, strict=True):
-            texts = [sample.text for sample in group]
-            rewards += self._rules.rewards(game, scene, texts, question.answer)
-            right += grades(game.grader, [self._rules.final(game, stage, text) for text in texts], question.answer)
-        return Worth(_mean(rewards), _mean(right) if answers else None)
+            earned, found = graded(game, scene, [sample.text for sample in group], question.answer)
+            rewards += earned
+            right += found
+        return Worth(mean(rewards), mean(right) if answers else None)
 
 
 def rehearse(
@@ -94,7 +93,3 @@ def rehearse(
     """Play all stages on the questions; the same random numbers every time."""
     round_ = Rehearsal(engine, manifest, questions, desk)
     return tuple(round_.play(stage, greedy=greedy) for stage in range(len(manifest.stages)))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else 0.0

@@ -133,13 +133,11 @@ class Session:
         self, groups: Sequence[Group], scenes: Sequence[Scene], questions: Sequence[Question]
     ) -> tuple[float, float]:
         """Return the sums over groups of their mean reward and of the share that ends in the right answer."""
-        rules = game_named(self.game.name)
         reward = right = 0.0
         for group, scene, question in zip(groups, scenes, questions, strict=False):
-            texts = [each.text for each in group.completions]
-            reward += _mean(rules.rewards(self.game, scene, texts, question.answer))
-            final = [rules.final(self.game, scene.stage, text) for text in texts]
-            right += _mean(grades(self.game.grader, final, question.answer))
+            rewards, rights = graded(self.game, scene, [each.text for each in group.completions], question.answer)
+            reward += mean(rewards)
+            right += mean(rights)
         return reward, right
 
     def _picked(self, frame: Generate, rules: Game) -> list[int]:
@@ -234,7 +232,7 @@ class Session:
             updates=len(done),
             own=sum(len(step.groups) for step in done) - external,
             external=external,
-            loss=_mean([step.outcome.loss for step in done]),
+            loss=mean([step.outcome.loss for step in done]),
             seconds=seconds,
             incredible=disbelieved(
                 [group for step in steps for group in step.groups], [group for step in steps for group in step.left_out]
@@ -267,6 +265,15 @@ class Session:
         return torch.Generator().manual_seed(lot)
 
 
+def graded(
+    game: GameSpec, scene: Scene, completions: Sequence[str], answer: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the reward of each completion, and whether what it gives as its answer is right."""
+    rules = game_named(game.name)
+    final = [rules.final(game, scene.stage, text) for text in completions]
+    return rules.rewards(game, scene, completions, answer), grades(game.grader, final, answer)
+
+
 def accuracy(
     engine: Engine, game: GameSpec, questions: Sequence[Question], desk: Desk, *, greedy: bool = False
 ) -> float:
@@ -279,12 +286,13 @@ def accuracy(
     texts = [fitted_prompt(game, scene, engine) for scene in scenes]
     rng = torch.Generator().manual_seed(EVALUATION_SEED)
     samples = engine.sample(texts, 1, rng, desk.cancelled, greedy=greedy, progress=desk.progress)
-    graded = [
+    rewards = [
         rules.rewards(game, scene, [group[0].text], question.answer)[0]
         for group, scene, question in zip(samples, scenes, questions, strict=True)
     ]
-    return _mean(graded)
+    return mean(rewards)
 
 
-def _mean(values: Sequence[float]) -> float:
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, 0.0 of nothing."""
     return sum(values) / len(values) if values else 0.0

@@ -83,7 +83,7 @@ def test_a_prompt_tamperer_gains_nothing(record: Record) -> None:
 
 def test_a_cherry_picker_gains_nothing(record: Record) -> None:
     """Hidden completions are noticed; hidden groups are in tests/unit/test_intake.py."""
-    assert_fruitless(record, "cherry-picker", "body-incomplete")
+    assert_fruitless(record, "cherry-picker", "body-assignment", "body-incomplete")
 
 
 def test_a_free_rider_gains_nothing(record: Record) -> None:

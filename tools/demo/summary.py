@@ -223,8 +223,8 @@ def _stage(plan: Plan, number: int, peers: tuple[PeerSummary, ...], rehearsed: S
     rounds = sorted({point.round for point in points})
     span = max(1, len(rounds) // COMPARED_SHARE)
     early = [point for point in points if point.round in rounds[:span]]
-    held_out = [right for found in rehearsed if (right := found.stages[number].right) is not None]
     late = [point for point in points if point.round in rounds[-span:]]
+    held_out = [right for found in rehearsed if (right := found.stages[number].right) is not None]
     return StageSummary(
         name=plan.manifest.stages[number].name,
         answers=number in plan.answering,
