@@ -17,13 +17,12 @@ import libp2p.crypto.serialization
 import libp2p.network.connection.swarm_connection
 import libp2p.pubsub.gossipsub
 import libp2p.pubsub.pubsub
-import libp2p.stream_muxer.yamux.yamux
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.abc import IHost, INetStream
 from libp2p.crypto.keys import KeyType
 from libp2p.crypto.rsa import RSAPublicKey
-from libp2p.io.exceptions import IOException, MessageTooLarge
+from libp2p.io.exceptions import MessageTooLarge
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.pubsub.gossipsub import GossipSub
@@ -31,10 +30,11 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.utils import safe_bytes_from_hex
 from libp2p.pubsub.validators import signature_validator
-from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 
+from node.gossip import muxing
 from node.gossip.doors import pruned
 from node.gossip.quiet import connection_log
+from node.gossip.rpcs import Frames
 from node.gossip.wanted import MOST_WANTED, Wanted
 from node.identity.rsa import EXPONENT, MAX_BITS, MIN_BITS
 
@@ -44,8 +44,6 @@ FRAME_LIMIT = 1 << 20
 """Bytes of one RPC between peers, both ways: go-libp2p's default."""
 OUTBOUND_FRAMES = 128
 """RPCs queued per peer before it counts as too slow."""
-WRITE_SECONDS = 10.0
-"""How long one frame may take to leave before the connection is closed."""
 RECORD_SECONDS = 10.0
 SEEN_MESSAGES = 16_384
 EQUIVOCATION_DIGESTS = 20_000
@@ -252,8 +250,9 @@ class SafePubsub(Pubsub):
         self._handle_dead_peer(peer)
 
     async def _read(self, stream: INetStream, peer: ID) -> None:
+        frames = Frames(stream, FRAME_LIMIT)
         while self.manager.is_running:
-            frame = await read_varint_prefixed_bytes_limited(stream, FRAME_LIMIT)
+            frame = await frames.next()
             if not self.admit(peer, 0, len(frame)):
                 continue
             rpc = rpc_pb2.RPC()
@@ -334,7 +333,6 @@ def isolate_tasks(manager: Any) -> None:
 _library_keys: Any = libp2p.crypto.serialization
 _library_pubsub: Any = libp2p.pubsub.pubsub
 _library_router: Any = libp2p.pubsub.gossipsub
-_library_yamux: Any = libp2p.stream_muxer.yamux.yamux
 _library_connection: Any = libp2p.network.connection.swarm_connection
 _build_record = _library_router.env_to_send_in_RPC
 
@@ -361,25 +359,11 @@ def _bounded_rsa(data: bytes) -> RSAPublicKey:
     return key
 
 
-async def _write_whole_frame(self: Any, data: bytes) -> None:
-    """Never abandon a frame between its encryption and its sending: the noise nonces would disagree from then on and
-    the whole connection would die. The deadline closes the connection instead."""
-    with trio.CancelScope(shield=True, deadline=trio.current_time() + WRITE_SECONDS) as scope:
-        async with self._write_lock:
-            await self.secured_conn.write(data)
-    if scope.cancelled_caught:
-        with trio.CancelScope(shield=True), trio.move_on_after(1):
-            await self.secured_conn.close()
-        raise IOException("the peer does not drain its connection")
-    await trio.lowlevel.checkpoint()
-
-
 def install() -> None:
-    """Patch what can't be overridden: records are cached, a frame is written whole, RSA keys have bounds, nothing logs
-    to the root."""
+    """Patch what can't be overridden: records are cached, RSA keys have bounds, nothing logs to the root; and yamux."""
     _library_keys.key_type_to_public_key_deserializer[KeyType.RSA.value] = _bounded_rsa
     for module in (_library_pubsub, _library_router):
         module.maybe_consume_signed_record = _ignore_record
         module.env_to_send_in_RPC = _own_record
-    _library_yamux.Yamux._write_frame = _write_whole_frame
+    muxing.install()
     _library_connection.logging = connection_log()

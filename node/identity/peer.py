@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 from node.identity import base58
@@ -74,8 +75,9 @@ def address_of_peer_id(peer_id: str) -> Address:
     return address_of_public_key(public_key_of_peer_id(peer_id))
 
 
+@lru_cache(maxsize=4096)
 def address_of_peer(peer_id: str) -> Address | None:
-    """Return the address behind a secp256k1 peer id, None for any other kind."""
+    """Return the address behind a secp256k1 peer id, None for any other kind. Cached: gossip asks for each frame."""
     try:
         return address_of_public_key(public_key_of_peer_id(peer_id))
     except ValueError:
