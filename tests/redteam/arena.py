@@ -8,8 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections import Counter
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -23,15 +23,19 @@ from protocols.identifiers import Address
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from protocols.tally import Voted, leaders, tally
 from tests.integration.small_swarm import Member, SmallSwarm
-from tests.redteam.attacks import ATTACKS
+from tests.redteam.attacks import ATTACKS, Attack
 from tests.redteam.ring import Ring
 from tools.demo.watch import NodeReader, VoteReader, node_url
 
 HONEST = 4
-STAGE_SECONDS = 6
+STAGE_SECONDS = 8
 START_SECONDS = 90.0
 PEACE, FLOOD = 3, 3
-"""Rounds of play before the flood and with it; votes on the last ones are not waited for."""
+"""Rounds of play before the flood and with it, at least; votes on the last ones are not waited for."""
+PATIENCE = 8
+"""Rounds more in which honest nodes may find attackers out: who has had a body refused is not asked for some rounds."""
+FLOODED = ("flood", "frame-size", "door")
+"""What honest nodes count of a flood."""
 TICKS = os.sysconf("SC_CLK_TCK")
 _REFUSED = re.compile(r'^swarm_gossip_dropped_total\{\w+="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
 
@@ -69,6 +73,13 @@ class Usage(msgspec.Struct, frozen=True):
     cpu: float
 
 
+class Refused(msgspec.Struct, frozen=True):
+    """A line of a node's log that says that a body counts for nothing."""
+
+    peer: Address
+    reason: str
+
+
 class Record(msgspec.Struct, kw_only=True):
     """The swarm after its last round. `played` are the rounds in which everybody counted and whose votes are closed."""
 
@@ -79,7 +90,8 @@ class Record(msgspec.Struct, kw_only=True):
     votes: tuple[Voted, ...]
     played: range
     statuses: tuple[Status, ...]
-    refused: Counter[str]
+    counted: Counter[str]
+    reasons: dict[Address, set[str]]
     logs: str
     peace: tuple[Usage, ...]
     flood: tuple[Usage, ...]
@@ -89,6 +101,10 @@ class Record(msgspec.Struct, kw_only=True):
         """Return the honest votes that name an attacker."""
         address = self.attackers[attacker]
         return [vote for vote in self.votes if vote.voter in self.honest and address in vote.winners]
+
+    def undetected(self, attacker: str) -> list[str]:
+        """Return what an attacker should have made honest nodes say, and has not."""
+        return undetected(ATTACKS[attacker], self.counted, self.reasons.get(self.attackers[attacker], set()))
 
     def led(self, attacker: str) -> list[int]:
         """Return the rounds that an attacker won, by everybody's votes."""
@@ -165,8 +181,10 @@ class Arena:
         self.until(first + 2)
         ring.reveal(first, accomplice)
         peace = self.measured(first + PEACE)
+        self.play_until(self.all_found)
         (self.honest[0].home.parent / "flood").touch()
-        flood = self.measured(first + PEACE + FLOOD)
+        flood = self.measured(swarm.round() + FLOOD)
+        self.play_until(lambda: self.counted().keys() >= set(FLOODED))
         votes = VoteReader(swarm.chain.url, swarm.contract.address).votes()
         peers = swarm.contract.events.PeerRegistered().get_logs(from_block=0)
         owners = {str(log["args"]["node"]).lower(): str(log["args"]["owner"]).lower() for log in peers}
@@ -176,14 +194,43 @@ class Arena:
             owners=owners,
             votes=tuple(Voted(vote.round, vote.voter, vote.winners) for vote in votes),
             ring=ring.addresses,
-            played=range(first, first + PEACE + FLOOD - 2),
+            played=range(first, swarm.round() - 2),
             statuses=tuple(self.status(member) for member in self.honest),
-            refused=sum((refused_by(member) for member in self.honest), Counter()),
+            counted=self.counted(),
+            reasons=self.reasons(),
             logs=self.logs(),
             peace=peace,
             flood=flood,
             wall=time.monotonic() - began,
         )
+
+    def counted(self) -> Counter[str]:
+        """Return what honest nodes have refused on the network, by reason."""
+        return sum((refused_by(member) for member in self.honest), Counter())
+
+    def reasons(self) -> dict[Address, set[str]]:
+        """Return for which reasons bodies of each peer count for nothing, as honest nodes have logged."""
+        found: defaultdict[Address, set[str]] = defaultdict(set)
+        for line in self.logs().splitlines():
+            if '"rollouts.refused"' in line or '"rollouts.discounted"' in line:
+                told = msgspec.json.decode(line, type=Refused)
+                found[told.peer].add(told.reason)
+        return dict(found)
+
+    def all_found(self) -> bool:
+        """Tell whether every attacker has been found out."""
+        counted, reasons = self.counted(), self.reasons()
+        return not any(
+            undetected(ATTACKS[name], counted, reasons.get(member.address, set()))
+            for name, member in zip(self.names, self.attackers, strict=True)
+        )
+
+    def play_until(self, holds: Callable[[], bool]) -> None:
+        """Play some rounds more, while something does not hold yet."""
+        for _ in range(PATIENCE):
+            if holds():
+                return
+            self.until(self.swarm.round() + 1)
 
     def until(self, round_number: int) -> None:
         """Wait for a round."""
@@ -216,6 +263,13 @@ class Arena:
     def logs(self) -> str:
         """Return what the honest nodes have logged."""
         return "\n".join((member.home / "log").read_text() for member in self.honest if (member.home / "log").exists())
+
+
+def undetected(attack: Attack, counted: Counter[str], reasons: set[str]) -> list[str]:
+    """Return what an attack should have made honest nodes say, and has not."""
+    return [each for each in attack.counted if not counted[each]] + [
+        each for each in attack.reasons if each not in reasons
+    ]
 
 
 def refused_by(member: Member) -> Counter[str]:

@@ -61,6 +61,7 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     """One attacker's behaviour: the skill of its rollouts, what becomes of them, what it does on the network.
 
     `claims` is the mean reward that it reports of itself; `patience` are seconds in which it listens before it answers.
+    What honest nodes find: `reasons` why its bodies count for nothing, and what they have `counted` on the network.
     """
 
     skill: float = 1.0
@@ -68,6 +69,8 @@ class Attack(msgspec.Struct, frozen=True, kw_only=True):
     harass: Harass = at_peace
     claims: float | None = None
     patience: float = 0.0
+    reasons: tuple[str, ...] = ()
+    counted: tuple[str, ...] = ()
 
 
 # --- bodies -----------------------------------------------------------------------------------------------------------
@@ -91,7 +94,9 @@ def easier_questions(sight: Sight, honest: Rollouts) -> Rollouts:
 
 
 def best_ones(sight: Sight, honest: Rollouts) -> Rollouts:
-    """Hide completions that turned out badly. In every round: after the first such body it is asked for few others."""
+    """Hide what turned out badly: completions in even rounds, whole groups in odd ones."""
+    if honest.round % 2:
+        return replace(honest, groups=honest.groups[1:])
     return replace(honest, groups=tuple(replace(each, completions=each.completions[:-1]) for each in honest.groups))
 
 
@@ -150,11 +155,11 @@ async def forged(gossip: GossipNode, mesh: Mesh) -> None:
 
 
 async def replayed(gossip: GossipNode, mesh: Mesh) -> None:
-    """Say again what others have said: at once, and again in every later round."""
+    """Say again what others have said: at once, and again in later rounds."""
     said: list[Envelope] = []
     async for _, envelope in heard(gossip):
         said.append(envelope)
-        for old in said[-8:]:
+        for old in (said[-1], said[0]):
             await mesh.publish(encode(old))
         del said[:-40]
 
@@ -240,15 +245,17 @@ async def send_all(mesh: Mesh, rpc: rpc_pb2.RPC) -> None:
 
 ATTACKS: dict[str, Attack] = {
     "liar": Attack(skill=0.0, claims=1.0),
-    "forger": Attack(skill=0.0, harass=forged),
-    "replayer": Attack(harass=replayed, forge=last_round_again),
-    "equivocator": Attack(harass=equivocated),
-    "selective server": Attack(harass=never_served),
-    "prompt tamperer": Attack(forge=easier_questions),
-    "cherry-picker": Attack(forge=best_ones),
-    "free rider": Attack(skill=0.0, forge=somebody_elses, patience=1.0),
-    "poisoner": Attack(forge=endless),
-    "oracle": Attack(forge=reference_solutions),
-    "copier": Attack(skill=0.0, forge=common_ones, patience=LATE),
+    "forger": Attack(skill=0.0, harass=forged, counted=("signature", "unsigned", "stream-digest")),
+    "replayer": Attack(
+        harass=replayed, forge=last_round_again, reasons=("round",), counted=("duplicate", "round", "body-round")
+    ),
+    "equivocator": Attack(harass=equivocated, reasons=("equivocation",), counted=("equivocation",)),
+    "selective server": Attack(harass=never_served, counted=("stream-drip",)),
+    "prompt tamperer": Attack(forge=easier_questions, reasons=("assignment",)),
+    "cherry-picker": Attack(forge=best_ones, reasons=("assignment", "incomplete")),
+    "free rider": Attack(skill=0.0, forge=somebody_elses, patience=1.0, reasons=("assignment",)),
+    "poisoner": Attack(forge=endless, reasons=("poison",)),
+    "oracle": Attack(forge=reference_solutions, reasons=("reference",)),
+    "copier": Attack(skill=0.0, forge=common_ones, patience=LATE, reasons=("copy",)),
 }
 """Every attacker that plays with a key of its own; the load attacks and the ring are in files of their own."""

@@ -27,10 +27,10 @@ from node.preflight import open_questions
 from node.trainer.fake import FakeTrainer, Pace
 from protocols.identifiers import Address, body_digest
 from protocols.wire import decode_rollouts, encode
-from tests.redteam.attacks import ATTACKS, Attack, Sight
+from tests.redteam.attacks import ATTACKS, PAUSE, Attack, Sight
 
-SOURCE = "127.0.0.66"
-"""Attackers speak from an address of their own, as strangers do."""
+OTHERS_SECONDS = 3.0
+"""How much longer whoever lives off others' bodies waits for the first of them."""
 
 
 class HostileTrainer(FakeTrainer):
@@ -43,7 +43,7 @@ class HostileTrainer(FakeTrainer):
 
     async def _generate(self, command: c.GenerateRollouts) -> i.AnyInput:
         made = await super()._generate(command)
-        await trio.sleep(self._attack.patience)
+        await self._listen()
         assert isinstance(made, i.RolloutsGenerated)
         body = self._bodies.get(made.body)
         assert body is not None
@@ -52,6 +52,13 @@ class HostileTrainer(FakeTrainer):
         self._bodies.put(body_digest(forged), forged, command.round)
         reward = made.reward if self._attack.claims is None else self._attack.claims * made.groups
         return replace(made, body=body_digest(forged), size=len(forged), reward=reward)
+
+    async def _listen(self) -> None:
+        """Wait as the attack says; then, where it waits at all, for somebody's body."""
+        await trio.sleep(self._attack.patience)
+        with trio.move_on_after(OTHERS_SECONDS if self._attack.patience else 0.0):
+            while not self._node.others():  # noqa: ASYNC110 - attackers look, as everywhere here
+                await trio.sleep(PAUSE)
 
 
 class HostileGossip(GossipNode):
@@ -88,14 +95,18 @@ def speak_from(address: str) -> None:
 
 
 def be(home: Path) -> None:
-    """Be the attacker whose directory this is, until killed."""
-    speak_from(SOURCE)
+    """Be the attacker whose directory this is, until killed. It has an address of its own, as strangers do: what one of
+    them does shuts out no other."""
+    attack = (home / "attack").read_text()
+    address = f"127.0.66.{1 + list(ATTACKS).index(attack)}"
+    speak_from(address)
     app.Node = HostileNode  # type: ignore[misc]
-    app.GossipNode = partial(HostileGossip, attack=ATTACKS[(home / "attack").read_text()])  # type: ignore[misc,assignment]
+    app.GossipNode = partial(HostileGossip, attack=ATTACKS[attack])  # type: ignore[misc,assignment]
     with (home / "log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
-    app.run_node(load_config(home, {}, {}), home)
+    config = load_config(home, {}, {})
+    app.run_node(replace(config, gossip=replace(config.gossip, listen=(f"/ip4/{address}/tcp/0",))), home)
 
 
 def main(homes: list[str]) -> None:

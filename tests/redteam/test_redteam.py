@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from protocols.tally import tally
-from tests.redteam.arena import HONEST, Arena, Record, Usage
+from tests.redteam.arena import FLOODED, HONEST, Arena, Record, Usage
 
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
@@ -25,12 +25,11 @@ def record(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Record]:
         yield arena.play()
 
 
-def assert_fruitless(record: Record, attacker: str, *reasons: str) -> None:
-    """No honest node voted for the attacker, it leads no round, and what it sent was refused for these reasons."""
+def assert_fruitless(record: Record, attacker: str) -> None:
+    """No honest node voted for the attacker, it leads no round, and was found out as `tests.redteam.attacks` says."""
     assert record.votes_for(attacker) == []
     assert record.led(attacker) == []
-    missing = [reason for reason in reasons if not record.refused[reason]]
-    assert not missing, record.refused
+    assert record.undetected(attacker) == [], (record.counted, record.reasons)
 
 
 def test_honest_nodes_win_and_skip_nothing(record: Record) -> None:
@@ -58,53 +57,52 @@ def test_a_liar_gains_nothing(record: Record) -> None:
 
 def test_a_forger_gains_nothing(record: Record) -> None:
     """Altered and unsigned announcements, messages in others' names, bodies that are not what was announced."""
-    assert_fruitless(record, "forger", "signature", "unsigned", "stream-digest")
+    assert_fruitless(record, "forger")
 
 
 def test_a_replayer_gains_nothing(record: Record) -> None:
     """What was said before is a duplicate, then of a past round; its own rollouts of the last round are refused."""
-    assert_fruitless(record, "replayer", "duplicate", "round", "body-round")
+    assert_fruitless(record, "replayer")
 
 
 def test_an_equivocator_gains_nothing(record: Record) -> None:
     """Two bodies for one stage: all learn of both, and credit neither."""
-    assert_fruitless(record, "equivocator", "equivocation")
+    assert_fruitless(record, "equivocator")
 
 
 def test_a_selective_server_gains_nothing(record: Record) -> None:
     """What it announces and lets drip comes to nobody; others' bodies do not wait for it."""
-    assert_fruitless(record, "selective server", "stream-drip")
+    assert_fruitless(record, "selective server")
 
 
 def test_a_prompt_tamperer_gains_nothing(record: Record) -> None:
     """Right answers to other questions than those assigned are refused."""
-    assert_fruitless(record, "prompt tamperer", "body-assignment")
+    assert_fruitless(record, "prompt tamperer")
 
 
 def test_a_cherry_picker_gains_nothing(record: Record) -> None:
-    """Hidden completions are noticed; hidden groups are in tests/unit/test_intake.py."""
-    assert_fruitless(record, "cherry-picker", "body-assignment", "body-incomplete")
+    """Hidden completions are noticed, and hidden groups."""
+    assert_fruitless(record, "cherry-picker")
 
 
 def test_a_free_rider_gains_nothing(record: Record) -> None:
     """Another's rollouts under one's own name answer questions that were not one's own."""
-    assert_fruitless(record, "free rider", "body-assignment")
+    assert_fruitless(record, "free rider")
 
 
 def test_a_poisoner_gains_nothing(record: Record) -> None:
     """Right answers behind endless repetition are refused, and so not trained on."""
-    assert_fruitless(record, "poisoner", "body-poison")
+    assert_fruitless(record, "poisoner")
 
 
 def test_an_oracle_gains_nothing(record: Record) -> None:
     """The data set's own solutions, where they are long enough to be known again, are refused."""
-    assert_fruitless(record, "oracle", "body-reference")
+    assert_fruitless(record, "oracle")
 
 
 def test_a_copier_gains_nothing(record: Record) -> None:
     """Another's completions of the common questions, announced seconds after them, are refused."""
     assert_fruitless(record, "copier")
-    assert sum(status.refused.get("copy", 0) for status in record.statuses) > 0, [s.refused for s in record.statuses]
 
 
 def test_a_ring_of_twenty_keys_weighs_as_one(record: Record) -> None:
@@ -126,7 +124,7 @@ def test_an_eclipse_from_one_address_fails(record: Record) -> None:
 
 def test_a_flood_is_shut_out(record: Record) -> None:
     """Too many messages and too large frames cost their senders the connection, new names then the address."""
-    assert min(record.refused[reason] for reason in ("flood", "frame-size", "door")) > 0, record.refused
+    assert min(record.counted[reason] for reason in FLOODED) > 0, record.counted
 
 
 @pytest.mark.parametrize("when", ["peace", "flood"])
