@@ -182,6 +182,14 @@ class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     port: Annotated[
         int, Meta(ge=0, le=65535, description="Port of the status server; 0 takes a free one, written to http.json.")
     ] = 8087
+    names: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="DNS names under which a proxy on this machine passes requests on. While host is a loopback "
+            "address, requests under other names than these, localhost and addresses are refused: a web page could "
+            "point its name at this machine."
+        ),
+    ] = ()
 
 
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

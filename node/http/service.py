@@ -18,6 +18,7 @@ from hypercorn.typing import Framework
 
 from node.config import HttpSettings
 from node.http.metrics import Counters
+from node.http.names import OwnNames, is_loopback
 from node.http.routes import build
 from node.machine.status import Status
 from node.seams import Report
@@ -57,7 +58,9 @@ class HttpService:
     ) -> None:
         self._settings = settings
         self._file = home / FILE
-        self._app = cast("Framework", build(status, counters))
+        app = build(status, counters)
+        guarded = OwnNames(app, settings.names) if is_loopback(settings.host) else app
+        self._app = cast("Framework", guarded)
 
     async def run(
         self, report: Report | None = None, *, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED

@@ -21,6 +21,7 @@ from node.http.service import HttpService, ListenError
 from node.machine.status import CurvePoint, PeerStatus, Status, Totals, VoteStatus
 
 ME = "0x" + "ab" * 20
+ANY_PORT = HttpSettings(port=0)
 
 READY = Status(
     address=ME,
@@ -46,11 +47,12 @@ READY = Status(
 
 
 @asynccontextmanager
-async def served(home: Path, status: Status = READY) -> AsyncIterator[httpx.AsyncClient]:
+async def served(
+    home: Path, status: Status = READY, settings: HttpSettings = ANY_PORT
+) -> AsyncIterator[httpx.AsyncClient]:
     """Serve on a free port, give a client for it."""
-    service = HttpService(
-        HttpSettings(port=0), home, lambda: status, lambda: {"gossip_dropped": {"schema": 3}, "grading": {"gave_up": 1}}
-    )
+    counters = {"gossip_dropped": {"schema": 3}, "grading": {"gave_up": 1}}
+    service = HttpService(settings, home, lambda: status, lambda: counters)
     async with trio.open_nursery() as nursery:
         url = await nursery.start(service.run)
         async with httpx.AsyncClient(base_url=url, trust_env=False, timeout=5) as client:
@@ -142,3 +144,28 @@ async def test_http_json_names_process_and_address(tmp_path: Path) -> None:
         content: dict[str, Any] = json.loads((tmp_path / "http.json").read_text())
         assert content["url"] == str(client.base_url).rstrip("/")
         assert set(content) == {"url", "pid", "since"}
+
+
+@pytest.mark.parametrize(
+    ("host", "names", "code"),
+    [
+        ("localhost:8087", (), 200),
+        ("[::1]:8087", (), 200),
+        ("192.0.2.7", (), 200),
+        ("evil.example:8087", (), 421),
+        ("localhost.evil.example", (), 421),
+        ("Node.example", ("node.Example",), 200),
+    ],
+)
+async def test_a_strange_name_is_not_this_machine(tmp_path: Path, host: str, names: tuple[str, ...], code: int) -> None:
+    """On loopback only addresses, localhost and the names that were set are answered: a page may rebind its own."""
+    async with served(tmp_path, settings=HttpSettings(port=0, names=names)) as client:
+        answer = await client.get("/status.json", headers={"Host": host})
+    assert answer.status_code == code
+    assert code == 200 or "http.names" in answer.text
+
+
+async def test_who_serves_everybody_is_asked_under_any_name(tmp_path: Path) -> None:
+    """In a container the node is known by its service's name."""
+    async with served(tmp_path, settings=HttpSettings(host="0.0.0.0", port=0)) as client:
+        assert (await client.get("/livez", headers={"Host": "node:8087"})).status_code == 200

@@ -1,0 +1,51 @@
+"""Under which names the status may be asked for: a page of another site must not read it by pointing its own name at
+this machine (DNS rebinding)."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from ipaddress import ip_address
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+HINT = "asked for under a name that is not this machine's; behind a proxy set http.names\n"
+
+
+def host_of(header: str) -> str:
+    """Return the host of a Host header, without port and brackets, in lower case."""
+    bracketed, _, rest = header.lower().rpartition("]")
+    return bracketed.removeprefix("[") if bracketed else rest.partition(":")[0]
+
+
+def is_allowed(header: str, names: Collection[str]) -> bool:
+    """Tell whether a Host header names an address, localhost or one of `names`. No header is no browser's request."""
+    host = host_of(header)
+    return not header or host == "localhost" or host in names or is_address(host)
+
+
+def is_address(text: str) -> bool:
+    """Tell whether a text is an IP address."""
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a server listening there is reached from this machine only."""
+    return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
+
+
+class OwnNames:
+    """ASGI middleware: answers 421 to requests under other names."""
+
+    def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
+        self._app, self._names = app, frozenset(name.lower() for name in names)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on, or answer it."""
+        header = dict(scope.get("headers", ())).get(b"host", b"").decode("latin-1")
+        allowed = scope["type"] != "http" or is_allowed(header, self._names)
+        await (self._app if allowed else PlainTextResponse(HINT, status_code=421))(scope, receive, send)
