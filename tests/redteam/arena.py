@@ -28,7 +28,7 @@ from tests.redteam.ring import Ring
 from tools.demo.watch import NodeReader, VoteReader, node_url
 
 HONEST = 4
-STAGE_SECONDS = 8
+STAGE_SECONDS = 10
 START_SECONDS = 90.0
 PEACE, FLOOD = 3, 3
 """Rounds of play before the flood and with it, at least; votes on the last ones are not waited for."""

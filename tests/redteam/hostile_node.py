@@ -89,6 +89,11 @@ class HostileNode(app.Node):
         return tuple(decode_rollouts(body, body_digest(body), len(body)) for body in found if body)
 
 
+def stand_back() -> None:
+    """Let honest nodes have the processor first: on machines of their own they would not share it with attackers."""
+    os.nice(5)
+
+
 def speak_from(address: str) -> None:
     """Have every connection of this process come from an address of this machine."""
     trio.open_tcp_stream = partial(trio.open_tcp_stream, local_address=address)  # type: ignore[assignment]
@@ -111,6 +116,7 @@ def be(home: Path) -> None:
 
 def main(homes: list[str]) -> None:
     """Fork an attacker for each directory and wait for all."""
+    stand_back()
     children = []
     for home in homes:
         child = os.fork()

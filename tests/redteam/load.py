@@ -30,7 +30,7 @@ from node.identity import new_key
 from protocols.identifiers import body_digest, swarm_id
 from protocols.manifest import Limits
 from protocols.wire import Announcement, Envelope, encode, signing_hash
-from tests.redteam.hostile_node import speak_from
+from tests.redteam.hostile_node import speak_from, stand_back
 
 log = structlog.get_logger()
 
@@ -152,6 +152,7 @@ async def press(kind: str, homes: list[Path]) -> None:
 
 def main(kind: str, homes: list[str]) -> None:
     """Press as told, from an address of its own."""
+    stand_back()
     structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
     speak_from(FLOOD_FROM if kind == "flood" else ECLIPSE_FROM)
     trio.run(press, kind, [Path(home) for home in homes])
