@@ -251,11 +251,15 @@ ATTACKS: dict[str, Attack] = {
     ),
     "equivocator": Attack(harass=equivocated, reasons=("equivocation",), counted=("equivocation",)),
     "selective server": Attack(harass=never_served, counted=("stream-drip",)),
-    "prompt tamperer": Attack(forge=easier_questions, reasons=("assignment",)),
-    "cherry-picker": Attack(forge=best_ones, reasons=("assignment", "incomplete")),
-    "free rider": Attack(skill=0.0, forge=somebody_elses, patience=1.0, reasons=("assignment",)),
-    "poisoner": Attack(forge=endless, reasons=("poison",)),
-    "oracle": Attack(forge=reference_solutions, reasons=("reference",)),
+    "prompt tamperer": Attack(forge=easier_questions, reasons=("assignment",), counted=("body-assignment",)),
+    "cherry-picker": Attack(
+        forge=best_ones, reasons=("assignment", "incomplete"), counted=("body-assignment", "body-incomplete")
+    ),
+    "free rider": Attack(
+        skill=0.0, forge=somebody_elses, patience=1.0, reasons=("assignment",), counted=("body-assignment",)
+    ),
+    "poisoner": Attack(forge=endless, reasons=("poison",), counted=("body-poison",)),
+    "oracle": Attack(forge=reference_solutions, reasons=("reference",), counted=("body-reference",)),
     "copier": Attack(skill=0.0, forge=common_ones, patience=LATE, reasons=("copy",)),
 }
 """Every attacker that plays with a key of its own; the load attacks and the ring are in files of their own."""

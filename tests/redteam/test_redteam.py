@@ -103,6 +103,7 @@ def test_an_oracle_gains_nothing(record: Record) -> None:
 def test_a_copier_gains_nothing(record: Record) -> None:
     """Another's completions of the common questions, announced seconds after them, are refused."""
     assert_fruitless(record, "copier")
+    assert sum(status.refused.get("copy", 0) for status in record.statuses) > 0, [s.refused for s in record.statuses]
 
 
 def test_a_ring_of_twenty_keys_weighs_as_one(record: Record) -> None:
