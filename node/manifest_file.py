@@ -8,7 +8,7 @@ import msgspec
 
 from node.config import Config
 from node.exits import Exit, Refusal
-from node.plugins import load_games
+from node.runtime.game_plugins import load_games
 from protocols.manifest import Manifest
 from protocols.manifest_rules import parse_manifest
 

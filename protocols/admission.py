@@ -24,7 +24,7 @@ Reason = Literal[
 
 
 class Window(Protocol):
-    """What must be known of the chain; `node.seams.RoundWindow` has this shape."""
+    """What must be known of the chain; `node.ports.RoundWindow` has this shape."""
 
     @property
     def swarm(self) -> Digest:

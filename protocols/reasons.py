@@ -1,7 +1,7 @@
 """Why a body counts for nothing: every code there is, how much its sender is to blame for it, and what it means.
 
 The codes stand in the state, in status, log and metrics, and in docs/reference/reasons.md. How blame changes what a
-node thinks of a peer is its own affair (`node.machine.standing`).
+node thinks of a peer is its own affair (`node.machine.peer_score`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import contracts
-from tools.node_packages import ToolMissingError, default_cache, installed_package, node_command
+from node.localnet.npm_tools import ToolMissingError, default_cache, installed_package, node_command
 
 CONTRACTS = Path(contracts.__file__).parent
 SOURCE = CONTRACTS / "SwarmCoordinator.sol"

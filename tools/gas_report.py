@@ -16,14 +16,14 @@ from eth_account.signers.local import LocalAccount
 
 import contracts
 from contracts import Parameters, creation_code, load_artifact
-from node.chain import batches
-from node.chain.batches import Reveal, SignedCommitment, SignedRevocation, SignedReward, SignedVote, sign
-from node.chain.binding import ABI, signed_words
+from node.chain.contract.swarm import ABI, signed_words
+from node.chain.relay import batch_calls as batches
+from node.chain.relay.batch_calls import Reveal, SignedCommitment, SignedRevocation, SignedReward, SignedVote, sign
+from node.localnet.local_chain import LocalChain
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, keccak256
 from protocols.typed_data import Commitment, Delegation, Domain, Revocation, Reward, Vote
 from protocols.voting import vote_commitment
-from tools.local_chain import LocalChain
 
 REPORT = Path(contracts.__file__).parent / "GAS.md"
 STAGE = 60

@@ -18,7 +18,7 @@ from node.cli import swarm
 from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
-from node.story import COMMAND_EVENTS, INPUT_EVENTS
+from node.runtime.log_events import COMMAND_EVENTS, INPUT_EVENTS
 from protocols import carried, manifest, session, wire
 from protocols.reasons import BODY_REASONS
 

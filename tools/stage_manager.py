@@ -15,7 +15,7 @@ from pathlib import Path
 import click
 
 from contracts import contract_at, deploy_artifact, send
-from node.chain.rlswarm_ledger import ABI
+from node.chain.contract.rlswarm_ledger import ABI
 
 ARTIFACT = "RLSwarmCoordinator"
 VERSIONS = ("0.4.2", "0.4.3", "0.6.0")

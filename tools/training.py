@@ -8,11 +8,11 @@ import msgspec
 import torch
 
 from node.config import TrainerSettings
-from node.trainer import grpo
-from node.trainer.engine import Engine, Sample, TrainingGroup
-from node.trainer.loss_scale import LossScale
-from node.trainer.session import Desk
-from node.trainer.strangers import credible, usual_surprise
+from node.trainer.engines.engine import Engine, Sample, TrainingGroup
+from node.trainer.learning import grpo
+from node.trainer.learning.loss_scale import LossScale
+from node.trainer.learning.off_policy_filter import credible, usual_surprise
+from node.trainer.worker.session import Desk
 from protocols.games.share import has_advantage, question_text
 from protocols.manifest import GameSpec
 

@@ -15,8 +15,8 @@ ResultT = TypeVar("ResultT")
 
 def start_of(out: Path, *, sparse: bool) -> Path:
     """Return the model that all runs start from, made in `out` unless it is there (about a minute on one core)."""
-    from node.trainer.tiny_model import read_shape
-    from node.trainer.warmstart import build_base_model
+    from node.trainer.engines.builtin.builtin_model import read_shape
+    from node.trainer.engines.builtin.sft_warmup import build_base_model
 
     target = out / "base"
     if read_shape(target) is None:

@@ -14,30 +14,30 @@ import trio
 from eth_abi.exceptions import DecodingError
 from eth_account.signers.local import LocalAccount
 
-from node.chain.account import AccountWatch
-from node.chain.attempts import LAST_PAUSE, Attempts, shown
-from node.chain.batches import own_delegation
-from node.chain.binding import CoordinatorFacts, NodeEntry, Voter, key_of
-from node.chain.bindings import Binding, Name, Reading, SwarmBinding, detect
-from node.chain.blocks import BlockAdded, Head, Update, parse_head
-from node.chain.carrying import Carrier
-from node.chain.fees import GWEI
-from node.chain.follower import Follower, latest_head
-from node.chain.reading import NoCoordinatorError, Reader
-from node.chain.records import OutboxStore, Record, Shelf
-from node.chain.relayer import Relayer
-from node.chain.relaying import Batcher
-from node.chain.rlswarm import RLSwarmBinding
-from node.chain.rpc import ConnectionLostError, Endpoint, RpcError, connect
-from node.chain.sender import STUCK_SECONDS, Sender
-from node.chain.tracker import ClockOffset, Tracker
+from node.chain.account_watch import AccountWatch
+from node.chain.contract.interface import Binding, Name, Reading, SwarmBinding, detect
+from node.chain.contract.rlswarm import RLSwarmBinding
+from node.chain.contract.swarm import CoordinatorFacts, NodeEntry, Voter, key_of
+from node.chain.contract.swarm_reader import NoCoordinatorError, Reader
+from node.chain.relay.batch_calls import own_delegation
+from node.chain.relay.batcher import Batcher
+from node.chain.relay.relayer import Relayer
+from node.chain.relay.signer import Carrier
+from node.chain.rpc.block_follower import Follower, latest_head
+from node.chain.rpc.blocks import BlockAdded, Head, Update, parse_head
+from node.chain.rpc.client import ConnectionLostError, Endpoint, RpcError, connect
+from node.chain.rpc.failover import LAST_PAUSE, Attempts, shown
+from node.chain.stage_tracker import ClockOffset, Tracker
+from node.chain.transactions.fees import GWEI
+from node.chain.transactions.tx_manager import STUCK_SECONDS, Sender
+from node.chain.transactions.tx_queue import OutboxStore, Record, Shelf
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.logs import redacted
 from node.machine.commands import ChainCommand
 from node.machine.inputs import ChainLost, ChainRestored, PauseChanged, TransactionSettled
-from node.seams import Report, VoteGuard
+from node.ports import Report, VoteGuard
 from protocols.carried import Carried, CarriedDelegation
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, swarm_id
@@ -59,7 +59,7 @@ Dial: TypeAlias = Callable[[str, float], AbstractAsyncContextManager[Endpoint]]
 
 
 class CoordinatorService:
-    """The node's only way to the coordinator (`node.seams.ChainService`).
+    """The node's only way to the coordinator (`node.ports.ChainService`).
 
     `outbox` holds commands from `execute` on until they are settled, over crashes. `guard` is asked before a vote is
     signed. `secret` (32 bytes) derives the salts of sealed votes. `delegation` is the owner's; without one the node is
@@ -186,7 +186,7 @@ class CoordinatorService:
         return self._bootnodes
 
     async def run(self, report: Report) -> None:
-        """Follow and send until cancelled. See `node.seams.Service`."""
+        """Follow and send until cancelled. See `node.ports.Service`."""
         self._report = report
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer)

@@ -12,12 +12,13 @@ import click
 from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.cli.owner import node_key, terminal
 from node.exits import Exit, Refusal
-from node.identity import NodeKey, delegation, rsa
+from node.files.private import OpenToOthersError, create_private, read_private
+from node.identity import NodeKey, rsa
+from node.identity import delegation_file as delegation
 from node.identity.backup import Identity, seal
-from node.identity.files import OpenToOthersError, create_private, read_private
 from node.identity.key import pem_of
 from node.identity.secret import BACKUP_PASSPHRASE, find
-from node.protection import History, VoteProtection, encode_history
+from node.vote_protection import History, VoteProtection, encode_history
 
 passphrase_option = click.option(
     "--passphrase-file",

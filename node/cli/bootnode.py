@@ -45,8 +45,8 @@ def bootnode(data_dir: Path, **flags: Any) -> int:
 
 
 def _serve(config: Config, home: Path) -> int:
-    from node.gossip.host import ListenError
     from node.identity import IdentityError, load_or_create
+    from node.network.host import ListenError
 
     try:
         key = load_or_create(home / config.identity)
@@ -63,7 +63,7 @@ def _serve(config: Config, home: Path) -> int:
 
 async def _until_told(config: Config, home: Path, key: Any) -> None:
     """Run until SIGTERM or SIGINT."""
-    from node.gossip.bootnode import run_bootnode
+    from node.network.bootnode_host import run_bootnode
 
     def started(addresses: tuple[str, ...]) -> None:
         draft = home / f".{FILE}.{os.getpid()}"

@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 
 from node.exits import Exit, Refusal
-from tools.demo.compare import compare, comparison_lines
-from tools.demo.curves import draw, draw_comparison
-from tools.demo.inputs import real_inputs
-from tools.demo.plan import Options, Plan, PlanError, demo_plan
-from tools.demo.processes import DemoError
-from tools.demo.report import print_summary
-from tools.demo.session import interruptible, run_swarm, workplace, write_json
-from tools.demo.view import view_for
+from node.localnet.demo_compare import compare, comparison_lines
+from node.localnet.demo_inputs import real_inputs
+from node.localnet.demo_plan import Options, Plan, PlanError, demo_plan
+from node.localnet.demo_report import print_summary
+from node.localnet.demo_run import interruptible, run_swarm, workplace, write_json
+from node.localnet.demo_view import view_for
+from node.localnet.learning_curves import draw, draw_comparison
+from node.localnet.processes import DemoError
 
 DEFAULT_OUT = Path("demo-out")
 

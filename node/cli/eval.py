@@ -21,8 +21,8 @@ from node.manifest_file import load_manifest
 from protocols.manifest import DataSpec, Manifest
 
 if TYPE_CHECKING:
-    from node.seams import Question
-    from node.trainer.engine import Engine
+    from node.ports import Question
+    from node.trainer.engines.engine import Engine
 
 DEFAULT_SWARM = "local"
 SURE = 1.96
@@ -117,8 +117,8 @@ def evaluate(asked: Asked) -> Evaluation:
     os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)  # read once, when torch is imported below
     import torch
 
-    from node.trainer.rehearsal import rehearse
-    from node.trainer.session import Desk, accuracy
+    from node.trainer.worker.self_play import rehearse
+    from node.trainer.worker.session import Desk, accuracy
 
     torch.set_num_threads(config.trainer.threads)
     held_out = _held_out(asked, manifest, config.trainer)
@@ -175,8 +175,8 @@ def manifest_of(asked: Asked) -> Manifest:
 
 def _engine(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> tuple[str, Engine, dict[str, int]]:
     """Return the model's name for the report, the model, and how far it was trained where that is known."""
-    from node.trainer.export import NoModelError, checkpointed_model, current_model
-    from node.trainer.models import load_engine
+    from node.trainer.checkpoints.export import NoModelError, checkpointed_model, current_model
+    from node.trainer.engines.factory import load_engine
 
     trainer = asked.home / "trainer"
     place = trainer if trainer.is_dir() else cache_directory()

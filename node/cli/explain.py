@@ -14,9 +14,9 @@ from node.config import Config
 from node.exits import Exit, Refusal
 
 if TYPE_CHECKING:
-    from node.explain.facts import Explanation, PeerFact, Seen
     from node.explain.regrade import Regraded
-    from node.machine.account import Account
+    from node.explain.round_facts import Explanation, PeerFact, Seen
+    from node.machine.round_report import Account
     from protocols.manifest import Manifest
 
 ADDRESS = re.compile("0x[0-9a-fA-F]{4,40}[….]*")
@@ -35,7 +35,7 @@ def explain(data_dir: Path, number: int | None, peer: str, offline: bool, as_jso
 
     It works beside a running node, and without one, for the last 512 rounds that this node has ranked.
     """
-    from node.explain.text import overview, peer_text
+    from node.explain.report_text import overview, peer_text
     from node.manifest_file import load_manifest
 
     home = expanded(data_dir)
@@ -53,7 +53,7 @@ def explain(data_dir: Path, number: int | None, peer: str, offline: bool, as_jso
 
 def kept(home: Path, number: int | None) -> Account:
     """Return the account of a round. Raises `Refusal` saying which rounds are kept."""
-    from node.store.rounds import FILE, kept_rounds, read_round
+    from node.store.round_reports import FILE, kept_rounds, read_round
 
     account = read_round(home / FILE, number)
     if account is not None:
@@ -70,9 +70,9 @@ def kept(home: Path, number: int | None) -> Account:
 
 def gathered(home: Path, config: Config, manifest: Manifest, account: Account, offline: bool) -> Explanation:
     """Return the facts from disk, with the chain's where it can be asked."""
-    from node.chain.records import decode_record
+    from node.chain.transactions.tx_queue import decode_record
     from node.cli.owner import node_key, peer_id_of
-    from node.explain.facts import explanation, messages
+    from node.explain.round_facts import explanation, messages
     from node.store.outbox import read_records
 
     stages = [stage.name for stage in manifest.stages]
@@ -90,7 +90,7 @@ def gathered(home: Path, config: Config, manifest: Manifest, account: Account, o
 
 def asked(config: Config, manifest: Manifest, account: Account) -> Seen:
     """Return what the chain has of a round. Raises `Refusal`."""
-    from node.cli.history import History
+    from node.cli.chain_history import History
     from node.cli.onchain import connect
     from node.manifest_file import with_contract
 
@@ -130,7 +130,7 @@ def graded(home: Path, config: Config, manifest: Manifest, account: Account, pee
     from node.data.load import load_questions
     from node.explain.regrade import Regraded, regrade
     from node.grading.registry import prepare_grader
-    from node.store.bodies import BodyReader
+    from node.store.body_store import BodyReader
 
     try:
         prepare_grader(manifest.game.grader)

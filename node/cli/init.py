@@ -15,7 +15,7 @@ from node.cli.options import data_dir_option, expanded
 from node.cli.presets import Scalar, Settings, presets, settings_of
 from node.config import FILE, ChainSettings, load_config
 from node.exits import Exit, Refusal
-from node.plugins import load_games
+from node.runtime.game_plugins import load_games
 from protocols.manifest_rules import parse_manifest
 
 EXAMPLES = Path(__file__).parents[2] / "configs" / "swarms"

@@ -13,15 +13,15 @@ from node.cli.options import config_flags, config_from, data_dir_option, expande
 from node.cli.owner import node_key, peer_id_of, terminal
 from node.cli.restore import restore
 from node.exits import Exit, Refusal
+from node.files.private import OpenToOthersError, create_private, read_private
 from node.identity import IdentityError, NodeKey, name_of
-from node.identity.files import OpenToOthersError, create_private, read_private
 from node.identity.key import create, new_key, pem_of, secret_of_pem
 from node.identity.keystore import decrypt, encrypt, is_keystore
 from node.identity.rsa import FILE as RSA_FILE
 from node.identity.rsa import RsaIdentity
 from node.identity.secret import KEY_PASSPHRASE, find
-from node.protection import History, VoteProtection, decode_history, encode_history
 from node.store.directory import DataDirectory
+from node.vote_protection import History, VoteProtection, decode_history, encode_history
 
 KEY_LIMIT = 64 << 10
 

@@ -29,11 +29,11 @@ def leaderboard(data_dir: Path, rounds: int, as_json: bool, **flags: Any) -> Non
 
     The rules stand in docs/votes.md. Names are those that this data directory knows of; no node need run.
     """
+    from node.cli.chain_history import History
     from node.cli.explain import as_text
-    from node.cli.history import History
-    from node.cli.names import known_peer_ids
+    from node.cli.known_names import known_peer_ids
     from node.cli.onchain import connect
-    from node.explain.board import Board, board_text, places_of
+    from node.explain.leaderboard_rows import Board, board_text, places_of
     from node.manifest_file import load_manifest, with_contract
 
     home = expanded(data_dir)

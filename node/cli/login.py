@@ -12,9 +12,9 @@ from node.cli.onchain import connect
 from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.cli.owner import Ways, node_key, owner_option, signed_here, signed_order, ways, ways_from
 from node.config import Config
-from node.identity.cases import line, refuse_other_owner
-from node.identity.delegation import save_delegation
-from node.identity.orders import DAYS, encode_order, order_of
+from node.identity.delegation_file import save_delegation
+from node.identity.key_owner_cases import line, refuse_other_owner
+from node.identity.owner_orders import DAYS, encode_order, order_of
 from node.identity.rsa import load_rsa, write_statement
 from protocols.identifiers import Address
 from protocols.typed_data import Delegation

@@ -13,8 +13,8 @@ from node.cli.options import config_flags, config_from, data_dir_option, expande
 from node.cli.owner import node_key, owner_option, signed_order, ways, ways_from
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
-from node.identity import delegation as kept
-from node.identity.orders import Order, message_of, order_of
+from node.identity import delegation_file as kept
+from node.identity.owner_orders import Order, message_of, order_of
 from protocols.typed_data import Revocation
 
 

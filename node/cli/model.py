@@ -25,7 +25,7 @@ def export(data_dir: Path, out: Path, force: bool) -> None:
     It is that of the newest intact checkpoint: weights, tokenizer, configuration, as transformers' AutoModelForCausalLM
     and AutoTokenizer load them. Adapters are merged into their base model.
     """
-    from node.trainer.export import NoModelError, export_model
+    from node.trainer.checkpoints.export import NoModelError, export_model
 
     home, target = expanded(data_dir), expanded(out)
     refuse_to_replace(target, force)

@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 
-from node.chain.rpc import RpcError
+from node.chain.rpc.client import RpcError
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
-from node.identity.cases import Facts
+from node.identity.key_owner_cases import Facts
 from node.logs import redacted
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
@@ -165,7 +165,7 @@ class Chain:
 
     def _refused(self, error: Exception) -> str:
         """Return why a call failed: the contract's own error by its name, else what the endpoint said."""
-        from node.chain.binding import ABI
+        from node.chain.contract.swarm import ABI
 
         revert = ABI.revert(getattr(error, "data", None))
         if revert is None:

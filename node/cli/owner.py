@@ -19,7 +19,7 @@ from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.identity.key import load
 from node.identity.keystore import open_keystore
-from node.identity.orders import (
+from node.identity.owner_orders import (
     Order,
     answered,
     decode_order,

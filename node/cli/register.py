@@ -13,8 +13,8 @@ from node.cli.options import config_flags, config_from, data_dir_option, expande
 from node.cli.owner import node_key
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
-from node.identity.cases import line, refuse_other_owner
-from node.identity.delegation import load_delegation
+from node.identity.delegation_file import load_delegation
+from node.identity.key_owner_cases import line, refuse_other_owner
 from protocols.delegation import SignedDelegation, renews
 from protocols.typed_data import Delegation
 

@@ -12,13 +12,14 @@ from node.cli.backup import passphrase_option
 from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.cli.owner import terminal
 from node.exits import Exit, Refusal
-from node.identity import delegation, rsa
+from node.files.private import create_private
+from node.identity import delegation_file as delegation
+from node.identity import rsa
 from node.identity.backup import Identity, unseal
-from node.identity.files import create_private
 from node.identity.secret import BACKUP_PASSPHRASE, find
-from node.protection import VoteProtection, decode_history
 from node.store.directory import DataDirectory
-from node.store.mark import mark
+from node.store.restore_mark import mark
+from node.vote_protection import VoteProtection, decode_history
 
 VOTES = "votes.sqlite"
 

@@ -36,7 +36,7 @@ def run(data_dir: Path, gpus: str, own: bool, **flags: Any) -> int:
 
 
 def _run(config: Config, home: Path) -> int:
-    from node.app import run_node
+    from node.app.node import run_node
     from node.identity import IdentityError
 
     try:
@@ -53,7 +53,7 @@ def _run(config: Config, home: Path) -> int:
 def _run_fleet(gpus: str, home: Path, config: Config, flags: dict[str, Any]) -> int:
     import trio
 
-    from node.fleet import VISIBLE, Fleet, Peer, chosen_gpus, count_gpus, plan_peers, prepare
+    from node.app.fleet import VISIBLE, Fleet, Peer, chosen_gpus, count_gpus, plan_peers, prepare
     from node.logs import configure
     from node.store.directory import DataDirectory
 

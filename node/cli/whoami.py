@@ -12,9 +12,9 @@ from node.cli.onchain import Chain, connect
 from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.cli.owner import node_key, peer_id_of
 from node.identity import NodeKey, name_of
-from node.identity.cases import EXIT, case_of, line
-from node.identity.delegation import load_kept
-from node.store.mark import is_marked
+from node.identity.delegation_file import load_kept
+from node.identity.key_owner_cases import EXIT, case_of, line
+from node.store.restore_mark import is_marked
 
 ETHER = 10**18
 LONGEST_DATE = 1 << 32

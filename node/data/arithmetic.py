@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
-from node.data.records import records_digest
-from node.seams import Question
+from node.data.recorded_questions import records_digest
+from node.ports import Question
 
 TRAINING_QUESTIONS = 8192
 HELD_OUT_QUESTIONS = 2048
@@ -248,7 +248,7 @@ def _distinct(label: str, count: int, *, held_out: bool) -> tuple[Question, ...]
 
 
 class ArithmeticQuestions:
-    """`node.seams.Questions` of generated problems: 8,192 distinct ones to train on, 2,048 held out."""
+    """`node.ports.Questions` of generated problems: 8,192 distinct ones to train on, 2,048 held out."""
 
     def __init__(self) -> None:
         self._training = _distinct("swarm/arithmetic/1/training", TRAINING_QUESTIONS, held_out=False)

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from node.data.arithmetic import ArithmeticQuestions
 from node.data.columns import question_of
-from node.data.records import RecordedQuestions
-from node.entrypoints import DATA, load_plugin, plugin_names
-from node.seams import Questions
+from node.data.recorded_questions import RecordedQuestions
+from node.ports import Questions
+from node.runtime.entry_points import DATA, load_plugin, plugin_names
 from protocols.grading import gradable
 from protocols.manifest import DataSpec
 
@@ -54,11 +54,11 @@ def _open(spec: DataSpec, override: str) -> Questions:
             raise ValueError(f"this swarm plays {BUILTIN}, which needs no file; remove trainer.data = {override!r}")
         return ArithmeticQuestions()
     if spec.source.startswith(FILES):
-        from node.data.files import read_questions
+        from node.data.local_files import read_questions
 
         return read_questions(Path(override or name), spec)
     if scheme == "hub":
-        from node.data.hub import hub_questions
+        from node.data.hub_dataset import hub_questions
 
         return hub_questions(name, spec, override)
     if scheme == "reasoning-gym":

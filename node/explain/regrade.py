@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import msgspec
 
-from node.explain.facts import StageFact
-from node.intake import check_body, own_rewards
-from node.library import Library, Lookup
-from node.machine.account import Account
-from node.seams import Questions, Verdict
+from node.explain.round_facts import StageFact
+from node.machine.round_report import Account
+from node.ports import Questions, Verdict
+from node.validation.body_check import check_body, own_rewards
+from node.validation.quoted_bodies import Library, Lookup
 from protocols.games import game_named
 from protocols.identifiers import Address
 from protocols.manifest import Manifest

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from node.grading.frames import FrameT, Graded, Ready, Task, receive, send
+from node.grading.pool_messages import FrameT, Graded, Ready, Task, receive, send
 
 log = structlog.get_logger()
 

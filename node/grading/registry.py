@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from node.entrypoints import GRADERS as GROUP
-from node.entrypoints import load_plugin, plugin_names
 from node.exits import Exit, Refusal
 from node.grading.pool import PooledGrader, Screen
+from node.runtime.entry_points import GRADERS as GROUP
+from node.runtime.entry_points import load_plugin, plugin_names
 from protocols.grading import GRADERS, Grader
 
 LATEX, GYM = "latex/1", "reasoning-gym/1"
@@ -35,11 +35,11 @@ def require_grader(name: str) -> None:
 def foreign_grader(name: str) -> Grader:
     """Return the function that a worker runs. Raises ValueError where its package is missing or does not load."""
     if name == LATEX:
-        from node.grading.latex import latex_grader
+        from node.grading.latex_grader import latex_grader
 
         return latex_grader()
     if name == GYM:
-        from node.grading.gym import gym_grader
+        from node.grading.gym_grader import gym_grader
 
         return gym_grader()
     grade: Grader = load_plugin(GROUP, name)
@@ -50,7 +50,7 @@ def screen_of(name: str) -> Screen | None:
     """Return what decides without a worker, for graders that have it."""
     if name != LATEX:
         return None
-    from node.grading.latex import screen
+    from node.grading.latex_grader import screen
 
     return screen
 

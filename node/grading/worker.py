@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from node.grading.frames import Graded, Ready, Task, receive, send
+from node.grading.pool_messages import Graded, Ready, Task, receive, send
 from node.grading.registry import foreign_grader
 from protocols.grading import Grader
 

@@ -17,12 +17,12 @@ from hypercorn.trio import serve
 from hypercorn.typing import Framework
 
 from node.config import HttpSettings
+from node.http.host_names import OwnNames, is_loopback
 from node.http.metrics import Counters
-from node.http.names import OwnNames, is_loopback
 from node.http.routes import build
 from node.machine.status import Status
-from node.seams import Report
-from node.serving import server_config
+from node.ports import Report
+from node.runtime.server_config import server_config
 
 if TYPE_CHECKING:
     from trio_typing import TaskStatus  # the stubs that libp2p brings along lack trio.TaskStatus

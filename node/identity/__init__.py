@@ -9,7 +9,7 @@ from node.identity.key import (
     public_key_of_peer_id,
     recover,
 )
-from node.identity.names import name_of
+from node.identity.peer_names import name_of
 
 __all__ = [
     "IdentityError",

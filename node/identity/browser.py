@@ -22,8 +22,8 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from node.identity.orders import Order, answered, domain_of, message_of
-from node.serving import server_config
+from node.identity.owner_orders import Order, answered, domain_of, message_of
+from node.runtime.server_config import server_config
 from protocols.identifiers import Address
 from protocols.typed_data import typed_data
 

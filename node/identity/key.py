@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from node.exits import Exit, Refusal
+from node.files.private import OpenToOthersError, create_private, read_private
 from node.identity import base58
-from node.identity.files import OpenToOthersError, create_private, read_private
 from protocols.identifiers import Address, address_of_public_key
 from protocols.typed_data import Domain, Message, digest
 

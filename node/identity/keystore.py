@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from node.exits import Exit, Refusal
-from node.identity.files import OpenToOthersError, read_private
+from node.files.private import OpenToOthersError, read_private
 from node.identity.key import NodeKey
 from node.identity.secret import Secret
 

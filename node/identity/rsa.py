@@ -15,8 +15,8 @@ from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 
+from node.files.private import OpenToOthersError, read_private, replace_private
 from node.identity import base58
-from node.identity.files import OpenToOthersError, read_private, replace_private
 from node.identity.key import IdentityError
 from protocols.identifiers import Address
 from protocols.session import MAX_PUBLIC_KEY, MAX_SIGNATURE, SessionStatement, statement_bytes

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from node.exits import Exit, Refusal
-from node.identity.files import OpenToOthersError, read_private
+from node.files.private import OpenToOthersError, read_private
 
 CREDENTIALS = "CREDENTIALS_DIRECTORY"
 """Set by systemd for units with LoadCredential= (systemd.exec(5)): one file per credential."""

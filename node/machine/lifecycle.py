@@ -6,12 +6,12 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.advancing import advance_timer, wait_for_turn
-from node.machine.carrying import publish_again, report_again
-from node.machine.collecting import fetch_again
+from node.machine.announcing import publish_again, report_again
 from node.machine.commands import AnyCommand, SetTimer, StopNode
 from node.machine.delegation import watch_delegation
+from node.machine.doppelganger import network_back
+from node.machine.external_bodies import fetch_again
 from node.machine.joining import register_timer
-from node.machine.listening import network_back
 from node.machine.pacing import local_deadline
 from node.machine.pausing import pause_timer
 from node.machine.relaying import relay_timer, sent_after

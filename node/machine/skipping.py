@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.machine.carrying import carry_alone
-from node.machine.collecting import to_quote
+from node.machine.announcing import carry_alone
 from node.machine.commands import AbortWork, AnyCommand, SkipToRound
+from node.machine.external_bodies import to_quote
 from node.machine.pacing import learned_from_abort
 from node.machine.state import Result, State, Task, counts, label, worked_in
 from protocols.schedule import step_number

@@ -122,7 +122,7 @@ class Vote(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Listening(msgspec.Struct, frozen=True, array_like=True):
-    """How far this node is with listening for another one of its key (`node.machine.listening`).
+    """How far this node is with listening for another one of its key (`node.machine.doppelganger`).
 
     `round` is the contract's, -1 until known; `fresh` are the seeds of the rounds that began meanwhile; `reached`
     tells that in the current one somebody could be heard.
@@ -191,7 +191,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     register_error: str = ""
 
     standing: dict[Address, float] = {}
-    """What this node thinks of each peer (`node.machine.standing`); a stranger has no entry."""
+    """What this node thinks of each peer (`node.machine.peer_score`); a stranger has no entry."""
     refusals: dict[str, int] = {}
     """Bodies that count for nothing, by reason, since the node's first start."""
 

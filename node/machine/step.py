@@ -8,7 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from node.machine import chain, delegation, lifecycle, listening, pausing, relaying, work
+from node.machine import chain_events as chain
+from node.machine import delegation, lifecycle, pausing, relaying, work
+from node.machine import doppelganger as listening
 from node.machine import inputs as i
 from node.machine.state import Result, State
 

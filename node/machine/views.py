@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from node.machine.collecting import round_scores
+from node.machine.external_bodies import round_scores
 from node.machine.pacing import local_deadline, local_pause_end
-from node.machine.standing import score_of
+from node.machine.peer_score import score_of
 from node.machine.state import State, own_body
 from node.machine.status import PeerStatus, Phase, Presence, Status, VoteStatus
 from node.machine.voting import voting_now

@@ -10,10 +10,10 @@ from collections.abc import Mapping
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.collecting import round_scores
 from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
+from node.machine.external_bodies import round_scores
+from node.machine.peer_score import is_shunned
 from node.machine.relaying import sent_after
-from node.machine.standing import is_shunned
 from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, Vote, counts, current_step
 from protocols.identifiers import Address
 from protocols.ranking import Score, winners

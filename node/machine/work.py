@@ -9,8 +9,17 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.carrying import publish_again, report_again
-from node.machine.collecting import (
+from node.machine.announcing import publish_again, report_again
+from node.machine.commands import (
+    AnyCommand,
+    EvaluateModel,
+    GenerateRollouts,
+    SaveCheckpoint,
+    SetTimer,
+    StopNode,
+    TrainOnRollouts,
+)
+from node.machine.external_bodies import (
     body_announced,
     body_arrived,
     body_refused,
@@ -22,16 +31,6 @@ from node.machine.collecting import (
     to_quote,
     unused_bodies,
 )
-from node.machine.commands import (
-    AnyCommand,
-    EvaluateModel,
-    GenerateRollouts,
-    SaveCheckpoint,
-    SetTimer,
-    StopNode,
-    TrainOnRollouts,
-)
-from node.machine.discounting import disbelieve
 from node.machine.pacing import (
     forgiven,
     generated_in,
@@ -61,6 +60,7 @@ from node.machine.state import (
     worked_in,
 )
 from node.machine.status import CurvePoint, RewardPoint
+from node.machine.uncounted_bodies import disbelieve
 from node.machine.voting import due_votes
 from protocols.identifiers import Digest
 from protocols.schedule import step_number

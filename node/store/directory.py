@@ -8,7 +8,7 @@ from typing import Self
 
 from node.exits import Exit, Refusal
 from node.store.lock import FileLock
-from node.store.mark import mark
+from node.store.restore_mark import mark
 
 CONFIG = "swarm.toml"
 HTTP = "http.json"

@@ -29,7 +29,7 @@ PRUNE_EVERY = 256
 
 
 class SqliteOutbox:
-    """A durable map (`node.chain.records.OutboxStore`). One thread, one process."""
+    """A durable map (`node.chain.transactions.tx_queue.OutboxStore`). One thread, one process."""
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""

@@ -1,1 +1,1 @@
-"""The child process that owns the model, and the link to it."""
+"""Trains the model in a child process: the parent side (service), the child (worker) and what it is made of."""

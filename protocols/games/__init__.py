@@ -1,6 +1,6 @@
 """The games that a swarm can play, by the name that its manifest gives.
 
-`node.plugins` adds those that other packages bring (entry points of the group `swarm.games`).
+`node.runtime.game_plugins` adds those that other packages bring (entry points of the group `swarm.games`).
 """
 
 from __future__ import annotations

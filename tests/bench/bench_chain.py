@@ -13,19 +13,19 @@ import trio
 from eth_account import Account
 
 from contracts import Parameters, deploy
-from node.bus import Bus
-from node.chain.binding import ABI
+from node.chain.contract.swarm import ABI
 from node.chain.service import CoordinatorService
 from node.config import ChainSettings
-from node.loop import Loop
+from node.localnet.local_chain import LocalChain
 from node.machine.commands import AnyCommand, SetTimer
 from node.machine.inputs import StageOpened
 from node.machine.state import initial
-from node.protection import VoteProtection
+from node.runtime.bus import Bus
+from node.runtime.loop import Loop
 from node.store.journal import Journal
 from node.store.outbox import SqliteOutbox
+from node.vote_protection import VoteProtection
 from protocols.manifest import Manifest, StageSpec
-from tools.local_chain import LocalChain
 
 EVENTS = 200
 STAGE_SECONDS = 60

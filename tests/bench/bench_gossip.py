@@ -19,12 +19,12 @@ import structlog
 import trio
 
 from node.config import GossipSettings
-from node.gossip.service import GossipNode
 from node.identity import NodeKey
-from node.identity.peer import local_peer
+from node.identity.local_peer import local_peer
 from node.machine.commands import PublishRollouts
 from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced
-from node.seams import RoundWindow, Verdict
+from node.network.service import GossipNode
+from node.ports import RoundWindow, Verdict
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
 from protocols.typed_data import Domain

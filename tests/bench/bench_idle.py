@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from tools.demo.network import Network
-from tools.demo.plan import Options, demo_plan
-from tools.demo.processes import process_tree
+from node.localnet.demo_plan import Options, demo_plan
+from node.localnet.local_swarm import Network
+from node.localnet.processes import process_tree
 
 ROUND, LIMIT_SECONDS = 6, 120.0
 GOAL = 150.0

@@ -11,8 +11,8 @@ import time
 from typing import Any
 
 from node.data.load import load_questions
-from node.intake import check_body
-from node.seams import Question, Questions
+from node.ports import Question, Questions
+from node.validation.body_check import check_body
 from protocols.assignment import assignment
 from protocols.identifiers import body_digest
 from protocols.manifest import DataSpec, GameSpec, Manifest

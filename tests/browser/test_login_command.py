@@ -16,10 +16,10 @@ from node.cli.onchain import connect
 from node.config import ChainSettings
 from node.exits import Exit
 from node.identity import load_or_create
-from node.identity.delegation import load_delegation
+from node.identity.delegation_file import load_delegation
+from node.localnet.local_chain import LocalChain, developer_keys
 from tests.browser.chromium import open_tab, program
 from tests.browser.test_login_page import OWNER, WALLET, Wallet
-from tools.local_chain import LocalChain, developer_keys
 
 pytestmark = [
     pytest.mark.integration,

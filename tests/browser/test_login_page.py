@@ -15,7 +15,7 @@ from eth_account.messages import encode_typed_data
 
 from node.identity.browser import ask_wallet
 from node.identity.key import NodeKey
-from node.identity.orders import Order, domain_of, message_of, order_of, owner_signed
+from node.identity.owner_orders import Order, domain_of, message_of, order_of, owner_signed
 from protocols.typed_data import Delegation, Domain
 from tests.browser.chromium import Tab, open_tab, program
 

@@ -12,14 +12,14 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from contracts import Parameters, creation_code, load_artifact
-from node.chain.abi import Event
-from node.chain.batches import SignedRevocation, registrations_call, sign, skipped
-from node.chain.binding import ABI, signed_words
+from node.chain.contract.abi import Event
+from node.chain.contract.swarm import ABI, signed_words
+from node.chain.relay.batch_calls import SignedRevocation, registrations_call, sign, skipped
+from node.localnet.local_chain import ChainCallError, LocalChain, developer_keys
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
 from protocols.tally import Voted, read_votes
 from protocols.typed_data import Delegation, Domain, Message, Revocation
-from tools.local_chain import ChainCallError, LocalChain, developer_keys
 
 __all__ = ["ACCOUNTS", "STAGE", "Refused", "Swarm", "key", "parameters", "skipped", "votes_in"]
 
@@ -109,7 +109,7 @@ class Swarm:
         return self.send(9, "register", signed_words(self.delegation(node, owner, expiry)))
 
     def bring(self, data: str, sender: int = 9) -> list[Event]:
-        """Mine encoded calls of `node.chain.batches`; return the events. Raises `Refused`."""
+        """Mine encoded calls of `node.chain.relay.batch_calls`; return the events. Raises `Refused`."""
         receipt = self._mined(sender, {"to": self.address, "data": data})
         return [event for log in receipt["logs"] if (event := ABI.event(log))]
 

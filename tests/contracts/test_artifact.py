@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from contracts import load_artifact
+from node.localnet.npm_tools import ToolMissingError
 from tools.compile_contracts import COMPILED, CONTRACTS, compile_source, find_or_install_solc, sources_of
-from tools.node_packages import ToolMissingError
 
 MOST_BYTES = 24_576
 """EIP-170: the most that may be deployed."""

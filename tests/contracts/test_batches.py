@@ -7,8 +7,9 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from node.chain.abi import Event
-from node.chain.batches import (
+from node.chain.contract.abi import Event
+from node.chain.contract.swarm import ABI
+from node.chain.relay.batch_calls import (
     Reveal,
     SignedCommitment,
     SignedReward,
@@ -22,11 +23,10 @@ from node.chain.batches import (
     signer_of,
     votes_call,
 )
-from node.chain.binding import ABI
+from node.localnet.local_chain import LocalChain
 from protocols.typed_data import Commitment, Reward, Vote
 from protocols.voting import vote_commitment
 from tests.contracts.conftest import Refused, Swarm, key, parameters, skipped, votes_in
-from tools.local_chain import LocalChain
 
 pytestmark = pytest.mark.integration
 

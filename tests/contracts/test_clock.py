@@ -7,11 +7,11 @@ from contextlib import suppress
 import pytest
 
 from contracts import Parameters, load_artifact
-from node.chain.abi import Abi
+from node.chain.contract.abi import Abi
+from node.localnet.local_chain import ChainCallError, LocalChain
 from protocols.identifiers import keccak256
 from protocols.voting import vote_commitment
 from tests.contracts.conftest import STAGE, Refused, Swarm, parameters
-from tools.local_chain import ChainCallError, LocalChain
 
 pytestmark = pytest.mark.integration
 

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from node.chain.batches import (
+from node.chain.relay.batch_calls import (
     Reveal,
     SignedCommitment,
     SignedReward,
@@ -25,12 +25,12 @@ from node.chain.batches import (
     rewards_call,
     votes_call,
 )
+from node.localnet.local_chain import LocalChain
 from protocols.schedule import commit_step, reveal_step, step_number
 from protocols.tally import Voted
 from protocols.typed_data import Commitment, Reward, Vote
 from protocols.voting import vote_commitment
 from tests.contracts.conftest import Refused, Swarm, parameters, skipped, votes_in
-from tools.local_chain import LocalChain
 
 pytestmark = pytest.mark.integration
 

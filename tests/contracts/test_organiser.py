@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from node.chain.batches import registrations_call, revocations_call
+from node.chain.relay.batch_calls import registrations_call, revocations_call
 from tests.contracts.conftest import STAGE, Refused, Swarm, skipped
 
 pytestmark = pytest.mark.integration

@@ -7,12 +7,12 @@ import time
 import pytest
 from msgspec.structs import replace
 
-from node.chain.batches import SignedRevocation, registrations_call, revocations_call, sign
-from node.chain.binding import signed_words
+from node.chain.contract.swarm import signed_words
+from node.chain.relay.batch_calls import SignedRevocation, registrations_call, revocations_call, sign
+from node.localnet.local_chain import LocalChain
 from protocols.delegation import SignedDelegation
 from protocols.typed_data import Delegation, Message, Revocation
 from tests.contracts.conftest import Refused, Swarm, key, parameters, skipped
-from tools.local_chain import LocalChain
 
 pytestmark = pytest.mark.integration
 

@@ -9,11 +9,11 @@ import pytest
 import trio
 from eth_account import Account
 
-from node.chain.abi import Event
-from node.chain.batches import sign
-from node.chain.reading import Reader
-from node.chain.relaying import Batch, Batcher
-from node.chain.rpc import connect
+from node.chain.contract.abi import Event
+from node.chain.contract.swarm_reader import Reader
+from node.chain.relay.batch_calls import sign
+from node.chain.relay.batcher import Batch, Batcher
+from node.chain.rpc.client import connect
 from node.machine.commands import RelayMessages
 from protocols.carried import CarriedDelegation, CarriedRevocation, Load, carried_delegation
 from protocols.delegation import SignedDelegation

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from node.chain.batches import revocations_call
+from node.chain.relay.batch_calls import revocations_call
+from node.localnet.local_chain import LocalChain
 from protocols.schedule import commit_step, reveal_step, step_number
 from protocols.voting import vote_commitment
 from tests.contracts.conftest import Refused, Swarm, parameters, votes_in
-from tools.local_chain import LocalChain
 
 pytestmark = pytest.mark.integration
 

@@ -11,14 +11,14 @@ from libp2p.io.exceptions import MessageTooLarge
 from libp2p.utils.varint import encode_varint_prefixed
 
 from node.data.arithmetic import ArithmeticQuestions
-from node.gossip import contacts
-from node.gossip.hardened import FRAME_LIMIT
-from node.gossip.rpcs import first_frame
-from node.gossip.streams import StreamFault, read_frame
-from node.grading import frames as grading
+from node.grading import pool_messages as grading
 from node.identity.rsa import bound_peer
-from node.intake import check_body
-from node.trainer import frames
+from node.network.peers import peer_manager as contacts
+from node.network.pubsub.hardened import FRAME_LIMIT
+from node.network.pubsub.rpc_frames import first_frame
+from node.network.reqresp.streams import StreamFault, read_frame
+from node.trainer import messages as frames
+from node.validation.body_check import check_body
 from protocols.assignment import assignment
 from protocols.carried import CarriedDelegation, CarriedReveal, CarriedReward
 from protocols.identifiers import body_digest

@@ -12,10 +12,11 @@ import trio
 from eth_account import Account
 
 from contracts import Deployment, Parameters, deploy, send
-from node.chain.batches import sign
-from node.chain.binding import ABI, signed_words
+from node.chain.contract.swarm import ABI, signed_words
+from node.chain.relay.batch_calls import sign
 from node.chain.service import CoordinatorService
 from node.config import ChainSettings
+from node.localnet.local_chain import LocalChain, developer_keys
 from node.machine.commands import ChainCommand, RegisterNode
 from node.machine.inputs import AnyInput, StageOpened, TransactionSettled
 from node.store.outbox import SqliteOutbox
@@ -23,7 +24,6 @@ from protocols.delegation import SignedDelegation
 from protocols.identifiers import Seed
 from protocols.manifest import Manifest
 from protocols.typed_data import Delegation, Domain
-from tools.local_chain import LocalChain, developer_keys
 
 PATIENCE = 20.0
 KEYS = developer_keys(4)

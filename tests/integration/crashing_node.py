@@ -12,12 +12,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import node.app as app
+import node.app.node as app
+from node.app.preflight import open_questions
 from node.config import load_config
 from node.machine.commands import AnyCommand
-from node.preflight import open_questions
-from node.trainer.fake import FakeTrainer, Pace
 from protocols.identifiers import Address
+from tests.support.fake_trainer import FakeTrainer, Pace
 
 LOAD_SECONDS = 0.2
 

@@ -15,14 +15,14 @@ import structlog
 import trio
 
 from node.config import GossipSettings
-from node.gossip.bootnode import run_bootnode
-from node.gossip.service import GossipNode
 from node.identity import NodeKey
-from node.identity.peer import local_peer
+from node.identity.local_peer import local_peer
 from node.identity.rsa import RsaIdentity
 from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
 from node.machine.inputs import AnyInput, RolloutsAnnounced
-from node.seams import RoundWindow, Verdict
+from node.network.bootnode_host import run_bootnode
+from node.network.service import GossipNode
+from node.ports import RoundWindow, Verdict
 from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits

@@ -14,11 +14,11 @@ from typing import Any, Self
 from contracts import Parameters, contract_at, deploy
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
 from node.identity import load_or_create
+from node.localnet.demo_watch import NodeReader, VoteReader
+from node.localnet.local_chain import LocalChain, free_port
+from node.localnet.toml import toml_text
 from protocols.identifiers import Address
 from protocols.manifest import Manifest, manifest_digest
-from tools.demo.toml import toml_text
-from tools.demo.watch import NodeReader, VoteReader
-from tools.local_chain import LocalChain, free_port
 
 NODE = Path(__file__).with_name("crashing_node.py")
 LOOK_SECONDS = 0.25

@@ -10,10 +10,10 @@ import pytest
 import trio
 
 from contracts import Parameters, deploy
+from node.localnet.local_chain import LocalChain
 from node.machine.commands import RegisterNode
 from node.machine.inputs import ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
 from tests.integration.chain_place import KEYS, PATIENCE, Place, eventually, place_on
-from tools.local_chain import LocalChain
 
 pytestmark = pytest.mark.integration
 

@@ -14,6 +14,7 @@ import trio
 from eth_account import Account
 
 from contracts import send
+from node.localnet.local_chain import LocalChain
 from node.machine.commands import AdvanceStage, CastVote, RegisterNode, RelayMessages, RenewDelegation, ReportReward
 from node.machine.inputs import (
     ChainRestored,
@@ -25,7 +26,6 @@ from node.machine.inputs import (
 )
 from protocols.carried import Load, carried_delegation
 from tests.integration.chain_place import KEYS, Permissive, Place, Running, other, place_on, voter
-from tools.local_chain import LocalChain
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from node.machine.commands import AnyCommand
-from node.store.mark import mark
+from node.store.restore_mark import mark
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from tests.integration.small_swarm import Member, SmallSwarm
 

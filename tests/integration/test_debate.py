@@ -9,18 +9,18 @@ import pytest
 
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
-from node.intake import check_body
-from node.library import Library
-from node.trainer.debating import COMPACT
-from node.trainer.frames import Evaluate, Generate, Generated, SetUp, Train
-from node.trainer.orders import shelf_for
-from node.trainer.session import Desk, Session
-from node.trainer.warmstart import build_base_model
+from node.trainer.engines.builtin.debate_corpus import COMPACT
+from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.messages import Evaluate, Generate, Generated, SetUp, Train
+from node.trainer.service.jobs import shelf_for
+from node.trainer.worker.session import Desk, Session
+from node.validation.body_check import check_body
+from node.validation.quoted_bodies import Library
 from protocols.games.quoting import drawn
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import DataSpec, GameSpec, Manifest, StageSpec
 from protocols.wire import PROTOCOL_VERSION, Announcement, quoted_in
-from tests.unit.games.tables import NAMES, Memory
+from tests.support.debate_tables import NAMES, Memory
 
 pytestmark = pytest.mark.integration
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import trio
 
-from node import fleet as module
+from node.app import fleet as module
+from node.app.fleet import Fleet, Peer, plan_peers
 from node.config import Config
-from node.fleet import Fleet, Peer, plan_peers
 
 pytestmark = pytest.mark.integration
 

@@ -16,21 +16,21 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.utils import encode_varint_prefixed
 from msgspec.structs import replace
 
-from node.gossip.bodies import BODY_PROTOCOL
-from node.gossip.book import PeerBook
-from node.gossip.catchup import CATCHUP_PROTOCOL
-from node.gossip.contacts import PEERS_PROTOCOL, Contacts
-from node.gossip.host import Host, open_host
-from node.gossip.mesh import Mesh, join
 from node.identity import NodeKey, new_key
 from node.identity.rsa import RsaIdentity
+from node.network.host import Host, open_host
+from node.network.peers.peer_manager import PEERS_PROTOCOL, Contacts
+from node.network.peers.peer_store import PeerBook
+from node.network.pubsub.topic import Mesh, join
+from node.network.reqresp.body_exchange import BODY_PROTOCOL
+from node.network.reqresp.catch_up import CATCHUP_PROTOCOL
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
 from protocols.session import SessionStatement
 from protocols.wire import Announcement, BoundAnnouncement, Envelope, encode, signing_hash
 from tests.integration.gossip_peer import DOMAIN
 from tests.integration.gossip_processes import SWARM, TOPIC, Process, addresses, known_to, peer_key, seed, swarm_of
-from tests.unit.identity.rsa_keys import stored
+from tests.support.rsa_keys import stored
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from node.grading.latex import is_harmless, screen
+from node.grading.latex_grader import is_harmless, screen
 from node.grading.pool import PooledGrader
 from node.grading.registry import prepare_grader
 

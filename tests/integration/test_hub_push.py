@@ -16,19 +16,19 @@ import yaml
 from structlog.testing import LogCapture
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
-from node.bus import Bus
 from node.config import HubSettings, TrainerSettings
 from node.machine.inputs import CheckpointSaved, Stamped
 from node.machine.status import CurvePoint, RewardPoint, Status, Totals
-from node.trainer import hub as hub_module
-from node.trainer.checkpoint import Checkpoints, Counters
-from node.trainer.hub import HubService, pushing
-from node.trainer.hub_push import Push
-from node.trainer.models import load_engine
-from node.trainer.optimizer import make_optimizer
-from node.trainer.tiny import TinyEngine
-from node.trainer.tiny_tokenizer import train_tokenizer
-from node.trainer.warmstart import build_base_model
+from node.publishing import hub_service as hub_module
+from node.publishing.hub_push import Push
+from node.publishing.hub_service import HubService, pushing
+from node.runtime.bus import Bus
+from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
+from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
+from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.factory import load_engine
+from node.trainer.learning.optimizer import make_optimizer
 from protocols.manifest import GameSpec, Manifest
 from tests.integration.hub_standin import TOKEN, Hub, standin
 
@@ -251,7 +251,7 @@ def found(*models: str) -> list[str]:
     """
     code = """
 import sys
-from node.trainer.hub_load import local_directory
+from node.trainer.engines.hub_download import local_directory
 for model in sys.argv[1:]:
     try:
         print("=", local_directory(model))

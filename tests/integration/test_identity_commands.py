@@ -12,7 +12,7 @@ from node.exits import Exit
 from node.identity.key import load, new_key
 from node.identity.keystore import encrypt
 from node.identity.secret import Secret
-from tools.local_chain import LocalChain, developer_keys
+from node.localnet.local_chain import LocalChain, developer_keys
 
 pytestmark = pytest.mark.integration
 

@@ -22,14 +22,14 @@ from node.cli.onchain import connect
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings
 from node.exits import Exit
 from node.identity import NodeKey, load_or_create
-from node.identity.delegation import load_delegation, save_delegation
+from node.identity.delegation_file import load_delegation, save_delegation
 from node.identity.key import new_key
-from node.identity.orders import answered, order_of
+from node.identity.owner_orders import answered, order_of
+from node.localnet.local_chain import LocalChain, developer_keys
+from node.localnet.processes import process_tree
+from node.localnet.toml import toml_text
 from protocols.manifest import DataSpec, GameSpec, Manifest, StageSpec, manifest_digest
 from protocols.typed_data import Delegation, Domain
-from tools.demo.processes import process_tree
-from tools.demo.toml import toml_text
-from tools.local_chain import LocalChain, developer_keys
 
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
@@ -158,12 +158,12 @@ def test_nobody_becomes_a_keys_owner_unasked(tmp_path: Path, place: Place) -> No
 
 
 FAULT = """
-import node.app
+import node.app.node
 
 async def fault(*arguments, **named):
     raise RuntimeError("nobody foresaw this")
 
-node.app.Node._join = fault
+node.app.node.Node._join = fault
 """
 """What Python runs before the node: its fault comes after the key was read and the services stand."""
 

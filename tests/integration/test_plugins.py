@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 pytestmark = pytest.mark.integration
 
-EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "dice"
+EXAMPLE = ROOT / "docs" / "examples" / "dice"
 PLAY = """
 import sys
 from pathlib import Path

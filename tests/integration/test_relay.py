@@ -12,13 +12,13 @@ import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from node.chain.batches import sign
-from node.explain.board import Board
-from node.explain.facts import Explanation, PeerFact
+from node.chain.relay.batch_calls import sign
+from node.explain.leaderboard_rows import Board
 from node.explain.regrade import Regraded
+from node.explain.round_facts import Explanation, PeerFact
 from node.identity import load_or_create, name_of
-from node.identity.delegation import save_delegation, save_revocation
-from node.identity.orders import answered, order_of
+from node.identity.delegation_file import save_delegation, save_revocation
+from node.identity.owner_orders import answered, order_of
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from protocols.typed_data import Delegation, Domain, Revocation
 from tests.integration.small_swarm import Member, SmallSwarm

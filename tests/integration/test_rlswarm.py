@@ -13,22 +13,22 @@ import trio
 from eth_account import Account
 
 from contracts import send
-from node.chain.bindings import detect
-from node.chain.rlswarm import REWARD_SCALE
-from node.chain.rlswarm_ledger import ABI, Ledger
-from node.chain.rlswarm_reading import SIGNED, UNSIGNED, RLSwarmReader
-from node.chain.rpc import connect
+from node.chain.contract.interface import detect
+from node.chain.contract.rlswarm import REWARD_SCALE
+from node.chain.contract.rlswarm_ledger import ABI, Ledger
+from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED, RLSwarmReader
+from node.chain.rpc.client import connect
 from node.chain.service import CoordinatorService
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
+from node.localnet.local_chain import LocalChain
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
 from node.machine.inputs import ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
-from node.protection import VoteProtection
 from node.store.outbox import SqliteOutbox
+from node.vote_protection import VoteProtection
 from protocols.manifest import Manifest, StageSpec, VotingSpec
 from tests.integration.chain_place import KEYS, Reports
-from tools.local_chain import LocalChain
 from tools.stage_manager import ARTIFACT, StageManager, deploy_rl_swarm
 
 pytestmark = pytest.mark.integration

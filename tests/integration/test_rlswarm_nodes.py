@@ -19,15 +19,15 @@ from msgspec.structs import replace
 from contracts import contract_at, send
 from node.identity import load_or_create
 from node.identity.rsa import RsaIdentity
+from node.localnet.demo_plan import Options, demo_plan, node_config
+from node.localnet.demo_watch import NodeReader
+from node.localnet.local_chain import LocalChain
+from node.localnet.local_swarm import ENVIRONMENT, SWARM
+from node.localnet.processes import Child, end_all
+from node.localnet.toml import toml_text
 from node.machine.status import Status
 from protocols.manifest import Manifest, VotingSpec
-from tests.unit.identity.rsa_keys import stored
-from tools.demo.network import ENVIRONMENT, SWARM
-from tools.demo.plan import Options, demo_plan, node_config
-from tools.demo.processes import Child, end_all
-from tools.demo.toml import toml_text
-from tools.demo.watch import NodeReader
-from tools.local_chain import LocalChain
+from tests.support.rsa_keys import stored
 from tools.stage_manager import ARTIFACT, deploy_rl_swarm
 
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
@@ -120,7 +120,15 @@ def test_two_nodes_play_rounds_of_rl_swarms_contract(place: Place) -> None:
     with sealed votes is refused at the start, in one line.
     """
     model = place.home / "base"
-    command = [sys.executable, "-m", "node.trainer.warmstart", "--out", str(model), "--steps", str(WARM_STEPS)]
+    command = [
+        sys.executable,
+        "-m",
+        "node.trainer.engines.builtin.sft_warmup",
+        "--out",
+        str(model),
+        "--steps",
+        str(WARM_STEPS),
+    ]
     warm = place.start("warm", *command)
     place.start_bootnode()
     sealed = place.start_node(1, model, replace(place.manifest, voting=VotingSpec(mode="sealed")))

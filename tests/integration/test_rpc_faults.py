@@ -16,12 +16,12 @@ import trio
 from eth_account import Account
 
 from contracts import contract_at
-from node.chain.binding import VOTED, key_of
+from node.chain.contract.swarm import VOTED, key_of
+from node.localnet.demo_watch import VoteReader
+from node.localnet.local_chain import LocalChain
 from node.machine.commands import CastVote, RegisterNode
 from node.machine.inputs import PeerRegistered, StageOpened, TransactionSettled
 from tests.integration.chain_place import KEYS, Place, Running, eventually, other, place_on, voter
-from tools.demo.watch import VoteReader
-from tools.local_chain import LocalChain
 
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 

@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 
 from node.exits import Exit
+from node.localnet.demo_plan import BLOCK_SECONDS, FIRST_ROUND, Options, demo_plan
+from node.localnet.demo_watch import Snapshot
+from node.localnet.local_chain import LocalChain
+from node.localnet.local_swarm import ENVIRONMENT, SWARM, Network
 from node.machine.status import Status
-from tools.demo.network import ENVIRONMENT, SWARM, Network
-from tools.demo.plan import BLOCK_SECONDS, FIRST_ROUND, Options, demo_plan
-from tools.demo.watch import Snapshot
-from tools.local_chain import LocalChain
 
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 

@@ -15,12 +15,12 @@ import trio
 
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
-from node.intake import check_body
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.trainer import link as link_module
-from node.trainer.link import TrainerLink
-from node.trainer.warmstart import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.service import worker_client as link_module
+from node.trainer.service.worker_client import TrainerLink
+from node.validation.body_check import check_body
 from protocols.identifiers import Digest
 from protocols.manifest import DataSpec, GameSpec, Manifest
 from protocols.wire import Announcement

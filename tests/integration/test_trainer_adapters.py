@@ -10,15 +10,15 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 
 from node.config import TrainerSettings
-from node.trainer import grpo
-from node.trainer.causal import CausalEngine
-from node.trainer.causal_load import merge
-from node.trainer.checkpoint import Checkpoints, Counters
-from node.trainer.engine import TrainingGroup
-from node.trainer.loss_scale import LossScale
-from node.trainer.optimizer import make_optimizer
+from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
+from node.trainer.engines.causal import CausalEngine
+from node.trainer.engines.causal_load import merge
+from node.trainer.engines.engine import TrainingGroup
+from node.trainer.learning import grpo
+from node.trainer.learning.loss_scale import LossScale
+from node.trainer.learning.optimizer import make_optimizer
 from protocols.manifest import GameSpec
-from tests.unit.trainer.letters import letter_tokenizer
+from tests.support.letters import letter_tokenizer
 
 pytestmark = pytest.mark.integration
 

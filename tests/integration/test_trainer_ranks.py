@@ -20,17 +20,17 @@ from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.trainer import frames as f
-from node.trainer import grpo
-from node.trainer.causal import CausalEngine
-from node.trainer.engine import TrainingGroup
-from node.trainer.gang import Gang
-from node.trainer.loss_scale import LossScale
-from node.trainer.optimizer import make_optimizer
-from node.trainer.ranks import follower_environment, free_rendezvous
-from node.trainer.session import Desk, Session
-from node.trainer.sharded import ShardedEngine, refuse_what_is_not_spread
-from node.trainer.tiny_tokenizer import train_tokenizer
+from node.trainer import messages as f
+from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
+from node.trainer.engines.causal import CausalEngine
+from node.trainer.engines.engine import TrainingGroup
+from node.trainer.engines.process_group import Gang
+from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_spread
+from node.trainer.learning import grpo
+from node.trainer.learning.loss_scale import LossScale
+from node.trainer.learning.optimizer import make_optimizer
+from node.trainer.rank_environment import follower_environment, free_rendezvous
+from node.trainer.worker.session import Desk, Session
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
 from protocols.wire import decode_rollouts, encode
@@ -68,7 +68,14 @@ def with_one_right(body: bytes) -> bytes:
 def torchrun(meet: str) -> Iterator[Callable[[], int]]:
     """Rank 1 of 2, started as the documentation says it is on another machine; gives its present process id."""
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "1", "--max-restarts", "9"]
-    command += ["--monitor-interval", "0.2", "--rdzv-endpoint", free_rendezvous(), "-m", "node.trainer.follower"]
+    command += [
+        "--monitor-interval",
+        "0.2",
+        "--rdzv-endpoint",
+        free_rendezvous(),
+        "-m",
+        "node.trainer.worker.rank_worker",
+    ]
     command += ["--first", "1", "--ranks", "2", "--meet", meet]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as started:
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children")

@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from node.config import TrainerSettings
-from node.trainer.checkpoint import Checkpoints
-from node.trainer.engine import TrainingGroup
-from node.trainer.learner import Learner
-from node.trainer.tiny import TinyEngine
-from node.trainer.tiny_model import TinyModel, TinyShape
-from node.trainer.tiny_tokenizer import train_tokenizer
+from node.trainer.checkpoints.checkpoint import Checkpoints
+from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_model import TinyModel, TinyShape
+from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
+from node.trainer.engines.engine import TrainingGroup
+from node.trainer.learning.learner import Learner
 from protocols.manifest import GameSpec
 
 pytestmark = pytest.mark.integration

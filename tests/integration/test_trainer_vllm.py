@@ -13,11 +13,12 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from node.config import TrainerSettings
-from node.trainer.models import load_engine
-from node.trainer.ranks import free_rendezvous
-from node.trainer.vllm_engine import VllmEngine, installed
+from node.trainer.engines.factory import load_engine
+from node.trainer.engines.vllm_engine import VllmEngine, installed
+from node.trainer.rank_environment import free_rendezvous
 from protocols.manifest import GameSpec
-from tests.unit.trainer.letters import LETTERS, letter_tokenizer
+from tests.support.letters import LETTERS, letter_tokenizer
+from tests.support.paths import ROOT
 
 pytestmark = pytest.mark.integration
 
@@ -40,10 +41,9 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def parity(model: Path, *launcher: str, meet: str = "") -> dict[str, Any]:
     """Return what `vllm_parity` found, run as it is or by a launcher."""
-    root = Path(__file__).parents[2]
     done = subprocess.run(
-        [PYTHON, "-m", *launcher, "tests.integration.vllm_parity", str(model), meet], cwd=root, timeout=240, text=True,
-        capture_output=True, env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
+        [PYTHON, "-m", *launcher, "tests.integration.vllm_parity", str(model), meet], cwd=ROOT, timeout=240, text=True,
+        capture_output=True, env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-2000:]
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

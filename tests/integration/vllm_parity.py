@@ -17,11 +17,11 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from node.config import TrainerSettings
-from node.trainer.engine import Cancelled, Sample, TrainingGroup
-from node.trainer.gang import ALONE, Gang
-from node.trainer.models import load_engine
-from node.trainer.parallel_vllm import ParallelVllmEngine
-from node.trainer.vllm_engine import VllmEngine
+from node.trainer.engines.engine import Cancelled, Sample, TrainingGroup
+from node.trainer.engines.factory import load_engine
+from node.trainer.engines.parallel_vllm import ParallelVllmEngine
+from node.trainer.engines.process_group import ALONE, Gang
+from node.trainer.engines.vllm_engine import VllmEngine
 from protocols.manifest import GameSpec
 
 GAME = GameSpec(

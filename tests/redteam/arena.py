@@ -18,6 +18,7 @@ import httpx
 import msgspec
 
 from node.data.arithmetic import Draws, problems
+from node.localnet.demo_watch import NodeReader, VoteReader, node_url
 from node.machine.status import Status
 from protocols.identifiers import Address
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
@@ -25,7 +26,6 @@ from protocols.tally import Voted, leaders, tally
 from tests.integration.small_swarm import Member, SmallSwarm
 from tests.redteam.attacks import ATTACKS, Attack
 from tests.redteam.ring import Ring
-from tools.demo.watch import NodeReader, VoteReader, node_url
 
 HONEST = 4
 STAGE_SECONDS = 10

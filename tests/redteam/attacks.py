@@ -17,12 +17,12 @@ from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 from msgspec.structs import replace
 
-from node.gossip.bodies import BODY_PROTOCOL
-from node.gossip.mesh import Mesh
-from node.gossip.service import GossipNode
-from node.gossip.streams import read_frame, write_frame
-from node.machine.discounting import COPY_MARGIN
-from node.seams import Questions
+from node.machine.uncounted_bodies import COPY_MARGIN
+from node.network.pubsub.topic import Mesh
+from node.network.reqresp.body_exchange import BODY_PROTOCOL
+from node.network.reqresp.streams import read_frame, write_frame
+from node.network.service import GossipNode
+from node.ports import Questions
 from protocols.admission import Slot
 from protocols.identifiers import Address, body_digest
 from protocols.manifest import Manifest

@@ -16,18 +16,18 @@ from typing import Any
 import trio
 from msgspec.structs import replace
 
-import node.app as app
+import node.app.node as app
+from node.app.preflight import open_questions
 from node.config import load_config
-from node.gossip.mesh import Mesh
-from node.gossip.service import GossipNode
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine.state import current_step
-from node.preflight import open_questions
-from node.trainer.fake import FakeTrainer, Pace
+from node.network.pubsub.topic import Mesh
+from node.network.service import GossipNode
 from protocols.identifiers import Address, body_digest
 from protocols.wire import decode_rollouts, encode
 from tests.redteam.attacks import ATTACKS, PAUSE, Attack, Sight
+from tests.support.fake_trainer import FakeTrainer, Pace
 
 OTHERS_SECONDS = 3.0
 """How much longer whoever lives off others' bodies waits for the first of them."""

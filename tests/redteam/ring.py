@@ -7,7 +7,14 @@ from typing import Any
 
 from eth_account import Account
 
-from node.chain.batches import Reveal, SignedCommitment, commitments_call, registrations_call, reveals_call, sign
+from node.chain.relay.batch_calls import (
+    Reveal,
+    SignedCommitment,
+    commitments_call,
+    registrations_call,
+    reveals_call,
+    sign,
+)
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
 from protocols.typed_data import Commitment, Delegation, Domain

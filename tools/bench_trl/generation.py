@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import torch
 
-from node.trainer.tiny import TinyEngine
-from node.trainer.tiny_model import TinyShape, read_shape
+from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_model import TinyShape, read_shape
 from protocols.games.share import question_text
 from protocols.manifest import GameSpec
 from tools.bench_trl.cases import CASES

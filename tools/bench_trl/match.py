@@ -159,8 +159,8 @@ def side_of(turns: Sequence[Turn], peak: int, accuracy: float | None) -> Side:
 def accuracy_of(case: Case, model: Path, weights: str) -> float:
     """Return the held-out accuracy of the built-in model with the weights of a directory."""
     from node.data.arithmetic import ArithmeticQuestions
-    from node.trainer.session import Desk, accuracy
-    from node.trainer.tiny import TinyEngine
+    from node.trainer.engines.builtin.builtin_engine import TinyEngine
+    from node.trainer.worker.session import Desk, accuracy
 
     game, questions = game_of(case), ArithmeticQuestions().held_out(HELD_OUT)
     engine = TinyEngine.load(model, game)

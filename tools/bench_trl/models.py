@@ -36,8 +36,8 @@ def questions_of(case: Case, seed: int) -> tuple[tuple[str, str], ...]:
 def make_model(case: Case, directory: Path) -> Path:
     """Return the case's model, made in `directory` unless it is there."""
     if case.shape is None:
-        from node.trainer.tiny_model import read_shape
-        from node.trainer.warmstart import build_base_model
+        from node.trainer.engines.builtin.builtin_model import read_shape
+        from node.trainer.engines.builtin.sft_warmup import build_base_model
 
         target = directory / "base-0"
         if read_shape(target) is None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from node.config import TrainerSettings
-from node.trainer.engine import Engine
-from node.trainer.models import load_engine
-from node.trainer.optimizer import make_optimizer, set_rate
+from node.trainer.engines.engine import Engine
+from node.trainer.engines.factory import load_engine
+from node.trainer.learning.optimizer import make_optimizer, set_rate
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
 from tools.bench_trl.cases import Case, Done, Turn, alternating

@@ -16,7 +16,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer, TrainerCallback
 from trl import GRPOConfig, GRPOTrainer
 
-from node.trainer.grpo import Objective
+from node.trainer.learning.grpo import Objective
 from protocols.games.share import prompt_text, rewards
 from tools.bench_trl.cases import Case, Done, Job, Turn, alternating
 from tools.bench_trl.line import Line, peak_bytes

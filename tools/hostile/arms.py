@@ -8,9 +8,9 @@ from statistics import fmean
 import msgspec
 from msgspec.structs import replace
 
+from node.localnet.demo_plan import dense_game
 from protocols.identifiers import Address
 from protocols.manifest import DataSpec, Manifest, StageSpec, VotingSpec
-from tools.demo.plan import dense_game
 
 GOAL = 0.9
 """Accuracy beside hostile peers, as a share of the accuracy alone."""

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from node.seams import Question, Questions
-from node.trainer.tiny_tokenizer import VOCABULARY
+from node.ports import Question, Questions
+from node.trainer.engines.builtin.builtin_tokenizer import VOCABULARY
 from protocols.games.share import rewards
 from protocols.grading import reference_text
 from protocols.manifest import GameSpec

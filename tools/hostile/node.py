@@ -7,16 +7,16 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TypeAlias
 
-from node.gossip.announcing import announcement_of
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine.state import initial
 from node.machine.step import step
-from node.seams import Bodies, CheckBody
-from node.trainer import frames as f
-from node.trainer.orders import input_of, order_for
-from node.trainer.session import Session
-from node.trainer.worker import carry_out
+from node.network.pubsub.announcer import announcement_of
+from node.ports import Bodies, CheckBody
+from node.trainer import messages as f
+from node.trainer.service.jobs import input_of, order_for
+from node.trainer.worker.main import carry_out
+from node.trainer.worker.session import Session
 from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Announcement
@@ -33,7 +33,7 @@ Task: TypeAlias = c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.S
 
 
 class Store:
-    """`node.seams.Bodies` that all peers share: a network in which every body can be had."""
+    """`node.ports.Bodies` that all peers share: a network in which every body can be had."""
 
     def __init__(self) -> None:
         self._bodies: dict[Digest, bytes] = {}

@@ -15,13 +15,13 @@ import structlog
 import torch
 
 from node.data.arithmetic import ArithmeticQuestions
-from node.intake import BodyCheck
 from node.machine.commands import PublishRollouts
-from node.seams import CheckBody, Questions, Verdict
-from node.trainer.engine import Engine, TrainingGroup
-from node.trainer.frames import Generate
-from node.trainer.grpo import Room
-from node.trainer.session import Session
+from node.ports import CheckBody, Questions, Verdict
+from node.trainer.engines.engine import Engine, TrainingGroup
+from node.trainer.learning.grpo import Room
+from node.trainer.messages import Generate
+from node.trainer.worker.session import Session
+from node.validation.body_check import BodyCheck
 from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Announcement, decode_rollouts, encode

@@ -11,10 +11,10 @@ import torch
 
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
-from node.seams import Questions
-from node.trainer.optimizer import make_optimizer
-from node.trainer.session import accuracy
-from node.trainer.tiny import TinyEngine
+from node.ports import Questions
+from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.learning.optimizer import make_optimizer
+from node.trainer.worker.session import accuracy
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
 from tools.sapo.arms import Arm, Result, Terms, chosen

@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
-from node.chain.attempts import FIRST_PAUSE, Attempts
-from node.chain.rpc import ConnectionLostError, RpcError
+from node.chain.rpc.client import ConnectionLostError, RpcError
+from node.chain.rpc.failover import FIRST_PAUSE, Attempts
 from node.machine.commands import ReportReward
 from node.machine.inputs import ChainLost, ChainRestored
-from tests.unit.chain.standin import SEED, Line, followed
+from tests.support.rpc_standin import SEED, Line, followed
 
 REWARD = ReportReward(5, 0, SEED, 0.5)
 

@@ -10,22 +10,22 @@ import pytest
 from msgspec.structs import replace
 
 from node.cli import main
-from node.cli.names import known_peer_ids
+from node.cli.known_names import known_peer_ids
 from node.config import load_config
 from node.exits import Exit
-from node.explain.board import places_of
+from node.explain.leaderboard_rows import places_of
 from node.identity import name_of
 from node.identity.key import load, new_key
 from node.identity.rsa import FILE as RSA_FILE
 from node.identity.rsa import RsaIdentity
-from node.machine.account import Account, Entry
+from node.machine.round_report import Account, Entry
 from node.machine.state import Body, Vote
 from node.manifest_file import load_manifest
-from node.store.rounds import FILE, RoundStore, read_round
+from node.store.round_reports import FILE, RoundStore, read_round
 from protocols.identifiers import body_digest
 from protocols.tally import Registered
 from protocols.wire import Completion, Group, Rollouts, encode
-from tests.unit.identity.rsa_keys import stored
+from tests.support.rsa_keys import stored
 
 CONTRACT = "0x" + "ab" * 20
 GIVEN = ("--swarm", "local", "--chain-url", "http://127.0.0.1:1", "--contract", CONTRACT)

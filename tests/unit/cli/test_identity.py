@@ -13,10 +13,10 @@ from node.cli.restore import put
 from node.exits import Exit, Refusal
 from node.identity.key import load
 from node.identity.rsa import RsaIdentity
-from node.protection import VoteProtection
 from node.store.directory import DataDirectory
-from node.store.mark import is_marked
-from tests.unit.identity.rsa_keys import stored
+from node.store.restore_mark import is_marked
+from node.vote_protection import VoteProtection
+from tests.support.rsa_keys import stored
 
 Call = Callable[..., tuple[int, str, str]]
 

@@ -14,13 +14,14 @@ from node.cli import main
 from node.cli.eval import bounds
 from node.config import TrainerSettings
 from node.exits import Exit
-from node.trainer.checkpoint import Checkpoints, Counters
-from node.trainer.optimizer import make_optimizer
-from node.trainer.tiny import TinyEngine
-from node.trainer.warmstart import build_base_model
+from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
+from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.learning.optimizer import make_optimizer
 from protocols.manifest import GameSpec
+from tests.support.paths import ROOT
 
-DEBATE = Path(__file__).parents[3] / "configs" / "swarms" / "debate.toml"
+DEBATE = ROOT / "configs" / "swarms" / "debate.toml"
 
 
 def call(*args: str) -> int:

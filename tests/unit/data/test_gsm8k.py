@@ -2,16 +2,15 @@
 
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from node.data.load import load_questions
-from node.seams import Question
+from node.ports import Question
 from protocols.grading import grades
 from protocols.manifest_rules import parse_manifest
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 COPY = next((each / "shared/data/gsm8k" for each in ROOT.parents if (each / "shared/data/gsm8k").is_dir()), None)
 pytestmark = pytest.mark.skipif(COPY is None, reason="no copy of GSM8K in ../shared/data/gsm8k")
 

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from node.data.load import load_questions
-from node.grading.gym import gym_grader
+from node.grading.gym_grader import gym_grader
 from protocols.manifest import DataSpec
 
 

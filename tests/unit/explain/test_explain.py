@@ -8,12 +8,12 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from node.explain.facts import Delivery, Explanation, PeerFact, explanation
 from node.explain.regrade import Regraded, RegradedGroup
-from node.explain.text import PEERS_SHOWN, WIDTH, delivered, overview, peer_text
+from node.explain.report_text import PEERS_SHOWN, WIDTH, delivered, overview, peer_text
+from node.explain.round_facts import Delivery, Explanation, PeerFact, explanation
 from node.identity import name_of
 from node.machine.state import Vote
-from tests.unit.explain.rounds import ADA, BOB, ME, NUMBER, PEER_IDS, SEED, STAGES, account, explained, records
+from tests.support.explained_rounds import ADA, BOB, ME, NUMBER, PEER_IDS, SEED, STAGES, account, explained, records
 
 GOLDEN = Path(__file__).parent
 

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 from eth_abi.abi import encode
 
-from node.chain.binding import ABI
-from node.chain.rpc import RpcError
-from node.cli.history import MOST_QUERIES, WIDEST, History
+from node.chain.contract.swarm import ABI
+from node.chain.rpc.client import RpcError
+from node.cli.chain_history import MOST_QUERIES, WIDEST, History
 from node.exits import Exit, Refusal
-from node.explain.board import Board, board_text, places_of
-from node.explain.facts import Trace
+from node.explain.leaderboard_rows import Board, board_text, places_of
+from node.explain.round_facts import Trace
 from protocols.tally import Registered, Rewarded, Voted
-from tests.unit.explain.rounds import ADA, BOB, CYD, ME, NUMBER, OWNERS, PEER_IDS, account
+from tests.support.explained_rounds import ADA, BOB, CYD, ME, NUMBER, OWNERS, PEER_IDS, account
 
 CONTRACT = "0x" + "cc" * 20
 DEPLOYED, NEWEST, BLOCK_SECONDS = 1_000, 40_000, 10

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.explain.facts import StageFact
 from node.explain.regrade import Regraded, regrade
-from node.intake import check_body
-from node.machine.account import Account
+from node.explain.round_facts import StageFact
+from node.machine.round_report import Account
+from node.validation.body_check import check_body
 from protocols.assignment import assignment
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest
 from protocols.wire import PROTOCOL_VERSION, Announcement, Completion, Group, Rollouts, encode
-from tests.unit.games.tables import ROUND, SEED, Doubles, Memory
+from tests.support.debate_tables import ROUND, SEED, Doubles, Memory
 
 PEER = "0x" + "11" * 20
 MANIFEST = Manifest(name="t", game=GameSpec(generated=4, minimum=2, group_size=2, max_completion=4, common=1))

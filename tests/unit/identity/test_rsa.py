@@ -16,7 +16,7 @@ from node.identity import IdentityError
 from node.identity.rsa import FILE, RsaIdentity, bound_peer, load_rsa, write_statement
 from protocols.session import SessionStatement
 from protocols.typed_data import Domain
-from tests.unit.identity.rsa_keys import stored
+from tests.support.rsa_keys import stored
 
 DOMAIN = Domain(1, "0x" + "c0" * 20, b"s" * 32)
 SESSION = "0x" + "12" * 20

@@ -16,7 +16,7 @@ from node.config import LogSettings
 from node.logs import REDACTED, bind_stage, configure, own_stage, redacted
 from node.machine.commands import RelayMessages
 from node.machine.inputs import RolloutsAnnounced
-from node.story import told
+from node.runtime.log_events import told
 from protocols.carried import CarriedReward, Load
 
 

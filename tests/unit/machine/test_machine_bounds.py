@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
-from node.machine.collecting import (
+from node.machine.external_bodies import (
     MAX_EXTERNAL,
     MAX_EXTERNAL_BYTES,
     MAX_STRANGE_BYTES,
@@ -22,7 +22,7 @@ from node.machine.collecting import (
     unused_bodies,
 )
 from node.machine.pacing import groups_that_fit, local_deadline, margin, training_estimate
-from node.machine.standing import SHUNNED_AT
+from node.machine.peer_score import SHUNNED_AT
 from node.machine.state import MAX_BODIES, MAX_PEERS, Body, Pace, State, initial
 from node.machine.step import HANDLERS, step
 from protocols.identifiers import body_digest

@@ -24,7 +24,7 @@ from protocols.carried import (
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from protocols.wire import NOTHING
-from tests.unit.machine.watch import ME, PEERS, Watch
+from tests.support.machine_watch import ME, PEERS, Watch
 
 ROUNDS = st.integers(0, 5)
 STAGES = st.integers(0, 2)

@@ -9,7 +9,7 @@ from itertools import combinations, product
 
 import pytest
 
-from node.comparison import NGRAMS_COMPARED, PEERS_KEPT, STAGES_KEPT, Comparison
+from node.validation.copy_detector import NGRAMS_COMPARED, PEERS_KEPT, STAGES_KEPT, Comparison
 from protocols.copies import COMPARED, Written, chance, is_copy, ngrams, surprise, written
 from protocols.likeness import are_alike, sketch
 from protocols.wire import PROTOCOL_VERSION, Announcement
@@ -162,7 +162,7 @@ def digits(seed: int, length: int) -> dict[int, Written]:
 def test_who_writes_most_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> None:
     """A stage keeps so many n-grams; rich bodies can't push out one that says less, whoever came first."""
     most = 4 * NGRAMS_COMPARED
-    monkeypatch.setattr("node.comparison.NGRAMS_KEPT", most)
+    monkeypatch.setattr("node.validation.copy_detector.NGRAMS_KEPT", most)
     comparison, modest = Comparison(), digits(0, 60)
     comparison.alike("modest", said(0), modest)
     for peer in range(9):

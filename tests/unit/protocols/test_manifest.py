@@ -15,8 +15,9 @@ from protocols.manifest import (
     manifest_digest,
 )
 from protocols.manifest_rules import manifest_problems, parse_manifest
+from tests.support.paths import ROOT
 
-SWARMS = sorted((Path(__file__).parents[3] / "configs" / "swarms").glob("*.toml"))
+SWARMS = sorted((ROOT / "configs" / "swarms").glob("*.toml"))
 CONTRACT = "0x" + "ab" * 20
 
 

@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from protocols.reasons import BODY_REASONS, OTHER, blame_of, counted_as
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
-SOURCES = ("node/intake.py", "node/gossip/fetching.py", "node/machine/discounting.py", "node/machine/collecting.py")
+SOURCES = (
+    "node/validation/body_check.py",
+    "node/network/reqresp/fetcher.py",
+    "node/machine/uncounted_bodies.py",
+    "node/machine/external_bodies.py",
+)
 
 
 GIVING = ("discount", "count_refused")

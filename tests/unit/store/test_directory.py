@@ -13,8 +13,9 @@ import pytest
 
 from node.exits import Exit, Refusal
 from node.store.directory import LAYOUT, DataDirectory
-from node.store.mark import is_marked, mark, unmark
 from node.store.outbox import SqliteOutbox
+from node.store.restore_mark import is_marked, mark, unmark
+from tests.support.paths import ROOT
 
 
 def test_one_process_at_a_time(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_a_directory_that_can_not_be_marked_is_refused(tmp_path: Path) -> None:
 
 def test_every_file_is_documented() -> None:
     """docs/data-directory.md says of each file what it is."""
-    page = (Path(__file__).parents[3] / "docs" / "data-directory.md").read_text()
+    page = (ROOT / "docs" / "data-directory.md").read_text()
     assert [name for name in LAYOUT if f"`{name}`" not in page] == []
 
 

@@ -11,9 +11,9 @@ import msgspec
 import pytest
 
 from node.exits import Exit, Refusal
-from node.loop import restore
 from node.machine.inputs import CheckpointSaved, NodeStarted, StageOpened, Stamped
 from node.machine.state import initial
+from node.runtime.loop import restore
 from node.store.journal import Journal
 from protocols.manifest import Manifest
 
@@ -69,7 +69,7 @@ WRITER = """
 import sys
 from pathlib import Path
 from node.machine.inputs import CheckpointSaved, Stamped
-from node.loop import restore
+from node.runtime.loop import restore
 from node.machine.state import initial
 from node.store.journal import Journal
 from protocols.manifest import Manifest

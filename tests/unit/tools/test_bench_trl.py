@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from node.trainer.tiny_model import TinyShape
+from node.trainer.engines.builtin.builtin_model import TinyShape
 from protocols.games.share import has_advantage
 from tools.bench_trl.cases import CASES, Job, Turn, alternating, tiny
 from tools.bench_trl.generation import sampling_flops

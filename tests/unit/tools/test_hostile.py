@@ -6,8 +6,8 @@ import msgspec
 import pytest
 
 from node.data.arithmetic import ArithmeticQuestions
-from node.trainer.rollouts import usable
-from node.trainer.warmstart import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.worker.rollouts import usable
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
 from protocols.poison import flaw

@@ -6,8 +6,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.trainer.engine import Sample
-from node.trainer.warmstart import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.engine import Sample
 from tools.sapo.arms import Arm, Terms, arms_of, chosen
 from tools.sapo.report import draw, table_of
 from tools.sapo.swarm import run

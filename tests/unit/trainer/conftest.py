@@ -6,11 +6,11 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from node.trainer.tiny import TinyEngine
-from node.trainer.tiny_model import TinyModel, TinyShape
-from node.trainer.tiny_tokenizer import TinyTokenizer, train_tokenizer
+from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_model import TinyModel, TinyShape
+from node.trainer.engines.builtin.builtin_tokenizer import TinyTokenizer, train_tokenizer
 from protocols.manifest import GameSpec
-from tests.unit.trainer.letters import letter_tokenizer
+from tests.support.letters import letter_tokenizer
 
 SHAPE = TinyShape(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
 

@@ -1,0 +1,335 @@
+"""Wiring and life cycle: builds the parts, starts them under supervision, stops them in order."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import structlog
+import trio
+from eth_account import Account
+
+from node.app.preflight import agree, open_questions, placed, read_facts, refuse_unowned
+from node.app.round_recorder import RoundKeeper
+from node.chain.contract.swarm import CoordinatorFacts
+from node.chain.service import CoordinatorService
+from node.config import Config
+from node.exits import Exit, Refusal
+from node.grading.registry import gave_up
+from node.http.service import HttpService
+from node.identity import NodeKey, load_or_create, name_of
+from node.identity.delegation_file import load_delegation, waiting_orders
+from node.identity.key_owner_cases import Facts
+from node.identity.local_peer import LocalPeer, local_peer
+from node.identity.rsa import RsaIdentity, load_rsa
+from node.logs import configure
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.machine import views
+from node.machine.peer_score import has_credit
+from node.machine.state import State, initial
+from node.machine.status import Status
+from node.manifest_file import load_manifest
+from node.network.pubsub.announcer import announcement_of
+from node.network.service import GossipNode
+from node.ports import RoundWindow, Service, TrainerService
+from node.publishing.hub_service import HubService
+from node.publishing.trackers import TrackerService, configured
+from node.runtime.bus import Bus
+from node.runtime.loop import Loop, restore
+from node.runtime.supervisor import supervise
+from node.runtime.timers import Timers
+from node.store.body_store import BodyStore
+from node.store.directory import DataDirectory
+from node.store.journal import Journal
+from node.store.outbox import SqliteOutbox
+from node.store.restore_mark import is_marked, unmark
+from node.store.round_reports import FILE as ROUNDS
+from node.store.round_reports import RoundStore
+from node.trainer.service.worker_client import TrainerLink
+from node.validation.body_check import BodyCheck
+from node.vote_protection import VoteProtection
+from protocols.carried import MAX_CARRIED, Carried, CarriedDelegation
+from protocols.identifiers import Address, Digest, swarm_id
+from protocols.manifest import Manifest
+
+log = structlog.get_logger()
+
+Fault = Callable[[str], i.AnyInput | None]
+
+
+def run_node(config: Config, data_dir: Path) -> int:
+    """Run the node until told to stop; return its exit code. Raises `Refusal` for what only the operator can mend."""
+    configure(config.log)
+    manifest = load_manifest(data_dir / config.manifest)
+    config = placed(config, manifest)
+    with DataDirectory(data_dir) as directory:
+        return trio.run(_run, config, manifest, directory.path)
+
+
+async def _run(config: Config, manifest: Manifest, home: Path) -> int:
+    key, rsa = load_or_create(home / config.identity), load_rsa(home)
+    with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
+        node = Node(config, home, manifest, key, rsa, journal, guard)
+        return await node.run()
+
+
+def nothing(_reason: str) -> None:
+    """Tell the machine nothing: this part's faults do not change what it decides."""
+
+
+class Node:
+    """One running node: its parts, and the routes between them."""
+
+    def __init__(
+        self,
+        config: Config,
+        home: Path,
+        manifest: Manifest,
+        key: NodeKey,
+        rsa: RsaIdentity | None,
+        journal: Journal,
+        guard: VoteProtection,
+    ) -> None:
+        self.config, self.home, self.manifest, self.guard = config, home, manifest, guard
+        self.key, self.rsa, self.peer_id = key, rsa, rsa.peer_id if rsa else key.peer_id
+        self.bus = Bus()
+        self.bodies = BodyStore(home / "bodies")
+        self.timers = Timers(time.time)
+        self.chain = CoordinatorService(
+            config.chain,
+            Account.from_key(key.secret),
+            manifest,
+            SqliteOutbox(home / "outbox.sqlite"),
+            guard,
+            key.secret,
+            peer_id=self.peer_id,
+        )
+        self.me: LocalPeer
+        self.trainer: TrainerService
+        self.gossip: GossipNode | None = None
+        self.check: BodyCheck | None = None
+        state, replayed = restore(journal, initial(key.address, manifest))
+        self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
+        self.rounds = RoundKeeper(RoundStore(home / ROUNDS), self._peer_ids)
+        self.window: RoundWindow | None = None
+        self.swarm: Digest = bytes(32)
+        self.facts: CoordinatorFacts | None = None
+        log.info(
+            "node.restored", name=name_of(self.peer_id), address=key.address, peer_id=self.peer_id, replayed=replayed
+        )
+
+    @property
+    def state(self) -> State:
+        """The machine's state."""
+        return self.loop.state
+
+    # --- life ---------------------------------------------------------------------------------------------------
+
+    async def run(self) -> int:
+        """Start every part and take inputs until the machine says stop. Returns the exit code."""
+        http = HttpService(self.config.http, self.home, self.status, self.counters)
+        code, refusal = int(Exit.OK), None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._signals, nursery.cancel_scope)
+            nursery.start_soon(supervise, http, self.bus.reporter("operator"), nothing)
+            try:
+                await self._join()
+                self._start(nursery)
+                code = await self._inputs()
+            except Refusal as refused:
+                refusal = refused
+            nursery.cancel_scope.cancel()
+        if refusal:
+            raise refusal
+        return code
+
+    def _start(self, nursery: trio.Nursery) -> None:
+        """Start the services, each under supervision, each with its own source on the bus."""
+        assert self.gossip
+        supervised: tuple[tuple[Service[Any], str, Fault], ...] = (
+            (self.timers, "timers", nothing),
+            (self.chain, "chain", i.ChainLost),
+            (self.gossip, "gossip", lambda _: i.NetworkChanged(0)),
+            (self.trainer, "trainer", i.TrainerLost),
+        )
+        for service, source, fault in supervised:
+            nursery.start_soon(supervise, service, self.bus.reporter(source), fault)
+        for follower in self._followers():
+            if follower.wanted:
+                nursery.start_soon(supervise, follower, self.bus.reporter("operator"), nothing)
+
+    def _followers(self) -> tuple[HubService | TrackerService, ...]:
+        """Return the services that only listen: the model's way to the hub, curves for other programs."""
+        config, manifest, trainer = self.config, self.manifest, self.home / "trainer"
+        openers = configured(config.trackers, manifest, self.key.address, self.home)
+        return (
+            HubService(config.hub, manifest, config.trainer.model, trainer, self.bus, self.status),
+            TrackerService(openers, [stage.name for stage in manifest.stages], self.bus),
+        )
+
+    async def _inputs(self) -> int:
+        stop = await self.loop.take(i.NodeStarted(listen=is_marked(self.home), me=self.me.address))
+        while stop is None:
+            stop = await self.loop.take(await self.bus.next())
+        if stop.code:
+            raise Refusal(Exit(stop.code), stop.reason)
+        return stop.code
+
+    async def _signals(self, everything: trio.CancelScope) -> None:
+        """SIGTERM and SIGINT stop at once (the journal makes that safe); SIGUSR1 drains."""
+        report = self.bus.reporter("operator")
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as received:
+            async for number in received:
+                if self.gossip is None:
+                    everything.cancel()
+                await report(i.DrainRequested() if number == signal.SIGUSR1 else i.StopRequested())
+
+    # --- joining ------------------------------------------------------------------------------------------------
+
+    async def _join(self) -> None:
+        """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
+        facts = await read_facts(self.chain, self.config.chain.contract, self.home / "coordinator.json")
+        agree(self.manifest, facts)
+        await self._own(facts)
+        self.me = local_peer(self.key, self.rsa, facts.domain)
+        self.facts = facts
+        self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+        self.guard.bind(self.swarm)
+        questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
+        self.trainer = self.trainer_of(self.me.address)
+        self.check = BodyCheck(self.manifest, questions, self.bodies)
+        self.gossip = GossipNode(
+            self.config.gossip,
+            self.me,
+            self.manifest.limits,
+            self.swarm,
+            self.bodies,
+            self.check,
+            self.home / "peers.json",
+            self.chain.bootnodes,
+            incognito=is_marked(self.home),
+            carry=self._carry,
+            introduction=self._introduction,
+            credit=lambda peer: has_credit(self.state, peer),
+        )
+        self._move_window()
+
+    def trainer_of(self, peer: Address) -> TrainerService:
+        """Return what trains as the peer that this node counts as."""
+        return TrainerLink(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
+
+    def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
+        """Return what an announcement carries: this node's own messages, then its owner's orders."""
+        self._take_delegation()
+        return (*self.chain.carry(commands), *self._orders())[:MAX_CARRIED]
+
+    def _orders(self) -> tuple[Carried, ...]:
+        """Return the owner's orders that are not on chain yet, as far as the register's entry is known."""
+        facts, entry = self.facts, self.chain.entry
+        if facts is None or entry is None:
+            return ()
+        try:
+            return waiting_orders(self.home, facts.domain, entry.serial, entry.expiry)
+        except (Refusal, OSError) as error:
+            log.warning("orders.unreadable", reason=str(error))
+            return ()
+
+    def _introduction(self) -> CarriedDelegation | None:
+        self._take_delegation()
+        return self.chain.introduction()
+
+    def _take_delegation(self) -> None:
+        """Take a delegation that the owner has signed since the start: the node need not be stopped for it."""
+        if self.facts is None:
+            return
+        try:
+            signed = load_delegation(self.home, self.facts.domain)
+        except Refusal as refused:
+            log.warning("orders.unreadable", reason=str(refused))
+            return
+        if signed not in (None, self.chain.delegation):
+            log.info("delegation.taken", owner=signed.delegation.owner, expiry=signed.delegation.expiry)
+            self.chain.take_part(self.facts, signed)
+
+    async def _own(self, facts: CoordinatorFacts) -> None:
+        """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner, or
+        that would become its own for good without anybody having said so."""
+        signed = load_delegation(self.home, facts.domain)
+        self.chain.take_part(facts, signed)
+        claimed, registered = signed.delegation.owner if signed else None, await self.chain.owner()
+        refuse_unowned(
+            Facts(node=self.key.address, claimed=claimed, registered=registered),
+            has_owners=facts.has_owners,
+            is_known=registered is not None or self.key.address in self.state.peers,
+            own_owner=self.config.own_owner,
+        )
+
+    # --- routes -------------------------------------------------------------------------------------------------
+
+    async def dispatch(self, command: c.AnyCommand) -> None:
+        """Hand a command to the service that carries it out."""
+        match command:
+            case c.SetTimer():
+                await self.timers.execute(command)
+            case c.PublishRollouts() | c.FetchRollouts() | c.IntroduceNode():
+                self._remember(command)
+                if self.gossip:
+                    await self.gossip.execute(command)
+            case c.EndListening():
+                unmark(self.home)
+                if self.gossip:
+                    self.gossip.show_itself()
+            case c.SkipToRound() | c.AskForRenewal() | c.RefuseBody() | c.ShunPeer() | c.StopNode():
+                pass
+            case c.RegisterNode():
+                self._take_delegation()
+                await self.chain.execute(command)
+            case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
+                await self.trainer.execute(command)
+            case _:
+                await self.chain.execute(command)
+
+    def _remember(self, command: c.GossipCommand) -> None:
+        """Have the check compare others' bodies with this node's own."""
+        if not (self.check and isinstance(command, c.PublishRollouts)):
+            return
+        body = self.bodies.get(command.body) if command.size else None
+        if body is not None:
+            self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
+
+    def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
+        """Tell subscribers what happened, and gossip's validator what it must know; keep rounds that have ended."""
+        self.bus.publish(stamped, commands)
+        self.rounds.follow(self.state, stamped.at)
+        self._move_window()
+
+    def _move_window(self) -> None:
+        """Give gossip a new window where the machine's view of the chain has changed."""
+        state = self.state
+        window = RoundWindow(
+            swarm=self.swarm, round=state.round, stage=state.stage, stages=len(self.manifest.stages),
+            seeds=views.window_seeds(state), peers=views.eligible(state),
+        )  # fmt: skip
+        if self.gossip and window != self.window:
+            self.window = window
+            self.gossip.update_window(window)
+
+    def status(self) -> Status:
+        """Return the machine's picture of the node, with its name on it."""
+        return msgspec.structs.replace(views.status(self.state), name=name_of(self.peer_id), peer_id=self.peer_id)
+
+    def _peer_ids(self, peers: Iterable[Address]) -> dict[Address, str]:
+        """Return the peer ids that are known of these peers: of those that have announced something lately."""
+        gossip = self.gossip
+        return {peer: found for peer in peers if (found := gossip.peer_id(peer))} if gossip else {}
+
+    def counters(self) -> dict[str, dict[str, int]]:
+        """Return counts by metric and reason, for /metrics."""
+        dropped = dict(self.gossip.counters) if self.gossip else {}
+        grading = {"gave_up": gave_up()}
+        return {"gossip_dropped": dropped, "grading": grading, "bus": dict(self.bus.counters)}

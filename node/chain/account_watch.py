@@ -1,0 +1,101 @@
+"""What this node's account can pay for, and how the register has it: read every while, and when a log names it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+import trio
+
+from node.chain.contract.swarm import NodeEntry
+from node.chain.contract.swarm_reader import Reader
+from node.chain.relay.relayer import spent_on
+from node.chain.rpc.block_follower import Follower
+from node.chain.rpc.blocks import Log
+from node.chain.rpc.client import Endpoint, RpcError
+from node.chain.transactions.fees import GWEI
+from node.chain.transactions.tx_queue import Shelf
+from node.config import ChainSettings
+from node.machine.inputs import DelegationRead, FundsChanged
+from node.ports import Report
+from protocols.delegation import SignedDelegation, renews
+from protocols.identifiers import Address
+
+log = structlog.get_logger()
+
+RESERVE_GAS = 2_000_000
+"""A node brings others' messages while its balance pays for so much gas: its own messages come first."""
+PAUSE_SECONDS = 15.0
+"""Between two looks where nothing names this node meanwhile."""
+
+
+class AccountWatch:
+    """Reports funds and delegation where they change. `entry` is the register's entry, None until it was read; it
+    outlives connections."""
+
+    def __init__(
+        self,
+        address: Address,
+        settings: ChainSettings,
+        shelf: Shelf,
+        clock: Callable[[], float],
+        confirmations: int,
+    ) -> None:
+        self.entry: NodeEntry | None = None
+        self._address, self._settings, self._shelf, self._clock = address, settings, shelf, clock
+        self._confirmations = confirmations
+        self._delegation: SignedDelegation | None = None
+        self._relays: bool | None = None
+        self._told = DelegationRead(0)
+        self._wake = trio.Event()
+
+    def take(self, delegation: SignedDelegation | None) -> None:
+        """Learn the owner's delegation that is at hand."""
+        self._delegation = delegation
+        self.wake()
+
+    def wake(self) -> None:
+        """Look again at once."""
+        self._wake.set()
+
+    def is_named(self, logs: Sequence[Log]) -> bool:
+        """Tell whether one of the contract's logs is about this node."""
+        topic = "0x" + self._address[2:].zfill(64)
+        return any(topic in found["topics"] for found in logs)
+
+    async def run(self, endpoint: Endpoint, reader: Reader, follower: Follower, report: Report) -> None:
+        """Look until cancelled; what the endpoint refuses is looked at the next time. Raises what else it raises."""
+        self._relays = None
+        while True:
+            self._wake = trio.Event()
+            try:
+                await self._tell_funds(endpoint, report)
+                await self._tell_delegation(reader, follower, report)
+            except RpcError as error:
+                log.warning("chain.account_unread", reason=str(error))
+            with trio.move_on_after(PAUSE_SECONDS):
+                await self._wake.wait()
+
+    async def _tell_funds(self, endpoint: Endpoint, report: Report) -> None:
+        """Report when this node can pay for others, and when no longer."""
+        balance = int(await endpoint.request("eth_getBalance", self._address, "latest"), 16)
+        price = int(await endpoint.request("eth_gasPrice"), 16)
+        has_budget = spent_on(self._shelf, self._clock()) < self._settings.relay_gas_per_day
+        relays = self._settings.relay and balance >= RESERVE_GAS * price and has_budget
+        if relays != self._relays:
+            self._relays = relays
+            log.info("chain.funds", relays=relays, balance_gwei=balance // GWEI)
+            await report(FundsChanged(relays))
+
+    async def _tell_delegation(self, reader: Reader, follower: Follower, report: Report) -> None:
+        """Report the end of this node's delegation, and whether a newer one waits to be brought."""
+        if follower.tip is None:
+            return
+        block = max(follower.tip.number - self._confirmations, follower.start)
+        entry = self.entry = await reader.node(self._address, hex(block))
+        said = self._delegation.delegation if self._delegation else None
+        waits = said is not None and bool(entry.since) and renews(said, entry.serial, entry.expiry)
+        told = DelegationRead(entry.expiry, said.serial if said is not None and waits else 0)
+        if told != self._told:
+            self._told = told
+            await report(told)

@@ -1,0 +1,1 @@
+"""The coordinator contract behind one interface: ours and RL Swarm's."""

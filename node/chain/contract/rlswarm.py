@@ -1,0 +1,103 @@
+"""RL Swarm's coordinator (0.4.2 to 0.6.0) as a binding: peer ids are text, a stage manager holds the clock, each vote
+is its own transaction. No I/O here: `rlswarm_reading` asks, `rlswarm_ledger` keeps what was told."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from node.chain.contract import swarm as binding
+from node.chain.contract.abi import Revert
+from node.chain.contract.interface import Judgement
+from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, Ledger
+from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED, RLSwarmReader
+from node.chain.contract.swarm import Voter
+from node.chain.rpc.blocks import Head, Log
+from node.chain.rpc.client import Endpoint
+from node.machine.commands import (
+    AdvanceStage,
+    CastVote,
+    ChainCommand,
+    CommitVote,
+    RegisterNode,
+    RelayMessages,
+    RenewDelegation,
+    ReportReward,
+    RevealVote,
+)
+from node.machine.inputs import PeerRegistered, StageOpened
+from protocols.identifiers import Address
+
+REWARD_SCALE = 80
+"""RL Swarm's own node adds up the rewards of a stage's 80 completions (20 questions of 4); ours is their mean."""
+
+
+class RLSwarmBinding:
+    """RL Swarm's interface. `seconds` are the manifest's stages: how long each is taken to last until it was seen."""
+
+    def __init__(self, contract: Address, me: Address, peer_id: str, seconds: Sequence[int]) -> None:
+        self.abi, self.topics = ABI, [PEERS, ROUNDS]
+        self._ledger = Ledger(contract, me, peer_id, seconds)
+
+    def reader(self, endpoint: Endpoint, contract: Address) -> RLSwarmReader:
+        """See `Binding`."""
+        return RLSwarmReader(endpoint, contract, self._ledger)
+
+    def call_data(self, command: ChainCommand, voter: Voter) -> str:
+        """See `Binding`. Raises ValueError for what this contract has no function for, KeyError for unknown winners.
+
+        `RLSwarmReader.outdated` settles those before they come here.
+        """
+        me = self._ledger.peer_id
+        match command:
+            case RegisterNode():
+                return ABI.call("registerPeer", me)
+            case CastVote():
+                winners = [self._ledger.peer_ids[winner] for winner in binding.ascending(command.winners)]
+                return ABI.call("submitWinners", command.round, winners, me)
+            case ReportReward():
+                points = round(command.reward * REWARD_SCALE)
+                function, points = (SIGNED, points) if self._ledger.signed else (UNSIGNED, max(0, points))
+                return ABI.call(function, command.round, command.stage, points, me)
+            case RenewDelegation() | AdvanceStage() | CommitVote() | RevealVote() | RelayMessages():
+                raise ValueError(f"RL Swarm's contract has nothing for {type(command).__name__}")
+
+    def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
+        """See `Binding`."""
+        return binding.guarded(command, voter)
+
+    def judge(self, command: ChainCommand, revert: Revert) -> Judgement:
+        """See `Binding`.
+
+        A reward of a past round's last stage is refused by 0.4.2 until the swarm is in such a stage again: it waits.
+        """
+        match command, revert.name:
+            case (RegisterNode(), "PeerIdAlreadyRegistered") | (CastVote(), "WinnerAlreadyVoted"):
+                return "ask"
+            case ReportReward(), "RewardAlreadySubmitted":
+                return "done"
+            case ((CastVote() | ReportReward()), "InvalidRoundNumber"):
+                return "retry"
+            case ReportReward(), "InvalidStageNumber":
+                return "wait"
+            case _:
+                return "failed"
+
+    def peer_registered(self, log: Log) -> PeerRegistered | None:
+        """See `Binding`."""
+        return self._ledger.peer_registered(log)
+
+    def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
+        """See `Binding`."""
+        return self._ledger.stage_opened(log, head)
+
+    def pause_changed(self, log: Log) -> tuple[int, int] | None:
+        """See `Binding`: there is no pause here."""
+        return None
+
+    def peer_forgotten(self, log: Log) -> Address | None:
+        """See `Binding`."""
+        return self._ledger.peer_forgotten(log)
+
+    def reset(self) -> None:
+        """See `Binding`."""
+        self._ledger.reset()

@@ -1,0 +1,176 @@
+"""Reading the coordinator over RPC."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from eth_abi.exceptions import DecodingError
+
+from contracts import VOTING_MODES
+from node.chain.contract.swarm import (
+    ABI,
+    CoordinatorFacts,
+    NodeEntry,
+    Voter,
+    is_registered,
+    is_trace,
+    own_ballot,
+    traces_of,
+)
+from node.chain.rpc.client import Endpoint, RpcError
+from node.machine.commands import (
+    AdvanceStage,
+    CastVote,
+    ChainCommand,
+    CommitVote,
+    RegisterNode,
+    RenewDelegation,
+    ReportReward,
+    RevealVote,
+)
+from node.machine.inputs import StageOpened
+from protocols.identifiers import Address
+
+MAX_STAGES = 16
+"""The contract's own limit."""
+LOOKBACK = 512
+"""Blocks in which the transaction of a vote is looked for that somebody else has brought."""
+
+
+class NoCoordinatorError(Exception):
+    """The address holds no coordinator on this chain."""
+
+
+class Reader:
+    """Calls of the contract's views on one endpoint. Each raises `RpcError`, `ConnectionLostError`."""
+
+    def __init__(self, endpoint: Endpoint, contract: Address) -> None:
+        self._endpoint, self._contract = endpoint, contract
+
+    async def view(self, function: str, *arguments: object, block: str = "latest") -> tuple[Any, ...]:
+        """Return a view's results. Raises `NoCoordinatorError` where the answer does not fit."""
+        call = {"to": self._contract, "data": ABI.call(function, *arguments)}
+        data = await self._endpoint.request("eth_call", call, block)
+        try:
+            return ABI.result(function, data)
+        except DecodingError as error:
+            raise NoCoordinatorError(
+                f"no coordinator answers at {self._contract}; check [chain] contract and urls"
+            ) from error
+
+    async def stage(self, block: int) -> StageOpened:
+        """Return the stage that was open in a block."""
+        number, stage, seed, deadline, opened = await self.view("current", block=hex(block))
+        return StageOpened(number, stage, seed, deadline, opened, block)
+
+    async def pause(self, block: int) -> int:
+        """Return until when the swarm was paused in a block, in chain seconds; in the past or 0 where it ran."""
+        return int((await self.view("pausedUntil", block=hex(block)))[0])
+
+    async def place(self) -> tuple[int, int]:
+        """Return the present round and stage."""
+        found = await self.view("current")
+        return found[0], found[1]
+
+    async def facts(self) -> CoordinatorFacts:
+        """Return what the contract fixed. Raises `NoCoordinatorError`."""
+        (number,) = await self.view("deployedBlock")
+        block = await self._endpoint.request("eth_getBlockByNumber", hex(number), False)
+        if block is None:
+            raise NoCoordinatorError(
+                f"the endpoint does not know block {number}, in which the coordinator was deployed"
+            )
+        (stages,), (mode,) = await self.view("stageCount"), await self.view("votingMode")
+        if stages > MAX_STAGES or mode >= len(VOTING_MODES):
+            raise NoCoordinatorError(f"{self._contract} has {stages} stages and voting mode {mode}: no coordinator")
+        seconds = [(await self.view("stageSeconds", stage))[0] for stage in range(stages)]
+        return CoordinatorFacts(
+            chain_id=int(await self._endpoint.request("eth_chainId"), 16),
+            contract=self._contract,
+            deployment_block=number,
+            deployment_block_hash=bytes.fromhex(block["hash"][2:]),
+            manifest_digest=(await self.view("manifestDigest"))[0],
+            stage_seconds=tuple(seconds),
+            voting_mode=VOTING_MODES[mode],
+            salt=(await self.view("eip712Domain"))[5],
+            quorum=(await self.view("quorum"))[0],
+            earliest=(await self.view("earliest"))[0],
+        )
+
+    async def node(self, address: Address, block: str = "latest") -> NodeEntry:
+        """Return what the register says of a node, in a block (hexadecimal)."""
+        return NodeEntry(*await self.view("nodes", address, block=block))
+
+    async def gas_of(self, data: str) -> int | None:
+        """Return the gas that a call from anybody would take now; None where it would fail, or the endpoint says so."""
+        try:
+            return int(await self._endpoint.request("eth_estimateGas", {"to": self._contract, "data": data}), 16)
+        except RpcError:
+            return None
+
+    async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
+        """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
+
+        States: 0 none, 1 committed, 2 voted. See `node.chain.relay.batch_calls` for what stands in the way of an entry.
+        """
+        states, kept = await self.view("ballotsOf", list(nodes), round_number)
+        return list(zip(states, kept, strict=True))
+
+    async def rewards(self, nodes: Sequence[Address], round_number: int) -> list[int]:
+        """Return for each node the stages, as bits, whose rewards of one of the last two rounds are on chain."""
+        return list((await self.view("rewardsOf", list(nodes), round_number))[0])
+
+    async def bootnodes(self) -> tuple[str, ...]:
+        """Return the bootnodes' multiaddrs."""
+        return tuple((await self.view("bootnodes"))[0])
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
+        """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
+        match command:
+            case RegisterNode() | RenewDelegation():
+                return "" if is_registered(voter, await self.node(voter.address), now) else None
+            case AdvanceStage(round=number, stage=stage):
+                return "" if await self.place() != (number, stage) else None
+            case CommitVote() | RevealVote() | CastVote() | ReportReward():
+                (known,) = await self.view("seedOf", command.round)
+                return None if known in (command.seed, bytes(32)) else "SeedChanged"
+            case _:
+                return None
+
+    async def stands(self, command: ChainCommand, voter: Voter) -> bool:
+        """Tell whether what a command brings is on chain already: this very vote, a reward of this stage."""
+        if isinstance(command, ReportReward):
+            (marks,) = await self.rewards([voter.address], command.round)
+            return bool(marks >> command.stage & 1)
+        if not isinstance(command, CommitVote | RevealVote | CastVote):
+            return False
+        state, commitment = await self.view("ballotOf", voter.address, command.round)
+        least, own = own_ballot(command, voter)
+        return bool(state >= least and commitment == own)
+
+    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
+        """Return transaction and block that brought a vote or reward; empty and 0 where it is not among the last."""
+        if not isinstance(command, CommitVote | RevealVote | CastVote | ReportReward):
+            return "", 0
+        newest = int(await self._endpoint.request("eth_blockNumber"), 16)
+        asked = {
+            "address": self._contract,
+            "topics": traces_of(command, voter.address),
+            "fromBlock": hex(max(0, newest - LOOKBACK)),
+            "toBlock": "latest",
+        }
+        found = await self._endpoint.request("eth_getLogs", asked)
+        log = next((log for log in reversed(found) if is_trace(log, voter.address)), None)
+        return (str(log["transactionHash"]), int(log["blockNumber"], 16)) if log else ("", 0)
+
+    async def owner(self, node: Address) -> Address | None:
+        """Return whose a node is, None where the register does not know it."""
+        entry = await self.node(node)
+        return entry.owner.lower() if entry.since else None
+
+    async def holder(self) -> Address | None:
+        """Return None: a node is known by its key's own address, which nobody else can register."""
+        return None

@@ -1,0 +1,1 @@
+"""Signed messages that other nodes bring on chain, in batches."""

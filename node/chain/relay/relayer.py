@@ -1,0 +1,65 @@
+"""One relayer: which call a relay command becomes, and how much gas it may still spend on others today."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from node.chain.relay.batcher import Batcher
+from node.chain.relay.signer import Carrier
+from node.chain.transactions.tx_queue import Record, Shelf
+from node.machine.commands import RelayMessages
+from protocols.carried import Load
+from protocols.identifiers import Address
+
+BUDGET = "relay-gas"
+"""The outbox key under which stands what was spent: `nonce` is the day (Unix time / 86,400), `gas` the sum."""
+DAY = 86_400
+
+
+class Relayer:
+    """Builds batches with this node's own waiting messages in them; what they cost is counted over restarts."""
+
+    def __init__(self, address: Address, batcher: Batcher, carrier: Carrier, shelf: Shelf, gas_per_day: int) -> None:
+        self._address, self._batcher, self._carrier = address, batcher, carrier
+        self._shelf, self._gas_per_day = shelf, gas_per_day
+
+    async def call(
+        self, command: RelayMessages, queued: Sequence[Record], gas_of: Callable[[str], Awaitable[int]], now: float
+    ) -> tuple[str, int] | None:
+        """Return the call for a command and its gas, None where nothing is left to bring; `queued` are this node's own
+        commands, `gas_of` simulates a call.
+
+        What is dearer than the rest of today's budget is halved until it is not, or a single message is left.
+        """
+        batch = await self._batcher.batch(command, self._own(command, queued))
+        count = batch.size
+        while count:
+            data = batch.call(count)
+            gas = await gas_of(data)
+            if count == 1 or self.affords(gas, now):
+                return data, gas
+            count //= 2
+        return None
+
+    def _own(self, command: RelayMessages, queued: Sequence[Record]) -> list[Load]:
+        """Return this node's own messages of the command's kind: a key is the kind, for a vote with its seed behind."""
+        kind = f"{command.kind}:"
+        waiting = [each.command for each in queued if each.command is not None and f"{each.key}:".startswith(kind)]
+        return [Load(self._address, message) for message in self._carrier.carried(waiting)]
+
+    def affords(self, gas: int, now: float) -> bool:
+        """Tell whether so much gas is left of today's budget; `now` in Unix seconds."""
+        return spent_on(self._shelf, now) + gas <= self._gas_per_day
+
+    def spent(self, gas: int, now: float) -> None:
+        """Note what a batch has cost."""
+        known = Record(key=BUDGET, command=None, state="settled", nonce=int(now // DAY), gas=spent_on(self._shelf, now))
+        self._shelf.put(msgspec.structs.replace(known, gas=known.gas + gas))
+
+
+def spent_on(shelf: Shelf, now: float) -> int:
+    """Return the gas spent on others on the day of `now`."""
+    known = shelf.get(BUDGET)
+    return known.gas if known is not None and known.nonce == int(now // DAY) else 0

@@ -1,0 +1,1 @@
+"""JSON-RPC to an EVM node, and the blocks of one contract without gaps."""

@@ -1,0 +1,158 @@
+"""Turns a node's heads into an exact, gap-free sequence of blocks and undone blocks for one contract."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from node.chain.rpc.blocks import BlockAdded, BlockUndone, ChainReset, Head, Log, RangeFilled, Update, parse_head
+from node.chain.rpc.client import ConnectionLostError, Endpoint, RpcError
+from protocols.identifiers import Address
+
+WINDOW = 64
+CATCH_UP = 12
+CHUNK = 2000
+
+
+class Follower:
+    """Follows headers, not log subscriptions: those may lose or repeat logs over a reorg or a reconnection.
+
+    It outlives connections: after a new one, the next `sync` says what happened meanwhile. `emit` is called for each
+    update in order; an error in the middle of `sync` leaves everything emitted so far true.
+    """
+
+    def __init__(self, address: Address, emit: Callable[[Update], None], topics: list[str]) -> None:
+        self.start = 0
+        self._address = address
+        self._emit = emit
+        self._topics = topics
+        self._chain: dict[int, BlockAdded] = {}
+
+    @property
+    def tip(self) -> Head | None:
+        """The newest block followed; None before the first `sync`."""
+        return self._chain[max(self._chain)].head if self._chain else None
+
+    def header(self, number: int) -> Head | None:
+        """Return a block of the window."""
+        block = self._chain.get(number)
+        return block.head if block else None
+
+    def forget(self) -> None:
+        """Distrust everything: the next `sync` begins with the whole history."""
+        self._chain.clear()
+        self._emit(ChainReset())
+
+    async def sync(self, endpoint: Endpoint, head: Head) -> None:
+        """Bring everything up to `head`. Raises `RpcError`, `ConnectionLostError`."""
+        tip = self.tip
+        if tip is None:
+            await self._fill(endpoint, self.start, head)
+        elif head.hash == tip.hash:
+            return
+        elif head.parent == tip.hash:
+            await self._add(endpoint, head)
+        elif self._is_known(head):
+            await self._cut_to(endpoint, head)
+        elif head.number > tip.number + WINDOW and await _stands(endpoint, tip):
+            self._chain.clear()
+            await self._fill(endpoint, tip.number + 1, head)
+        else:
+            await self._reorganise(endpoint, head)
+
+    def _is_known(self, head: Head) -> bool:
+        mine = self._chain.get(head.number)
+        return mine is not None and mine.head.hash == head.hash
+
+    async def _cut_to(self, endpoint: Endpoint, head: Head) -> None:
+        """`head` is a block of ours below the tip: late news, or the chain was cut back to it."""
+        latest = await _block(endpoint, "latest")
+        if latest.hash == head.hash:
+            self._undo_above(head.number)
+
+    async def _reorganise(self, endpoint: Endpoint, head: Head) -> None:
+        """Walk back from `head` to a block of ours; undo what lies above it, add the new branch."""
+        branch = [head]
+        while not self._fits(branch[-1]):
+            if branch[-1].number <= min(self._chain):
+                self.forget()
+                await self._fill(endpoint, self.start, head)
+                return
+            branch.append(await _block_by_hash(endpoint, branch[-1].parent))
+        self._undo_above(branch[-1].number - 1)
+        for new in reversed(branch):
+            await self._add(endpoint, new)
+
+    def _fits(self, head: Head) -> bool:
+        below = self._chain.get(head.number - 1)
+        return below is not None and below.head.hash == head.parent
+
+    def _undo_above(self, number: int) -> None:
+        for gone in sorted((known for known in self._chain if known > number), reverse=True):
+            block = self._chain.pop(gone)
+            self._emit(BlockUndone(block.head, block.logs[::-1]))
+
+    async def _add(self, endpoint: Endpoint, head: Head) -> None:
+        logs: list[Log] = []
+        if head.may_hold_logs_of(self._address):
+            logs = await endpoint.request("eth_getLogs", {"blockHash": head.hash, "address": self._address})
+        block = BlockAdded(head, logs)
+        self._chain[head.number] = block
+        for old in [number for number in self._chain if number <= head.number - WINDOW]:
+            del self._chain[old]
+        self._emit(block)
+
+    async def _fill(self, endpoint: Endpoint, first: int, head: Head) -> None:
+        """Take old blocks as ranges of logs and the newest ones one by one."""
+        last = max(first, head.number - CATCH_UP)
+        await self._ranges(endpoint, first, last - 1)
+        for number in range(last, head.number):
+            block = await _block(endpoint, hex(number))
+            tip = self.tip
+            if tip is not None and block.parent != tip.hash:
+                raise ConnectionLostError("the chain was reorganised while it was read")
+            await self._add(endpoint, block)
+        await self.sync(endpoint, head) if self.tip is not None else await self._add(endpoint, head)
+
+    async def _ranges(self, endpoint: Endpoint, first: int, last: int) -> None:
+        step = CHUNK
+        while first <= last:
+            end = min(first + step - 1, last)
+            query = {
+                "fromBlock": hex(first),
+                "toBlock": hex(end),
+                "address": self._address,
+                "topics": [self._topics],
+            }
+            try:
+                logs = await endpoint.request("eth_getLogs", query)
+            except RpcError:
+                if step == 1:
+                    raise
+                step = max(1, step // 4)  # providers refuse wide ranges and long answers
+                continue
+            self._emit(RangeFilled(logs, first, end))
+            first, step = end + 1, min(CHUNK, step * 2)
+
+
+async def latest_head(endpoint: Endpoint) -> Head:
+    """Ask for the newest header."""
+    return await _block(endpoint, "latest")
+
+
+async def _stands(endpoint: Endpoint, head: Head) -> bool:
+    block = await endpoint.request("eth_getBlockByNumber", hex(head.number), False)
+    return bool(block) and block["hash"] == head.hash
+
+
+async def _block(endpoint: Endpoint, number: str) -> Head:
+    block = await endpoint.request("eth_getBlockByNumber", number, False)
+    if block is None:
+        raise ConnectionLostError(f"the endpoint has no block {number}: it lags or the chain was cut back")
+    return parse_head(block)
+
+
+async def _block_by_hash(endpoint: Endpoint, block_hash: str) -> Head:
+    block = await endpoint.request("eth_getBlockByHash", block_hash, False)
+    if block is None:
+        raise ConnectionLostError("a parent block vanished: the chain was reorganised once more")
+    return parse_head(block)

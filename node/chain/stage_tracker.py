@@ -1,0 +1,150 @@
+"""From the follower's updates to the machine's inputs: confirmations, registrations, stages. Pure."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TypeAlias
+
+import msgspec
+
+from node.chain.contract.interface import Binding
+from node.chain.rpc.blocks import BlockAdded, BlockUndone, ChainReset, Log, RangeFilled, Update
+from node.machine.inputs import PauseChanged, PeerRegistered, StageOpened
+from protocols.identifiers import Address
+
+News: TypeAlias = PeerRegistered | StageOpened | PauseChanged
+
+
+class Tracker:
+    """Collects what the blocks say. Blocks count once `confirmations` more lie on top of them."""
+
+    def __init__(self, confirmations: int, binding: Binding) -> None:
+        self.stale = True
+        """The present stage can't be told from the blocks taken: it has to be read from the contract."""
+        self.peers: dict[Address, PeerRegistered] = {}
+        self._confirmations, self._binding = confirmations, binding
+        self._waiting: deque[BlockAdded] = deque()
+        self._news: list[News] = []
+        self._last: StageOpened | None = None
+        self._paused = 0
+        self._repeat = True
+
+    def take(self, update: Update) -> None:
+        """Take one update of the follower."""
+        match update:
+            case BlockAdded():
+                self._waiting.append(update)
+                if len(self._waiting) > self._confirmations:
+                    self._count(self._waiting.popleft())
+            case BlockUndone() if self._waiting:
+                self._waiting.pop()
+            case BlockUndone():
+                self._forget(update.logs)
+            case RangeFilled():
+                self.stale = True
+                self._register(update.logs)
+            case ChainReset():
+                self.stale = True
+                self._waiting.clear()
+                self.peers.clear()
+                self._binding.reset()
+
+    def news(self) -> list[News]:
+        """Return what is new since the last call, in order."""
+        news, self._news = self._news, []
+        if self.stale:
+            return [one for one in news if isinstance(one, PeerRegistered)]
+        for one in news:
+            match one:
+                case StageOpened():
+                    self._last = one
+                case PauseChanged() if self._last:
+                    self._paused = one.until
+                    self._last = msgspec.structs.replace(self._last, deadline=one.deadline)
+        return news
+
+    def read(self, stage: StageOpened, paused: int) -> list[News]:
+        """Take the stage, and the end of the pause, that were read from the contract; return what of it is news."""
+        opened = self._read(stage)
+        news: list[News] = [opened] if opened else []
+        if paused != self._paused:
+            self._paused = paused
+            news.append(PauseChanged(stage.round, stage.stage, paused, stage.deadline))
+        return news
+
+    def _read(self, stage: StageOpened) -> StageOpened | None:
+        """Return the input for a stage, None where it is known. One that does not follow from that marks a reorg."""
+        last, self._last = self._last, stage
+        repeat, self._repeat, self.stale = self._repeat, False, False
+        if last is None or _follows(last, stage):
+            return stage
+        if (last.round, last.stage, last.seed, last.deadline) == (stage.round, stage.stage, stage.seed, stage.deadline):
+            return stage if repeat else None
+        return msgspec.structs.replace(stage, rewound=True)
+
+    def again(self) -> list[PeerRegistered]:
+        """Begin anew after a (re)connection: every known peer is news, and so is the present stage."""
+        self.stale = self._repeat = True
+        self._news.clear()
+        return list(self.peers.values())
+
+    def _count(self, block: BlockAdded) -> None:
+        self._register(block.logs)
+        for log in block.logs:
+            stage = self._binding.stage_opened(log, block.head)
+            if stage:
+                self._news.append(stage)
+            if pause := self._binding.pause_changed(log):
+                self._pause(*pause)
+
+    def _pause(self, until: int, deadline: int) -> None:
+        opened = next((one for one in reversed(self._news) if isinstance(one, StageOpened)), self._last)
+        if opened:
+            self._news.append(PauseChanged(opened.round, opened.stage, until, deadline))
+
+    def _register(self, logs: list[Log]) -> None:
+        for log in logs:
+            peer = self._binding.peer_registered(log)
+            if peer:
+                self.peers[peer.peer] = peer
+                self._news.append(peer)
+
+    def _forget(self, logs: list[Log]) -> None:
+        self.stale = True
+        for log in logs:
+            peer = self._binding.peer_forgotten(log)
+            if peer:
+                self.peers.pop(peer, None)
+
+
+def _follows(last: StageOpened, stage: StageOpened) -> bool:
+    """Tell whether the clock just went on: later, and not with another seed in the same round."""
+    later = (last.round, last.stage) < (stage.round, stage.stage)
+    return later and (last.round != stage.round or last.seed == stage.seed)
+
+
+class ClockOffset:
+    """Chain time minus local time, from the timestamps of blocks as they arrive.
+
+    A block's timestamp is never later than its arrival, by the chain's clock: the largest difference of a few
+    is the nearest.
+    """
+
+    SAMPLES = 8
+    LEAST = 3
+
+    def __init__(self, timestamp: int, now: float) -> None:
+        self.value = max(0.0, timestamp - now)
+        """The newest block may be old without any clock being wrong: behind is assumed only once it is measured."""
+        self._differences: deque[float] = deque(maxlen=self.SAMPLES)
+
+    def arrived(self, timestamp: int, now: float, tolerance: float = 2.0) -> bool:
+        """Take a new block; tell whether the offset moved by more than `tolerance` seconds."""
+        self._differences.append(timestamp - now)
+        if len(self._differences) < self.LEAST:
+            return False
+        measured = max(self._differences)
+        if abs(measured - self.value) <= tolerance:
+            return False
+        self.value = measured
+        return True

@@ -1,0 +1,106 @@
+"""The owner's orders on disk: `delegation.json` while the node is his, `revocation.json` until it is on chain."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+
+from node.exits import Exit, Refusal
+from node.files.private import OpenToOthersError, read_private, replace_private
+from node.identity.key import NodeKey
+from node.identity.owner_orders import Order, decode_order, domain_of, encode_order, message_of
+from protocols.carried import Carried, CarriedRevocation, carried_delegation
+from protocols.delegation import SignedDelegation, renews
+from protocols.typed_data import Delegation, Domain
+
+FILE = "delegation.json"
+REVOCATION = "revocation.json"
+
+
+class Kept(msgspec.Struct, frozen=True):
+    """The content of delegation.json: the owner's order, signed, and the node's consent (hex)."""
+
+    order: Order
+    node_signature: str
+
+
+def save_delegation(home: Path, order: Order, key: NodeKey) -> SignedDelegation:
+    """Keep a checked order with the node's own signature under it. Raises OSError."""
+    kept = Kept(order, key.sign_message(domain_of(order), message_of(order)).hex())
+    replace_private(home / FILE, msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
+    return _signed(kept)
+
+
+def load_delegation(home: Path, domain: Domain | None = None) -> SignedDelegation | None:
+    """Return the delegation kept, None where there is none or it is for another deployment than `domain`.
+
+    Raises `Refusal` where the file can't be used.
+    """
+    kept = load_kept(home)
+    if kept is None or (domain is not None and domain_of(kept.order) != domain):
+        return None
+    return _signed(kept)
+
+
+def load_kept(home: Path) -> Kept | None:
+    """Return what delegation.json holds, None where there is none. Raises `Refusal` where it can't be used."""
+    path = home / FILE
+    try:
+        return decode_kept(read_private(path))
+    except FileNotFoundError:
+        return None
+    except OpenToOthersError as error:
+        raise Refusal(Exit.DELEGATION, str(error)) from error
+    except OSError as error:
+        raise Refusal(Exit.DELEGATION, f"cannot read {path}: {error.strerror}; check path and owner") from error
+    except ValueError as error:
+        raise Refusal(Exit.DELEGATION, f"{path} is damaged ({error}); move it away and run `swarm login`") from error
+
+
+def decode_kept(data: bytes) -> Kept:
+    """Read the content of delegation.json. Raises ValueError for anything but a delegation."""
+    kept = msgspec.json.decode(data, type=Kept)
+    _signed(kept)
+    return kept
+
+
+def save_revocation(home: Path, order: Order) -> None:
+    """Keep a signed revocation until somebody has brought it on chain. Raises OSError."""
+    replace_private(home / REVOCATION, encode_order(order).encode() + b"\n")
+
+
+def load_revocation(home: Path) -> Order | None:
+    """Return the revocation that waits, None where there is none. Raises `Refusal` where it can't be used."""
+    try:
+        return decode_order((home / REVOCATION).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, UnicodeDecodeError) as error:
+        raise Refusal(Exit.DELEGATION, f"cannot read {home / REVOCATION} ({error}); run `swarm logout`") from error
+
+
+def waiting_orders(home: Path, domain: Domain, serial: int, expiry: int) -> tuple[Carried, ...]:
+    """Return the owner's orders that wait for somebody to bring them on chain, as they travel in announcements.
+
+    `serial` (milliseconds) and `expiry` (chain seconds) are those that the register has of this node; both 0 where it
+    has none. A revocation that is on chain is deleted. Raises `Refusal` where a file can't be used, OSError.
+    """
+    orders: list[Carried] = []
+    revocation = load_revocation(home)
+    if revocation is not None and 0 < revocation.serial <= serial:
+        (home / REVOCATION).unlink(missing_ok=True)
+    elif revocation is not None:
+        signature = bytes.fromhex(revocation.signature)
+        orders.append(CarriedRevocation(revocation.owner, revocation.node, revocation.serial, signature))
+    signed = load_delegation(home, domain)
+    if signed is not None and serial and renews(signed.delegation, serial, expiry):
+        orders.append(carried_delegation(signed))
+    return tuple(orders)
+
+
+def _signed(kept: Kept) -> SignedDelegation:
+    message = message_of(kept.order)
+    if not isinstance(message, Delegation):
+        raise ValueError("not a delegation")  # noqa: TRY004 - what the file holds is wrong, not the argument's type
+    return SignedDelegation(message, bytes.fromhex(kept.order.signature), bytes.fromhex(kept.node_signature))

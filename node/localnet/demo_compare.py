@@ -1,0 +1,55 @@
+"""Does sharing help? The same sparse start twice: with the others' rollouts, and with twice as many own ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
+
+from node.localnet.demo_plan import Options, demo_plan
+from node.localnet.demo_run import run_swarm
+from node.localnet.demo_summary import Summary, percent
+from node.localnet.demo_view import View
+
+
+class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+    """Both swarms. `difference` is in points of held-out accuracy at the end, mean of the peers."""
+
+    seed: int
+    difference: float
+    sharing: Summary
+    alone: Summary
+
+
+def compare(options: Options, home: Path, view: View) -> Comparison:
+    """Run both swarms one after the other, from the same model, with the same peers and seeds.
+
+    Raises `node.localnet.processes.DemoError`, KeyboardInterrupt.
+    """
+    base = home / "base-model"
+    shared = replace(options, sparse=True, sharing=True)
+    view.step("sharing on")
+    sharing = run_swarm(demo_plan(shared), home / "sharing-on", view, base=base)
+    view.step("sharing off")
+    plan = demo_plan(replace(shared, sharing=False))
+    alone = run_swarm(plan, home / "sharing-off", view, base=base, keys=home / "sharing-on")
+    return compared(sharing, alone)
+
+
+def compared(sharing: Summary, alone: Summary) -> Comparison:
+    """Return what the two swarms say together."""
+    return Comparison(
+        seed=sharing.seed, difference=100 * (sharing.after - alone.after), sharing=sharing, alone=alone
+    )  # fmt: skip
+
+
+def comparison_lines(found: Comparison) -> list[str]:
+    """Return the result, a line each."""
+    on, off = found.sharing, found.alone
+    return [
+        f"sharing on:  {percent(on.before)} -> {percent(on.after)}, {on.own} own and {on.external} other groups",
+        f"sharing off: {percent(off.before)} -> {percent(off.after)}, {off.own} own groups",
+        f"sharing makes {found.difference:+.1f} points of held-out accuracy (seed {found.seed}, mean of "
+        f"{len(on.peers)} peers)",
+    ]

@@ -1,0 +1,36 @@
+"""A real model and real questions: the manifest to start from, and where the questions are."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msgspec.structs import replace
+
+from node.data.load import JSONL, load_questions
+from node.localnet.demo_plan import Options, PlanError
+from protocols.manifest import DataSpec, Manifest
+from protocols.manifest_rules import parse_manifest
+
+TEMPLATE = Path(__file__).parents[2] / "configs" / "swarms" / "mawps.toml"
+"""A few-shot prompt, and a game that fits two small CPUs."""
+
+
+def real_inputs(options: Options) -> tuple[Manifest | None, DataSpec | None]:
+    """Return manifest template and questions of a swarm with a real model; (None, None) for the built-in one.
+
+    Raises `PlanError` where the questions can't be read.
+    """
+    if not options.real:
+        return None, None
+    template = parse_manifest(TEMPLATE.read_bytes())
+    return template, question_spec(Path(options.data), template.data) if options.data else DataSpec()
+
+
+def question_spec(path: Path, like: DataSpec) -> DataSpec:
+    """Return the manifest's section on a JSONL file, or a directory of train.jsonl and test.jsonl, with its digest."""
+    spec = replace(like, source=f"{JSONL}{path.name}", digest="")
+    try:
+        digest = load_questions(spec, str(path.absolute())).digest
+    except (OSError, ValueError) as error:
+        raise PlanError(f"--data {path}: {error}") from error
+    return replace(spec, digest=digest.hex())

@@ -1,0 +1,247 @@
+"""What a demo runs: from options to manifest and node configurations. Pure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
+
+from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
+from node.trainer.engines.builtin.debate_corpus import COMPACT
+from protocols.games import game_named
+from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
+
+FIRST_ROUND = 2
+"""Nodes register in round 0, which stays open until one of them can turn the clock; they count two rounds later."""
+
+BLOCK_SECONDS = 1
+TOO_SLOW = 2.0
+"""Stages that a slowed node needs for one single group."""
+
+GAMES = ("share", "debate")
+DEBATE_ROUNDS = 20
+DEBATE_SECONDS = (6, 8, 9)
+"""Answers are short to prompt for; critiques and resolutions wait for what they quote, and have longer prompts."""
+
+REAL_ROUNDS = 30
+"""Under 25 minutes of the template's stages."""
+
+REAL_LEARNING_RATE = 3e-5
+REAL_MICRO_BATCH = 1024
+REAL_MICRO_TOKENS = 2048
+"""About half an update: the worked examples are computed twice for it, and activations take half the memory."""
+
+SPARSE_LEARNING_RATE = 3e-4
+
+
+class PlanError(ValueError):
+    """The options make no demo; the text is the line that the operator sees."""
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """What was asked for. 0 and "" mean the default of the kind of swarm; `slow` counts nodes from 1, 0 is nobody."""
+
+    peers: int = 0
+    rounds: int = 0
+    slow: int = 0
+    seed: int = 0
+    model: str = ""
+    data: str = ""
+    seconds: int = 0
+    game: str = "share"
+    sharing: bool = True
+    sparse: bool = False
+    warm_steps: int = 0
+
+    @property
+    def real(self) -> bool:
+        """Whether the swarm plays with a model or with questions of the operator's."""
+        return bool(self.model or self.data)
+
+
+class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
+    """One node: its place in the swarm (from 1), the name of its directory, and how it trains."""
+
+    number: int
+    directory: str
+    trainer: TrainerSettings
+
+
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """A whole demo. Rounds from `FIRST_ROUND` to `last_round` are played; then the held-out set is measured."""
+
+    manifest: Manifest
+    nodes: tuple[NodePlan, ...]
+    last_round: int
+    seed: int
+    base: Literal["builtin", "sparse", "debate", "given"]
+    model: str
+    """Directory or name of the given model, else empty."""
+    warm_steps: int
+    start_seconds: float
+    """Longest wait for the first round to be played: model loading and the first evaluation."""
+
+    @property
+    def rounds(self) -> int:
+        """Rounds that are played."""
+        return self.last_round - FIRST_ROUND + 1
+
+    @property
+    def round_seconds(self) -> int:
+        """Chain seconds of a round."""
+        return sum(stage.seconds for stage in self.manifest.stages)
+
+    @property
+    def answering(self) -> tuple[int, ...]:
+        """The stages that ask for an answer to the question."""
+        rules, spec = game_named(self.manifest.game.name), self.manifest.game
+        return tuple(stage for stage in range(len(self.manifest.stages)) if rules.final(spec, stage, "#"))
+
+    @property
+    def answers_twice(self) -> bool:
+        """Whether final answers can be measured against first ones."""
+        return len(self.answering) > 1
+
+    @property
+    def longest_seconds(self) -> float:
+        """Time after which a demo that is not done is taken for broken: a round may take turns to be opened."""
+        turns = self.manifest.limits.turn_seconds + BLOCK_SECONDS
+        return self.start_seconds + (self.last_round + 6) * (self.round_seconds + 2 * turns)
+
+
+def dense_game() -> GameSpec:
+    """Return the demo's game on the built-in model: half of what a node trains on are the others' groups."""
+    return GameSpec(generated=16, minimum=2, group_size=8, own=16, external=16, updates=2)
+
+
+def sparse_game(sharing: bool) -> GameSpec:
+    """Return the game of the comparison: as many groups are trained on with sharing as without."""
+    game = GameSpec(generated=8, minimum=2, group_size=4, own=8, external=8, updates=1)
+    return game if sharing else replace(game, own=game.own + game.external, external=0)
+
+
+def debate_game() -> GameSpec:
+    """Return the demo's debate on the built-in model: every stage is trained on, half of it the others' groups."""
+    return GameSpec(
+        name="debate", parameters=COMPACT, generated=12, minimum=2, group_size=8, own=12, external=12, updates=2,
+        max_prompt=160, max_completion=80,
+    )  # fmt: skip
+
+
+def last_round(rounds: int, every: int) -> int:
+    """Return the first round after at least `rounds` played ones whose end is an evaluation's turn."""
+    last = FIRST_ROUND + rounds - 1
+    return last + -(last + 1) % every
+
+
+def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec | None = None) -> Plan:
+    """Return the plan for the options.
+
+    `template` and `data` are the manifest and the questions of a swarm with a real model or real questions. Raises
+    `PlanError` for options that contradict each other.
+    """
+    manifest = _real(options, template, data) if template else _builtin(options)
+    peers = options.peers or (2 if template else 4)
+    _check(options, peers)
+    rounds = options.rounds or (REAL_ROUNDS if template else DEBATE_ROUNDS if options.game == "debate" else 24)
+    every = manifest.evaluate_every
+    stage = manifest.stages[-1].seconds
+    last = last_round(rounds, every)
+    base: Literal["builtin", "sparse", "debate", "given"] = (
+        "sparse" if options.sparse else "debate" if options.game == "debate" else "builtin"
+    )
+    return Plan(
+        manifest=manifest,
+        nodes=tuple(_node(options, number, stage, template is not None) for number in range(1, peers + 1)),
+        last_round=last,
+        seed=options.seed,
+        base="given" if options.model else base,
+        model=options.model,
+        warm_steps=options.warm_steps,
+        start_seconds=900.0 if template else 120.0,
+    )
+
+
+def node_config(node: NodePlan, *, chain: str, contract: str, model: str) -> Config:
+    """Return a node's `swarm.toml`: loopback only, free ports, one object per log line."""
+    return Config(
+        own_owner=True,
+        chain=ChainSettings(urls=(chain,), contract=contract, poll_seconds=1.0),
+        gossip=GossipSettings(listen=("/ip4/127.0.0.1/tcp/0",)),
+        trainer=replace(node.trainer, model=model),
+        http=HttpSettings(port=0),
+        log=LogSettings(format="json"),
+    )
+
+
+def _check(options: Options, peers: int) -> None:
+    if options.data and not options.model:
+        raise PlanError("--data: name the model that is to answer these questions, by --model DIR or NAME")
+    if options.real and options.sparse:
+        raise PlanError("--compare: plays with the built-in model and its questions; leave --model and --data out")
+    if options.game not in GAMES:
+        raise PlanError(f"--game {options.game}: a demo plays {' or '.join(GAMES)}")
+    if options.game != "share" and (options.real or options.sparse):
+        raise PlanError(f"--game {options.game}: plays with the built-in model; leave --model, --data, --compare out")
+    if not 2 <= peers <= 16:
+        raise PlanError(f"--peers {peers}: a swarm on one machine has 2 to 16 nodes")
+    if not 0 <= options.slow <= peers:
+        raise PlanError(f"--slow {options.slow}: name one of the {peers} nodes, 1 to {peers}")
+    if options.rounds < 0 or options.rounds > 500:
+        raise PlanError(f"--rounds {options.rounds}: play 1 to 500 rounds")
+
+
+def _builtin(options: Options) -> Manifest:
+    if options.game == "debate":
+        return _debate(options)
+    game = sparse_game(options.sharing) if options.sparse else dense_game()
+    seconds = options.seconds or (4 if options.sparse else 6)
+    return Manifest(
+        name="demo",
+        game=game,
+        stages=(StageSpec(name="play", seconds=seconds),),
+        voting=VotingSpec(winners=2),
+        limits=Limits(turn_seconds=1),
+        evaluate_every=5 if options.sparse else 2,
+    )
+
+
+def _debate(options: Options) -> Manifest:
+    names = ("answer", "critique", "resolve")
+    seconds = (options.seconds,) * 3 if options.seconds else DEBATE_SECONDS
+    return Manifest(
+        name="demo",
+        game=debate_game(),
+        stages=tuple(StageSpec(name=name, seconds=each) for name, each in zip(names, seconds, strict=True)),
+        voting=VotingSpec(winners=2),
+        limits=Limits(turn_seconds=1),
+        evaluate_every=2,
+    )
+
+
+def _real(options: Options, template: Manifest | None, data: DataSpec | None) -> Manifest:
+    assert template is not None
+    rounds = options.rounds or REAL_ROUNDS
+    stages = (StageSpec(name="play", seconds=options.seconds),) if options.seconds else template.stages
+    # The held-out set takes as long as some updates: it is measured at the start, half way and at the end.
+    every = max(1, -(-(FIRST_ROUND + rounds) // 2))
+    return replace(template, stages=stages, data=data or template.data, evaluate_every=every)
+
+
+def _node(options: Options, number: int, stage_seconds: int, real: bool) -> NodePlan:
+    rate = REAL_LEARNING_RATE if real else SPARSE_LEARNING_RATE if options.sparse else TrainerSettings().learning_rate
+    return NodePlan(
+        number=number,
+        directory=f"node-{number}",
+        trainer=TrainerSettings(
+            threads=1,
+            seed=options.seed * 1000 + number,
+            learning_rate=rate,
+            micro_batch=REAL_MICRO_BATCH if real else TrainerSettings().micro_batch,
+            micro_tokens=REAL_MICRO_TOKENS if real else 0,
+            data=options.data and str(Path(options.data).absolute()),
+            slowdown=TOO_SLOW * stage_seconds if options.slow == number else 0.0,
+        ),
+    )

@@ -1,0 +1,90 @@
+"""One demo from start to summary: run the swarm, watch it, write down what it showed."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+
+from node.localnet.demo_plan import Plan
+from node.localnet.demo_summary import Summary, finished, summed_up
+from node.localnet.demo_view import View
+from node.localnet.local_swarm import Network
+from node.localnet.processes import DemoError
+
+LOOK_SECONDS = 0.7
+
+
+def run_swarm(plan: Plan, home: Path, view: View, *, base: Path | None = None, keys: Path | None = None) -> Summary:
+    """Run a swarm to the end of its last round and return what it showed; no process of it remains.
+
+    Raises `DemoError`, KeyboardInterrupt.
+    """
+    began = time.monotonic()
+    with Network(plan, home, base=base, keys=keys) as network:
+        network.start(view.step)
+        limit = time.monotonic() + plan.longest_seconds
+        snapshot = network.look()
+        while not finished(plan, snapshot):
+            view.show(plan, snapshot)
+            time.sleep(LOOK_SECONDS)
+            snapshot = network.look()
+            if time.monotonic() > limit:
+                raise DemoError(f"round {snapshot.round} after {plan.longest_seconds:.0f} s; see the logs in {home}")
+        view.show(plan, snapshot)
+        snapshot = network.drain(view.step)
+        view.show(plan, snapshot)
+        seconds, contract = time.monotonic() - began, network.contract
+        rehearsed = network.rehearse(view.step) if plan.answers_twice else ()
+    return summed_up(plan, snapshot, seconds=seconds, contract=contract, rehearsed=rehearsed)
+
+
+def write_json(summary: msgspec.Struct, path: Path) -> None:
+    """Write a summary, readable."""
+    path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
+
+
+@contextmanager
+def workplace(out: Path, keep: bool) -> Iterator[Path]:
+    """Give a fresh directory for the nodes' data: kept as OUT/run where asked for, else removed at the end.
+
+    After a `DemoError` it stays in any case, for its logs.
+    """
+    if keep:
+        home = out / "run"
+        if home.exists():
+            raise DemoError(f"{home} exists: remove it, or name another directory by --out")
+        home.mkdir(parents=True)
+        yield home
+        return
+    home = Path(tempfile.mkdtemp(prefix="swarm-demo-"))
+    try:
+        yield home
+    except DemoError as error:
+        raise DemoError(f"{error} (data and logs are kept in {home})") from error
+    except BaseException:
+        shutil.rmtree(home, ignore_errors=True)
+        raise
+    shutil.rmtree(home, ignore_errors=True)
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does: children are ended on the way out."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = {number: signal.signal(number, interrupt) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

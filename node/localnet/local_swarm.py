@@ -1,0 +1,261 @@
+"""The demo's swarm as processes: chain, contract, bootnode, nodes with data directories of their own."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+from contracts import Parameters, deploy, send
+from node.cli.eval import Evaluation
+from node.identity import load_or_create, name_of
+from node.localnet.demo_plan import BLOCK_SECONDS, NodePlan, Plan, node_config
+from node.localnet.demo_watch import NodeReader, Peer, Sighting, Snapshot, VoteReader, seen
+from node.localnet.local_chain import LocalChain
+from node.localnet.npm_tools import ToolMissingError
+from node.localnet.processes import Child, DemoError, end_all, memory_of, process_tree
+from node.localnet.toml import toml_text
+from protocols.manifest import manifest_digest
+
+Tell = Callable[[str], None]
+
+SWARM = (sys.executable, "-c", "from node.cli import main; main()")
+"""The command line `swarm` of this very installation."""
+
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""One thread a process: two on a busy machine are several times slower."""
+
+FUNDS = 100
+"""Ether for every node: it pays for its own transactions."""
+
+MODEL_SECONDS = 1200.0
+BOOTNODE_SECONDS = 60.0
+REHEARSAL_SECONDS = 300.0
+DRAIN_SECONDS = 30.0
+"""How long nodes may take, beyond the end of the stage, to end in order."""
+
+
+class Network:
+    """A running swarm. Use as a context manager: whatever happens, every process is ended."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        home: Path,
+        *,
+        base: Path | None = None,
+        keys: Path | None = None,
+        chain: LocalChain | None = None,
+    ) -> None:
+        """Take the plan and an empty directory; `base` is the model that all start from, made there if None.
+
+        `keys` holds the node keys of a swarm before, so that the same peers play again. `chain`, not yet started, is
+        the swarm's own from then on; None is one that forgets everything at its end.
+        """
+        self.plan, self.home, self._keys = plan, home, keys
+        self.base = base or home / "base-model"
+        self.contract = ""
+        self.peers: tuple[Peer, ...] = ()
+        self._chain = chain or LocalChain(block_seconds=BLOCK_SECONDS)
+        self._children: list[Child] = []
+        self._nodes: dict[int, Child] = {}
+        self._reader = NodeReader()
+        self._votes: VoteReader | None = None
+        self._snapshot = Snapshot(at=time.time(), sightings=())
+
+    def __enter__(self) -> Self:
+        self.home.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
+        try:
+            end_all(self._children)
+        finally:
+            self._chain.stop()
+            self._reader.close()
+
+    # --- beginning ----------------------------------------------------------------------------------------------
+
+    def start(self, tell: Tell) -> None:
+        """Bring everything up to running nodes. Raises `DemoError`."""
+        made = self._make_base()
+        tell("starting a local chain (anvil) and deploying the coordinator contract")
+        self._start_chain()
+        tell("starting a bootnode")
+        self._start_bootnode()
+        if made is not None:
+            self._wait_for_base(made, tell)
+        self.peers = tuple(self._prepare(node) for node in self.plan.nodes)
+        self._snapshot = Snapshot(at=time.time(), sightings=tuple(Sighting(peer=peer) for peer in self.peers))
+        for node in self.plan.nodes:
+            self._start_node(node.number)
+        tell(f"{len(self._nodes)} nodes are starting: {', '.join(peer.name for peer in self.peers)}")
+
+    def kill_node(self, number: int) -> None:
+        """End a node at once (SIGKILL) and start it again on the same data directory."""
+        child = self._nodes[number]
+        child.kill_group()
+        self._children.remove(child)
+        self._start_node(number)
+
+    def _start_node(self, number: int) -> None:
+        command = [*SWARM, "run", "--data-dir", str(self._directory(number))]
+        self._nodes[number] = self._spawn(f"node {number}", command)
+
+    def _make_base(self) -> Child | None:
+        if self.base.exists() or self.plan.base == "given":
+            return None
+        command = [sys.executable, "-m", "node.trainer.engines.builtin.sft_warmup", "--out", str(self.base)]
+        command += ["--seed", str(self.plan.seed)]
+        command += ["--sparse"] if self.plan.base == "sparse" else []
+        command += ["--game", "debate"] if self.plan.base == "debate" else []
+        command += ["--steps", str(self.plan.warm_steps)] if self.plan.warm_steps else []
+        return self._spawn("warm start", command)
+
+    def _wait_for_base(self, child: Child, tell: Tell) -> None:
+        """Wait for the warm start, telling its progress."""
+        deadline = time.monotonic() + MODEL_SECONDS
+        told = ""
+        while child.wait(1.0) is None:
+            words = child.last_words()
+            if words.startswith("step") and words != told:
+                told = words
+                tell(f"making the built-in model on one core: {words}")
+            if time.monotonic() > deadline:
+                raise DemoError(f"the warm start takes longer than {MODEL_SECONDS:.0f} s; is the machine busy?")
+        if child.exit_code:
+            raise DemoError(f"the warm start failed: {child.last_words()}")
+        self._children.remove(child)
+
+    def _start_chain(self) -> None:
+        manifest = self.plan.manifest
+        try:
+            self._chain.start()
+        except ToolMissingError as error:
+            raise DemoError(str(error)) from error
+        terms = Parameters(
+            stage_seconds=tuple(stage.seconds for stage in manifest.stages),
+            manifest_digest=manifest_digest(manifest),
+            voting_mode=manifest.voting.mode,
+            winners=manifest.voting.winners,
+            quorum=manifest.voting.quorum,
+            earliest=manifest.voting.earliest,
+            block_seconds=BLOCK_SECONDS,
+        )
+        self.contract = deploy(self._chain.url, self._chain.keys[0], terms).address
+        self._votes = VoteReader(self._chain.url, self.contract)
+
+    def _start_bootnode(self) -> None:
+        """Start the bootnode and name it in the contract, where every node looks."""
+        home = self.home / "bootnode"
+        home.mkdir()
+        child = self._spawn(
+            "bootnode", [*SWARM, "bootnode", "--data-dir", str(home), "--listen", "/ip4/127.0.0.1/tcp/0"]
+        )
+        deadline = time.monotonic() + BOOTNODE_SECONDS
+        while not (addresses := _addresses(home / "bootnode.json")):
+            if child.exit_code is not None or time.monotonic() > deadline:
+                raise DemoError(f"the bootnode does not start: {child.last_words()}")
+            time.sleep(0.1)
+        send(self._chain.url, self._chain.keys[0], self.contract, "addBootnode", addresses[0])
+
+    def _prepare(self, node: NodePlan) -> Peer:
+        """Write a node's data directory and fund its account."""
+        directory = self._directory(node.number)
+        directory.mkdir(mode=0o700)
+        identity = directory / "swarm.pem"
+        if self._keys is not None:
+            shutil.copy2(self._keys / node.directory / "swarm.pem", identity)
+        key = load_or_create(identity)
+        model = self.plan.model or str(shutil.copytree(self.base, directory.absolute() / "base-model"))
+        config = node_config(node, chain=self._chain.url, contract=self.contract, model=model)
+        (directory / "swarm.toml").write_text(toml_text(config))
+        (directory / "manifest.toml").write_text(toml_text(self.plan.manifest))
+        self._chain.fund(key.address, FUNDS)
+        slow = node.trainer.slowdown > 0
+        return Peer(number=node.number, name=name_of(key.peer_id), address=key.address, slow=slow)
+
+    def _directory(self, number: int) -> Path:
+        return self.home / f"node-{number}"
+
+    def _spawn(self, name: str, command: Sequence[str]) -> Child:
+        child = Child(name, command, self.home / f"{name.replace(' ', '-')}.log", ENVIRONMENT)
+        self._children.append(child)
+        return child
+
+    @property
+    def node_pids(self) -> tuple[int, ...]:
+        """The nodes' process ids, in the order of the plan."""
+        return tuple(child.pid for child in self._nodes.values())
+
+    # --- while it runs ------------------------------------------------------------------------------------------
+
+    def look(self) -> Snapshot:
+        """Return what happens now. Raises `DemoError` where a process has ended."""
+        for child in self._children:
+            if child.exit_code is not None:
+                raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
+        return self._look()
+
+    def _look(self) -> Snapshot:
+        assert self._votes is not None
+        before = self._snapshot
+        memory = memory_of({pid for child in self._children for pid in process_tree(child.pid)} | {self._chain.pid})
+        self._snapshot = Snapshot(
+            at=time.time(),
+            sightings=tuple(
+                seen(sighting, self._reader.status(self._directory(sighting.peer.number)))
+                for sighting in before.sightings
+            ),
+            votes=self._votes.votes(),
+            memory=memory,
+            memory_peak=max(memory, before.memory_peak),
+        )
+        return self._snapshot
+
+    def drain(self, tell: Tell) -> Snapshot:
+        """Let the nodes finish their stage and end; return what was seen last. Raises `DemoError` where one fails."""
+        tell("the nodes finish their stage and stop")
+        for child in self._nodes.values():
+            child.signal(signal.SIGUSR1)
+        deadline = time.monotonic() + self.plan.round_seconds + DRAIN_SECONDS
+        while any(child.exit_code is None for child in self._nodes.values()) and time.monotonic() < deadline:
+            self._look()
+            time.sleep(0.5)
+        for child in self._nodes.values():
+            if child.exit_code is None:
+                raise DemoError(f"{child.name} did not stop when asked to drain; see {child.log}")
+            if child.exit_code:
+                raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
+        return self._look()
+
+    def rehearse(self, tell: Tell) -> tuple[Evaluation, ...]:
+        """Have each node's last model play all stages with itself on the held-out questions. Raises `DemoError`."""
+        tell("each peer's model plays all stages once more, with itself, on the held-out questions")
+        asked = [
+            self._spawn(
+                f"rehearsal {node.number}",
+                [*SWARM, "eval", "--data-dir", str(self._directory(node.number)), "--stages", "--json"],
+            )
+            for node in self.plan.nodes
+        ]
+        for child in asked:
+            if child.wait(REHEARSAL_SECONDS) != 0:
+                raise DemoError(f"{child.name} failed: {child.last_words()}; see {child.log}")
+        return tuple(msgspec.json.decode(child.log.read_bytes().splitlines()[-1], type=Evaluation) for child in asked)
+
+
+def _addresses(path: Path) -> tuple[str, ...]:
+    """Return the addresses that a bootnode has written, none while it has not."""
+    try:
+        said: dict[str, Any] = msgspec.json.decode(path.read_bytes())
+    except (OSError, ValueError):
+        return ()
+    return tuple(said["addresses"])

@@ -1,0 +1,252 @@
+"""A libp2p host (TCP, noise, yamux) that no stranger can end, with what the library lacks: ping, cut, redialling."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import structlog
+import trio
+from libp2p import new_host
+from libp2p.abc import INetStream, ISecureTransport
+from libp2p.crypto.keys import KeyPair
+from libp2p.crypto.secp256k1 import create_new_key_pair
+from libp2p.crypto.serialization import deserialize_private_key
+from libp2p.crypto.x25519 import create_new_key_pair as create_noise_key
+from libp2p.custom_types import TProtocol
+from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.peer.id import ID
+from libp2p.peer.peerinfo import PeerInfo
+from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
+from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
+from libp2p.stream_muxer.yamux.yamux import Yamux
+from multiaddr import Multiaddr
+
+from node.identity import NodeKey
+from node.identity.rsa import RsaIdentity
+from node.network.libp2p_patches.log_throttle import quieten
+from node.network.pubsub.hardened import install, isolate_tasks, isolated
+from node.network.reqresp.streams import IDLE, SLOW, Readable, StreamFault, ending, request
+
+log = structlog.get_logger()
+
+PING_PROTOCOL = "/ipfs/ping/1.0.0"
+PING_BYTES = 32
+DIAL_SECONDS = 12.0
+CLOSE_SECONDS = 2.0
+BUFFER_LIMIT = 17 << 20
+"""Bytes that one peer may leave unread with us: the library's largest window is 16 MiB, but it does not enforce it."""
+
+StreamHandler = Callable[[str, INetStream], Awaitable[None]]
+"""Serves one stream of the named peer; what it raises ends the stream only."""
+
+
+class ListenError(OSError):
+    """None of the listen addresses could be bound."""
+
+
+class Host:
+    """A running host. Peers are named by their peer id as text."""
+
+    def __init__(self, identity: NodeKey | RsaIdentity, announce: Sequence[str], max_peers: int) -> None:
+        keys = _key_pair(identity)
+        config = ConnectionConfig(
+            min_connections=0, low_watermark=0, high_watermark=max_peers, max_connections=max_peers + 8
+        )
+        self.inner = cast(
+            Any,
+            new_host(
+                key_pair=keys,
+                sec_opt=_noise_only(keys),
+                muxer_opt={TProtocol(YAMUX): Yamux},
+                connection_config=config,
+                disable_identify_address_discovery=True,
+            ),
+        )
+        self.peer_id = identity.peer_id
+        self.blame: Callable[[str, str], None] = lambda peer, reason: None
+        self.admits: Callable[[str], bool] = lambda address: True
+        self._announce = tuple(announce)
+        self._network = self.inner.get_network()
+        self._network.retry_config = RetryConfig(max_retries=0)
+        self._network.set_stream_handler(isolated(self.inner._swarm_stream_handler))
+        self._network._handle_inbound_connection = self._answer_door(self._network._handle_inbound_connection)
+        self.inner._identify_task_entry = isolated(self.inner._identify_task_entry)
+
+    def _answer_door(self, let_in: Callable[[Any, Multiaddr], Awaitable[None]]) -> Any:
+        """Ask `admits` before the handshake: that costs more than all the rest of a connection."""
+
+        async def answer(stream: Any, address: Multiaddr) -> None:
+            remote = stream.get_remote_address()
+            if remote is not None and not self.admits(str(remote[0])):
+                await stream.close()
+                return
+            await let_in(stream, address)
+
+        return answer
+
+    async def listen(self, addresses: Sequence[str]) -> None:
+        """Bind the listen addresses (multiaddrs). Raises `ListenError` where none can be."""
+        free = [address for address in map(Multiaddr, addresses) if not _is_taken(address)]
+        if addresses and not (free and await self._network.listen(*free)):
+            raise ListenError(
+                f"can't listen on {', '.join(addresses)}: in use or not this machine's; set gossip.listen"
+            )
+
+    async def stop_listening(self) -> None:
+        """Close the listening sockets, also when cancelled: the library leaves them open then, and a host that takes
+        the port over would lose every other dial to one that nobody answers."""
+        with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
+            for listener in list(self._network.listeners.values()):
+                await listener.close()
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The listen addresses with their actual ports, as multiaddrs that end in /p2p/ID."""
+        return tuple(f"{address}/p2p/{self.peer_id}" for address in self.inner.get_transport_addrs())
+
+    @property
+    def announced(self) -> tuple[str, ...]:
+        """What others are told: the configured addresses, else the listen addresses."""
+        return tuple(_with_peer(text, self.peer_id) for text in self._announce) or self.addresses
+
+    def connected(self) -> list[str]:
+        """Return the peers with a live connection."""
+        return [str(peer) for peer, all_of in self._network.get_connections_map().items() if _live(all_of)]
+
+    def remote_ip(self, peer: str) -> str | None:
+        """Return the IP address that a connected peer is seen under."""
+        for connection in self._network.get_connections(ID.from_string(peer)):
+            remote = connection.muxed_conn.get_remote_address()
+            if remote is not None:
+                return str(remote[0])
+        return None
+
+    async def connect(self, transport: str, peer: str) -> bool:
+        """Dial one address; tell whether the peer is connected after it."""
+        target = ID.from_string(peer)
+        self._network.unblock_peer(target)
+        self.inner.get_peerstore().clear_addrs(target)
+        with trio.move_on_after(DIAL_SECONDS):
+            try:
+                await self.inner.connect(PeerInfo(target, [Multiaddr(transport)]))
+            except Exception as error:  # noqa: BLE001 - a dial fails with anything from OSError to crypto errors
+                log.debug("gossip.dial_failed", peer=peer, address=transport, error=type(error).__name__)
+        return peer in self.connected()
+
+    async def ping(self, peer: str, seconds: float) -> bool:
+        """Tell whether the peer echoes 32 random bytes in time."""
+        with trio.move_on_after(seconds):
+            try:
+                async with request(self.inner, ID.from_string(peer), PING_PROTOCOL) as stream:
+                    sent = os.urandom(PING_BYTES)
+                    await stream.write(sent)
+                    return await _read(stream, PING_BYTES) == sent
+            except Exception as error:  # noqa: BLE001 - whatever went wrong, the peer did not answer
+                log.debug("gossip.ping_failed", peer=peer, error=type(error).__name__)
+        return False
+
+    def cut(self, peer: str) -> None:
+        """Close the peer's sockets below the library, whose own closing waits for a frozen peer to read."""
+        for connection in self._network.get_connections(ID.from_string(peer)):
+            wire = _socket(connection)
+            try:
+                wire.shutdown(socket.SHUT_RDWR)
+            except OSError as error:
+                log.debug("gossip.already_closed", peer=peer, error=error.strerror)
+
+    def hoards(self, peer: str) -> bool:
+        """Tell whether a peer has filled more memory here than any window allows."""
+        return any(
+            sum(len(each) for each in connection.muxed_conn.stream_buffers.values()) > BUFFER_LIMIT
+            for connection in self._network.get_connections(ID.from_string(peer))
+        )
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Answer streams of a protocol. A handler's fault ends its stream and is counted, never the host."""
+
+        async def run(stream: INetStream) -> None:
+            peer = str(stream.muxed_conn.peer_id)
+            try:
+                async with ending(stream):
+                    await handler(peer, stream)
+            except StreamFault as fault:
+                self.blame(peer, IDLE if fault.code == SLOW else fault.code)
+            except Exception as error:  # noqa: BLE001 - task boundary: a stream's error concerns this stream only
+                log.debug("gossip.stream_failed", peer=peer, protocol=protocol, error=type(error).__name__)
+
+        self.inner.set_stream_handler(TProtocol(protocol), run)
+
+    def request(self, peer: str, protocol: str) -> Any:
+        """Return an async context manager with a stream to a connected peer."""
+        return request(self.inner, ID.from_string(peer), protocol)
+
+
+@asynccontextmanager
+async def open_host(identity: NodeKey | RsaIdentity, announce: Sequence[str], max_peers: int) -> AsyncIterator[Host]:
+    """Run a host that does not listen yet: its handlers must be in place before the first stranger arrives."""
+    quieten()
+    install()
+    host = Host(identity, announce, max_peers)
+    async with host.inner.run([]):
+        isolate_tasks(host.inner.get_network().manager)
+        try:
+            yield host
+        finally:
+            await host.stop_listening()
+
+
+def _key_pair(identity: NodeKey | RsaIdentity) -> KeyPair:
+    if isinstance(identity, NodeKey):
+        return create_new_key_pair(identity.secret)
+    private = deserialize_private_key(identity.stored)
+    return KeyPair(private, private.get_public_key())
+
+
+def _noise_only(identity: KeyPair) -> dict[TProtocol, ISecureTransport]:
+    """By default the library also accepts plain text, where anybody may claim any peer id."""
+    return {TProtocol(NOISE): NoiseTransport(identity, noise_privkey=create_noise_key().private_key)}
+
+
+def _is_taken(address: Multiaddr) -> bool:
+    """Tell whether a TCP address can't be bound. The library binds with SO_REUSEPORT: two nodes on one port would both
+    seem to listen, and each get half of the other's dials."""
+    parts = {protocol.name: value for protocol, value in address.items()}
+    host, port = parts.get("ip4") or parts.get("ip6"), int(parts.get("tcp") or 0)
+    if host is None or port == 0:
+        return False
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return True
+    return False
+
+
+def _with_peer(address: str, peer: str) -> str:
+    return address if "/p2p/" in address else f"{address}/p2p/{peer}"
+
+
+def _live(connections: Sequence[Any]) -> bool:
+    return any(not connection.is_closed for connection in connections)
+
+
+def _socket(connection: Any) -> Any:
+    """Return the socket under a connection: secure session, noise, raw connection, TCP stream, trio's stream."""
+    noise = connection.muxed_conn.secured_conn.conn
+    return noise.conn.stream.stream.socket
+
+
+async def _read(stream: Readable, count: int) -> bytes:
+    data = b""
+    while len(data) < count:
+        part = await stream.read(count - len(data))
+        if not part:
+            break
+        data += part
+    return data

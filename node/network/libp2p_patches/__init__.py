@@ -1,0 +1,1 @@
+"""Repairs of py-libp2p that replace code of the library."""

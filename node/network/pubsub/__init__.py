@@ -1,0 +1,1 @@
+"""GossipSub: the announcements topic, its validator, limits."""

@@ -1,0 +1,110 @@
+"""Bodies by digest over streams: from the announcer, or from anyone who has it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+import trio
+from libp2p.abc import INetStream
+
+from node.network.host import Host
+from node.network.peers.request_backoff import Patience
+from node.network.reqresp.answer_limit import Servings
+from node.network.reqresp.streams import CHUNK, DRIP, FRAME_SECONDS, SHORT, SLOW, StreamFault, read_frame, write_frame
+from node.ports import Bodies
+from protocols.identifiers import Digest, body_digest
+
+log = structlog.get_logger()
+
+BODY_PROTOCOL = "/swarm/body/1"
+SERVED_AT_ONCE, SERVED_PER_PEER = 16, 2
+SLOWEST = 64 << 10
+"""Bytes per second at which a body must come, beyond `FRAME_SECONDS`: else a peer could send one a frame for ever."""
+_ABSENT, _BUSY, _SIZE_BYTES = b"", b"busy", 8
+
+
+class BodyExchange:
+    """Serves this node's bodies and asks peers for theirs.
+
+    A request is one frame with the digest. The answer is a frame with the size (8 bytes, big-endian), nothing or
+    "busy", then the body in frames of at most 64 KiB.
+    """
+
+    def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
+        self._host, self._bodies, self._count = host, bodies, count
+        self._servings = Servings(SERVED_AT_ONCE, SERVED_PER_PEER)
+        self._patience = Patience()
+        host.serve(BODY_PROTOCOL, self._answer)
+
+    async def _answer(self, peer: str, stream: INetStream) -> None:
+        digest = await read_frame(stream, 32)
+        with self._servings.begin(peer) as begun:
+            if begun:
+                await self._send(stream, self._bodies.get(digest))
+                return
+        self._count("body-busy")
+        await write_frame(stream, _BUSY)
+
+    async def _send(self, stream: INetStream, body: bytes | None) -> None:
+        if not body:
+            await write_frame(stream, _ABSENT)
+            return
+        await write_frame(stream, len(body).to_bytes(_SIZE_BYTES, "big"))
+        for start in range(0, len(body), CHUNK):
+            await write_frame(stream, body[start : start + CHUNK])
+        self._count("body-served")
+
+    async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
+        """Return the body of exactly `size` bytes from a connected peer, or None where it has none (or no time).
+
+        A peer that sends something else is blamed, but not one whose body has another size: then the announcement lied.
+        One that was too slow again and again rests: meanwhile it is not asked, as if it had nothing.
+        """
+        if self._patience.rests(peer, trio.current_time()):
+            self._count("body-resting")
+            return None
+        try:
+            body = await self._request(peer, digest, size)
+        except StreamFault as fault:
+            self._host.blame(peer, fault.code)
+            if fault.code in (SLOW, DRIP):
+                self._patience.slow(peer, trio.current_time())
+            return None
+        except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
+            log.debug("gossip.body_failed", peer=peer, error=type(error).__name__)
+            self._count("body-failed")
+            return None
+        self._patience.answered(peer)
+        if body is not None and body_digest(body) != digest:
+            self._host.blame(peer, "stream-digest")
+            return None
+        return body
+
+    async def _request(self, peer: str, digest: Digest, size: int) -> bytes | None:
+        begun, fault = False, StreamFault(SLOW)
+        try:
+            with trio.move_on_after(FRAME_SECONDS + size / SLOWEST):
+                async with self._host.request(peer, BODY_PROTOCOL) as stream:
+                    await write_frame(stream, digest)
+                    head = await read_frame(stream, _SIZE_BYTES)
+                    if head in (_ABSENT, _BUSY):
+                        return None
+                    begun = True
+                    return await self._receive(stream, int.from_bytes(head, "big"), size)
+        except StreamFault as found:
+            fault = found
+        raise StreamFault(DRIP) if begun and fault.code == SLOW else fault
+
+    async def _receive(self, stream: INetStream, promised: int, size: int) -> bytes:
+        if promised != size:
+            raise LookupError("a body of another size is not the one that was announced")
+        body = bytearray()
+        while len(body) < size:
+            part = await read_frame(stream, CHUNK)
+            if not part:
+                raise StreamFault(SHORT)
+            body += part
+            if len(body) > size:
+                raise StreamFault("stream-size")
+        return bytes(body)

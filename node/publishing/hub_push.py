@@ -1,0 +1,185 @@
+"""Pushes one model to the Hugging Face hub: a process of its own, `python -m node.publishing.hub_push`.
+
+`node.publishing.hub_service` starts it, writes a `Push` as JSON to its standard input and reads a `Pushed` from its
+output. The token is looked up here, so that it passes through no argument, no message and no log.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from node.trainer.file_names import ADAPTER_CONFIG
+
+if TYPE_CHECKING:
+    from huggingface_hub import HfApi
+
+CREDENTIAL = "hf-token"
+"""Name of the token in systemd's credential directory (`LoadCredential=hf-token:...`)."""
+
+HIDDEN = "[token]"
+CARD = "README.md"
+STAGE = ".hub"
+"""In the trainer's directory: what is being pushed."""
+
+
+class Push(msgspec.Struct, frozen=True, kw_only=True):
+    """What to push: the newest checkpoint's model of a trainer directory, with this card.
+
+    Adapters go alone, on the model that `base` names on the hub; without such a name, merged with their base.
+    """
+
+    trainer: str
+    repo: str
+    private: bool
+    token_file: str
+    base: str
+    card: str
+    message: str
+
+
+class Pushed(msgspec.Struct, frozen=True, kw_only=True):
+    """How it went: the commit's URL, or why not, in one line."""
+
+    url: str = ""
+    error: str = ""
+
+
+class TokenError(Exception):
+    """There is no token that may be used; the text is one line."""
+
+
+def find_token(environ: Mapping[str, str], token_file: str) -> str:
+    """Return the token: HF_TOKEN, else systemd's credential, else the configured file, else that of `hf auth login`.
+
+    Raises `TokenError` where there is none, or where others may read the configured file.
+    """
+    if token := environ.get("HF_TOKEN", "").strip():
+        return token
+    credential = Path(environ.get("CREDENTIALS_DIRECTORY", os.devnull)) / CREDENTIAL
+    if credential.is_file():
+        return _read(credential)
+    if token_file:
+        path = Path(token_file).expanduser()
+        if path.is_file() and path.stat().st_mode & 0o077:
+            raise TokenError(f"others may read {path}, so its token is not used; chmod 600 it")
+        return _read(path)
+    from huggingface_hub import get_token
+
+    if stored := get_token():
+        return stored
+    raise TokenError("no token; set HF_TOKEN, or hub.token_file")
+
+
+def _read(path: Path) -> str:
+    try:
+        token = path.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise TokenError(f"cannot read the token in {path}: {error}") from error
+    if not token:
+        raise TokenError(f"{path} holds no token")
+    return token
+
+
+def push(order: Push, token: str) -> Pushed:
+    """Create the repository where it is missing and make one commit of model and card. Raises what the hub raises.
+
+    Weights go by xet where hf_xet is installed; where that fails (a hub without it, a blocked store), by LFS.
+    """
+    from huggingface_hub import HfApi, constants
+    from huggingface_hub.errors import HfHubHTTPError
+
+    api = HfApi(token=token, library_name="swarm-node", library_version=own_version())
+    with staged(Path(order.trainer), order.base) as model:
+        api.create_repo(order.repo, private=order.private, exist_ok=True)
+        try:
+            return commit(api, order, model)
+        except HfHubHTTPError:
+            raise
+        except Exception:
+            if constants.HF_HUB_DISABLE_XET:
+                raise
+            constants.HF_HUB_DISABLE_XET = True
+            return commit(api, order, model)
+
+
+def commit(api: HfApi, order: Push, model: Path) -> Pushed:
+    """Make one commit of a directory and the card."""
+    from huggingface_hub import CommitOperationAdd
+
+    files = sorted(path for path in model.rglob("*") if path.is_file() and path.name != CARD)
+    made = api.create_commit(
+        order.repo,
+        [
+            *(CommitOperationAdd(path.relative_to(model).as_posix(), str(path)) for path in files),
+            CommitOperationAdd(CARD, order.card.encode()),
+        ],
+        commit_message=order.message,
+    )
+    return Pushed(url=made.commit_url)
+
+
+@contextmanager
+def staged(trainer: Path, base: str) -> Iterator[Path]:
+    """Give the newest checkpoint's model under names of its own: the trainer removes checkpoints meanwhile.
+
+    Adapters then name `base`; where that is empty, they are merged.
+    """
+    from node.trainer.checkpoints.export import export_model, link_or_copy
+
+    place = trainer / STAGE
+    shutil.rmtree(place, ignore_errors=True)  # of a push that was killed; there is one push at a time
+    try:
+        model = export_model(trainer, place / "model", link_or_copy, merged=not base).directory
+        if (model / ADAPTER_CONFIG).is_file():
+            name_base(model / ADAPTER_CONFIG, base)
+        yield model
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def name_base(config: Path, base: str) -> None:
+    """Have adapters name their base as the hub knows it, instead of a directory of this machine."""
+    found = msgspec.json.decode(config.read_bytes())
+    config.unlink()  # it may be a second name of the checkpoint's file
+    config.write_bytes(msgspec.json.format(msgspec.json.encode({**found, "base_model_name_or_path": base})))
+
+
+def own_version() -> str:
+    """Return the version of this software, empty where it is not installed as a package."""
+    try:
+        return version("swarm-node")
+    except PackageNotFoundError:
+        return ""
+
+
+def line_of(error: BaseException, token: str) -> str:
+    """Return an error in one line of at most 300 characters, without the token wherever a library put it."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return (text.replace(token, HIDDEN) if token else text)[:300]
+
+
+def main() -> int:
+    """Do the one push that standard input asks for; the answer goes to standard output."""
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Push)
+    os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported
+    token = ""
+    try:
+        token = find_token(os.environ, order.token_file)
+        answer = push(order, token)
+    except Exception as error:  # noqa: BLE001 - the task boundary: whatever went wrong, the node logs it and tries again
+        answer = Pushed(error=line_of(error, token))
+    sys.stdout.buffer.write(msgspec.json.encode(answer))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

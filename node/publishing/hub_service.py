@@ -1,0 +1,196 @@
+"""Pushes the model to the Hugging Face hub every so many rounds: a supervised service beside the trainer.
+
+It follows the bus, so nothing waits for it; the push itself is a child process. A push that fails is a warning, and is
+tried again after a pause that doubles, with the model that is newest by then.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from pathlib import Path
+from statistics import fmean
+
+import msgspec
+import structlog
+import trio
+
+from node.config import HubSettings
+from node.machine.inputs import CheckpointSaved
+from node.machine.status import RewardPoint, Status
+from node.ports import Report
+from node.publishing.hub_push import Push, Pushed, line_of, own_version
+from node.publishing.model_card import HUB_NAME, CardFacts, model_card
+from node.runtime.bus import Bus, Subscription
+from node.trainer.file_names import ADAPTER_CONFIG, CURRENT
+from protocols.manifest import Manifest
+
+log = structlog.get_logger()
+
+FILE = "hub.json"
+"""In the trainer's directory: up to which round the model is on the hub."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
+"""Seconds between a push that failed and the next try; doubles from the first to the longest."""
+
+PUSH_SECONDS = 4 * 3600.0
+"""A push that takes longer is given up."""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """How far the hub is: rounds up to and including `round` count as pushed to `repo`."""
+
+    repo: str
+    round: int
+
+
+class PushError(Exception):
+    """A push failed; the text is one line."""
+
+
+def next_pause(pause: float) -> float:
+    """Return the pause after one more failure, in seconds."""
+    return min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
+
+
+def read_mark(path: Path, repo: str) -> Mark | None:
+    """Return how far a repository is; None where nothing is known of it."""
+    try:
+        mark = msgspec.json.decode(path.read_bytes(), type=Mark)
+    except (OSError, msgspec.DecodeError):
+        return None
+    return mark if mark.repo == repo else None
+
+
+def round_means(points: Iterable[RewardPoint]) -> Iterator[tuple[int, float]]:
+    """Yield each round with the mean reward of its stages; a round's points follow each other."""
+    for number, stages in groupby(points, lambda point: point.round):
+        yield number, fmean(point.reward for point in stages)
+
+
+def card_of(number: int, status: Status, manifest: Manifest, base_model: str, *, adapters: bool = False) -> str:
+    """Return the card of the model after round `number`, from the node's status."""
+    totals = status.totals
+    facts = CardFacts(
+        base_model=base_model,
+        swarm=manifest.name,
+        data=manifest.data.source,
+        node=status.address,
+        round=number,
+        rounds_worked=totals.rounds_worked,
+        updates=totals.updates,
+        own_groups=totals.own_groups,
+        external_groups=totals.external_groups,
+        rewards=tuple(round_means(status.rewards)),
+        accuracies=tuple((point.round, point.accuracy) for point in status.curve),
+        version=own_version(),
+        adapters=adapters,
+    )
+    return model_card(facts)
+
+
+def public_name(model: str) -> str:
+    """Return a model's name as it may be published: of a directory on this machine the last part alone."""
+    place = Path(model).expanduser()
+    return place.name if place.is_absolute() or place.is_dir() else model
+
+
+class HubService:
+    """`node.ports.Service` that pushes; takes no commands and reports nothing."""
+
+    name = "hub"
+
+    def __init__(
+        self, settings: HubSettings, manifest: Manifest, base_model: str, trainer: Path, bus: Bus,
+        status: Callable[[], Status],
+    ) -> None:  # fmt: skip
+        self._settings, self._manifest, self._trainer = settings, manifest, trainer
+        self._base_model = public_name(base_model or manifest.model)
+        self._bus, self._status = bus, status
+        self._saved = -1
+        self._mark: Mark | None = None
+        self._news = trio.Event()
+
+    @property
+    def wanted(self) -> bool:
+        """Whether a repository is configured."""
+        return bool(self._settings.repo)
+
+    async def execute(self, command: object) -> None:
+        """Refuse: nobody commands it."""
+        raise TypeError(f"the hub service takes no commands, got {type(command).__name__}")
+
+    async def run(self, report: Report) -> None:
+        """Push until cancelled."""
+        self._mark = read_mark(self._trainer / FILE, self._settings.repo)
+        with self._bus.subscribe() as subscription:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._follow, subscription)
+                pause = 0.0
+                while True:
+                    await self._due()
+                    try:
+                        await self._push()
+                        pause = 0.0
+                    except PushError as error:
+                        pause = next_pause(pause)
+                        log.warning("hub.push_failed", repo=self._settings.repo, reason=str(error), retry_in=pause)
+                        await trio.sleep(pause)
+
+    async def _follow(self, subscription: Subscription) -> None:
+        """Note every checkpoint; the count of rounds begins with the first one ever seen."""
+        async for happening in subscription:
+            if isinstance(happening.stamped.input, CheckpointSaved):
+                self._saved = happening.stamped.input.round
+                if self._mark is None:
+                    self._note(self._saved - 1)
+                self._news.set()
+
+    async def _due(self) -> None:
+        while self._mark is None or self._saved - self._mark.round < self._settings.every:
+            await self._news.wait()
+            self._news = trio.Event()
+
+    def _note(self, number: int) -> None:
+        """Remember, over a restart too, that rounds up to this one are on the hub."""
+        self._mark = Mark(self._settings.repo, number)
+        draft = self._trainer / f".{FILE}"
+        draft.write_bytes(msgspec.json.encode(self._mark))
+        draft.replace(self._trainer / FILE)
+
+    async def _push(self) -> None:
+        number = self._saved
+        base = self._base_model if HUB_NAME.fullmatch(self._base_model) and not self._settings.merged else ""
+        adapters = bool(base) and (self._trainer / CURRENT / ADAPTER_CONFIG).is_file()
+        order = Push(
+            trainer=str(self._trainer),
+            repo=self._settings.repo,
+            private=self._settings.private,
+            token_file=self._settings.token_file,
+            base=base,
+            card=card_of(number, self._status(), self._manifest, self._base_model, adapters=adapters),
+            message=f"Round {number} of swarm {self._manifest.name}",
+        )
+        began = trio.current_time()
+        pushed = await pushing(order)
+        self._note(number)
+        log.info("hub.pushed", repo=order.repo, of_round=number, url=pushed.url, seconds=trio.current_time() - began)
+
+
+async def pushing(order: Push) -> Pushed:
+    """Have a child push. Raises `PushError`; the child is ended where this is cancelled or takes too long."""
+    command = [sys.executable, "-m", "node.publishing.hub_push"]
+    with trio.move_on_after(PUSH_SECONDS):
+        done = await trio.run_process(
+            command, stdin=msgspec.json.encode(order), capture_stdout=True, stderr=subprocess.DEVNULL, check=False
+        )
+        try:
+            pushed = msgspec.json.decode(done.stdout, type=Pushed)
+        except msgspec.DecodeError as error:
+            raise PushError(f"the push ended with code {done.returncode} and said nothing") from error
+        if pushed.error:
+            raise PushError(line_of(Exception(pushed.error), ""))
+        return pushed
+    raise PushError(f"it took longer than {PUSH_SECONDS:.0f} s")

@@ -1,0 +1,166 @@
+"""Reward, loss and accuracy for TensorBoard and Weights & Biases: a supervised service that follows the bus.
+
+Both packages are extras (`swarm-node[tensorboard]`, `swarm-node[wandb]`) and are imported only where configured; their
+calls run in a thread, since they write files and start processes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+import structlog
+import trio
+
+from node.config import TrackerSettings
+from node.machine import inputs as i
+from node.ports import Report
+from node.runtime.bus import Bus
+from protocols.manifest import Manifest
+
+log = structlog.get_logger()
+
+
+class Measures(msgspec.Struct, frozen=True):
+    """What one input says about a round: values by name."""
+
+    round: int
+    values: dict[str, float]
+
+
+def measures(happened: i.AnyInput, stages: Sequence[str]) -> Measures | None:
+    """Return what an input adds to the curves, None where it adds nothing.
+
+    Where a round has several stages, the values of each carry its name.
+    """
+
+    def named(name: str, stage: int) -> str:
+        return f"{name}/{stages[stage]}" if len(stages) > 1 and 0 <= stage < len(stages) else name
+
+    match happened:
+        case i.RolloutsGenerated(groups=groups) if groups:
+            return Measures(happened.round, {named("reward", happened.stage): happened.reward / groups})
+        case i.TrainingFinished(updates=updates) if updates:
+            counts = {"own_groups": happened.own, "external_groups": happened.external, "updates": updates}
+            values = {"loss": happened.loss, **{name: float(count) for name, count in counts.items()}}
+            return Measures(happened.round, {named(name, happened.stage): value for name, value in values.items()})
+        case i.EvaluationFinished():
+            return Measures(happened.round, {"accuracy": happened.accuracy})
+    return None
+
+
+class Tracker(Protocol):
+    """Where curves go. Called from one thread at a time."""
+
+    def write(self, found: Measures) -> None:
+        """Add one point to each curve named."""
+
+    def close(self) -> None:
+        """Write out what is held back."""
+
+
+class TensorBoard:
+    """Event files for TensorBoard, by its own writer: the node's process does without torch."""
+
+    def __init__(self, directory: Path) -> None:
+        from tensorboard.summary import Writer
+
+        self._writer: Any = Writer(str(directory))
+
+    def write(self, found: Measures) -> None:
+        """Add one point to each curve named."""
+        for name, value in found.values.items():
+            self._writer.add_scalar(name, value, found.round)
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Write out what is held back."""
+        self._writer.close()
+
+
+class Wandb:
+    """A run of Weights & Biases, offline unless WANDB_MODE says otherwise; `round` is its step."""
+
+    def __init__(self, directory: Path, project: str, config: Mapping[str, str]) -> None:
+        import wandb
+
+        directory.mkdir(parents=True, exist_ok=True)
+        self._run: Any = wandb.init(
+            project=project,
+            dir=str(directory),
+            mode=os.environ.get("WANDB_MODE", "offline"),
+            config=dict(config),
+            settings=wandb.Settings(console="off", silent=True),
+        )
+        self._run.define_metric("*", step_metric="round")
+
+    def write(self, found: Measures) -> None:
+        """Add one point to each curve named."""
+        self._run.log({"round": found.round, **found.values})
+
+    def close(self) -> None:
+        """Write out what is held back."""
+        self._run.finish()
+
+
+Opener = Callable[[], Tracker]
+
+
+def configured(settings: TrackerSettings, manifest: Manifest, peer: str, home: Path) -> dict[str, Opener]:
+    """Return how each configured tracker is opened, by the name of its extra."""
+    openers: dict[str, Opener] = {}
+    if settings.tensorboard:
+        openers["tensorboard"] = lambda: TensorBoard(home / "tensorboard")
+    if settings.wandb:
+        facts = {"swarm": manifest.name, "model": manifest.model, "peer": peer}
+        openers["wandb"] = lambda: Wandb(home / "wandb", settings.wandb, facts)
+    return openers
+
+
+class TrackerService:
+    """`node.ports.Service` that writes curves; takes no commands and reports nothing."""
+
+    name = "trackers"
+
+    def __init__(self, openers: Mapping[str, Opener], stages: Sequence[str], bus: Bus) -> None:
+        self._openers, self._stages, self._bus = openers, stages, bus
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any tracker is configured."""
+        return bool(self._openers)
+
+    async def execute(self, command: object) -> None:
+        """Refuse: nobody commands it."""
+        raise TypeError(f"the trackers take no commands, got {type(command).__name__}")
+
+    async def run(self, report: Report) -> None:
+        """Write what the bus tells until cancelled."""
+        with self._bus.subscribe() as subscription:
+            trackers = [tracker for name in self._openers if (tracker := await self._open(name))]
+            try:
+                async for happening in subscription:
+                    found = measures(happening.stamped.input, self._stages)
+                    for tracker in trackers if found else ():
+                        await in_thread(tracker.write, found)
+            finally:
+                with trio.CancelScope(shield=True):
+                    for tracker in trackers:
+                        await in_thread(tracker.close)
+
+    async def _open(self, name: str) -> Tracker | None:
+        """Return a tracker, or say in one line that its package is missing."""
+        try:
+            tracker: Tracker = await in_thread(self._openers[name])
+        except ImportError as error:
+            log.warning("tracker.missing", tracker=name, reason=str(error), advice=f"pip install swarm-node[{name}]")
+            return None
+        return tracker
+
+
+async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:
+    """Call a function that blocks."""
+    return await trio.to_thread.run_sync(function, *arguments)

@@ -1,0 +1,1 @@
+"""What any long-running node needs: event bus, input loop, timers, supervision, log events, plug-ins."""

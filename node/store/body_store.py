@@ -1,0 +1,154 @@
+"""Encoded rollouts on disk, by digest: ROUND/HEXDIGEST, written beside and moved into place.
+
+A body's name is the digest of its bytes, so it is checked when it is read; files are not synced one by one, because a
+body that a power cut has damaged is noticed, removed and fetched or made again.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from contextlib import suppress
+from pathlib import Path
+
+import structlog
+
+from node.exits import Exit, Refusal
+from protocols.identifiers import Digest, body_digest
+
+log = structlog.get_logger()
+
+DEFAULT_LIMIT = 512 << 20
+"""Bytes kept."""
+
+_DIGEST = re.compile("[0-9a-f]{64}")
+
+
+class BodyStore:
+    """Implements `node.ports.Bodies` under a directory, bounded by `limit` bytes; the oldest rounds go first."""
+
+    def __init__(self, directory: Path, limit: int = DEFAULT_LIMIT) -> None:
+        """Find what an earlier process left. Raises `Refusal` where the directory can't be used."""
+        self._directory = directory
+        self._limit = limit
+        self._round_of: dict[Digest, int] = {}
+        self._rounds: dict[int, dict[Digest, int]] = {}
+        self._size = 0
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            self._scan()
+        except OSError as error:
+            raise Refusal(Exit.STORE, f"cannot use {directory}: {error.strerror}; check path and owner") from error
+
+    @property
+    def size(self) -> int:
+        """Bytes kept now."""
+        return self._size
+
+    def __len__(self) -> int:
+        return len(self._round_of)
+
+    def get(self, digest: Digest) -> bytes | None:
+        """Return the body, or None where it is not (or no longer) kept; a damaged one is removed."""
+        round_number = self._round_of.get(digest)
+        if round_number is None:
+            return None
+        try:
+            body = self._path(round_number, digest).read_bytes()
+        except FileNotFoundError:
+            body = b""
+        if body_digest(body) == digest:
+            return body
+        log.warning("body.damaged", body=digest.hex()[:16], in_round=round_number)
+        self._remove(digest)
+        return None
+
+    def put(self, digest: Digest, body: bytes, round_number: int) -> None:
+        """Keep a body; on disk when this returns. Raises ValueError for a body that is not the digest's or too large.
+
+        A body that is kept already moves to the later of the two rounds. Raises OSError where the disk refuses.
+        """
+        if body_digest(body) != digest:
+            raise ValueError(f"the body does not hash to {digest.hex()}")
+        if len(body) > self._limit:
+            raise ValueError(f"a body of {len(body)} bytes exceeds the store's {self._limit}")
+        known = self._round_of.get(digest)
+        if known is not None and known >= round_number:
+            return
+        if known is not None:
+            self._remove(digest)
+        self._make_room(len(body))
+        self._write(self._path(round_number, digest), body)
+        self._note(digest, len(body), round_number)
+
+    def _note(self, digest: Digest, size: int, round_number: int) -> None:
+        self._round_of[digest] = round_number
+        self._rounds.setdefault(round_number, {})[digest] = size
+        self._size += size
+
+    def _make_room(self, wanted: int) -> None:
+        while self._rounds and self._size + wanted > self._limit:
+            self._remove(next(iter(self._rounds[min(self._rounds)])))
+
+    def _remove(self, digest: Digest) -> None:
+        round_number = self._round_of.pop(digest)
+        bodies = self._rounds[round_number]
+        self._size -= bodies.pop(digest)
+        path = self._path(round_number, digest)
+        path.unlink(missing_ok=True)
+        if not bodies:
+            del self._rounds[round_number]
+            _remove_if_empty(path.parent)
+
+    def _path(self, round_number: int, digest: Digest) -> Path:
+        return self._directory / str(round_number) / digest.hex()
+
+    def _write(self, path: Path, body: bytes) -> None:
+        path.parent.mkdir(exist_ok=True)
+        draft = path.with_suffix(".part")
+        draft.write_bytes(body)
+        os.replace(draft, path)
+
+    def _scan(self) -> None:
+        """Take over bodies of earlier processes, the oldest first; remove drafts, leave foreign files alone."""
+        found: list[tuple[float, Digest, int, int]] = []
+        for path in self._directory.glob("*/*"):
+            if path.suffix == ".part":
+                path.unlink()
+            elif path.parent.name.isdecimal() and _DIGEST.fullmatch(path.name):
+                info = path.stat()
+                found.append((info.st_mtime, bytes.fromhex(path.name), info.st_size, int(path.parent.name)))
+        for _, digest, size, round_number in sorted(found):
+            self._adopt(digest, size, round_number)
+
+    def _adopt(self, digest: Digest, size: int, round_number: int) -> None:
+        """Note a file found; of two under the same name (a crash while it was moved) the later round stays."""
+        known = self._round_of.get(digest)
+        if known is not None and known >= round_number:
+            self._path(round_number, digest).unlink()
+            return
+        if known is not None:
+            self._remove(digest)
+        self._note(digest, size, round_number)
+
+
+class BodyReader:
+    """Bodies of a store that a running node owns: only read, nothing is tidied up."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def get(self, digest: Digest) -> bytes | None:
+        """Return the body, or None where it is not kept (or is damaged)."""
+        for path in self._directory.glob(f"*/{digest.hex()}"):
+            with suppress(OSError):
+                body = path.read_bytes()
+                if body_digest(body) == digest:
+                    return body
+        return None
+
+
+def _remove_if_empty(directory: Path) -> None:
+    """Remove a round's directory; files that are none of ours keep it."""
+    with suppress(OSError):
+        directory.rmdir()

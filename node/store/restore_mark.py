@@ -1,0 +1,59 @@
+"""The mark on a data directory that was restored or copied: another node may be running with its key.
+
+A node with this mark listens before it acts (`node.machine.doppelganger`). It begins afresh: a journal and an outbox
+from before would have it repeat what its twin may have gone beyond.
+"""
+
+from __future__ import annotations
+
+import os
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+
+from node.exits import Exit, Refusal
+from node.files.private import replace_private
+
+FILE = "restored.json"
+STALE = ("journal.sqlite", "outbox.sqlite")
+"""What is moved aside. Votes and key stay: they are what was restored."""
+
+
+class Mark(msgspec.Struct, frozen=True):
+    """The content of restored.json: when (ISO 8601, UTC), and how it was noticed."""
+
+    since: str
+    reason: str
+
+
+def mark(home: Path, reason: str) -> None:
+    """Move a directory's journal and outbox aside, then mark it: the mark says that all of it is done.
+
+    Raises `Refusal` where that can't be written; a second call finishes what the first one began.
+    """
+    since = datetime.now(UTC)
+    content = msgspec.json.encode(Mark(since.isoformat(timespec="seconds"), reason))
+    try:
+        for name in STALE:
+            _move_aside(home, name, f"before-{since:%Y%m%dT%H%M%SZ}")
+        replace_private(home / FILE, content)
+    except OSError as error:
+        raise Refusal(Exit.STORE, f"cannot mark {home} as restored: {error.strerror}; check path and owner") from error
+
+
+def is_marked(home: Path) -> bool:
+    """Tell whether the directory bears the mark."""
+    return (home / FILE).exists()
+
+
+def unmark(home: Path) -> None:
+    """Take the mark away: nobody else was heard."""
+    (home / FILE).unlink(missing_ok=True)
+
+
+def _move_aside(home: Path, name: str, suffix: str) -> None:
+    """Rename a database with what SQLite keeps beside it, so that it can be looked at still."""
+    for path in sorted(home.glob(f"{name}*")):
+        if path.name in (name, f"{name}-wal", f"{name}-shm"):
+            os.replace(path, path.with_name(path.name.replace(name, f"{name}.{suffix}", 1)))

@@ -1,0 +1,1 @@
+"""The trainer's state on disk, and the model in it as a directory of its own."""

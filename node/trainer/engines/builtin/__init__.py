@@ -1,0 +1,1 @@
+"""The built-in model: small, made on the spot, no download."""

@@ -1,0 +1,242 @@
+"""The engine for any causal language model of transformers: Llama, Qwen, SmolLM, Mistral, ..."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from node.trainer.engines.causal_attention import ATTENTION
+from node.trainer.engines.causal_load import ADAPTER_WEIGHTS, adapters_off, load_adapters, load_model, prepare, read
+from node.trainer.engines.causal_text import Vocabulary, fingerprint
+from node.trainer.engines.engine import TrainingGroup
+from node.trainer.engines.tree_attention import Plan
+from node.trainer.engines.tree_engine import TreeEngine
+from node.trainer.engines.weight_layout import laid_out, pays
+from node.trainer.memory.memory_plan import SCORES_BYTES
+from node.trainer.memory.placement import FLOAT32, Placement, Site, choose_site, free_bytes, shape_of
+from node.trainer.messages import TrainerSettings
+from protocols.manifest import GameSpec
+
+
+class CausalEngine(TreeEngine):
+    """A causal LM behind the `Engine` protocol; transformers computes the layers, attention is by token tree."""
+
+    @classmethod
+    def load(cls, settings: TrainerSettings, game: GameSpec) -> Self:
+        """Plan the memory, then load `settings.model`. Raises ValueError with one line that says what is wrong."""
+        source = read(settings)
+        settings = source.settings
+        vocabulary = Vocabulary(source.tokenizer, game)
+        site = choose_site(settings, game, shape_of(source.config), len(vocabulary.prefix))
+        engine = cls(load_model(source, site.placement), vocabulary, site, settings, game)
+        engine._base = source.base
+        return engine
+
+    @classmethod
+    def adopt(cls, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> Self:
+        """Take over a model that lies in memory already. Raises ValueError."""
+        vocabulary = Vocabulary(tokenizer, game)
+        site = choose_site(settings, game, shape_of(model.config), len(vocabulary.prefix))
+        return cls(prepare(model, settings, site.placement), vocabulary, site, settings, game)
+
+    def __init__(
+        self, model: Any, vocabulary: Vocabulary, site: Site, settings: TrainerSettings, game: GameSpec
+    ) -> None:
+        super().__init__(game, vocabulary.prefix, vocabulary.stops, site.placement.device)
+        self._model, self._vocabulary = model, vocabulary
+        self._placement: Placement = site.placement
+        self._plan = site.plan
+        self._base = str(model.name_or_path)
+        self._settings = settings
+        self._recompute = site.plan.recompute
+        self.room, self.rows_at_once = site.plan.micro_tokens, site.plan.sample_rows
+        self.half_precision = site.placement.half
+        self.parameter_count = shape_of(self._model.config).parameters
+        self.fingerprint = fingerprint(self._vocabulary.tokenizer)
+        _silence_dropout(self._model)
+        self._refuse_windows()
+        self._take_over_attention()
+        self._start = deepcopy(self._model).requires_grad_(False) if settings.kl and not settings.lora else None
+        self._use_recomputation()
+
+    # --- text -----------------------------------------------------------------------------------------------------
+
+    def encode(self, text: str) -> list[int]:
+        """Return the ids of a text, without special tokens added."""
+        return self._vocabulary.encode(text)
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Return the text of a completion's ids up to its stop text. Raises ValueError for an unknown id."""
+        return self._vocabulary.text(tokens)
+
+    def completion_ids(self, text: str, finished: bool) -> list[int]:
+        """Return the ids of a completion that came as text, the stop behind it where it finished by itself."""
+        return self._vocabulary.completion(text, finished)
+
+    def _texts(self, rows: list[list[int]]) -> list[str]:
+        return [self._vocabulary.text(row) for row in rows]
+
+    # --- computation ----------------------------------------------------------------------------------------------
+
+    def _forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+        out = self._model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan)
+        hidden: Tensor = out.last_hidden_state[0]
+        return hidden
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [n, vocabulary] of hidden states [n, width], with the scaling some families add.
+
+        Many models have more rows than their tokenizer has ids: these are left out, in sampling as in the update.
+        """
+        config = self._model.config
+        logits: Tensor = self._model.get_output_embeddings()(hidden)[..., : self._vocabulary.size]
+        logits = logits * (getattr(config, "logit_scale", None) or 1.0) / (getattr(config, "logits_scaling", None) or 1)
+        cap = getattr(config, "final_logit_softcapping", None)
+        return cap * torch.tanh(logits / cap) if cap else logits
+
+    def _sparing(self, tokens: int, targets: int) -> bool:
+        return 4 * targets * int(self._model.config.vocab_size) > SCORES_BYTES
+
+    def _arithmetic(self) -> AbstractContextManager[Any]:
+        kind = self._placement.autocast
+        return torch.autocast(self.device.type, kind) if kind else nullcontext()
+
+    def _laid_out(self) -> AbstractContextManager[None]:
+        kind = self._placement.autocast or self._placement.weights
+        return laid_out(self._model, kind) if pays(self.device) else nullcontext()
+
+    @contextmanager
+    def _as_before(self) -> Iterator[None]:
+        if self._settings.lora:
+            with adapters_off(self._model):
+                yield
+            return
+        if self._start is None:
+            raise RuntimeError("the model was loaded without its start")
+        self._model, trained = self._start, self._model
+        try:
+            yield
+        finally:
+            self._model = trained
+
+    def _use_recomputation(self) -> None:
+        """Have the layers computed again in the backward pass where the memory plan says so."""
+        if self._recompute and self._model.supports_gradient_checkpointing:
+            self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+
+    # --- weights --------------------------------------------------------------------------------------------------
+
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Return the parameters that are trained."""
+        return (parameter for parameter in self._model.parameters() if parameter.requires_grad)
+
+    def save(self, directory: Path) -> None:
+        """Write weights (safetensors, as they are trained; with LoRA the adapters alone), tokenizer and config."""
+        self._model.save_pretrained(str(directory))
+        self._vocabulary.tokenizer.save_pretrained(str(directory))
+
+    def load_weights(self, directory: Path) -> None:
+        """Read weights written by `save` into the parameters that exist. Raises ValueError where some lack."""
+        if self._settings.lora:
+            load_adapters(self._model, directory)
+        else:
+            self._load_whole(directory)
+        self.weights_changed()
+
+    def _load_whole(self, directory: Path) -> None:
+        found = self._found(directory)
+        missing, unexpected = self._model.load_state_dict(found, strict=False)
+        tied = set(self._model.all_tied_weights_keys)
+        if set(missing) - tied or unexpected:
+            wrong = sorted({*missing, *unexpected} - tied)
+            raise ValueError(f"{directory}: these are not the weights of this model ({wrong[0]}, {len(wrong)} in all)")
+        self._model.tie_weights()
+
+    def _found(self, directory: Path) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for part in sorted(directory.glob("*.safetensors")):
+            if part.name != ADAPTER_WEIGHTS:
+                found |= load_file(part)
+        return found
+
+    def train_mode(self, on: bool) -> Any:
+        """Switch the layers' training mode (it permits recomputation; drop-out is off in both)."""
+        return self._model.train(on)
+
+    def use_float32(self) -> bool:
+        """Compute in float32 from now on, in parts half as large; return False where it does already or where the
+        wider weights would not fit. A 4-bit base stays as it is, only its arithmetic widens."""
+        placement = self._placement
+        wider = self.parameter_count * (4 - placement.weights.itemsize) * (self._settings.quantise == "none")
+        if (placement.weights, placement.autocast) == (FLOAT32, None):
+            return False
+        if wider > free_bytes(self.device, self._settings.memory_limit_mib):
+            return False
+        self._model.float() if self._settings.quantise == "none" else _widen(self._model)
+        self._placement = Placement(placement.device, FLOAT32, None)
+        self.half_precision = False
+        self.room, self.rows_at_once = max(1, self.room // 2), max(1, self.rows_at_once // 2)
+        self.weights_changed()
+        return True
+
+    # --- checks ---------------------------------------------------------------------------------------------------
+
+    def _refuse_windows(self) -> None:
+        """Raise ValueError where the model attends to fewer tokens than the game's prompts and answers have."""
+        config, game = self._model.config, self._game
+        kinds = set(getattr(config, "layer_types", None) or ())
+        window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
+        longest = len(self._vocabulary.prefix) + game.max_prompt + game.max_completion
+        if window and window < longest:
+            raise ValueError(f"trainer.model: it attends to {window} tokens, the game needs {longest}: choose another")
+
+    def _take_over_attention(self) -> None:
+        """Have attention computed by token tree. Raises ValueError where that changes what the model says."""
+        vocabulary = min(int(self._model.config.vocab_size), self._vocabulary.size)
+        numbers = torch.randint(vocabulary, (14,), generator=torch.Generator().manual_seed(0)).tolist()
+        prefix, prompt, completions = numbers[:5], numbers[5:8], [numbers[8:12], numbers[12:]]
+        group = TrainingGroup(prompt, completions, [[], []], [0.0, 0.0], external=False)
+        self._model.eval()
+        with torch.inference_mode():
+            plain = torch.cat([self._plain_logps(prefix + prompt, completion) for completion in completions])
+            try:
+                self._model.set_attn_implementation(ATTENTION)
+                ours = self._logps(prefix, [group])
+            except (ValueError, TypeError, AttributeError, RuntimeError, IndexError) as fault:
+                raise ValueError(f"trainer.model: {type(self._model).__name__} can't share its prompt") from fault
+        tolerance = 1e-3 if self._placement[1:] == (FLOAT32, None) and self._settings.quantise == "none" else 0.3
+        if not torch.allclose(plain, ours, atol=tolerance):
+            raise ValueError(f"trainer.model: {type(self._model).__name__} can't share its prompt: choose another")
+
+    def _plain_logps(self, prompt: list[int], completion: list[int]) -> Tensor:
+        """Return log-probabilities by the model's own forward pass, prompt and all."""
+        ids = torch.tensor([prompt + completion], device=self.device)
+        with self._arithmetic():
+            logits: Tensor = self._model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+            logits = logits[:, : self._vocabulary.size]
+        logps = (logits / self._game.temperature).log_softmax(-1)
+        return logps.gather(1, ids[0, len(prompt) :, None])[:, 0]
+
+
+def _silence_dropout(model: Any) -> None:
+    """Turn drop-out off: a policy gradient compares probabilities of one and the same policy."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+
+
+def _widen(model: Any) -> None:
+    """Have the matrices of a 4-bit base, and all else of the model, compute in float32."""
+    for module in model.modules():
+        if hasattr(module, "compute_dtype"):
+            module.compute_dtype = FLOAT32
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.data = parameter.data.float()

@@ -1,0 +1,1 @@
+"""GRPO updates: objective, off-policy filter, optimiser."""

@@ -1,0 +1,211 @@
+"""Makes updates and keeps the model sane: in time, within memory, and back from what is not finite."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+
+import msgspec
+import structlog
+
+from node.config import TrainerSettings
+from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
+from node.trainer.engines.engine import Cancelled, Engine, NotFinite, TrainingGroup
+from node.trainer.engines.process_group import ALONE, Gang, own
+from node.trainer.learning import grpo
+from node.trainer.learning.loss_scale import LossScale
+from node.trainer.learning.off_policy_filter import USUAL, Screen, credible
+from node.trainer.learning.optimizer import make_optimizer, set_rate
+from node.trainer.learning.throughput import JUDGING, RESERVE, Pace, affordable
+from node.trainer.memory.oom import is_memory
+from protocols.manifest import GameSpec
+
+log = structlog.get_logger()
+
+PATIENCE = 3
+"""Steps in a row that may be given up as not finite before the model goes back to its last checkpoint."""
+
+
+class OutOfTime(Exception):  # noqa: N818 - what happened to the update
+    """The update's seconds are over."""
+
+
+class Step(msgspec.Struct, frozen=True):
+    """An update: how it went, the groups it was made on, and those that were left out because they are incredible."""
+
+    outcome: grpo.Outcome
+    groups: list[TrainingGroup]
+    left_out: list[TrainingGroup] = []
+
+
+NOTHING = Step(grpo.Outcome(True, 0.0, 0.0, 0), [])
+"""An update on no group at all: the weights are as they were."""
+
+
+class Learner:
+    """One model, its optimiser and its checkpoints."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: TrainerSettings,
+        game: GameSpec,
+        checkpoints: Checkpoints,
+        clock: Callable[[], float] = time.monotonic,
+        gang: Gang = ALONE,
+    ) -> None:
+        """Resume from the newest checkpoint; without one write the first: there is always one to go back to."""
+        self._engine, self._settings, self._checkpoints = engine, settings, checkpoints
+        self.clock = gang.same_time(clock)
+        self._gang = gang
+        self.objective = grpo.objective_of(settings, game)
+        self.screen: Screen = credible
+        self.optimizer = make_optimizer(engine, settings)
+        self.room = grpo.Room(settings.micro_batch, engine.room)
+        self._scale = LossScale(needed=engine.half_precision)
+        self.pace = Pace()
+        self._bad = 0
+        found = checkpoints.resume(engine, self.optimizer)
+        self.counters = found or Counters()
+        if found is None:
+            checkpoints.save(engine, self.optimizer, self.counters)
+
+    # --- updates --------------------------------------------------------------------------------------------------
+
+    def step(
+        self, groups: Sequence[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float = USUAL
+    ) -> Step | None:
+        """Make one update on as many of the groups, from the front, as there is time for; None where there is none.
+
+        Other peers' groups are left out that are not credible where so much surprise is `usual`.
+
+        `until` is the clock's time at which it is over: what has been measured so far decides what is begun, and what
+        turns out slower is given up between two micro-batches. Raises `Cancelled`, MemoryError and the like.
+        """
+        left = until - self.clock()
+        chosen = affordable(groups, self._cost, self.pace.each, left)
+        if not chosen:
+            self._none_fits(groups, left)
+            return None
+        if len(chosen) < len(groups):
+            log.info("update.shortened", groups=len(chosen), of=len(groups))
+        set_rate(self.optimizer, self._settings, self.counters.updates)
+        try:
+            made = self._within_memory(chosen, until, cancelled, usual)
+        except OutOfTime:
+            log.info("update.out_of_time", groups=len(chosen))
+            return None
+        if made.left_out:
+            log.info("groups.incredible", groups=len(made.left_out), of=len(chosen))
+        if made.groups:
+            self._note(made.outcome)
+        return made
+
+    def _cost(self, group: TrainingGroup) -> float:
+        """Return the tokens that a group costs in an update; another peer's is judged before."""
+        return self._engine.cost(group) * (1 + JUDGING * group.external)
+
+    def _none_fits(self, groups: Sequence[TrainingGroup], seconds: float) -> None:
+        """Believe the estimate less where there was time left and nothing could be begun in it."""
+        if groups and seconds > 0:
+            needed = self._cost(groups[0]) * self.pace.each * RESERVE
+            log.info("update.none_fits", groups=len(groups), seconds=round(seconds, 1), one_takes=round(needed, 1))
+            self.pace = self.pace.doubted()
+
+    def _within_memory(
+        self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float
+    ) -> Step:
+        """Make the step; where memory runs out, again with half the micro-batch."""
+        while True:
+            try:
+                return self._timed(groups, until, cancelled, usual)
+            except (MemoryError, RuntimeError) as error:
+                smaller = self.room.halved()
+                if not is_memory(error) or smaller is None or self._gang.world > 1:
+                    raise
+                self.room = smaller
+                log.warning("memory.short", micro_batch=self.room.completions, update=self.room.tokens)
+
+    def _timed(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float) -> Step:
+        began = self.clock()
+
+        def watch(done: float) -> None:
+            if cancelled():
+                raise Cancelled("during an update")
+            now = self.clock()
+            self.pace = self.pace.learned(now - began, done)
+            if done and now > until:
+                raise OutOfTime
+
+        kept, left_out = self._judged(groups, usual, lambda tokens: watch(JUDGING * tokens))
+        judged = JUDGING * sum(self._engine.cost(group) for group in groups if group.external)
+        if not kept:
+            self.pace = self.pace.learned(self.clock() - began, judged)
+            return Step(NOTHING.outcome, [], left_out)
+        outcome = grpo.update(
+            self._engine,
+            self.optimizer,
+            kept,
+            self.objective,
+            room=self.room,
+            scale=self._scale,
+            watch=lambda tokens: watch(judged + tokens),
+            gang=self._gang,
+        )
+        return Step(outcome, kept, left_out)
+
+    def _judged(
+        self, groups: list[TrainingGroup], usual: float, watch: Callable[[int], None]
+    ) -> tuple[list[TrainingGroup], list[TrainingGroup]]:
+        """Return the groups that are believed and those that are not, alike on all ranks."""
+        believed = self.screen(self._engine, groups, usual, self.room, watch)
+        agreed = [self._gang.agreed(each) for each in believed]
+        kept = [group for group, each in zip(groups, agreed, strict=True) if each]
+        left_out = [group for group, each in zip(groups, agreed, strict=True) if not each]
+        return kept, left_out
+
+    # --- what is not finite ---------------------------------------------------------------------------------------
+
+    def _note(self, outcome: grpo.Outcome) -> None:
+        if outcome.stepped:
+            self._bad = 0
+            self._scale.stepped()
+            self.counters = msgspec.structs.replace(self.counters, updates=self.counters.updates + 1)
+        elif self._scale.overflowed():
+            log.info("loss_scale.halved", value=self._scale.value)
+        else:
+            log.warning("update.skipped", reason="not finite", loss=outcome.loss, norm=outcome.norm)
+            self.not_finite()
+
+    def not_finite(self) -> None:
+        """Count a step or task given up as not finite; after `PATIENCE` in a row go back to the last checkpoint and
+        compute in float32."""
+        self.counters = msgspec.structs.replace(self.counters, skipped=self.counters.skipped + 1)
+        self._bad += 1
+        if self._bad < PATIENCE:
+            return
+        self._bad = 0
+        wider = self._engine.use_float32()
+        found = self._checkpoints.resume(self._engine, self.optimizer)
+        self._scale = LossScale(needed=self._engine.half_precision)
+        self.room = grpo.Room(self.room.completions, self._engine.room)
+        skipped = self.counters.skipped
+        if found is not None:
+            self.counters = msgspec.structs.replace(found, skipped=skipped)
+        log.warning(
+            "model.fell_back", round=self.counters.round, updates=self.counters.updates, skipped=skipped,
+            restored=found is not None, now_float32=wider,
+        )  # fmt: skip
+
+    # --- checkpoints ----------------------------------------------------------------------------------------------
+
+    def worked(self, round_number: int) -> None:
+        """Note the round that was worked on."""
+        self.counters = msgspec.structs.replace(self.counters, round=round_number)
+
+    def save(self) -> None:
+        """Write a checkpoint. Raises `NotFinite` where the weights are: the last good one stays the newest."""
+        finite = all(bool(own(each.detach()).isfinite().all()) for each in self._engine.parameters())
+        if self._gang.total(float(not finite)):
+            raise NotFinite("the weights are not finite; the last checkpoint stays")
+        self._checkpoints.save(self._engine, self.optimizer, self.counters)

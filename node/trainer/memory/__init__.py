@@ -1,0 +1,1 @@
+"""What a model takes of a device, worked out before it is loaded."""

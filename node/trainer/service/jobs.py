@@ -1,0 +1,183 @@
+"""What the link asks of the child and what it tells the machine: pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import zip_longest
+from typing import NamedTuple, TypeAlias
+
+import msgspec
+
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.ports import Bodies
+from node.trainer import messages as f
+from node.validation.quoted_bodies import closure
+from protocols.identifiers import Digest, body_digest
+from protocols.wire import quoted_in, quoting_of
+
+Work: TypeAlias = c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.SaveCheckpoint
+Asked: TypeAlias = f.Generate | f.Train | f.Evaluate | f.Save
+Answer: TypeAlias = f.Generated | f.Trained | f.Evaluated | f.Saved | f.Failed
+
+FRAME_SHARE = f.FRAME_LIMIT * 3 // 4
+"""Bytes of bodies that one frame carries."""
+
+SHELF = 256
+"""Bodies that those of one training may lead to."""
+
+KINDS: dict[type[Work], str] = {
+    c.GenerateRollouts: "generate",
+    c.TrainOnRollouts: "train",
+    c.EvaluateModel: "evaluate",
+    c.SaveCheckpoint: "save",
+}
+"""The machine's names of the kinds of work, for `WorkFailed`."""
+
+
+class Book(NamedTuple):
+    """A body that is quoted: encoded, the stage that it is of, what it quotes in turn."""
+
+    body: bytes
+    stage: int
+    quoted: tuple[Digest, ...]
+
+
+class Order(msgspec.Struct, frozen=True):
+    """A command under way: the frame that carries it."""
+
+    command: Work
+    frame: Asked
+
+    @property
+    def task(self) -> int:
+        """The number under which the child answers."""
+        return self.frame.task
+
+    @property
+    def round(self) -> int:
+        """The command's round."""
+        return self.command.round
+
+
+def kind_of(command: Work) -> str:
+    """Return the machine's name of a kind of work."""
+    return KINDS[type(command)]
+
+
+def refusal(command: Work, reason: str) -> i.WorkFailed:
+    """Return the input that says nothing will come of a command."""
+    stage = command.stage if isinstance(command, c.GenerateRollouts | c.TrainOnRollouts) else 0
+    seed = command.seed if isinstance(command, c.GenerateRollouts) else b""
+    return i.WorkFailed(kind_of(command), command.round, stage, reason, seed)
+
+
+def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Order | str:
+    """Return the order for a command, or why it can't be given. `limit` bounds a body, in bytes.
+
+    A foreign body that is not kept any more is left out; so are the last ones where all would not fit into a frame.
+    """
+    frame: Asked | str
+    match command:
+        case c.GenerateRollouts():
+            frame = _to_generate(task, command, bodies)
+        case c.TrainOnRollouts():
+            frame = _to_train(task, command, bodies, limit)
+        case c.EvaluateModel():
+            frame = f.Evaluate(task, command.round)
+        case c.SaveCheckpoint():
+            frame = f.Save(task, command.round)
+    return frame if isinstance(frame, str) else Order(command, frame)
+
+
+def _to_generate(task: int, command: c.GenerateRollouts, bodies: Bodies) -> f.Generate | str:
+    shelf = quotes_that_fit(command.quoted, bodies, FRAME_SHARE)
+    if isinstance(shelf, str):
+        return shelf
+    quoted = tuple(digest for digest in command.quoted if digest in shelf)
+    return f.Generate(
+        task, command.round, command.stage, command.seed, command.groups, quoted, tuple(shelf.values())
+    )  # fmt: skip
+
+
+def _to_train(task: int, command: c.TrainOnRollouts, bodies: Bodies, limit: int) -> f.Train | str:
+    own = bodies.get(command.own) if command.own else b""
+    external = fitting([bodies.get(each) for each in command.external], FRAME_SHARE - limit)
+    if not own and not external:
+        return "no body to train on is kept any more"
+    room = FRAME_SHARE - len(own or b"") - sum(map(len, external))
+    shelf, _ = shelf_for([each for body in (own or b"", *external) for each in quoted_in(body)], bodies)
+    return f.Train(
+        task, command.round, command.stage, own or b"", external, command.updates, command.seconds,
+        fitting(list(shelf), room),
+    )  # fmt: skip
+
+
+def shelf_for(quoted: Iterable[Digest], bodies: Bodies) -> tuple[tuple[bytes, ...], tuple[Digest, ...]]:
+    """Return the quoted bodies with what they quote in turn, encoded, and the digests of those that are not kept."""
+    found, missing = closure(quoted, bodies.get, quoted_in, SHELF)
+    return tuple(found.values()), missing
+
+
+def quotes_that_fit(quoted: Sequence[Digest], bodies: Bodies, room: int) -> dict[Digest, bytes] | str:
+    """Return what has room, in bytes, of the quoted bodies and what these quote in turn; or why nothing can be quoted.
+
+    Peers accept some of each stage, in the order of their lots: fewer of each are quoted where all would not fit.
+    """
+    found, missing = closure(quoted, lambda digest: book_of(bodies.get(digest)), lambda book: book.quoted, SHELF)
+    if missing:
+        return f"{len(missing)} bodies that are to be quoted are not kept any more"
+    shelf: dict[Digest, Book] = {}
+    for digest in by_turns(quoted, found):
+        wider = shelf | closure([digest], found.get, lambda book: book.quoted, SHELF)[0]
+        if sum(len(book.body) for book in wider.values()) <= room:
+            shelf = wider
+    if {found[digest].stage for digest in quoted} - {shelf[digest].stage for digest in quoted if digest in shelf}:
+        return "the bodies that are to be quoted are too large"
+    return {digest: book.body for digest, book in shelf.items()}
+
+
+def by_turns(quoted: Iterable[Digest], found: Mapping[Digest, Book]) -> list[Digest]:
+    """Return the first body of every stage, then the second of every stage, and so on."""
+    stages: dict[int, list[Digest]] = {}
+    for digest in quoted:
+        stages.setdefault(found[digest].stage, []).append(digest)
+    return [digest for turn in zip_longest(*stages.values()) for digest in turn if digest is not None]
+
+
+def book_of(body: bytes | None) -> Book | None:
+    """Return a body with what it says of itself; None where there is none that can be read."""
+    said = quoting_of(body) if body else None
+    return Book(body, said.stage, said.quoted) if body and said else None
+
+
+def fitting(bodies: list[bytes | None], room: int) -> tuple[bytes, ...]:
+    """Return the bodies that are there, as many from the front as have room, in bytes."""
+    kept: list[bytes] = []
+    for body in bodies:
+        if body is not None and len(body) <= room:
+            kept.append(body)
+            room -= len(body)
+    return tuple(kept)
+
+
+def input_of(order: Order, answer: Answer) -> i.AnyInput | None:
+    """Return the input that tells the machine of an answer; None where it is not one to this order."""
+    match order.command, answer:
+        case c.GenerateRollouts() as asked, f.Generated() as made:
+            return i.RolloutsGenerated(
+                asked.round, asked.stage, body_digest(made.body), len(made.body), made.groups, made.reward,
+                made.seconds, made.right, asked.seed,
+            )  # fmt: skip
+        case c.TrainOnRollouts() as asked, f.Trained() as done:
+            return i.TrainingFinished(
+                asked.round, asked.stage, done.updates, done.own, done.external, done.loss, done.seconds,
+                tuple(each for each in asked.external if each in done.incredible),
+            )  # fmt: skip
+        case c.EvaluateModel() as asked, f.Evaluated() as measured:
+            return i.EvaluationFinished(asked.round, measured.accuracy, measured.questions, measured.seconds)
+        case c.SaveCheckpoint() as asked, f.Saved():
+            return i.CheckpointSaved(asked.round)
+        case asked, f.Failed() as failed:
+            return refusal(asked, f"{failed.kind}: {failed.reason}")
+    return None

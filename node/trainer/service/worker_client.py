@@ -1,0 +1,372 @@
+"""The node's side of the trainer: starts the child, passes frames, tells the machine what came of them.
+
+Nothing here imports torch. The child may hang, crash, be killed for memory or write garbage: each ends in `TrainerLost`
+a pause that doubles from 1 s to 60 s, and a new child that resumes from the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Never
+
+import msgspec
+import structlog
+import trio
+
+from node.config import TrainerSettings
+from node.machine import commands as c
+from node.machine import inputs as i
+from node.ports import Bodies, Report
+from node.trainer import messages as f
+from node.trainer.service.in_flight import UnderWay, patience
+from node.trainer.service.jobs import input_of, kind_of, order_for, refusal
+from protocols.identifiers import Address, Digest, body_digest
+from protocols.manifest import Manifest
+
+log = structlog.get_logger()
+
+SILENCE_SECONDS = 15.0
+"""A child that says nothing for so long is hung."""
+
+LOADING_SECONDS = 300.0
+"""The same while it imports and loads: both may hold the interpreter for long."""
+
+FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
+STEADY_SECONDS = 120.0
+"""A child that was ready for so long before it was lost is restarted after the first pause again."""
+
+END_SECONDS = 2.0
+"""How long a child may take to end when its line is closed, before it is killed."""
+
+REFUSED = 3
+"""Exit code of a child that could not get data or model, and has said why."""
+
+HERE = Path(__file__).parents[2]
+"""Where the packages of this program lie."""
+
+LEVELS = ("debug", "info", "warning", "error")
+
+STDERR_LINE = 500
+"""Bytes of a line of the child's standard error that are kept."""
+
+
+class Lost(Exception):  # noqa: N818 - what happened to the child
+    """The child can't be used any more."""
+
+
+class TrainerLink:
+    """`node.ports.TrainerService` on a child process."""
+
+    name = "trainer"
+
+    def __init__(
+        self, settings: TrainerSettings, manifest: Manifest, peer: Address, directory: Path, bodies: Bodies
+    ) -> None:
+        self._settings, self._manifest, self._peer = settings, manifest, peer
+        self._directory, self._bodies = directory, bodies
+        self._reports_in, self._reports_out = trio.open_memory_channel[i.AnyInput](math.inf)
+        self._child: Child | None = None
+        self._next_task = 1
+        self._under_way = UnderWay(patience(manifest))
+        self._tokenizer: Digest = b""
+        self.progress: f.Progress | None = None
+        self.resident = 0
+
+    @property
+    def tokenizer(self) -> Digest:
+        """Fingerprint of the model's tokenizer; empty before the first child was ready."""
+        return self._tokenizer
+
+    @property
+    def micro_batch(self) -> int:
+        """Completions per micro-batch; halved when the kernel ends a child for its memory."""
+        return self._settings.micro_batch
+
+    # --- commands -----------------------------------------------------------------------------------------------
+
+    async def execute(self, command: c.TrainerCommand) -> None:
+        """Hand a command to the child. Where there is none, the machine learns that nothing will come of it."""
+        if isinstance(command, c.AbortWork):
+            self._abort(command)
+            return
+        if self._child is None or not self._child.ready:
+            self._tell(refusal(command, "trainer away"))
+            return
+        order = order_for(self._next_task, command, self._bodies, self._manifest.limits.body)
+        if isinstance(order, str):
+            self._tell(refusal(command, order))
+            return
+        try:
+            self._child.send(order.frame)
+        except ValueError as error:  # it is larger than any frame: of whatever size bodies are in this swarm
+            self._tell(refusal(command, str(error)))
+            return
+        self._next_task += 1
+        self._under_way.give(order)
+
+    def _abort(self, command: c.AbortWork) -> None:
+        """Cancel every task given so far. The machine has done with them: no answer to them reaches it."""
+        tasks = self._under_way.abort(trio.current_time())
+        if self._child is not None and tasks:
+            log.info("trainer.abort", tasks=tasks, reason=command.reason)
+            self._child.send(f.Cancel(max(tasks)))
+
+    # --- life of the child --------------------------------------------------------------------------------------
+
+    async def run(self, report: Report) -> None:
+        """Keep a child alive until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._forward, report)
+            pause = 0.0
+            while True:
+                lasted, lost = await self._live()
+                pause = next_pause(pause, lasted)
+                log.warning("trainer.child_lost", reason=lost.reason, shrink=lost.shrink, restart_in=pause)
+                if lost.shrink:
+                    self._settings = shrunk(self._settings)
+                self._tell(lost)
+                await trio.sleep(pause)
+
+    def _tell(self, happened: i.AnyInput) -> None:
+        self._reports_in.send_nowait(happened)
+
+    async def _forward(self, report: Report) -> None:
+        """Report in order; `execute` is called by the machine's own loop and must not wait for a full queue."""
+        async for happened in self._reports_out:
+            await report(happened)
+
+    async def _live(self) -> tuple[float, i.TrainerLost]:
+        """Run one child to its end; return for how many seconds it was ready, and the loss."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        kills = oom_kills()
+        child = Child(self._settings.threads, self._settings.python or sys.executable)
+        reason = ""
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(child.write)
+                nursery.start_soon(child.log_errors)
+                child.send(f.SetUp(self._settings, self._manifest, self._peer, str(self._directory)))
+                self._child = child
+                await self._listen(child)
+        except* (Lost, OSError) as group:
+            reason = str(first(group))
+        finally:
+            self._child = None
+            self._under_way = UnderWay(self._under_way.patience)
+            self.progress = None
+            with trio.CancelScope(shield=True):
+                killed = await child.end()
+        lasted = max(0.0, trio.current_time() - child.ready_since)
+        if child.returncode not in (0, REFUSED):
+            reason = child.last_error or reason
+        return lasted, loss(reason, child.returncode, killed=killed, oom_kills=oom_kills() - kills)
+
+    async def _listen(self, child: Child) -> Never:
+        """Take what the child says until it is `Lost`. Heartbeats come also from one whose work hangs."""
+        while True:
+            self._take(child, await child.receive())
+            if self._under_way.is_overdue(trio.current_time()):
+                raise Lost(f"it did not give up its task within {self._under_way.patience:.0f} s")
+
+    def _take(self, child: Child, frame: f.FromChild) -> None:
+        """Note what the child says and tell the machine what it must know. Raises `Lost` where it can't go on."""
+        match frame:
+            case f.Ready():
+                child.ready_since = trio.current_time()
+                self._tokenizer = frame.tokenizer
+                self._tell(i.TrainerReady(frame.parameters, frame.device, frame.checkpoint_round))
+            case f.Heartbeat():
+                self.resident = frame.resident
+            case f.Progress():
+                self.progress = frame
+            case f.Logged():
+                getattr(log, frame.level if frame.level in LEVELS else "info")(frame.event, **frame.fields)
+            case f.Failed(task=0):
+                raise Lost(frame.reason)
+            case f.Hello():
+                log.debug("trainer.child_started", pid=frame.pid)
+            case _:
+                self._finish(frame)
+
+    def _finish(self, frame: f.Generated | f.Trained | f.Evaluated | f.Saved | f.Failed) -> None:
+        try:
+            order = self._under_way.answered(frame.task)
+        except KeyError:
+            raise Lost(f"it answered task {frame.task}, which it was not given") from None
+        self.progress = None
+        if order is None:
+            log.debug("trainer.given_up", task=frame.task, answer=type(frame).__name__)
+            return
+        if isinstance(frame, f.Generated):
+            self._bodies.put(body_digest(frame.body), frame.body, order.round)
+        happened = input_of(order, frame)
+        if happened is None:
+            raise Lost(f"it answered {kind_of(order.command)} with {type(frame).__name__}")
+        self._tell(happened)
+
+
+class Child:
+    """One child process and the socket to it."""
+
+    def __init__(self, threads: int, python: str) -> None:
+        ours, theirs = socket.socketpair()
+        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
+        # Another interpreter has no installation of this package: it finds the one that runs here.
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+        with theirs:
+            # Not trio.run_process: it forks in a worker thread, and the child is killed (PR_SET_PDEATHSIG) when the
+            # thread that forked it ends. A session of its own keeps the terminal's Ctrl-C for the node.
+            self._process = subprocess.Popen(
+                [python, "-m", "node.trainer.worker.main", str(theirs.fileno()), str(os.getpid())],
+                pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE, env=environment, start_new_session=True,
+            )  # fmt: skip
+        assert self._process.stderr is not None
+        self._errors = os.dup(self._process.stderr.fileno())
+        self._process.stderr.close()
+        self._error_rest = b""
+        self.last_error = ""
+        ours.setblocking(False)
+        self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
+        self._out_in, self._out = trio.open_memory_channel[bytes](math.inf)
+        self._buffer = bytearray()
+        self.ready_since = math.inf
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def ready(self) -> bool:
+        """Whether it has loaded its model."""
+        return self.ready_since < math.inf
+
+    @property
+    def returncode(self) -> int:
+        """How the process ended; 0 while it runs."""
+        return self._process.returncode or 0
+
+    def send(self, frame: f.ToChild) -> None:
+        """Queue a frame."""
+        self._out_in.send_nowait(f.frame_bytes(frame))
+
+    async def write(self) -> None:
+        """Write queued frames until cancelled. A line that broke is seen where frames are received."""
+        async for data in self._out:
+            try:
+                await self._stream.send_all(data)
+            except trio.BrokenResourceError:
+                return
+
+    async def receive(self) -> f.FromChild:
+        """Return the next frame. Raises `Lost` where the child is gone, hung, or writes what is no frame."""
+        patience = SILENCE_SECONDS if self.ready else LOADING_SECONDS
+        with trio.move_on_after(patience):
+            header = await self._exactly(4)
+            try:
+                length = f.frame_length(header)
+                frame: f.FromChild = f.from_child.decode(await self._exactly(length))
+            except (ValueError, RecursionError) as error:
+                raise Lost(f"it wrote garbage: {error}") from error
+            return frame
+        raise Lost(f"it said nothing for {patience:.0f} s")
+
+    async def _exactly(self, count: int) -> bytes:
+        while len(self._buffer) < count:
+            try:
+                data = await self._stream.receive_some()
+            except trio.BrokenResourceError:
+                data = b""
+            if not data:
+                raise Lost("its line ended")
+            self._buffer += data
+        taken = bytes(self._buffer[:count])
+        del self._buffer[:count]
+        return taken
+
+    async def log_errors(self) -> None:
+        """Pass on what the child writes to its standard error, until cancelled."""
+        async with trio.lowlevel.FdStream(os.dup(self._errors)) as stream:
+            async for data in stream:
+                self._log_lines(bytes(data))
+
+    def _log_lines(self, data: bytes) -> None:
+        *lines, rest = (self._error_rest + data).split(b"\n")
+        self._error_rest = rest[-STDERR_LINE:]
+        for line in lines:
+            self.last_error = line[:STDERR_LINE].decode(errors="replace").strip() or self.last_error
+            if line.strip():
+                log.info("trainer.stderr", line=self.last_error)
+
+    async def end(self) -> bool:
+        """See the process to its end; return whether it had to be killed."""
+        with trio.move_on_after(END_SECONDS):
+            await self._stream.aclose()
+            # The stubs that libp2p brings along know an older trio.
+            await trio.to_thread.run_sync(self._process.wait, abandon_on_cancel=True)  # type: ignore[call-arg]
+        killed = self._process.poll() is None
+        if killed:
+            self._process.kill()
+        await trio.to_thread.run_sync(self._process.wait)
+        self._log_lines(_available(self._errors) + b"\n")
+        os.close(self._errors)
+        return killed
+
+
+def _available(descriptor: int) -> bytes:
+    """Return what can be read without waiting."""
+    os.set_blocking(descriptor, False)
+    try:
+        return os.read(descriptor, 1 << 16)
+    except BlockingIOError:
+        return b""
+
+
+def shrunk(settings: TrainerSettings) -> TrainerSettings:
+    """Return settings that take less memory: half the completions at once, a plan for three quarters of the memory."""
+    return msgspec.structs.replace(
+        settings, micro_batch=max(1, settings.micro_batch // 2), memory_share=settings.memory_share * 0.75
+    )
+
+
+def next_pause(pause: float, lasted: float) -> float:
+    """Return the pause before the next child, from the last pause and how long the child was ready; all seconds."""
+    if not pause or lasted >= STEADY_SECONDS:
+        return FIRST_PAUSE
+    return min(2 * pause, LONGEST_PAUSE)
+
+
+def loss(reason: str, returncode: int, *, killed: bool, oom_kills: int) -> i.TrainerLost:
+    """Return how a child was lost: for memory where it was killed, not by us, and the kernel counted `oom_kills`
+    kills for memory meanwhile."""
+    if killed or returncode in (0, REFUSED):
+        return i.TrainerLost(reason)
+    if returncode == -signal.SIGKILL:
+        if oom_kills:
+            return i.TrainerLost("the kernel killed it, out of memory", shrink=True)
+        return i.TrainerLost("somebody killed it")
+    how = f"signal {-returncode}" if returncode < 0 else f"exit code {returncode}"
+    return i.TrainerLost(f"it ended with {how}: {reason}")
+
+
+def oom_kills() -> int:
+    """Return how many processes the kernel has killed for memory since boot; 0 where it doesn't tell."""
+    try:
+        text = Path("/proc/vmstat").read_text()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
+
+
+def first(group: BaseException) -> BaseException:
+    """Return the first error inside nested groups."""
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group

@@ -1,0 +1,1 @@
+"""The trainer's worker process: owns the model, samples, trains, evaluates."""

@@ -1,0 +1,271 @@
+"""The trainer's child process: `python -m node.trainer.worker.main FD`, started by
+`node.trainer.service.worker_client` and nobody else.
+
+The reader thread takes frames from the socket, so that `Cancel` overtakes work, and says every second that the child
+lives. The main thread does one task after the other. Where the node is gone, so is the child.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import queue
+import resource
+import select
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from node.errors import describe
+from node.trainer import messages as f
+from node.trainer.memory.memory_plan import mps_watermarks
+from node.trainer.rank_environment import start_followers
+
+if TYPE_CHECKING:
+    from node.trainer.worker.session import Desk, Session
+
+HEARTBEAT_SECONDS = 1.0
+KEEP_ALIVE = 60.0
+"""Seconds after which a silent rank 0 lets its followers know that it lives."""
+
+PR_SET_PDEATHSIG = 1
+OOM_SCORE = 900
+"""Where memory runs out, the kernel ends the child, not the node."""
+
+PAGE = resource.getpagesize()
+REFUSED = 3
+"""Exit code: data or model can't be had; the reason went to the node."""
+
+
+class Line:
+    """The socket to the node: frames in and out, and which tasks were given up."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket = connection
+        self._writing = threading.Lock()
+        self._given_up = -1
+        self._spoke = 0.0
+        self.frames: queue.SimpleQueue[f.ToChild] = queue.SimpleQueue()
+
+    def send(self, frame: f.FromChild) -> None:
+        """Send a frame; callable from both threads."""
+        data = f.frame_bytes(frame)
+        with self._writing:
+            self._socket.sendall(data)
+            self._spoke = time.monotonic()
+
+    def cancelled(self, task: int) -> bool:
+        """Tell whether the node gave up this task."""
+        return task <= self._given_up
+
+    def read_forever(self) -> None:
+        """Take frames until the node is gone, then end the process at once: nobody waits for its work."""
+        try:
+            self._read_forever()
+        except (OSError, EOFError, ValueError) as error:
+            sys.stderr.write(f"the node's line ended: {error}\n")
+        os._exit(0)
+
+    def _read_forever(self) -> None:
+        buffer = bytearray()
+        while True:
+            if select.select([self._socket], [], [], HEARTBEAT_SECONDS / 2)[0]:
+                data = self._socket.recv(1 << 20)
+                if not data:
+                    return
+                buffer += data
+                self._take_frames(buffer)
+            if time.monotonic() - self._spoke >= HEARTBEAT_SECONDS:
+                self.send(f.Heartbeat(resident_bytes()))
+
+    def _take_frames(self, buffer: bytearray) -> None:
+        """Take every whole frame from the front of the buffer."""
+        while len(buffer) >= 4:
+            end = 4 + f.frame_length(bytes(buffer[:4]))
+            if len(buffer) < end:
+                return
+            frame = f.to_child.decode(bytes(buffer[4:end]))
+            del buffer[:end]
+            if isinstance(frame, f.Cancel):
+                self._given_up = max(self._given_up, frame.task)
+            else:
+                self.frames.put(frame)
+
+
+class Speed:
+    """Sends at most ten `Progress` frames a second."""
+
+    def __init__(self, line: Line, task: int) -> None:
+        self._line, self._task = line, task
+        self._sent = 0.0
+
+    def __call__(self, done: int, total: int) -> None:
+        """Say how far the task is."""
+        now = time.monotonic()
+        if now - self._sent >= 0.1 or done == total:
+            self._sent = now
+            self._line.send(f.Progress(self._task, done, total))
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process holds, in bytes; 0 where /proc does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+    except OSError:
+        return 0
+
+
+def die_with(parent: int) -> None:
+    """Have the kernel kill this process when its parent ends, also where it ended before we could ask."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if hasattr(libc, "prctl"):
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != parent:
+        os._exit(0)
+
+
+def offer_to_kernel() -> None:
+    """Stand first in line where the kernel runs out of memory."""
+    try:
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
+    except OSError as error:
+        sys.stderr.write(f"oom_score_adj stays: {error}\n")
+
+
+def limit_memory(mebibytes: int) -> None:
+    """Limit the data of this process; more is refused with an error that a task survives."""
+    if mebibytes:
+        resource.setrlimit(resource.RLIMIT_DATA, (mebibytes << 20, mebibytes << 20))
+
+
+def log_to(line: Line) -> None:
+    """Have what this process logs stand in the node's log."""
+    import structlog
+
+    def passed_on(_logger: object, level: str, event: MutableMapping[str, Any]) -> NoReturn:
+        text = str(event.pop("event"))
+        line.send(f.Logged(level, text, {key: plain(value) for key, value in event.items()}))
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[passed_on])
+
+
+def plain(value: object) -> str | int | float | bool | None:
+    """Return a value as a frame carries it."""
+    return value if isinstance(value, str | int | float | bool | None) else str(value)
+
+
+def carry_out(session: Session, frame: f.ToChild, desk: Desk) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
+    """Do what a frame asks for."""
+    match frame:
+        case f.Generate():
+            return session.generate(frame, desk)
+        case f.Train():
+            return session.train(frame, desk)
+        case f.Evaluate():
+            return session.evaluate(frame, desk)
+        case f.Save():
+            return session.save(frame)
+    raise ValueError(f"a {type(frame).__name__} can't come here")
+
+
+def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluate | f.Save) -> f.FromChild:
+    """Return the frame that ends a task, whatever happens to it."""
+    from node.trainer.engines.engine import Cancelled, NotFinite
+    from node.trainer.memory.oom import is_memory
+    from node.trainer.worker.session import Desk
+
+    gang = session.gang
+    gang.tell(f.frame_bytes(frame)[4:])
+    desk = Desk(gang.same_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
+    if gang.world == 1 and desk.cancelled():
+        return f.Failed(frame.task, "cancelled", "cancelled before it began")
+    try:
+        return carry_out(session, frame, desk)
+    except Cancelled as reason:
+        return f.Failed(frame.task, "cancelled", f"cancelled {reason}")
+    except NotFinite as reason:
+        session.learner.not_finite()
+        return f.Failed(frame.task, "nonfinite", str(reason))
+    except Exception as error:  # noqa: BLE001 - the task boundary: the child lives on, the node learns why
+        if gang.world > 1:  # the ranks may be at different places now: all begin anew from their checkpoints
+            line.send(f.Failed(0, "error", describe(error)))
+            os._exit(REFUSED)
+        return f.Failed(frame.task, "memory" if is_memory(error) else "error", describe(error))
+
+
+def set_up(line: Line, setup: f.SetUp) -> Session | None:
+    """Load data and model, or tell the node why that can't be done."""
+    os.environ["OMP_NUM_THREADS"] = str(setup.settings.threads)  # read once, when torch is imported below
+    os.environ.update(mps_watermarks(setup.settings.memory_share))
+    limit_memory(setup.settings.memory_limit_mib)
+    try:
+        place = waiting_place(setup)
+        import torch
+
+        from node.trainer.engines.process_group import ALONE, Gang
+        from node.trainer.worker.session import Session
+
+        torch.set_num_threads(setup.settings.threads)
+        gang = Gang.meet(0, setup.settings.ranks, place) if place else ALONE
+        gang.tell(f.frame_bytes(setup)[4:])
+        session = Session(setup, gang=gang)
+    except Exception as error:  # noqa: BLE001 - the task boundary: the child can't work, the node learns why
+        line.send(f.Failed(0, "error", describe(error)))
+        return None
+    engine = session.engine
+    line.send(f.Ready(engine.parameter_count, str(engine.device), engine.fingerprint, session.counters.round))
+    return session
+
+
+def next_frame(line: Line, session: Session | None) -> f.ToChild:
+    """Wait for a frame; meanwhile let followers know, with an empty `Cancel`, that this rank lives."""
+    while True:
+        try:
+            return line.frames.get(timeout=KEEP_ALIVE if session is not None and session.gang.world > 1 else None)
+        except queue.Empty:
+            assert session is not None
+            session.gang.tell(f.frame_bytes(f.Cancel(-1))[4:])
+
+
+def waiting_place(setup: f.SetUp) -> str:
+    """Return where the other ranks wait, empty where there are none; start them, unless they are on other machines.
+
+    They load their libraries while this rank loads its own.
+    """
+    world, place = setup.settings.ranks, setup.settings.rendezvous
+    return (place or start_followers(world)) if world > 1 else ""
+
+
+def main(descriptor: int, parent: int) -> int:
+    """Serve the node until it says `Bye` or is gone."""
+    die_with(parent)
+    offer_to_kernel()
+    line = Line(socket.socket(fileno=descriptor))
+    log_to(line)
+    line.send(f.Hello(os.getpid()))
+    threading.Thread(target=line.read_forever, name="reader", daemon=True).start()
+    session: Session | None = None
+    while True:
+        match next_frame(line, session):
+            case f.SetUp() as setup:
+                session = set_up(line, setup)
+                if session is None:
+                    return REFUSED
+            case f.Bye() as bye:
+                if session is not None:
+                    session.gang.tell(f.frame_bytes(bye)[4:])
+                return 0
+            case f.Generate() | f.Train() | f.Evaluate() | f.Save() as frame if session is not None:
+                line.send(answer(line, session, frame))
+            case frame:
+                raise ValueError(f"a {type(frame).__name__} came before SetUp")
+
+
+if __name__ == "__main__":
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

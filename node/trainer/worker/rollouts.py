@@ -1,0 +1,202 @@
+"""Between what travels (`protocols.wire`) and what is sampled or trained on."""
+
+from __future__ import annotations
+
+import math
+import random
+import struct
+from collections.abc import Iterator, Sequence
+from typing import Generic, TypeVar
+
+from msgspec.structs import replace
+
+from node.ports import Questions
+from node.trainer.engines.engine import Engine, Sample, TrainingGroup
+from node.trainer.learning.grpo import Objective, advantages
+from node.validation.body_check import scene_of
+from protocols.games import Scene, Shelf, game_named
+from protocols.games.quoting import MOST_ROOM
+from protocols.games.share import has_advantage, one_each
+from protocols.identifiers import Digest, body_digest
+from protocols.manifest import GameSpec, Limits
+from protocols.poison import flaw
+from protocols.wire import Completion, Group, Rollouts, decode_rollouts
+
+ItemT = TypeVar("ItemT")
+
+NO_BODIES: Shelf = {}
+
+
+def completion_of(sample: Sample, limits: Limits) -> Completion:
+    """Return a sample as it travels; a text above the limit is cut, which costs it its ids at the receiver."""
+    count = len(sample.tokens)
+    return Completion(
+        text=sample.text[: limits.completion_chars],
+        tokens=struct.pack(f"<{count}I", *sample.tokens),
+        logps=struct.pack(f"<{count}f", *sample.logps),
+        finished=sample.finished,
+    )
+
+
+def read_body(body: bytes) -> Rollouts | None:
+    """Return the rollouts of a body that the node has checked; None for the empty body."""
+    return decode_rollouts(body, body_digest(body), len(body)) if body else None
+
+
+def shelf_of(bodies: Sequence[bytes]) -> Shelf:
+    """Return decoded bodies by digest."""
+    return {body_digest(body): decode_rollouts(body, body_digest(body), len(body)) for body in bodies}
+
+
+def has_its_quotes(rollouts: Rollouts, shelf: Shelf) -> bool:
+    """Tell whether everything that a body quotes, and what that quotes in turn, is on the shelf."""
+    return all(digest in shelf and has_its_quotes(shelf[digest], shelf) for digest in rollouts.quoted)
+
+
+def fitted_prompt(game: GameSpec, scene: Scene, engine: Engine) -> str:
+    """Return a scene's prompt with the longest quotes, cut in the middle, that leave room for the whole question."""
+    prompt = game_named(game.name).prompt
+    text = prompt(game, scene, MOST_ROOM)
+    if not scene.quoted or len(engine.encode(text)) <= game.max_prompt:
+        return text
+    fits, too_long = 0, max(len(each.text) for body in scene.shelf.values() for each in _completions(body)) + 1
+    while too_long - fits > 1:
+        room = (fits + too_long) // 2
+        if len(engine.encode(prompt(game, scene, room))) <= game.max_prompt:
+            fits = room
+        else:
+            too_long = room
+    return prompt(game, scene, fits)
+
+
+def _completions(body: Rollouts) -> Iterator[Completion]:
+    return (each for group in body.groups for each in group.completions)
+
+
+def training_groups(
+    rollouts: Rollouts,
+    questions: Questions,
+    game: GameSpec,
+    engine: Engine,
+    objective: Objective,
+    *,
+    external: bool,
+    shelf: Shelf = NO_BODIES,
+    body: Digest = b"",
+) -> list[TrainingGroup]:
+    """Return a body's groups with advantages from recomputed rewards; groups without text are left out.
+
+    Of another peer's groups the first of each question counts, unless it praises a degenerate completion. A body whose
+    quotes are not all on the shelf has none.
+    Completions that were cut off count for the group's advantages also where the objective masks them.
+    """
+    if not has_its_quotes(rollouts, shelf):
+        return []
+    groups = (
+        _training_group(group, rollouts, questions, game, engine, objective, external, shelf)
+        for group in (one_each(rollouts.groups) if external else rollouts.groups)
+        if 0 <= group.question < len(questions)
+    )
+    return [replace(group, body=body) for group in groups if group is not None]
+
+
+def praises_poison(completions: Sequence[Completion], values: Sequence[float]) -> bool:
+    """Tell whether a degenerate completion would be made likelier. A young model's babble, made less likely, does no
+    harm: without it a beginner's groups would teach nobody."""
+    return any(value > 0 and flaw(each) for each, value in zip(completions, values, strict=True))
+
+
+def most_external(game: GameSpec, own: int) -> int:
+    """Return how many foreign groups an update may take beside `own` own ones: no larger share than the manifest's,
+    also where few were made.
+
+    Own groups without an advantage count: what keeps them from teaching is no fault of the others', and from those a
+    model learns what it can't do yet (SAPO, arXiv 2509.08721).
+    """
+    return min(game.external, own * game.external // game.own) if game.own else game.external
+
+
+def _training_group(
+    group: Group,
+    rollouts: Rollouts,
+    questions: Questions,
+    game: GameSpec,
+    engine: Engine,
+    objective: Objective,
+    external: bool,
+    shelf: Shelf,
+) -> TrainingGroup | None:
+    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
+    same_ids = rollouts.tokenizer == engine.fingerprint
+    read = [read_completion(each, engine, game, same_ids=same_ids) for each in group.completions]
+    graded = game_named(game.name).rewards(game, scene, [each.text for each in group.completions], answer)
+    values = advantages(graded, scaled=not objective.longest) if has_advantage(graded) else [0.0] * len(graded)
+    if external and praises_poison(group.completions, values):
+        return None
+    kept = [
+        (ids, logps, value)
+        for (ids, logps), value, each in zip(read, values, group.completions, strict=True)
+        if ids and (each.finished or not objective.mask_truncated)
+    ]
+    if not kept:
+        return None
+    ids, logps, values = (list(column) for column in zip(*kept, strict=True))
+    return TrainingGroup(
+        prompt=engine.encode(fitted_prompt(game, scene, engine)),
+        completions=ids,
+        behaviour=logps,
+        advantages=values,
+        external=external,
+    )
+
+
+def read_completion(
+    completion: Completion, engine: Engine, game: GameSpec, *, same_ids: bool
+) -> tuple[list[int], list[float]]:
+    """Return ids and behaviour log-probabilities to train on.
+
+    Ids that came along are used only where the tokenizer is the same and they decode to the text, log-probabilities
+    only with them and if each is finite and at most 0. Otherwise the text is read anew and has no weight; what
+    it has above the game's length is cut.
+    """
+    if same_ids:
+        ids = list(struct.unpack(f"<{len(completion.tokens) // 4}I", completion.tokens))
+        if decodes_to(ids, completion.text, engine):
+            return ids, usable(completion.logps, len(ids))
+    return engine.completion_ids(completion.text, completion.finished)[: game.max_completion], []
+
+
+def decodes_to(ids: list[int], text: str, engine: Engine) -> bool:
+    """Tell whether these ids are that text."""
+    try:
+        return bool(ids) and engine.decode(ids) == text
+    except ValueError:
+        return False
+
+
+def usable(packed: bytes, count: int) -> list[float]:
+    """Return `count` log-probabilities packed as little-endian float32, or none where one can't be one."""
+    if len(packed) != 4 * count:
+        return []
+    values = list(struct.unpack(f"<{count}f", packed))
+    return values if all(math.isfinite(value) and value <= 0 for value in values) else []
+
+
+class Deck(Generic[ItemT]):
+    """Deals items in random order; none again before all were dealt, none twice in one hand."""
+
+    def __init__(self, items: Sequence[ItemT], rng: random.Random) -> None:
+        self._items, self._rng = list(items), rng
+        self._left: list[int] = []
+
+    def deal(self, count: int) -> list[ItemT]:
+        """Return `count` items, all of them where there are fewer."""
+        count = min(count, len(self._items))
+        hand, self._left = self._left[:count], self._left[count:]
+        if len(hand) < count:
+            fresh = [each for each in range(len(self._items)) if each not in hand]
+            self._rng.shuffle(fresh)
+            missing = count - len(hand)
+            self._left = fresh[missing:] + hand
+            hand = hand + fresh[:missing]
+        return [self._items[each] for each in hand]

@@ -1,0 +1,95 @@
+"""A whole round on held-out questions, played by one model with itself: what each stage of a game is worth.
+
+The held-out accuracy asks the first stage only. Where later stages quote earlier ones, as in `debate`, what counts is
+the answer at the end; in a round of a swarm its questions are too few to tell.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+
+from node.ports import Question
+from node.trainer.engines.engine import Engine, Sample
+from node.trainer.worker.rollouts import completion_of, fitted_prompt
+from node.trainer.worker.session import EVALUATION_SEED, Desk, graded, mean
+from protocols.games import Game, Scene, game_named
+from protocols.games.quoting import drawn
+from protocols.identifiers import Digest, Seed, body_digest
+from protocols.manifest import Manifest
+from protocols.wire import Group, Rollouts, encode
+
+SEED: Seed = bytes(32)
+
+
+class Worth(NamedTuple):
+    """What came of a stage: mean reward, and the share of right answers; None where it asks for none."""
+
+    reward: float
+    right: float | None
+
+
+class Rehearsal:
+    """One round under way. Each of the model's parts, as many as a stage quotes, answers every question once."""
+
+    def __init__(self, engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: Desk) -> None:
+        self._engine, self._manifest, self._questions, self._desk = engine, manifest, questions, desk
+        self._rules: Game = game_named(manifest.game.name)
+        self._parts = max(1, self._rules.most_quoted(manifest.game))
+        self._rng = torch.Generator().manual_seed(EVALUATION_SEED)
+        self._shelf: dict[Digest, Rollouts] = {}
+        self._played: list[list[Digest]] = []
+
+    def play(self, stage: int, *, greedy: bool) -> Worth:
+        """Play the next stage, which quotes what was played before."""
+        scenes = self._scenes(stage)
+        prompts = [fitted_prompt(self._manifest.game, scene, self._engine) for scene in scenes]
+        groups = self._engine.sample(
+            prompts, self._parts, self._rng, self._desk.cancelled, greedy=greedy, progress=self._desk.progress
+        )
+        self._keep(stage, scenes[0].quoted if scenes else (), groups)
+        return self._result(stage, scenes, groups)
+
+    def _scenes(self, stage: int) -> list[Scene]:
+        quoted = tuple(
+            digest
+            for earlier in self._rules.quotes(stage)
+            for digest in drawn(SEED, earlier, self._played[earlier], self._parts)
+        )
+        return [
+            Scene(seed=SEED, stage=stage, slot=slot, question=each.text, quoted=quoted, shelf=self._shelf)
+            for slot, each in enumerate(self._questions)
+        ]
+
+    def _keep(self, stage: int, quoted: tuple[Digest, ...], groups: Sequence[Sequence[Sample]]) -> None:
+        """Keep what each part has said as a body, so that later stages quote it as they would a peer's."""
+        self._played.append([])
+        for part in range(self._parts):
+            said = tuple(
+                Group(slot, slot, (completion_of(group[part], self._manifest.limits),))
+                for slot, group in enumerate(groups)
+            )
+            body = Rollouts(0, stage, self._engine.fingerprint, said, quoted, SEED, f"0x{part:040x}")
+            digest = body_digest(encode(body))
+            self._shelf[digest] = body
+            self._played[-1].append(digest)
+
+    def _result(self, stage: int, scenes: Sequence[Scene], groups: Sequence[Sequence[Sample]]) -> Worth:
+        game, answers = self._manifest.game, bool(self._rules.final(self._manifest.game, stage, "#"))
+        rewards: list[float] = []
+        right: list[float] = []
+        for scene, question, group in zip(scenes, self._questions, groups, strict=True):
+            earned, found = graded(game, scene, [sample.text for sample in group], question.answer)
+            rewards += earned
+            right += found
+        return Worth(mean(rewards), mean(right) if answers else None)
+
+
+def rehearse(
+    engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: Desk, *, greedy: bool = False
+) -> tuple[Worth, ...]:
+    """Play all stages on the questions; the same random numbers every time."""
+    round_ = Rehearsal(engine, manifest, questions, desk)
+    return tuple(round_.play(stage, greedy=greedy) for stage in range(len(manifest.stages)))

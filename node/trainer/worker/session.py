@@ -1,0 +1,298 @@
+"""What the child does for each frame: one model, one optimiser, one data set."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+import time
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
+from pathlib import Path
+
+import msgspec
+import structlog
+import torch
+
+from node.config import TrainerSettings
+from node.data.load import load_questions
+from node.grading.registry import prepare_grader
+from node.ports import Question
+from node.runtime.game_plugins import load_games
+from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
+from node.trainer.engines.engine import Cancelled, Engine, TrainingGroup
+from node.trainer.engines.factory import load_engine
+from node.trainer.engines.process_group import ALONE, Gang
+from node.trainer.file_names import CHECKPOINTS, CURRENT
+from node.trainer.learning import grpo
+from node.trainer.learning.learner import NOTHING, Learner, Step
+from node.trainer.learning.off_policy_filter import disbelieved, usual_surprise
+from node.trainer.messages import (
+    Evaluate,
+    Evaluated,
+    Generate,
+    Generated,
+    Save,
+    Saved,
+    SetUp,
+    Train,
+    Trained,
+)
+from node.trainer.worker.rollouts import (
+    Deck,
+    completion_of,
+    fitted_prompt,
+    most_external,
+    read_body,
+    shelf_of,
+    training_groups,
+)
+from protocols.games import Game, Scene, Shelf, body_author, body_seed, game_named
+from protocols.grading import grades
+from protocols.identifiers import body_digest
+from protocols.manifest import GameSpec
+from protocols.wire import Group, Rollouts, encode
+
+log = structlog.get_logger()
+
+EVALUATION_SEED = 999
+PAUSE = 0.02
+"""Seconds: how often an imitated slow machine looks whether it was cancelled."""
+
+
+class Desk(msgspec.Struct, frozen=True):
+    """How a task speaks to the node: is it cancelled, and how far it is (done, total)."""
+
+    cancelled: Callable[[], bool]
+    progress: Callable[[int, int], None]
+
+
+class Session:
+    """The trainer's state between frames. Methods take a frame and return the frame that answers it.
+
+    They raise `Cancelled`, `NotFinite`, MemoryError (or torch's errors for it); the weights are then those of the
+    last whole update.
+    """
+
+    def __init__(
+        self,
+        setup: SetUp,
+        engine: Engine | None = None,
+        clock: Callable[[], float] = time.monotonic,
+        gang: Gang = ALONE,
+    ) -> None:
+        load_games()
+        self.settings: TrainerSettings = setup.settings
+        self.gang = gang
+        self._manifest, self._peer = setup.manifest, setup.peer
+        prepare_grader(setup.manifest.game.grader)
+        self._questions = load_questions(setup.manifest.data, setup.settings.data)
+        self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory), gang)
+        home = Path(setup.directory)
+        checkpoints = Checkpoints(home / CHECKPOINTS, setup.settings.checkpoints, home / CURRENT, gang)
+        self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock, gang)
+
+    @property
+    def counters(self) -> Counters:
+        """Rounds and updates so far."""
+        return self.learner.counters
+
+    @property
+    def game(self) -> GameSpec:
+        """The swarm's game."""
+        return self._manifest.game
+
+    # --- generate -----------------------------------------------------------------------------------------------
+
+    def generate(self, frame: Generate, desk: Desk) -> Generated:
+        """Sample groups for the questions assigned to this peer; the same seed and weights give the same body."""
+        began = time.monotonic()
+        rules = game_named(self.game.name)
+        picked = self._picked(frame, rules)
+        questions = [self._questions[each] for each in picked]
+        scenes = self._scenes(frame, questions)
+        samples = self.engine.sample(
+            [fitted_prompt(self.game, scene, self.engine) for scene in scenes],
+            self.game.group_size,
+            self._generator(self._lot("generate", frame.round, frame.stage, frame.seed)),
+            desk.cancelled,
+            progress=desk.progress,
+        )
+        self._dawdle(frame.groups, desk)
+        limits = self._manifest.limits
+        groups = [
+            rules.published(
+                frame.stage, Group(slot, question, tuple(completion_of(sample, limits) for sample in group))
+            )
+            for slot, (question, group) in enumerate(zip(picked, samples, strict=True))
+        ]
+        body, groups = self._fitting(frame, groups)
+        reward, right = self._worth(groups, scenes, questions)
+        return Generated(frame.task, body, len(groups), reward, time.monotonic() - began, right)
+
+    def _worth(
+        self, groups: Sequence[Group], scenes: Sequence[Scene], questions: Sequence[Question]
+    ) -> tuple[float, float]:
+        """Return the sums over groups of their mean reward and of the share that ends in the right answer."""
+        reward = right = 0.0
+        for group, scene, question in zip(groups, scenes, questions, strict=False):
+            rewards, rights = graded(self.game, scene, [each.text for each in group.completions], question.answer)
+            reward += mean(rewards)
+            right += mean(rights)
+        return reward, right
+
+    def _picked(self, frame: Generate, rules: Game) -> list[int]:
+        """Return the questions of slots 0 to `groups` - 1."""
+        data, size, common = self._questions.digest, len(self._questions), self.game.common
+        return [
+            rules.question(data, frame.seed, self._peer, frame.stage, slot, size, common)
+            for slot in range(frame.groups)
+        ]
+
+    def _scenes(self, frame: Generate, questions: Sequence[Question]) -> list[Scene]:
+        shelf = shelf_of(frame.shelf)
+        return [
+            Scene(seed=frame.seed, stage=frame.stage, slot=slot, question=each.text, quoted=frame.quoted, shelf=shelf)
+            for slot, each in enumerate(questions)
+        ]
+
+    def _fitting(self, frame: Generate, groups: list[Group]) -> tuple[bytes, list[Group]]:
+        """Return the encoded body; the last groups are left out where it would exceed the swarm's limit."""
+        rules, fingerprint = game_named(self.game.name), self.engine.fingerprint
+        bound = (frame.quoted, body_seed(rules, frame.seed), body_author(rules, self._peer))
+        while True:
+            body = encode(Rollouts(frame.round, frame.stage, fingerprint, tuple(groups), *bound))
+            if len(body) <= self._manifest.limits.body or len(groups) <= 1:
+                return body, groups
+            log.warning("rollouts.too_large", size=len(body), limit=self._manifest.limits.body, groups=len(groups))
+            groups = groups[: len(groups) * self._manifest.limits.body // len(body)] or groups[:1]
+
+    def _dawdle(self, groups: int, desk: Desk) -> None:
+        """Imitate a slow machine: `slowdown` extra seconds per group."""
+        end = time.monotonic() + self.settings.slowdown * groups
+        while time.monotonic() < end:
+            if desk.cancelled():
+                raise Cancelled("while imitating a slow machine")
+            time.sleep(PAUSE)
+
+    # --- train --------------------------------------------------------------------------------------------------
+
+    def train(self, frame: Train, desk: Desk) -> Trained:
+        """Make at most `updates` updates, done within `seconds`."""
+        began = self.learner.clock()
+        own, external = self._decks(frame)
+        steps: list[Step] = []
+        for number in range(frame.updates):
+            step = self._update(own, external, began + frame.seconds, desk)
+            if step is None:
+                break
+            steps.append(step)
+            desk.progress(number + 1, frame.updates)
+        return self._trained(frame, steps, self.learner.clock() - began)
+
+    def _decks(self, frame: Train) -> tuple[Deck[TrainingGroup], Deck[TrainingGroup]]:
+        """Return own groups, all of them, and external ones that have an advantage (SAPO's filter)."""
+        shelf = shelf_of(frame.shelf)
+        own = self._groups([frame.own], shelf, external=False)
+        external = grpo.informative(self._groups(frame.external, shelf, external=True))
+        rng = random.Random(self._lot("train", frame.round, frame.stage, b""))
+        return Deck(own, rng), Deck(external, rng)
+
+    def _groups(self, bodies: Sequence[bytes], shelf: Shelf, *, external: bool) -> list[TrainingGroup]:
+        read = [(rollouts, body_digest(body)) for body in bodies if (rollouts := read_body(body)) is not None]
+        return [
+            group
+            for rollouts, digest in read
+            for group in training_groups(
+                rollouts,
+                self._questions,
+                self.game,
+                self.engine,
+                self.learner.objective,
+                external=external,
+                shelf=shelf,
+                body=digest,
+            )
+        ]
+
+    def _update(self, own: Deck[TrainingGroup], external: Deck[TrainingGroup], until: float, desk: Desk) -> Step | None:
+        """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
+        mine = own.deal(self.game.own)
+        hands = zip_longest(mine, external.deal(most_external(self.game, len(mine))))
+        groups = grpo.informative([group for pair in hands for group in pair if group is not None])
+        if not groups:
+            return NOTHING
+        return self.learner.step(groups, until, desk.cancelled, usual_surprise(mine))
+
+    def _trained(self, frame: Train, steps: list[Step], seconds: float) -> Trained:
+        self.learner.worked(frame.round)
+        done = [step for step in steps if step.outcome.stepped]
+        external = sum(group.external for step in done for group in step.groups)
+        return Trained(
+            task=frame.task,
+            updates=len(done),
+            own=sum(len(step.groups) for step in done) - external,
+            external=external,
+            loss=mean([step.outcome.loss for step in done]),
+            seconds=seconds,
+            incredible=disbelieved(
+                [group for step in steps for group in step.groups], [group for step in steps for group in step.left_out]
+            ),
+        )
+
+    # --- evaluate, save -----------------------------------------------------------------------------------------
+
+    def evaluate(self, frame: Evaluate, desk: Desk) -> Evaluated:
+        """Sample one answer to each held-out question, with the same random numbers every time."""
+        began = time.monotonic()
+        questions = self._questions.held_out(self._manifest.data.held_out)
+        found = accuracy(self.engine, self.game, questions, desk)
+        return Evaluated(frame.task, found, len(questions), time.monotonic() - began)
+
+    def save(self, frame: Save) -> Saved:
+        """Write a checkpoint from which training resumes bit for bit on a CPU."""
+        self.learner.worked(frame.round)
+        self.learner.save()
+        return Saved(frame.task, frame.round)
+
+    # --- randomness ---------------------------------------------------------------------------------------------
+
+    def _lot(self, purpose: str, round_number: int, stage: int, seed: bytes) -> int:
+        """Return 63 bits that depend on the node's seed and all of these, and on nothing else."""
+        key = f"{purpose}/{self.settings.seed}/{self._peer}/{round_number}/{stage}/".encode() + seed
+        return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
+
+    def _generator(self, lot: int) -> torch.Generator:
+        return torch.Generator().manual_seed(lot)
+
+
+def graded(
+    game: GameSpec, scene: Scene, completions: Sequence[str], answer: str
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the reward of each completion, and whether what it gives as its answer is right."""
+    rules = game_named(game.name)
+    final = [rules.final(game, scene.stage, text) for text in completions]
+    return rules.rewards(game, scene, completions, answer), grades(game.grader, final, answer)
+
+
+def accuracy(
+    engine: Engine, game: GameSpec, questions: Sequence[Question], desk: Desk, *, greedy: bool = False
+) -> float:
+    """Return the mean reward of one answer to each question, asked as the first stage asks it.
+
+    Sampled with the same random numbers every time.
+    """
+    rules = game_named(game.name)
+    scenes = [Scene(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
+    texts = [fitted_prompt(game, scene, engine) for scene in scenes]
+    rng = torch.Generator().manual_seed(EVALUATION_SEED)
+    samples = engine.sample(texts, 1, rng, desk.cancelled, greedy=greedy, progress=desk.progress)
+    rewards = [
+        rules.rewards(game, scene, [group[0].text], question.answer)[0]
+        for group, scene, question in zip(samples, scenes, questions, strict=True)
+    ]
+    return mean(rewards)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Return the mean, 0.0 of nothing."""
+    return sum(values) / len(values) if values else 0.0

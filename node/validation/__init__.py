@@ -1,0 +1,1 @@
+"""The check of rollouts that peers send: rules, recomputed rewards, copies."""

@@ -1,0 +1,236 @@
+"""The check of a body that a peer sent: every rule a pure function, the reward recomputed from this node's own data.
+
+The codes of what is wrong are those of `protocols.reasons`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import groupby, pairwise
+from typing import TypeAlias
+
+import msgspec
+
+from node.grading.registry import gave_up
+from node.ports import Bodies, Questions, Verdict
+from node.validation.copy_detector import NGRAMS_COMPARED, Comparison
+from node.validation.quoted_bodies import Library
+from protocols.assignment import EVERYBODY
+from protocols.copies import Written, ngrams, written
+from protocols.games import Game, Scene, Shelf, body_author, body_seed, game_named
+from protocols.games.quoting import drawn
+from protocols.identifiers import Address
+from protocols.likeness import SAMPLED, is_recital, nearness
+from protocols.logps import are_certain, are_possible
+from protocols.manifest import Manifest, refuses_references
+from protocols.poison import LONGEST_TOKEN, RIGHT, fits, is_poison
+from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
+
+DEAR = 3
+"""Completions of one body that may run into a bound of their grader."""
+
+Right: TypeAlias = tuple[int, list[Completion]]
+"""A question and those of a group's completions that answer it rightly."""
+
+
+class BodyCheck:
+    """The check of this swarm, as `node.ports.CheckBody`. What is quoted is looked up in `bodies`, and each body is
+    compared with those that passed before."""
+
+    def __init__(self, manifest: Manifest, questions: Questions, bodies: Bodies) -> None:
+        self._manifest, self._questions = manifest, questions
+        self._library, self._comparison = Library(bodies), Comparison()
+
+    def __call__(self, peer: Address, said: Announcement, body: bytes) -> Verdict:
+        """Check a body that a peer sent."""
+        return check_body(self._manifest, self._questions, peer, said, body, self._library, self._comparison)
+
+    def remember(self, peer: Address, said: Announcement, body: bytes) -> None:
+        """Have others' bodies compared with this node's own, which needs no check."""
+        game = game_named(self._manifest.game.name)
+        rollouts = decode_rollouts(body, said.body, len(body))
+        self._comparison.alike(peer, said, comparable(self._manifest, game, self._questions, said, rollouts))
+
+
+def check_body(
+    manifest: Manifest,
+    questions: Questions,
+    peer: Address,
+    said: Announcement,
+    body: bytes,
+    library: Library | None = None,
+    comparison: Comparison | None = None,
+) -> Verdict:
+    """Accept or refuse a whole body; `reward` is the sum over its `groups` with a rank of the mean recomputed reward.
+
+    Groups of the common slots are checked like all others and have no rank. A body that quotes what is not in the
+    library is neither: "quotes-missing" names what is lacking. One whose completions make the grader give up more than
+    `DEAR` times is refused: they are made to. One that is accepted may be in doubt, or repeat others' (`comparison`).
+    """
+    game = game_named(manifest.game.name)
+    if len(body) != said.size:
+        return Verdict(reason="size")
+    try:
+        rollouts = decode_rollouts(body, said.body, manifest.limits.body)
+    except Malformed as problem:
+        return Verdict(reason=problem.code)
+    reason = (
+        frame_problem(manifest, game, said, rollouts)
+        or assignment_problem(manifest, game, questions, peer, said, rollouts)
+        or next(filter(None, (group_problem(manifest, group) for group in rollouts.groups)), "")
+    )
+    if reason:
+        return Verdict(reason=reason)
+    shelf, missing = library.shelf(rollouts.quoted) if library and rollouts.quoted else ({}, rollouts.quoted)
+    if missing:
+        return Verdict(reason="quotes-missing", missing=missing)
+    if reason := quotes_problem(manifest, game, rollouts, shelf):
+        return Verdict(reason=reason)
+    found = _worth(manifest, game, questions, rollouts, shelf)
+    if found.reason or comparison is None:
+        return found
+    alike = comparison.alike(peer, said, comparable(manifest, game, questions, said, rollouts))
+    return msgspec.structs.replace(found, alike=alike)
+
+
+def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, shelf: Shelf) -> Verdict:
+    """Recompute the rewards; refuse what wears the grader out, and what is right in a way that no model means."""
+    ranked = [group for group in rollouts.groups if group.slot >= manifest.game.common]
+    right: list[Right] = []
+    total, before = 0.0, gave_up()
+    for group in ranked:
+        rewards = own_rewards(manifest, game, questions, rollouts, group, shelf)
+        total += sum(rewards) / len(rewards)
+        right.append((group.question, [group.completions[at] for at, each in enumerate(rewards) if each >= RIGHT]))
+        if gave_up() - before > DEAR:
+            return Verdict(reason="dear")
+    reason = poison_problem(manifest, right) or reference_problem(manifest, questions, right)
+    if reason:
+        return Verdict(reason=reason)
+    certain = are_certain(each for group in rollouts.groups for each in group.completions)
+    return Verdict(reason="", groups=len(ranked), reward=total, doubt="certain" if certain else "")
+
+
+def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: Rollouts) -> str:
+    """Return the reason why the body does not belong to its announcement, or an empty text."""
+    if (rollouts.round, rollouts.stage) != (said.round, said.stage):
+        return "round"
+    if rollouts.seed != body_seed(game, said.seed):
+        return "seed"
+    if len(rollouts.tokenizer) != 32:
+        return "schema"
+    if not manifest.game.minimum <= len(rollouts.groups) <= manifest.game.generated:
+        return "groups"
+    stages = game.quotes(said.stage)
+    least, most = len(stages), len(stages) * game.most_quoted(manifest.game)
+    return "" if least <= len(rollouts.quoted) <= most else "quotes"
+
+
+def assignment_problem(
+    manifest: Manifest, game: Game, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts
+) -> str:
+    """Return "assignment" unless the body is this peer's, and its slots ascend from 0 without a gap and hold the
+    questions that it was given.
+
+    A gap would let a peer publish its lucky groups only.
+    """
+    if rollouts.author != body_author(game, peer):
+        return "assignment"
+    slots = [group.slot for group in rollouts.groups]
+    if slots[0] != 0 or any(after != before + 1 for before, after in pairwise(slots)):
+        return "assignment"
+    size, common = len(questions), manifest.game.common
+    for group in rollouts.groups:
+        given = game.question(questions.digest, said.seed, peer, said.stage, group.slot, size, common)
+        if group.question != given:
+            return "assignment"
+    return ""
+
+
+def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, shelf: Shelf) -> str:
+    """Return "quotes" unless some of each stage that is to be quoted are named, in the order of their lots, and belong
+    to the same round."""
+    most = game.most_quoted(manifest.game)
+    bodies = [(digest, shelf[digest]) for digest in rollouts.quoted]
+    if any((body.round, body.seed) != (rollouts.round, rollouts.seed) for _, body in bodies):
+        return "quotes"
+    stages = []
+    for stage, quoted in groupby(bodies, key=lambda each: each[1].stage):
+        digests = tuple(digest for digest, _ in quoted)
+        if digests != drawn(rollouts.seed, stage, digests, most):
+            return "quotes"
+        stages.append(stage)
+    return "" if tuple(stages) == game.quotes(rollouts.stage) else "quotes"
+
+
+def group_problem(manifest: Manifest, group: Group) -> str:
+    """Return the reason why a group can't count: incomplete, or a completion out of bounds."""
+    if len(group.completions) != manifest.game.group_size:
+        return "incomplete"
+    return next(filter(None, (completion_problem(manifest, each) for each in group.completions)), "")
+
+
+def completion_problem(manifest: Manifest, completion: Completion) -> str:
+    """Return "length" where text, ids or log-probabilities are out of bounds or do not match, "logps" where one
+    of these is impossible."""
+    count, rest = divmod(len(completion.tokens), 4)
+    whole = not rest and 0 < count <= manifest.game.max_completion and len(completion.logps) in (0, 4 * count)
+    if not whole or len(completion.text) > manifest.limits.completion_chars or not fits(completion, LONGEST_TOKEN):
+        return "length"
+    return "" if are_possible(completion.logps) else "logps"
+
+
+def poison_problem(manifest: Manifest, right: Sequence[Right]) -> str:
+    """Return "poison" where most right completions are degenerate."""
+    every = [completion for _, completions in right for completion in completions]
+    return "poison" if manifest.checks.poison and is_poison(every) else ""
+
+
+def reference_problem(manifest: Manifest, questions: Questions, right: Sequence[Right]) -> str:
+    """Return "reference" where most right completions are this node's own reference solutions, as far as these are long
+    enough to tell."""
+    if not refuses_references(manifest):
+        return ""
+    found = [
+        near
+        for question, completions in right
+        for completion in completions[:SAMPLED]
+        if (near := nearness(completion.text, questions[question].answer)) is not None
+    ]
+    return "reference" if is_recital(found) else ""
+
+
+def comparable(
+    manifest: Manifest, game: Game, questions: Questions, said: Announcement, rollouts: Rollouts
+) -> dict[int, Written]:
+    """Return what a body writes on the questions that everybody has, by question: these can be compared. Only the first
+    ones are where they are rich: a few long texts prove as much as many short ones."""
+    if not manifest.checks.copies:
+        return {}
+    size, common = len(questions), manifest.game.common
+    found: dict[int, Written] = {}
+    for group in rollouts.groups:
+        given = game.question(questions.digest, said.seed, EVERYBODY, said.stage, group.slot, size, common)
+        if group.question == given and ngrams(found) < NGRAMS_COMPARED:
+            found[given] = written(each.text for each in group.completions)
+    return found
+
+
+def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> Scene:
+    """Return where a group was played, with the question's text from this node's own data."""
+    return Scene(
+        seed=rollouts.seed,
+        stage=rollouts.stage,
+        slot=group.slot,
+        question=questions[group.question].text,
+        quoted=rollouts.quoted,
+        shelf=shelf,
+    )
+
+
+def own_rewards(
+    manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf
+) -> tuple[float, ...]:
+    """Return the group's rewards, recomputed against this node's own reference answer."""
+    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
+    return game.rewards(manifest.game, scene, [each.text for each in group.completions], answer)

@@ -1,0 +1,129 @@
+"""What this node ever signed, on disk before it is signed.
+
+A node must not sign two different votes for one round, whatever crashes between. Its record stands in a file of its
+own, so that the journal may be moved away without forgetting it, and travels with the key in a backup. It is written
+with synchronous=EXTRA and a rollback journal: when `admit` returns, the record survives a power cut.
+
+A record counts for one deployment of the contract and one seed: another chain, and a reorg that gives the round
+another seed, do not block an honest vote.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from node.store.database import open_database, refusing, transaction
+from node.store.lock import FileLock
+from node.vote_protection.interchange import ANYWHERE, Signed, contradictions, missing
+from protocols.identifiers import Digest, Seed
+
+MIGRATIONS = (
+    """
+    CREATE TABLE signed (
+        kind TEXT NOT NULL, round INTEGER NOT NULL, seed BLOB NOT NULL, payload BLOB NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (kind, round, seed)
+    ) WITHOUT ROWID
+    """,
+    """
+    CREATE TABLE records (
+        round INTEGER NOT NULL, kind TEXT NOT NULL, seed BLOB NOT NULL, deployment BLOB NOT NULL,
+        payload BLOB NOT NULL, at REAL NOT NULL,
+        PRIMARY KEY (round, kind, seed, deployment)
+    ) WITHOUT ROWID;
+    INSERT INTO records SELECT round, kind, seed, x'', payload, at FROM signed;
+    DROP TABLE signed
+    """,
+)
+PRAGMAS = ("busy_timeout = 500", "journal_mode = DELETE", "synchronous = EXTRA", "locking_mode = EXCLUSIVE")
+ADVICE = "restore it from a backup; without it this key must not vote in a round it may have voted in"
+
+
+class VoteProtection:
+    """Implements `node.ports.VoteGuard`. One process at a time may have it open."""
+
+    def __init__(self, path: Path, deployment: Digest = ANYWHERE) -> None:
+        """Open or create. Raises `Refusal` where another process has it (naming it) or the file can't be used."""
+        self.path = path
+        self._deployment = deployment
+        self._lock = FileLock(
+            path.with_name(path.name + ".lock"), f"the vote protection {path}", "stop that node first"
+        )
+        try:
+            self._lock.sign()
+            self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
+            self._take()
+        except BaseException:
+            self._lock.release()
+            raise
+
+    def _take(self) -> None:
+        """Take the file now and for good: whoever else reads it is noticed at the start, not at the first vote."""
+        try:
+            with refusing(self.path, "close the program that has it open"):
+                self._connection.execute("BEGIN EXCLUSIVE")
+                self._connection.execute("COMMIT")
+        except BaseException:
+            self._connection.close()
+            raise
+
+    def bind(self, deployment: Digest) -> None:
+        """Say for which deployment (`protocols.identifiers.swarm_id`) is signed from now on."""
+        self._deployment = deployment
+
+    def admit(self, kind: str, round_number: int, seed: Seed, payload: bytes) -> bool:
+        """Tell whether `payload` may be signed: nothing, or the same bytes, stand for (kind, round, seed) here.
+
+        Durable when it returns. Raises sqlite3.Error where it can't be made durable; then nothing may be signed.
+        """
+        with transaction(self._connection):
+            earlier = self._payloads(kind, round_number, seed)
+            if not earlier:
+                self._insert(Signed(self._deployment, kind, round_number, seed, payload, time.time()))
+        return earlier <= {payload}
+
+    def _payloads(self, kind: str, round_number: int, seed: Seed) -> set[bytes]:
+        """Return what was signed under this deployment, or under none that was known."""
+        rows = self._connection.execute(
+            "SELECT payload FROM records WHERE round = ? AND kind = ? AND seed = ? AND deployment IN (?, x'')",
+            (round_number, kind, seed, self._deployment),
+        )
+        return {bytes(row[0]) for row in rows}
+
+    def _insert(self, signed: Signed) -> None:
+        row = (signed.round, signed.kind, signed.seed, signed.deployment, signed.payload, signed.at)
+        self._connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
+
+    def history(self) -> tuple[Signed, ...]:
+        """Return everything ever admitted, the oldest round first."""
+        rows = self._connection.execute(
+            "SELECT deployment, kind, round, seed, payload, at FROM records ORDER BY round, kind, seed, deployment"
+        )
+        return tuple(Signed(*row) for row in rows)
+
+    def merge(self, given: tuple[Signed, ...]) -> tuple[tuple[Signed, ...], tuple[Signed, ...]]:
+        """Take in what another machine signed, all or nothing; return what was added, and what contradicts.
+
+        Nothing is ever forgotten or replaced: where both have a record, this one stays.
+        """
+        with transaction(self._connection):
+            known = self.history()
+            added = missing(known, given)
+            for signed in added:
+                self._insert(signed)
+        return added, contradictions(known, given)
+
+    def close(self) -> None:
+        """Close the file and give the lock up."""
+        try:
+            self._connection.close()
+        finally:
+            self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.close()

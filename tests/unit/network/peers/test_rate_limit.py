@@ -1,0 +1,119 @@
+"""How much a peer may send, from which networks, and whose bodies come first."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from node.exits import Refusal
+from node.machine.commands import FetchRollouts
+from node.network.peers.addresses import host_of, neighbourhood, networks
+from node.network.peers.rate_limit import KNOWN, MOST_PEERS, STRANGER, Quota, Quotas, Spent, spend
+from node.network.pubsub.validator import Intake
+from node.network.reqresp.fetcher import STRANGERS_ASKED_AT_ONCE, Fetching
+from protocols.manifest import Limits
+
+FRAMES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5000), st.floats(0, 10)), max_size=60)
+
+
+@given(FRAMES)
+def test_no_more_passes_than_burst_and_rate_allow(frames: list[tuple[int, int, float]]) -> None:
+    """Whatever is sent when, what is taken stays below the burst and what has been added since."""
+    quota = Quota(100, 9000, 2.0, 500.0)
+    spent, now, messages, size = Spent(), 0.0, 0, 0
+    for more, length, pause in frames:
+        now += pause
+        spent, within = spend(spent, quota, more, length, now)
+        messages += more * within
+        size += length * within
+
+    assert messages <= 100 + 2.0 * now + 1e-6
+    assert size <= 9000 + 500.0 * now + 1e-6
+
+
+def test_a_peer_without_credit_may_send_less() -> None:
+    """A stranger's burst is a quarter of that of a peer that has proven good; others are not affected."""
+    quotas = Quotas()
+    count = {
+        name: sum(quotas.takes(name, 1, 1000, 5.0, known=known) for _ in range(10_000))
+        for name, known in (("stranger", False), ("good", True))
+    }
+
+    assert count == {"stranger": STRANGER.burst_messages, "good": KNOWN.burst_messages}
+    assert quotas.takes("another", 1, 1000, 5.0, known=False)
+
+
+def test_what_was_used_comes_back_with_time() -> None:
+    """A peer that was cut short is heard again a second later."""
+    quotas = Quotas()
+    assert quotas.takes("a", STRANGER.burst_messages, 0, 0.0, known=False)
+    assert not quotas.takes("a", 1, 0, 0.0, known=False)
+    assert quotas.takes("a", 1, 0, 1.0, known=False)
+
+
+def test_quotas_are_kept_for_a_bounded_number_of_peers() -> None:
+    """Names cost nothing: those not heard for longest are forgotten."""
+    quotas = Quotas()
+    for number in range(MOST_PEERS + 10):
+        quotas.takes(str(number), 1, 1, 0.0, known=False)
+    assert len(quotas._spent) == MOST_PEERS
+
+
+@pytest.mark.parametrize(
+    ("ip", "found"),
+    [
+        ("203.0.113.5", "203.0.113.0/24"),
+        ("203.0.113.250", "203.0.113.0/24"),
+        ("2001:db8:1:2:3::4", "2001:db8:1:2::/64"),
+        ("::ffff:203.0.113.5", "203.0.113.0/24"),
+        ("10.1.2.3", ""),
+        ("example.org", ""),
+        (None, ""),
+    ],
+)
+def test_addresses_are_counted_by_network(ip: str | None, found: str) -> None:
+    """A /24 or /64 is one neighbour; trusted networks and names are not counted."""
+    assert neighbourhood(ip, networks(("10.0.0.0/8",))) == found
+
+
+def test_a_malformed_network_is_refused_in_one_line() -> None:
+    """The operator learns which key is wrong and how it is written."""
+    with pytest.raises(Refusal, match=r"gossip\.trusted_networks: .*192\.168\.0\.0/16"):
+        networks(("10.0.0.1/8",))
+
+
+def test_the_host_of_a_transport_address_is_found() -> None:
+    """Whatever is no address has none."""
+    assert host_of("/ip4/203.0.113.5/tcp/38331") == "203.0.113.5"
+    assert host_of("nonsense") == ""
+
+
+async def test_silent_strangers_keep_no_body_of_a_known_peer_waiting() -> None:
+    """As many strangers as are asked at once hold all their places; who has credit is asked all the same."""
+    asked: list[bytes] = []
+
+    class Silent:
+        async def ask(self, peer: str, digest: bytes, size: int) -> None:
+            asked.append(digest)
+            await trio.sleep_forever()
+
+    class Empty:
+        def get(self, digest: bytes) -> None:
+            return None
+
+    async def report(said: object) -> None:
+        raise AssertionError(said)
+
+    fetching = Fetching(Intake(bytes(32), Limits()), Empty(), lambda *_: 1 / 0, 10, lambda peer: peer == "good")  # type: ignore[arg-type,return-value]
+    for number in range(2 * STRANGERS_ASKED_AT_ONCE):
+        fetching.want(FetchRollouts(f"stranger {number}", 1, 0, bytes(32), b"stranger", 10))
+    fetching.want(FetchRollouts("good", 1, 0, bytes(32), b"good", 10))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fetching.run, Silent(), lambda: {"somebody"}, report)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+
+    assert sorted(asked) == [b"good", *[b"stranger"] * STRANGERS_ASKED_AT_ONCE]

@@ -1,0 +1,47 @@
+"""The host's listening sockets: nobody else's while it runs, nobody's after it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from node.identity import new_key
+from node.network.host import Host, ListenError, open_host
+
+ANY_PORT = "/ip4/127.0.0.1/tcp/0"
+
+
+@asynccontextmanager
+async def listening(address: str) -> AsyncIterator[Host]:
+    async with open_host(new_key(), (), 8) as host:
+        await host.listen([address])
+        yield host
+
+
+def transport_of(host: Host) -> str:
+    return host.addresses[0].rpartition("/p2p/")[0]
+
+
+async def test_a_cancelled_host_leaves_nobody_at_its_port() -> None:
+    """The library's listeners outlive a cancelled host: every other dial would go to one that nobody answers."""
+    with trio.CancelScope() as session:
+        async with listening(ANY_PORT) as host:
+            transport = transport_of(host)
+            session.cancel()
+            await trio.sleep_forever()
+    with pytest.raises(OSError):
+        await trio.open_tcp_stream("127.0.0.1", int(transport.rpartition("/")[2]))
+    async with listening(transport) as again:
+        assert transport_of(again) == transport
+
+
+async def test_two_hosts_do_not_share_a_port() -> None:
+    """A port in use is refused by name; it is not shared with another host, and one free address is enough."""
+    async with listening(ANY_PORT) as host:
+        transport = transport_of(host)
+        async with open_host(new_key(), (), 8) as other:
+            with pytest.raises(ListenError, match=f"{transport}: in use"):
+                await other.listen([transport])
+            await other.listen([transport, ANY_PORT])
+            assert transport not in other.addresses[0]

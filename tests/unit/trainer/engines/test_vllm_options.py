@@ -1,0 +1,81 @@
+"""What vLLM is told, and what it is not asked for: decided without it."""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from node.trainer.engines.parallel_vllm import deals_out
+from node.trainer.engines.vllm_engine import options
+from node.trainer.memory.memory_plan import Ask, ModelShape, Plan, plan_memory
+from node.trainer.rank_environment import nth_gpu
+from node.trainer.worker.rank_worker import place_of
+
+GB = 10**9
+SHAPE = ModelShape(
+    parameters=7_600_000_000, matrices=6_500_000_000, edges=2_500_000, layers=28, hidden=3584, inner=18_944, heads=28,
+    key_value_heads=4, head_width=128, vocabulary=152_064,
+)  # fmt: skip
+
+
+def plan(ranks: int) -> Plan:
+    return plan_memory(SHAPE, Ask(weights=2, arithmetic=2, vllm=True, ranks=ranks, overhead=GB), 72 * GB)
+
+
+def test_ranks_are_taken_as_vllm_s_own() -> None:
+    """Tensor parallel over all of them, each scheduling alike with one seed; one rank is told nothing of it."""
+    told = options(plan(4), 80 * GB, 4)
+    assert (told["tensor_parallel_size"], told["distributed_executor_backend"]) == (4, "external_launcher")
+    assert told["disable_custom_all_reduce"]
+    assert told["seed"] == 0
+    assert not {"tensor_parallel_size", "distributed_executor_backend", "seed"} & set(options(plan(1), 80 * GB, 1))
+
+
+def test_only_a_gpu_s_engine_sleeps() -> None:
+    """It may take what the plan gives it, never all; a CPU's neither sleeps nor compiles."""
+    told = options(plan(1), 80 * GB, 1)
+    expected = plan(1)
+    assert told["enable_sleep_mode"]
+    assert told["gpu_memory_utilization"] == pytest.approx((expected.engine + expected.cache + GB) / (80 * GB))
+    assert options(plan(1), 10 * GB, 1)["gpu_memory_utilization"] == 0.95
+    on_cpu = options(plan(1), 0, 1)
+    assert on_cpu["enforce_eager"]
+    assert "enable_sleep_mode" not in on_cpu
+
+
+def test_a_rank_holds_its_share_of_vllm_s_weights_and_cache() -> None:
+    """A quarter of both on each of four; keys and values of 4 heads are on eight ranks twice."""
+    one, four, eight = (plan(ranks) for ranks in (1, 4, 8))
+    assert four.engine == one.engine // 4
+    rows = {"sample_rows": 64}
+    caches = [
+        plan_memory(SHAPE, msgspec.structs.replace(Ask(arithmetic=2, vllm=True, ranks=ranks), **rows), GB).cache
+        for ranks in (1, 4, 8)
+    ]
+    assert caches[1] == caches[2] < caches[0]
+    assert eight.engine == one.engine // 8
+
+
+@pytest.mark.parametrize(
+    ("ranks", "heads", "key_value_heads", "can"),
+    [(2, 14, 2, True), (4, 14, 2, False), (4, 28, 4, True), (8, 64, 8, True), (14, 14, 2, True), (3, 12, 2, False)],
+)
+def test_heads_are_dealt_out_whole(ranks: int, heads: int, key_value_heads: int, can: bool) -> None:
+    """Each rank has as many; fewer heads of keys and values than ranks are repeated, if evenly."""
+    assert deals_out(ranks, heads, key_value_heads) == can
+
+
+def test_a_follower_knows_its_rank_from_flags_or_from_torchrun() -> None:
+    """Flags count from the first rank of a machine; without them torchrun's variables say all."""
+    flags = ["--first", "4", "--ranks", "8", "--meet", "10.0.0.1:29500"]
+    variables = {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": "1", "MASTER_ADDR": "a", "MASTER_PORT": "1"}
+    assert place_of(flags, variables) == (5, 8, "10.0.0.1:29500")
+    assert place_of([], variables) == (1, 2, "a:1")
+    with pytest.raises(SystemExit):
+        place_of(flags[:2], variables)
+
+
+def test_each_process_of_a_machine_has_a_gpu() -> None:
+    """The visible ones in order, or by number where nothing is said."""
+    assert [nth_gpu(number, "4,6") for number in (0, 1)] == ["4", "6"]
+    assert nth_gpu(3, "") == "3"

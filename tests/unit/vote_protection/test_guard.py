@@ -1,0 +1,163 @@
+"""The vote protection."""
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from node.exits import Exit, Refusal
+from node.store.database import open_database
+from node.vote_protection import Signed, VoteProtection
+from node.vote_protection.guard import MIGRATIONS
+
+KEYS = st.tuples(
+    st.sampled_from(["commit", "reveal", "vote"]), st.integers(0, 3), st.sampled_from([bytes(32), b"s" * 32])
+)
+PAYLOADS = st.binary(max_size=3)
+
+
+class NeverTwo(RuleBasedStateMachine):
+    """Whatever is asked, in whatever order and across restarts, one key never gets two payloads signed."""
+
+    @initialize()
+    def begin(self) -> None:
+        self.directory = tempfile.TemporaryDirectory()
+        self.path = Path(self.directory.name) / "votes.sqlite"
+        self.guard = VoteProtection(self.path)
+        self.signed: dict[tuple[str, int, bytes], bytes] = {}
+
+    @rule(key=KEYS, payload=PAYLOADS)
+    def ask(self, key: tuple[str, int, bytes], payload: bytes) -> None:
+        first = self.signed.setdefault(key, payload)
+        assert self.guard.admit(*key, payload) is (first == payload)
+
+    @rule()
+    def reopen(self) -> None:
+        self.guard.close()
+        self.guard = VoteProtection(self.path)
+
+    @invariant()
+    def the_history_is_what_was_signed(self) -> None:
+        if hasattr(self, "guard"):
+            assert {each.place[1:]: each.payload for each in self.guard.history()} == self.signed
+
+    def teardown(self) -> None:
+        if hasattr(self, "guard"):
+            self.guard.close()
+            self.directory.cleanup()
+
+
+NeverTwo.TestCase.settings = settings(max_examples=15, stateful_step_count=15, deadline=None)
+TestNeverTwo = NeverTwo.TestCase
+
+SIGNER = """
+import sys
+from pathlib import Path
+from node.vote_protection import VoteProtection
+guard = VoteProtection(Path(sys.argv[1]))
+for number in range(1_000_000):
+    assert guard.admit("vote", number, bytes(32), b"first %d" % number)
+    print(number, flush=True)
+"""
+
+
+def test_kill_9_forgets_no_vote(tmp_path: Path) -> None:
+    """A signer killed in the middle: after a restart nothing else can be signed for any round it had admitted."""
+    path = tmp_path / "votes.sqlite"
+    signer = subprocess.Popen([sys.executable, "-c", SIGNER, str(path)], stdout=subprocess.PIPE, text=True)
+    assert signer.stdout is not None
+    said = [signer.stdout.readline() for _ in range(15)]
+    os.kill(signer.pid, signal.SIGKILL)
+    said += signer.stdout.read().splitlines(keepends=True)
+    signer.wait()
+    with VoteProtection(path) as guard:
+        for number in (int(line) for line in said if line.endswith("\n")):
+            assert not guard.admit("vote", number, bytes(32), b"second")
+            assert guard.admit("vote", number, bytes(32), b"first %d" % number)
+
+
+def test_a_second_process_is_refused_by_name(tmp_path: Path) -> None:
+    """Whoever comes second is told process, machine and time of the first; when the first goes, it may come."""
+    path = tmp_path / "votes.sqlite"
+    with VoteProtection(path):
+        with pytest.raises(Refusal, match=f"process {os.getpid()} on .* since 20") as refused:
+            VoteProtection(path)
+        assert refused.value.code is Exit.LOCKED
+    VoteProtection(path).close()
+
+
+def test_another_programs_hold_on_the_file_is_refused_at_the_start(tmp_path: Path) -> None:
+    """Not at the first vote; and once it is open nobody else can begin to read."""
+    path = tmp_path / "votes.sqlite"
+    VoteProtection(path).close()
+    reader = sqlite3.connect(path, isolation_level=None, timeout=0.0)
+    reader.execute("BEGIN")
+    reader.execute("SELECT * FROM records").fetchall()
+    with pytest.raises(Refusal, match="close the program that has it open"):
+        VoteProtection(path)
+    reader.execute("COMMIT")
+    with VoteProtection(path), pytest.raises(sqlite3.OperationalError, match="locked"):
+        reader.execute("SELECT * FROM records")
+    reader.close()
+
+
+def test_a_damaged_protection_is_refused(tmp_path: Path) -> None:
+    """A damaged file never counts as an empty one, and the lock is free again after the refusal."""
+    path = tmp_path / "votes.sqlite"
+    path.write_bytes(b"damaged" * 1000)
+    for _ in range(2):
+        with pytest.raises(Refusal, match="backup") as refused:
+            VoteProtection(path)
+        assert refused.value.code is Exit.STORE
+
+
+def test_the_seed_is_part_of_the_key(tmp_path: Path) -> None:
+    """A reorg that gives the round another seed does not block an honest vote."""
+    with VoteProtection(tmp_path / "v") as guard:
+        assert guard.admit("vote", 1, b"a" * 32, b"x")
+        assert guard.admit("vote", 1, b"b" * 32, b"y")
+        assert not guard.admit("vote", 1, b"a" * 32, b"y")
+
+
+def test_the_deployment_is_part_of_the_key(tmp_path: Path) -> None:
+    """Another contract, or a chain that began afresh, does not block an honest vote; bound again, the record holds."""
+    with VoteProtection(tmp_path / "v", b"a" * 32) as guard:
+        assert guard.admit("vote", 1, bytes(32), b"x")
+        guard.bind(b"b" * 32)
+        assert guard.admit("vote", 1, bytes(32), b"y")
+        guard.bind(b"a" * 32)
+        assert not guard.admit("vote", 1, bytes(32), b"y")
+
+
+def test_records_of_the_first_schema_still_forbid(tmp_path: Path) -> None:
+    """A file from before deployments were kept is brought up to date; what it holds counts in every deployment."""
+    path = tmp_path / "v"
+    old = open_database(path, (), MIGRATIONS[:1], "")
+    old.execute("INSERT INTO signed VALUES ('vote', 1, ?, x'aa', 1.0)", (bytes(32),))
+    old.close()
+    with VoteProtection(path, b"a" * 32) as guard:
+        assert not guard.admit("vote", 1, bytes(32), b"y")
+        assert guard.admit("vote", 1, bytes(32), b"\xaa")
+        assert len(guard.history()) == 1
+
+
+def signed(round_number: int, payload: bytes) -> Signed:
+    return Signed(b"a" * 32, "vote", round_number, bytes(32), payload, 1.0)
+
+
+def test_merging_never_forgets(tmp_path: Path) -> None:
+    """What is new is added, what contradicts is told and does not replace; done again it changes nothing."""
+    with VoteProtection(tmp_path / "v") as guard:
+        guard.merge((signed(1, b"x"), signed(2, b"x")))
+        given = (signed(2, b"y"), signed(3, b"x"))
+        assert guard.merge(given) == ((signed(3, b"x"),), (signed(2, b"y"),))
+        assert guard.merge(given) == ((), (signed(2, b"y"),))
+        assert guard.history() == (signed(1, b"x"), signed(2, b"x"), signed(3, b"x"))
