@@ -110,7 +110,7 @@ class CausalEngine(TreeEngine):
 
     def _laid_out(self) -> AbstractContextManager[None]:
         kind = self._placement.autocast or self._placement.weights
-        return laid_out(self._model, kind) if pays(self.device) else nullcontext()
+        return laid_out(self._model, kind) if pays(self.device, kind) else nullcontext()
 
     @contextmanager
     def _as_before(self) -> Iterator[None]:

@@ -19,10 +19,17 @@ ROWS = 32
 """Rows for which the layout is chosen; others may come."""
 
 
-def pays(device: torch.device) -> bool:
-    """Tell whether this machine has such kernels."""
+def pays(device: torch.device, kind: torch.dtype) -> bool:
+    """Return True if this machine has such kernels for matrices of this type."""
     present = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    return bool(device.type == "cpu" and present and hasattr(torch.ops.mkldnn, "_linear_pointwise"))
+    if device.type != "cpu" or not present or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return False
+    # A CPU without AVX-512 (or AVX-NE-CONVERT) multiplies 16-bit floats, but can't pack them: torch raises.
+    if kind == torch.bfloat16:
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    if kind == torch.float16:
+        return bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
+    return kind == torch.float32
 
 
 @contextmanager

@@ -180,7 +180,7 @@ def ask_of(settings: TrainerSettings, game: GameSpec, placement: Placement, pref
         sample_rows=settings.sample_rows,
         recompute=settings.recompute,
         vllm=settings.engine == "vllm",
-        laid_out=pays(placement.device) and settings.quantise == "none",
+        laid_out=pays(placement.device, placement.autocast or placement.weights) and settings.quantise == "none",
         ranks=settings.ranks,
         overhead=GPU_OVERHEAD if placement.device.type == "cuda" else 0,
     )
