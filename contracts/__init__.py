@@ -73,7 +73,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
         ]
 
 
-class Deployment(msgspec.Struct, frozen=True, kw_only=True):
+class DeployedContract(msgspec.Struct, frozen=True, kw_only=True):
     """Where a coordinator stands; the block's hash tells it from one of another chain at the same address."""
 
     address: str
@@ -95,7 +95,7 @@ def creation_code(parameters: Parameters) -> str:
     return artifact.bytecode + encode([one["type"] for one in inputs], parameters.values()).hex()
 
 
-def deploy(url: str, key: str, parameters: Parameters) -> Deployment:
+def deploy(url: str, key: str, parameters: Parameters) -> DeployedContract:
     """Deploy a coordinator over `url` (http or ws), paid by the private key `key`, who becomes its organiser.
 
     Raises what web3 raises, RuntimeError where it was mined and failed: nothing is retried.
@@ -103,13 +103,13 @@ def deploy(url: str, key: str, parameters: Parameters) -> Deployment:
     return deploy_artifact(url, key, "SwarmCoordinator", *parameters.values())
 
 
-def deploy_artifact(url: str, key: str, name: str, *arguments: object) -> Deployment:
+def deploy_artifact(url: str, key: str, name: str, *arguments: object) -> DeployedContract:
     """Deploy any committed artifact with its constructor's arguments. Raises as `deploy` does."""
     artifact = load_artifact(name)
     web3 = _connect(url)
     call = web3.eth.contract(abi=artifact.abi, bytecode=artifact.bytecode).constructor(*arguments)
     receipt = _transact(web3, key, call)
-    return Deployment(
+    return DeployedContract(
         address=str(receipt["contractAddress"]).lower(),
         block_hash=bytes(receipt["blockHash"]),
         block_number=int(receipt["blockNumber"]),

@@ -41,7 +41,7 @@ class Rewarded(msgspec.Struct, frozen=True):
     reward: int
 
 
-class Standing(msgspec.Struct, frozen=True, kw_only=True):
+class LeaderboardEntry(msgspec.Struct, frozen=True, kw_only=True):
     """A node's place: weight of the votes for it and sum of its own rewards in millionths, rounds in which it led."""
 
     node: Address
@@ -99,7 +99,7 @@ def leaders(weights: Mapping[Address, int]) -> tuple[Address, ...]:
 
 def leaderboard(
     registered: Iterable[Registered], votes: Iterable[Voted], rewards: Iterable[Rewarded], per_owner: int = 1
-) -> tuple[Standing, ...]:
+) -> tuple[LeaderboardEntry, ...]:
     """Return every registered node's standing over all rounds, the best first.
 
     The order is that of votes, then of rounds led, then of the address: rewards are what a node says of itself, so they
@@ -117,7 +117,7 @@ def leaderboard(
     for said in set(rewards):
         sums[said.node] += said.reward
     standings = (
-        Standing(node=node, owner=owner, votes=weights[node], led=led[node], reward=sums[node])
+        LeaderboardEntry(node=node, owner=owner, votes=weights[node], led=led[node], reward=sums[node])
         for node, owner in owners.items()
     )
     return tuple(sorted(standings, key=lambda one: (-one.votes, -one.led, one.node)))

@@ -213,7 +213,7 @@ def reasons_page() -> str:
 # --- log events ---------------------------------------------------------------------------------------------------
 
 
-class Line(NamedTuple):
+class LogLine(NamedTuple):
     """One event as it is logged somewhere."""
 
     event: str
@@ -224,7 +224,7 @@ class Line(NamedTuple):
 
 def log_page() -> str:
     """Return the page of log events."""
-    merged: dict[str, list[Line]] = {}
+    merged: dict[str, list[LogLine]] = {}
     for line in sorted({*story_lines(), *logged_lines()}):
         merged.setdefault(line.event, []).append(line)
     rows = [
@@ -242,14 +242,14 @@ def log_page() -> str:
     return page("Log events", introduction, table(("Event", "Level", "Fields", "From"), rows))
 
 
-def story_lines() -> Iterator[Line]:
+def story_lines() -> Iterator[LogLine]:
     """Yield what the loop tells of inputs and commands."""
     for kind, (level, event) in (INPUT_EVENTS | COMMAND_EVENTS).items():
-        yield Line(event, level, tuple(field.name for field in msgspec.structs.fields(kind)), kind.__name__)
+        yield LogLine(event, level, tuple(field.name for field in msgspec.structs.fields(kind)), kind.__name__)
 
 
 @cache
-def logged_lines() -> tuple[Line, ...]:
+def logged_lines() -> tuple[LogLine, ...]:
     """Return every `log.LEVEL("event", key=...)` in the sources."""
     return tuple(
         line
@@ -260,7 +260,7 @@ def logged_lines() -> tuple[Line, ...]:
     )
 
 
-def _lines_of(call: ast.Call, where: str) -> Iterator[Line]:
+def _lines_of(call: ast.Call, where: str) -> Iterator[LogLine]:
     function = call.func
     if not (isinstance(function, ast.Attribute) and isinstance(function.value, ast.Name) and call.args):
         return
@@ -270,7 +270,7 @@ def _lines_of(call: ast.Call, where: str) -> Iterator[Line]:
     fields = tuple(keyword.arg for keyword in call.keywords if keyword.arg)
     for event in _texts(call.args[0]):
         if "." in event and " " not in event:
-            yield Line(event, level, fields, where)
+            yield LogLine(event, level, fields, where)
 
 
 def _texts(given: ast.expr) -> Iterator[str]:

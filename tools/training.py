@@ -12,11 +12,11 @@ from node.trainer.engines.engine import Engine, Sample, TrainingGroup
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.off_policy_filter import credible, usual_surprise
-from node.trainer.worker.session import Desk
+from node.trainer.worker.session import TaskContext
 from protocols.games.share import has_advantage, question_text
 from protocols.manifest import GameSpec
 
-DESK = Desk(lambda: False, lambda done, total: None)
+DESK = TaskContext(lambda: False, lambda done, total: None)
 """Nobody waits for a task, so that nobody cancels it or asks how far it is."""
 
 
@@ -66,7 +66,7 @@ def updated(
     Return how many were left out as incredible.
     """
     useful = grpo.informative(groups)
-    room, scale = grpo.Room(settings.micro_batch, engine.room), LossScale(needed=engine.half_precision)
+    room, scale = grpo.MicroBatchLimit(settings.micro_batch, engine.room), LossScale(needed=engine.half_precision)
     usual = usual_surprise([group for group in groups if not group.external])
     believed = credible(engine, useful, usual, room, lambda _: None)
     kept = [group for group, each in zip(useful, believed, strict=True) if each]

@@ -30,7 +30,7 @@ WORTH_A_RESTART = frozenset({int(Exit.FAULT), int(Exit.NETWORK), int(Exit.CHAIN)
 _TCP = re.compile(r"/(tcp|udp)/(\d+)")
 
 
-class Peer(msgspec.Struct, frozen=True):
+class FleetMember(msgspec.Struct, frozen=True):
     """One peer: its directory, what it adds to the environment, the flags of its `swarm run`."""
 
     name: str
@@ -69,7 +69,7 @@ def chosen_gpus(choice: str, count: int, visible: str) -> list[str]:
     return [known[int(part)] for part in numbers]
 
 
-def plan_peers(gpus: Sequence[str], home: Path, config: Config, flags: Sequence[str]) -> list[Peer]:
+def plan_peers(gpus: Sequence[str], home: Path, config: Config, flags: Sequence[str]) -> list[FleetMember]:
     """Return a peer for each GPU below `home`; ports count up from the configured ones (0 stays 0).
 
     `flags` are those that the operator gave. Raises `Refusal` where all peers would have one and the same key.
@@ -79,7 +79,7 @@ def plan_peers(gpus: Sequence[str], home: Path, config: Config, flags: Sequence[
             Exit.CONFIG, f"identity {config.identity} can't be the key of several peers; leave it away with --gpus"
         )
     return [
-        Peer(
+        FleetMember(
             name=f"gpu-{gpu}",
             directory=home / f"gpu-{gpu}",
             environment={VISIBLE: gpu},
@@ -100,7 +100,7 @@ def _listening(config: Config, number: int) -> list[str]:
     return [part for address in config.gossip.listen for part in ("--listen", _TCP.sub(moved, address))]
 
 
-def prepare(peer: Peer, home: Path, config: Config) -> None:
+def prepare(peer: FleetMember, home: Path, config: Config) -> None:
     """Make a peer's directory: configuration and manifest lead to those above, so that a change there reaches all."""
     peer.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in (FILE, config.manifest):
@@ -116,7 +116,7 @@ def prepare(peer: Peer, home: Path, config: Config) -> None:
 class Fleet:
     """Runs peers until all have ended by themselves or a signal says so."""
 
-    def __init__(self, peers: Sequence[Peer], command: Callable[[Peer], Sequence[str]]) -> None:
+    def __init__(self, peers: Sequence[FleetMember], command: Callable[[FleetMember], Sequence[str]]) -> None:
         self._peers, self._command = peers, command
         self._running: dict[str, trio.Process] = {}
         self._codes: dict[str, int] = {}
@@ -140,7 +140,7 @@ class Fleet:
                 for process in self._running.values():
                     process.send_signal(signal.SIGTERM if number == signal.SIGINT else signal.Signals(number))
 
-    async def _keep(self, peer: Peer) -> None:
+    async def _keep(self, peer: FleetMember) -> None:
         """Start a peer, and start it again where that may help."""
         pause = 0.0
         while True:
@@ -157,7 +157,7 @@ class Fleet:
                 await self._stopping.wait()
                 return
 
-    async def _once(self, peer: Peer) -> int:
+    async def _once(self, peer: FleetMember) -> int:
         process = await trio.lowlevel.open_process(self._command(peer), env=environment_of(peer, os.environ))
         self._running[peer.name] = process
         log.info("peer.started", peer=peer.name, pid=process.pid, directory=str(peer.directory))
@@ -169,7 +169,7 @@ class Fleet:
             del self._running[peer.name]
 
 
-def environment_of(peer: Peer, environ: Mapping[str, str]) -> dict[str, str]:
+def environment_of(peer: FleetMember, environ: Mapping[str, str]) -> dict[str, str]:
     """Return a peer's environment; a data directory or key that the environment names is not its own."""
     return {key: value for key, value in environ.items() if key not in ("SWARM_DATA_DIR", "SWARM_HTTP_PORT")} | (
         peer.environment

@@ -14,7 +14,7 @@ import trio
 from eth_account import Account
 
 from node.app.preflight import agree, open_questions, placed, read_facts, refuse_unowned
-from node.app.round_recorder import RoundKeeper
+from node.app.round_recorder import RoundRecorder
 from node.chain.contract.swarm import CoordinatorFacts
 from node.chain.service import CoordinatorService
 from node.config import Config
@@ -23,7 +23,7 @@ from node.grading.registry import gave_up
 from node.http.service import HttpService
 from node.identity import NodeKey, load_or_create, name_of
 from node.identity.delegation_file import load_delegation, waiting_orders
-from node.identity.key_owner_cases import Facts
+from node.identity.key_owner_cases import OwnershipFacts
 from node.identity.local_peer import LocalPeer, local_peer
 from node.identity.rsa import RsaIdentity, load_rsa
 from node.logs import configure
@@ -35,7 +35,7 @@ from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
 from node.network.pubsub.announcer import announcement_of
-from node.network.service import GossipNode
+from node.network.service import NetworkService
 from node.ports import RoundWindow, Service, TrainerService
 from node.publishing.hub_service import HubService
 from node.publishing.trackers import TrackerService, configured
@@ -50,7 +50,7 @@ from node.store.outbox import SqliteOutbox
 from node.store.restore_mark import is_marked, unmark
 from node.store.round_reports import FILE as ROUNDS
 from node.store.round_reports import RoundStore
-from node.trainer.service.worker_client import TrainerLink
+from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import BodyCheck
 from node.vote_protection import VoteProtection
 from protocols.carried import MAX_CARRIED, Carried, CarriedDelegation
@@ -111,11 +111,11 @@ class Node:
         )
         self.me: LocalPeer
         self.trainer: TrainerService
-        self.gossip: GossipNode | None = None
+        self.gossip: NetworkService | None = None
         self.check: BodyCheck | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
-        self.rounds = RoundKeeper(RoundStore(home / ROUNDS), self._peer_ids)
+        self.rounds = RoundRecorder(RoundStore(home / ROUNDS), self._peer_ids)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
         self.facts: CoordinatorFacts | None = None
@@ -203,7 +203,7 @@ class Node:
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
         self.trainer = self.trainer_of(self.me.address)
         self.check = BodyCheck(self.manifest, questions, self.bodies)
-        self.gossip = GossipNode(
+        self.gossip = NetworkService(
             self.config.gossip,
             self.me,
             self.manifest.limits,
@@ -221,7 +221,7 @@ class Node:
 
     def trainer_of(self, peer: Address) -> TrainerService:
         """Return what trains as the peer that this node counts as."""
-        return TrainerLink(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
+        return WorkerClient(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
 
     def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
         """Return what an announcement carries: this node's own messages, then its owner's orders."""
@@ -263,7 +263,7 @@ class Node:
         self.chain.take_part(facts, signed)
         claimed, registered = signed.delegation.owner if signed else None, await self.chain.owner()
         refuse_unowned(
-            Facts(node=self.key.address, claimed=claimed, registered=registered),
+            OwnershipFacts(node=self.key.address, claimed=claimed, registered=registered),
             has_owners=facts.has_owners,
             is_known=registered is not None or self.key.address in self.state.peers,
             own_owner=self.config.own_owner,

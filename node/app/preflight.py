@@ -20,7 +20,7 @@ from node.errors import describe
 from node.exits import Exit, Refusal
 from node.files.private import replace_private
 from node.grading.registry import require_grader
-from node.identity.key_owner_cases import Facts, refuse_other_owner
+from node.identity.key_owner_cases import OwnershipFacts, refuse_other_owner
 from node.manifest_file import with_contract
 from node.ports import Questions
 from protocols.identifiers import Address
@@ -107,7 +107,7 @@ def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:
         log.warning("chain.manifest_unbound", digest=digest, unchecked=["digest", "stage seconds"])
 
 
-def refuse_unowned(facts: Facts, *, has_owners: bool, is_known: bool, own_owner: bool) -> None:
+def refuse_unowned(facts: OwnershipFacts, *, has_owners: bool, is_known: bool, own_owner: bool) -> None:
     """Refuse a key that belongs to another owner, or that would become its own for good without anybody having said so.
 
     `has_owners` tells whether the contract knows owners at all, `is_known` whether it knows the key.

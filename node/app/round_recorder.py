@@ -17,7 +17,7 @@ log = structlog.get_logger()
 PeerIds = Callable[[Iterable[Address]], Mapping[Address, str]]
 
 
-class RoundKeeper:
+class RoundRecorder:
     """Follows the machine's states. What it can't write costs an explanation, not the node: it is logged."""
 
     def __init__(self, store: RoundStore, peer_ids: PeerIds) -> None:

@@ -8,13 +8,13 @@ import structlog
 import trio
 
 from node.chain.contract.swarm import NodeEntry
-from node.chain.contract.swarm_reader import Reader
+from node.chain.contract.swarm_reader import SwarmReader
 from node.chain.relay.relayer import spent_on
-from node.chain.rpc.block_follower import Follower
+from node.chain.rpc.block_follower import BlockFollower
 from node.chain.rpc.blocks import Log
-from node.chain.rpc.client import Endpoint, RpcError
+from node.chain.rpc.client import RpcEndpoint, RpcError
 from node.chain.transactions.fees import GWEI
-from node.chain.transactions.tx_queue import Shelf
+from node.chain.transactions.tx_queue import TransactionQueue
 from node.config import ChainSettings
 from node.machine.inputs import DelegationRead, FundsChanged
 from node.ports import Report
@@ -37,7 +37,7 @@ class AccountWatch:
         self,
         address: Address,
         settings: ChainSettings,
-        shelf: Shelf,
+        shelf: TransactionQueue,
         clock: Callable[[], float],
         confirmations: int,
     ) -> None:
@@ -63,7 +63,7 @@ class AccountWatch:
         topic = "0x" + self._address[2:].zfill(64)
         return any(topic in found["topics"] for found in logs)
 
-    async def run(self, endpoint: Endpoint, reader: Reader, follower: Follower, report: Report) -> None:
+    async def run(self, endpoint: RpcEndpoint, reader: SwarmReader, follower: BlockFollower, report: Report) -> None:
         """Look until cancelled; what the endpoint refuses is looked at the next time. Raises what else it raises."""
         self._relays = None
         while True:
@@ -76,7 +76,7 @@ class AccountWatch:
             with trio.move_on_after(PAUSE_SECONDS):
                 await self._wake.wait()
 
-    async def _tell_funds(self, endpoint: Endpoint, report: Report) -> None:
+    async def _tell_funds(self, endpoint: RpcEndpoint, report: Report) -> None:
         """Report when this node can pay for others, and when no longer."""
         balance = int(await endpoint.request("eth_getBalance", self._address, "latest"), 16)
         price = int(await endpoint.request("eth_gasPrice"), 16)
@@ -87,7 +87,7 @@ class AccountWatch:
             log.info("chain.funds", relays=relays, balance_gwei=balance // GWEI)
             await report(FundsChanged(relays))
 
-    async def _tell_delegation(self, reader: Reader, follower: Follower, report: Report) -> None:
+    async def _tell_delegation(self, reader: SwarmReader, follower: BlockFollower, report: Report) -> None:
         """Report the end of this node's delegation, and whether a newer one waits to be brought."""
         if follower.tip is None:
             return

@@ -15,22 +15,22 @@ from eth_abi.exceptions import DecodingError
 from eth_account.signers.local import LocalAccount
 
 from node.chain.account_watch import AccountWatch
-from node.chain.contract.interface import Binding, Name, Reading, SwarmBinding, detect
+from node.chain.contract.interface import CoordinatorBinding, CoordinatorReader, Name, SwarmBinding, detect
 from node.chain.contract.rlswarm import RLSwarmBinding
 from node.chain.contract.swarm import CoordinatorFacts, NodeEntry, Voter, key_of
-from node.chain.contract.swarm_reader import NoCoordinatorError, Reader
+from node.chain.contract.swarm_reader import NoCoordinatorError, SwarmReader
 from node.chain.relay.batch_calls import own_delegation
 from node.chain.relay.batcher import Batcher
 from node.chain.relay.relayer import Relayer
-from node.chain.relay.signer import Carrier
-from node.chain.rpc.block_follower import Follower, latest_head
-from node.chain.rpc.blocks import BlockAdded, Head, Update, parse_head
-from node.chain.rpc.client import ConnectionLostError, Endpoint, RpcError, connect
-from node.chain.rpc.failover import LAST_PAUSE, Attempts, shown
-from node.chain.stage_tracker import ClockOffset, Tracker
+from node.chain.relay.signer import MessageSigner
+from node.chain.rpc.block_follower import BlockFollower, latest_head
+from node.chain.rpc.blocks import BlockAdded, BlockHead, Update, parse_head
+from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError, connect
+from node.chain.rpc.failover import LAST_PAUSE, EndpointFailover, shown
+from node.chain.stage_tracker import ClockOffset, StageTracker
 from node.chain.transactions.fees import GWEI
-from node.chain.transactions.tx_manager import STUCK_SECONDS, Sender
-from node.chain.transactions.tx_queue import OutboxStore, Record, Shelf
+from node.chain.transactions.tx_manager import STUCK_SECONDS, TransactionManager
+from node.chain.transactions.tx_queue import OutboxStore, QueuedTransaction, TransactionQueue
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
@@ -55,7 +55,7 @@ FAULTS = (ConnectionLostError, RpcError, NoCoordinatorError, DecodingError)
 """What endpoints do wrong; anything else is a fault of this node's, and ends the service visibly."""
 
 AnswerT = TypeVar("AnswerT")
-Dial: TypeAlias = Callable[[str, float], AbstractAsyncContextManager[Endpoint]]
+Dial: TypeAlias = Callable[[str, float], AbstractAsyncContextManager[RpcEndpoint]]
 
 
 class CoordinatorService:
@@ -87,21 +87,21 @@ class CoordinatorService:
         self._account, self.delegation = account, delegation
         self._contract = settings.contract.lower()
         self._address = str(account.address).lower()
-        self._shelf = Shelf(outbox)
+        self._shelf = TransactionQueue(outbox)
         self._manifest, self._confirmations = manifest, manifest.confirmations
         self._last_pause = min(LAST_PAUSE, PAUSE_SHARE * min(stage.seconds for stage in manifest.stages))
         self._peer_id = peer_id or NodeKey(bytes(account.key)).peer_id
-        self._binding: Binding | None = None
-        self._tracker: Tracker
-        self._follower: Follower
-        self._carrier: Carrier | None = None
+        self._binding: CoordinatorBinding | None = None
+        self._tracker: StageTracker
+        self._follower: BlockFollower
+        self._carrier: MessageSigner | None = None
         self._answers: list[TransactionSettled] = []
         self._answered = trio.Event()
         self._watch = AccountWatch(self._address, settings, self._shelf, clock, manifest.confirmations)
         self._facts: CoordinatorFacts | None = None
         self._bootnodes: tuple[str, ...] = ()
         self._report: Report
-        self._sender = Sender(
+        self._sender = TransactionManager(
             account,
             self._contract,
             self._shelf,
@@ -128,7 +128,7 @@ class CoordinatorService:
             self._answers.append(known.settled)
             self._answered.set()
         elif known is None or known.state != "sent":
-            self._shelf.put(Record(key=key, command=command))
+            self._shelf.put(QueuedTransaction(key=key, command=command))
             self._sender.wake()
 
     def take_part(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
@@ -136,7 +136,7 @@ class CoordinatorService:
         self.delegation = delegation
         if facts.has_owners:
             voter = self._voter(facts)
-            self._carrier = Carrier(self._account, facts.domain, voter, self._guard)
+            self._carrier = MessageSigner(self._account, facts.domain, voter, self._guard)
             self._sender.voter = voter
             self._watch.take(delegation)
 
@@ -196,7 +196,7 @@ class CoordinatorService:
 
     async def _stay_connected(self) -> None:
         """Try the endpoints in turn for ever; the chain is lost while there is none that is worth trying at once."""
-        attempts = Attempts(self._settings.urls, self._last_pause)
+        attempts = EndpointFailover(self._settings.urls, self._last_pause)
         told: Literal["lost", "restored"] | None = None
         while True:
             url, live, began = attempts.url, trio.Event(), trio.current_time()
@@ -221,7 +221,7 @@ class CoordinatorService:
                 self._follower.forget()  # what it told before is not to be trusted either
         return reasons[0] if reasons else "the connection ended"
 
-    async def _follow(self, endpoint: Endpoint, live: trio.Event, known_lost: bool) -> None:
+    async def _follow(self, endpoint: RpcEndpoint, live: trio.Event, known_lost: bool) -> None:
         """Fill the gap, tell what is, then go on with each new head."""
         binding = await self._bind(endpoint)
         reader = binding.reader(endpoint, self._contract)
@@ -243,7 +243,7 @@ class CoordinatorService:
             nursery.start_soon(
                 self._sender.work, endpoint, binding, voter, facts.chain_id, self._relayer(reader, facts)
             )
-            if self._carrier is not None and isinstance(reader, Reader):
+            if self._carrier is not None and isinstance(reader, SwarmReader):
                 nursery.start_soon(self._watch.run, endpoint, reader, self._follower, self._report)
             while True:
                 head, pushed = await self._next_head(endpoint)
@@ -256,8 +256,8 @@ class CoordinatorService:
 
     # --- relaying -------------------------------------------------------------------------------------------------
 
-    def _relayer(self, reader: Reading, facts: CoordinatorFacts) -> Relayer | None:
-        if self._carrier is None or not isinstance(reader, Reader):
+    def _relayer(self, reader: CoordinatorReader, facts: CoordinatorFacts) -> Relayer | None:
+        if self._carrier is None or not isinstance(reader, SwarmReader):
             return None
         batcher = Batcher(reader, facts.domain)
         return Relayer(self._address, batcher, self._carrier, self._shelf, self._settings.relay_gas_per_day)
@@ -268,7 +268,7 @@ class CoordinatorService:
         if isinstance(update, BlockAdded) and self._watch.is_named(update.logs):
             self._watch.wake()
 
-    async def _next_head(self, endpoint: Endpoint) -> tuple[Head, bool]:
+    async def _next_head(self, endpoint: RpcEndpoint) -> tuple[BlockHead, bool]:
         """Return the next head and whether it just came; after a silence ask, for a subscription can die quietly."""
         pushed = None
         with trio.move_on_after(self._settings.poll_seconds):
@@ -278,7 +278,7 @@ class CoordinatorService:
                 raise ConnectionLostError("the subscription ended") from None
         return (parse_head(pushed), True) if pushed is not None else (await latest_head(endpoint), False)
 
-    async def _tell(self, reader: Reading) -> None:
+    async def _tell(self, reader: CoordinatorReader) -> None:
         """Report what the last updates brought."""
         news = self._tracker.news()
         for one in news:
@@ -294,7 +294,7 @@ class CoordinatorService:
 
     # --- deployment ---------------------------------------------------------------------------------------------
 
-    async def _bind(self, endpoint: Endpoint) -> Binding:
+    async def _bind(self, endpoint: RpcEndpoint) -> CoordinatorBinding:
         """Return the contract's interface, found out once."""
         if self._binding is None:
             chosen = self._settings.binding
@@ -310,11 +310,11 @@ class CoordinatorService:
         self._binding = (
             SwarmBinding() if name == "swarm" else RLSwarmBinding(self._contract, self._address, self._peer_id, seconds)
         )
-        self._tracker = Tracker(self._confirmations, self._binding)
-        self._follower = Follower(self._contract, self._take, self._binding.topics)
+        self._tracker = StageTracker(self._confirmations, self._binding)
+        self._follower = BlockFollower(self._contract, self._take, self._binding.topics)
         log.info("chain.bound", binding=name)
 
-    async def _same_deployment(self, reader: Reading) -> CoordinatorFacts:
+    async def _same_deployment(self, reader: CoordinatorReader) -> CoordinatorFacts:
         """Read the facts. Raises `NoCoordinatorError` where this is another chain than the outbox was used with.
 
         Known by the block of the deployment: a local chain that is started afresh repeats ids and addresses.
@@ -327,7 +327,7 @@ class CoordinatorService:
                 "this is not the chain that this node joined: the coordinator's deployment block differs; "
                 "check [chain] urls, or join the new swarm with a new data directory"
             )
-        self._shelf.put(Record(key=DEPLOYMENT, command=None, state="settled", transaction=found))
+        self._shelf.put(QueuedTransaction(key=DEPLOYMENT, command=None, state="settled", transaction=found))
         self._follower.start = facts.deployment_block
         self._facts = facts
         return facts
@@ -338,7 +338,7 @@ class CoordinatorService:
         delegation = self.delegation or own_delegation(facts.domain, self._account, serial)
         return Voter(self._address, self._secret, swarm, delegation)
 
-    async def _ask(self, question: Callable[[Reading], Awaitable[AnswerT]]) -> AnswerT:
+    async def _ask(self, question: Callable[[CoordinatorReader], Awaitable[AnswerT]]) -> AnswerT:
         """Ask the first endpoint that answers. Raises the last one's `ConnectionLostError`, `NoCoordinatorError`."""
         failure: Exception = ConnectionLostError("no endpoint is configured; set [chain] urls")
         for url in self._settings.urls:
@@ -350,7 +350,7 @@ class CoordinatorService:
         raise failure
 
     @asynccontextmanager
-    async def _reader(self, url: str) -> AsyncGenerator[Reading, None]:
+    async def _reader(self, url: str) -> AsyncGenerator[CoordinatorReader, None]:
         async with self._dial(url, math.inf) as endpoint:
             yield (await self._bind(endpoint)).reader(endpoint, self._contract)
 

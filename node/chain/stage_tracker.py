@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from node.chain.contract.interface import Binding
+from node.chain.contract.interface import CoordinatorBinding
 from node.chain.rpc.blocks import BlockAdded, BlockUndone, ChainReset, Log, RangeFilled, Update
 from node.machine.inputs import PauseChanged, PeerRegistered, StageOpened
 from protocols.identifiers import Address
@@ -15,10 +15,10 @@ from protocols.identifiers import Address
 News: TypeAlias = PeerRegistered | StageOpened | PauseChanged
 
 
-class Tracker:
+class StageTracker:
     """Collects what the blocks say. Blocks count once `confirmations` more lie on top of them."""
 
-    def __init__(self, confirmations: int, binding: Binding) -> None:
+    def __init__(self, confirmations: int, binding: CoordinatorBinding) -> None:
         self.stale = True
         """The present stage can't be told from the blocks taken: it has to be read from the contract."""
         self.peers: dict[Address, PeerRegistered] = {}

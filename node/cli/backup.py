@@ -15,10 +15,10 @@ from node.exits import Exit, Refusal
 from node.files.private import OpenToOthersError, create_private, read_private
 from node.identity import NodeKey, rsa
 from node.identity import delegation_file as delegation
-from node.identity.backup import Identity, seal
+from node.identity.backup import BackedUpIdentity, seal
 from node.identity.key import pem_of
 from node.identity.secret import BACKUP_PASSPHRASE, find
-from node.vote_protection import History, VoteProtection, encode_history
+from node.vote_protection import SignedHistory, VoteProtection, encode_history
 
 passphrase_option = click.option(
     "--passphrase-file",
@@ -50,11 +50,11 @@ def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: An
     click.echo(f"{identity.node} written to {file}; a vote after this is not in it: a restored node listens first")
 
 
-def collect(home: Path, key: NodeKey) -> Identity:
+def collect(home: Path, key: NodeKey) -> BackedUpIdentity:
     """Return a data directory's identity. Raises `Refusal` where a node is using it."""
     with VoteProtection(home / "votes.sqlite") as guard:
-        votes = encode_history(History(key.address, guard.history()))
-    return Identity(
+        votes = encode_history(SignedHistory(key.address, guard.history()))
+    return BackedUpIdentity(
         key.address, time.time(), pem_of(key), _content(home / rsa.FILE), _content(home / delegation.FILE), votes
     )
 

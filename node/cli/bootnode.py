@@ -46,13 +46,13 @@ def bootnode(data_dir: Path, **flags: Any) -> int:
 
 def _serve(config: Config, home: Path) -> int:
     from node.identity import IdentityError, load_or_create
-    from node.network.host import ListenError
+    from node.network.host import HostListenError
 
     try:
         key = load_or_create(home / config.identity)
         trio.run(_until_told, config, home, key)
-    except (IdentityError, ListenError, BaseExceptionGroup) as error:
-        for kind, code in ((IdentityError, Exit.IDENTITY), (ListenError, Exit.NETWORK)):
+    except (IdentityError, HostListenError, BaseExceptionGroup) as error:
+        for kind, code in ((IdentityError, Exit.IDENTITY), (HostListenError, Exit.NETWORK)):
             if found := first(error, kind):
                 raise Refusal(code, str(found)) from error
         raise

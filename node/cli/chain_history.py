@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from node.chain.contract.abi import Event
+from node.chain.contract.abi import DecodedEvent
 from node.chain.contract.swarm import ABI
 from node.chain.rpc.blocks import Log
 from node.chain.rpc.client import RpcError
 from node.exits import Exit, Refusal
-from node.explain.round_facts import Seen, Trace
-from node.machine.round_report import Account
+from node.explain.round_facts import PeerActivity, Trace
+from node.machine.round_report import RoundReport
 from protocols.identifiers import Address
 from protocols.schedule import reveal_step, step_number
 from protocols.tally import Registered, Rewarded, Voted, read_votes
@@ -23,10 +23,10 @@ WIDEST = 10_000
 """Blocks in the first query; one that is refused is halved, and so are those after it."""
 MOST_QUERIES = 500
 
-Entry = tuple[Log, Event]
+Entry = tuple[Log, DecodedEvent]
 
 
-class History:
+class ChainHistory:
     """What has happened to one contract since the block `deployed`. Raises `Refusal` where it can't be had."""
 
     def __init__(self, ask: Ask, contract: Address, deployed: int) -> None:
@@ -35,7 +35,7 @@ class History:
 
     # --- what the commands want ---------------------------------------------------------------------------------
 
-    def of_round(self, account: Account, seconds: Sequence[int]) -> Seen:
+    def of_round(self, account: RoundReport, seconds: Sequence[int]) -> PeerActivity:
         """Return the votes of a round and where this node's messages for it stand; owners are left open. `seconds` are
         the lengths of a round's stages."""
         kinds = ("VotesCounted", "VoteCommitted", "RewardSubmitted", "RoundAdvanced", "StageAdvanced")
@@ -53,7 +53,7 @@ class History:
             if kind:
                 transaction = str(log["transactionHash"])
                 traces[kind] = Trace(transaction, int(log["blockNumber"], 16), self.sender(transaction))
-        return Seen(traces=traces, votes=tuple(votes))
+        return PeerActivity(traces=traces, votes=tuple(votes))
 
     def since_round(self, first: int) -> tuple[list[Registered], list[Voted], list[Rewarded]]:
         """Return registrations, votes and rewards, read backwards until round `first` began; registrations of before
@@ -137,21 +137,21 @@ class History:
         return found
 
 
-def votes_in(event: Event) -> tuple[Voted, ...]:
+def votes_in(event: DecodedEvent) -> tuple[Voted, ...]:
     """Return the votes that an event tells of."""
     if event.name != "VotesCounted":
         return ()
     return read_votes(event.fields["round"], event.fields["names"], event.fields["votes"])
 
 
-def is_beyond(event: Event, step: int, stages: int) -> bool:
+def is_beyond(event: DecodedEvent, step: int, stages: int) -> bool:
     """Tell whether an event opens a stage after a step of the contract's clock."""
     if event.name not in ("RoundAdvanced", "StageAdvanced"):
         return False
     return step_number(event.fields["round"], event.fields.get("stage", 0), stages) > step
 
 
-def _own_kind(event: Event, cast: Sequence[Voted], account: Account) -> str:
+def _own_kind(event: DecodedEvent, cast: Sequence[Voted], account: RoundReport) -> str:
     """Return which of this node's messages an event is the trace of, an empty text for none."""
     if event.name == "VotesCounted":
         ballot = "reveal" if account.sealed else "vote"

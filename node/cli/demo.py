@@ -12,7 +12,7 @@ import click
 from node.exits import Exit, Refusal
 from node.localnet.demo_compare import compare, comparison_lines
 from node.localnet.demo_inputs import real_inputs
-from node.localnet.demo_plan import Options, Plan, PlanError, demo_plan
+from node.localnet.demo_plan import DemoOptions, DemoPlan, PlanError, demo_plan
 from node.localnet.demo_report import print_summary
 from node.localnet.demo_run import interruptible, run_swarm, workplace, write_json
 from node.localnet.demo_view import view_for
@@ -40,7 +40,7 @@ def demo(
     out: Path, keep: bool, warm_steps: int,
 ) -> None:  # fmt: skip
     """Run a whole swarm on this machine: chain, contract, bootnode, nodes; watch it learn."""
-    options = Options(
+    options = DemoOptions(
         peers=peers, rounds=rounds, slow=slow, seed=seed, seconds=seconds, game=game, model=model, data=data,
         warm_steps=warm_steps, sparse=comparing,
     )  # fmt: skip
@@ -48,7 +48,7 @@ def demo(
         run_demo(options, out, keep=keep)
 
 
-def run_demo(options: Options, out: Path, *, keep: bool = False) -> None:
+def run_demo(options: DemoOptions, out: Path, *, keep: bool = False) -> None:
     """Run what the options say, print what it showed, write picture and JSON to `out`.
 
     Raises `PlanError`, `DemoError`, KeyboardInterrupt; no process remains.
@@ -63,7 +63,7 @@ def run_demo(options: Options, out: Path, *, keep: bool = False) -> None:
             _single(plan, out, home)
 
 
-def _single(plan: Plan, out: Path, home: Path) -> None:
+def _single(plan: DemoPlan, out: Path, home: Path) -> None:
     with view_for(sys.stdout) as view:
         summary = run_swarm(plan, home, view)
     write_json(summary, out / "demo.json")
@@ -72,7 +72,7 @@ def _single(plan: Plan, out: Path, home: Path) -> None:
     _written(out / "curves.png", out / "demo.json")
 
 
-def _comparison(options: Options, out: Path, home: Path) -> None:
+def _comparison(options: DemoOptions, out: Path, home: Path) -> None:
     with view_for(sys.stdout) as view:
         found = compare(options, home, view)
     write_json(found, out / "compare.json")

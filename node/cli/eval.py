@@ -29,7 +29,7 @@ SURE = 1.96
 """Standard deviations of a normal distribution between which 95 % of it lies."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What the flags say."""
 
     home: Path
@@ -94,7 +94,7 @@ def eval(
     """
     if model and checkpoint:
         raise Refusal(Exit.USAGE, "--model and --checkpoint name two models; give one of them")
-    asked = Asked(
+    asked = EvalOptions(
         home=expanded(data_dir),
         model=model,
         checkpoint=checkpoint,
@@ -109,7 +109,7 @@ def eval(
     click.echo(msgspec.json.encode(found) if as_json else text_of(found))
 
 
-def evaluate(asked: Asked) -> Evaluation:
+def evaluate(asked: EvalOptions) -> Evaluation:
     """Load what was asked for and measure it. Raises `Refusal`."""
     config = load_config(asked.home, asked.settings, os.environ)
     configure(config.log, sys.stderr)
@@ -118,12 +118,12 @@ def evaluate(asked: Asked) -> Evaluation:
     import torch
 
     from node.trainer.worker.self_play import rehearse
-    from node.trainer.worker.session import Desk, accuracy
+    from node.trainer.worker.session import TaskContext, accuracy
 
     torch.set_num_threads(config.trainer.threads)
     held_out = _held_out(asked, manifest, config.trainer)
     name, engine, progress = _engine(asked, manifest, config.trainer)
-    desk = Desk(lambda: False, lambda done, total: None)
+    desk = TaskContext(lambda: False, lambda done, total: None)
     began = time.monotonic()
     share = accuracy(engine, manifest.game, held_out, desk, greedy=asked.greedy)
     low, high = bounds(share, len(held_out))
@@ -146,7 +146,7 @@ def evaluate(asked: Asked) -> Evaluation:
     )
 
 
-def _held_out(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> list[Question]:
+def _held_out(asked: EvalOptions, manifest: Manifest, settings: TrainerSettings) -> list[Question]:
     from node.data.load import load_questions
     from node.grading.registry import require_grader
 
@@ -158,7 +158,7 @@ def _held_out(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> li
     return questions.held_out(asked.questions or manifest.data.held_out)
 
 
-def manifest_of(asked: Asked) -> Manifest:
+def manifest_of(asked: EvalOptions) -> Manifest:
     """Return the manifest that gives game and data: the flag's, else the data directory's, else that of `local`."""
     own = asked.home / load_config(asked.home, {}, os.environ).manifest
     known = swarm_manifests()
@@ -173,7 +173,7 @@ def manifest_of(asked: Asked) -> Manifest:
     return msgspec.structs.replace(manifest, data=other)
 
 
-def _engine(asked: Asked, manifest: Manifest, settings: TrainerSettings) -> tuple[str, Engine, dict[str, int]]:
+def _engine(asked: EvalOptions, manifest: Manifest, settings: TrainerSettings) -> tuple[str, Engine, dict[str, int]]:
     """Return the model's name for the report, the model, and how far it was trained where that is known."""
     from node.trainer.checkpoints.export import NoModelError, checkpointed_model, current_model
     from node.trainer.engines.factory import load_engine

@@ -15,8 +15,8 @@ from node.exits import Exit, Refusal
 
 if TYPE_CHECKING:
     from node.explain.regrade import Regraded
-    from node.explain.round_facts import Explanation, PeerFact, Seen
-    from node.machine.round_report import Account
+    from node.explain.round_facts import Explanation, PeerActivity, PeerFact
+    from node.machine.round_report import RoundReport
     from protocols.manifest import Manifest
 
 ADDRESS = re.compile("0x[0-9a-fA-F]{4,40}[….]*")
@@ -51,7 +51,7 @@ def explain(data_dir: Path, number: int | None, peer: str, offline: bool, as_jso
     click.echo(as_text({"peer": found, "graded": again}) if as_json else peer_text(facts, found, again))
 
 
-def kept(home: Path, number: int | None) -> Account:
+def kept(home: Path, number: int | None) -> RoundReport:
     """Return the account of a round. Raises `Refusal` saying which rounds are kept."""
     from node.store.round_reports import FILE, kept_rounds, read_round
 
@@ -68,7 +68,7 @@ def kept(home: Path, number: int | None) -> Account:
     raise Refusal(Exit.UNKNOWN, text)
 
 
-def gathered(home: Path, config: Config, manifest: Manifest, account: Account, offline: bool) -> Explanation:
+def gathered(home: Path, config: Config, manifest: Manifest, account: RoundReport, offline: bool) -> Explanation:
     """Return the facts from disk, with the chain's where it can be asked."""
     from node.chain.transactions.tx_queue import decode_record
     from node.cli.owner import node_key, peer_id_of
@@ -88,14 +88,14 @@ def gathered(home: Path, config: Config, manifest: Manifest, account: Account, o
     return explanation(account, stages, records, seen, peer_id, "" if seen else why)
 
 
-def asked(config: Config, manifest: Manifest, account: Account) -> Seen:
+def asked(config: Config, manifest: Manifest, account: RoundReport) -> PeerActivity:
     """Return what the chain has of a round. Raises `Refusal`."""
-    from node.cli.chain_history import History
+    from node.cli.chain_history import ChainHistory
     from node.cli.onchain import connect
     from node.manifest_file import with_contract
 
     chain = connect(with_contract(config, manifest).chain)
-    history = History(chain.request, chain.contract, chain.deployed)
+    history = ChainHistory(chain.request, chain.contract, chain.deployed)
     seen = history.of_round(account, [stage.seconds for stage in manifest.stages])
     owners = {entry.peer: entry.owner for entry in account.entries if entry.owner}
     for node in {node for vote in seen.votes for node in (vote.voter, *vote.winners)} - set(owners):
@@ -125,7 +125,9 @@ def peer_named(facts: Explanation, asked_for: str) -> PeerFact:
     )
 
 
-def graded(home: Path, config: Config, manifest: Manifest, account: Account, peer: PeerFact) -> tuple[Regraded, ...]:
+def graded(
+    home: Path, config: Config, manifest: Manifest, account: RoundReport, peer: PeerFact
+) -> tuple[Regraded, ...]:
     """Return the peer's bodies graded again, or why that can't be done: without this node's questions it can't."""
     from node.data.load import load_questions
     from node.explain.regrade import Regraded, regrade

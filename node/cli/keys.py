@@ -21,7 +21,7 @@ from node.identity.rsa import FILE as RSA_FILE
 from node.identity.rsa import RsaIdentity
 from node.identity.secret import KEY_PASSPHRASE, find
 from node.store.directory import DataDirectory
-from node.vote_protection import History, VoteProtection, decode_history, encode_history
+from node.vote_protection import SignedHistory, VoteProtection, decode_history, encode_history
 
 KEY_LIMIT = 64 << 10
 
@@ -107,7 +107,7 @@ def export_votes(file: Path, data_dir: Path, **flags: Any) -> None:
     home = expanded(data_dir)
     key = node_key(home, config_from(home, flags).identity)
     with VoteProtection(home / "votes.sqlite") as guard:
-        history = History(key.address, guard.history())
+        history = SignedHistory(key.address, guard.history())
     _write(file, encode_history(history))
     click.echo(f"{len(history.signed)} records of {key.address} written to {file}")
 
@@ -131,7 +131,7 @@ def import_votes(file: Path, data_dir: Path, **flags: Any) -> None:
     click.echo(merge(home, history))
 
 
-def merge(home: Path, history: History) -> str:
+def merge(home: Path, history: SignedHistory) -> str:
     """Add a history to the data directory's; return what to tell the operator. Raises `Refusal` where it is in use."""
     with VoteProtection(home / "votes.sqlite") as guard:
         added, against = guard.merge(history.signed)

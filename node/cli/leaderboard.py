@@ -29,11 +29,11 @@ def leaderboard(data_dir: Path, rounds: int, as_json: bool, **flags: Any) -> Non
 
     The rules stand in docs/votes.md. Names are those that this data directory knows of; no node need run.
     """
-    from node.cli.chain_history import History
+    from node.cli.chain_history import ChainHistory
     from node.cli.explain import as_text
     from node.cli.known_names import known_peer_ids
     from node.cli.onchain import connect
-    from node.explain.leaderboard_rows import Board, board_text, places_of
+    from node.explain.leaderboard_rows import Leaderboard, board_text, places_of
     from node.manifest_file import load_manifest, with_contract
 
     home = expanded(data_dir)
@@ -43,8 +43,8 @@ def leaderboard(data_dir: Path, rounds: int, as_json: bool, **flags: Any) -> Non
     chain = connect(config.chain)
     last = chain.round()
     first = max(0, last - rounds + 1) if rounds else 0
-    registered, votes, rewards = History(chain.request, chain.contract, chain.deployed).since_round(first)
-    board = Board(
+    registered, votes, rewards = ChainHistory(chain.request, chain.contract, chain.deployed).since_round(first)
+    board = Leaderboard(
         contract=chain.contract,
         chain=chain.domain.chain_id,
         first=first,

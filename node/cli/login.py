@@ -10,7 +10,7 @@ import click
 
 from node.cli.onchain import connect
 from node.cli.options import config_flags, config_from, data_dir_option, expanded
-from node.cli.owner import Ways, node_key, owner_option, signed_here, signed_order, ways, ways_from
+from node.cli.owner import SigningOptions, node_key, owner_option, signed_here, signed_order, ways, ways_from
 from node.config import Config
 from node.identity.delegation_file import save_delegation
 from node.identity.key_owner_cases import line, refuse_other_owner
@@ -44,7 +44,7 @@ def login(data_dir: Path, owner: str, days: int, sign_file: str | None, **flags:
     take_delegation(home, config_from(home, flags), owner, days, chosen)
 
 
-def take_delegation(home: Path, config: Config, owner: Address, days: int, chosen: Ways) -> None:
+def take_delegation(home: Path, config: Config, owner: Address, days: int, chosen: SigningOptions) -> None:
     """Ask for a delegation, check and keep it. Raises `Refusal`, of a node that the contract knows as another's too."""
     key, chain = node_key(home, config.identity), connect(config.chain)
     expiry = chain.now() + days * DAY_SECONDS

@@ -14,7 +14,7 @@ from node.cli.owner import node_key, owner_option, signed_order, ways, ways_from
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.identity import delegation_file as kept
-from node.identity.owner_orders import Order, message_of, order_of
+from node.identity.owner_orders import OwnerOrder, message_of, order_of
 from protocols.typed_data import Revocation
 
 
@@ -51,7 +51,7 @@ def owner_of(home: Path, key: NodeKey, chain: Chain) -> str:
     return owner
 
 
-def bring(home: Path, chain: Chain, answer: Order, candidates: list[NodeKey]) -> str:
+def bring(home: Path, chain: Chain, answer: OwnerOrder, candidates: list[NodeKey]) -> str:
     """Bring a signed revocation on chain, or keep it; return what to tell the operator."""
     message, signature = message_of(answer), bytes.fromhex(answer.signature)
     assert isinstance(message, Revocation)

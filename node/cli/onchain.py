@@ -11,7 +11,7 @@ from node.chain.rpc.client import RpcError
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
-from node.identity.key_owner_cases import Facts
+from node.identity.key_owner_cases import OwnershipFacts
 from node.logs import redacted
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
@@ -112,11 +112,11 @@ class Chain:
             return 0
         return len({str(each["args"]["node"]).lower() for each in found} - {node})
 
-    def facts(self, node: Address, claimed: Address | None) -> Facts:
+    def facts(self, node: Address, claimed: Address | None) -> OwnershipFacts:
         """Return what decides which of the four cases a node is in; `claimed` is the owner at hand."""
         registered = self.entry(node).owner
         owner = claimed or registered
-        return Facts(
+        return OwnershipFacts(
             node=node, claimed=claimed, registered=registered, siblings=self.others(owner, node) if owner else 0
         )
 

@@ -20,7 +20,7 @@ from node.identity import NodeKey
 from node.identity.key import load
 from node.identity.keystore import open_keystore
 from node.identity.owner_orders import (
-    Order,
+    OwnerOrder,
     answered,
     decode_order,
     domain_of,
@@ -36,7 +36,7 @@ from protocols.typed_data import digest
 Decorated = Callable[..., Any]
 
 
-class Ways(msgspec.Struct, frozen=True, kw_only=True):
+class SigningOptions(msgspec.Struct, frozen=True, kw_only=True):
     """Where the signature shall come from; at most one is named."""
 
     keystore: Path | None = None
@@ -81,16 +81,18 @@ def ways(function: Decorated) -> Decorated:
     return function
 
 
-def ways_from(flags: dict[str, Any]) -> Ways:
+def ways_from(flags: dict[str, Any]) -> SigningOptions:
     """Take those options out of a command's parameters. Raises `Refusal` where two of them contradict."""
     names = ("keystore", "passphrase_file", "browser", "request", "answer")
-    chosen = Ways(**{name: flags.pop(name) for name in names})
+    chosen = SigningOptions(**{name: flags.pop(name) for name in names})
     if sum(map(bool, (chosen.keystore, chosen.browser, chosen.request, chosen.answer))) > 1:
         raise Refusal(Exit.USAGE, "give one of --keystore, --browser, --request, --answer")
     return chosen
 
 
-def signed_order(order: Order, chosen: Ways, chain: Chain, node: NodeKey) -> tuple[Order, NodeKey | None] | None:
+def signed_order(
+    order: OwnerOrder, chosen: SigningOptions, chain: Chain, node: NodeKey
+) -> tuple[OwnerOrder, NodeKey | None] | None:
     """Return the order signed, checked, and the owner's key where it is at hand; None where it was only printed.
 
     Raises `Refusal` where it is not signed, or not by its owner.
@@ -112,7 +114,7 @@ def signed_order(order: Order, chosen: Ways, chain: Chain, node: NodeKey) -> tup
     return answer, owner
 
 
-def owner_key(chosen: Ways) -> NodeKey | None:
+def owner_key(chosen: SigningOptions) -> NodeKey | None:
     """Return the owner's key: from the keystore named, else from environment or credentials; None where it is not
     here."""
     if chosen.keystore is not None:
@@ -128,13 +130,13 @@ def owner_key(chosen: Ways) -> NodeKey | None:
         ) from None
 
 
-def sign(order: Order, key: NodeKey) -> Order:
+def sign(order: OwnerOrder, key: NodeKey) -> OwnerOrder:
     """Return the order signed by an owner's key."""
     named = msgspec.structs.replace(order, owner=order.owner or key.address)
     return answered(named, key.address, key.sign_message(domain_of(named), message_of(named)))
 
 
-def judged(answer: Order, chain: Chain, node: NodeKey) -> str:
+def judged(answer: OwnerOrder, chain: Chain, node: NodeKey) -> str:
     """Return what is wrong with an answer, empty where it is what was asked for, signed by its owner."""
     if wrong := problem(answer, chain.domain, node.address, time.time()):
         return f"the answer can't be used: {wrong}"
@@ -146,7 +148,7 @@ def judged(answer: Order, chain: Chain, node: NodeKey) -> str:
     return f"{answer.owner} did not sign this; sign it with that account, or ask anew"
 
 
-def about(order: Order) -> str:
+def about(order: OwnerOrder) -> str:
     """Return in words what an order says, for whoever signs it."""
     if order.kind == "revocation":
         what = f"Node {order.node} is mine no longer, from now on."
@@ -181,12 +183,12 @@ def terminal(confirm: bool = False) -> Ask | None:
     return lambda what: str(click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True))
 
 
-def _by_browser(order: Order, chain: Chain, node: NodeKey) -> Order:
+def _by_browser(order: OwnerOrder, chain: Chain, node: NodeKey) -> OwnerOrder:
     import trio
 
     from node.identity.browser import ask_wallet
 
-    async def judge(answer: Order) -> str:
+    async def judge(answer: OwnerOrder) -> str:
         return await trio.to_thread.run_sync(judged, answer, chain, node)
 
     def opened(url: str) -> None:
@@ -196,7 +198,7 @@ def _by_browser(order: Order, chain: Chain, node: NodeKey) -> Order:
     return trio.run(ask_wallet, order, judge, about(order), opened)
 
 
-def _by_paste(order: Order) -> Order:
+def _by_paste(order: OwnerOrder) -> OwnerOrder:
     if not sys.stdin.isatty():
         raise Refusal(
             Exit.USAGE,
@@ -215,7 +217,7 @@ def _read(file: str) -> str:
         raise Refusal(Exit.USAGE, f"cannot read {file}: {error}; name the file with the order") from error
 
 
-def signed_here(file: str, chosen: Ways) -> Order:
+def signed_here(file: str, chosen: SigningOptions) -> OwnerOrder:
     """Return an order from another machine, signed by the owner's key on this one; says on stderr what is signed."""
     order = decode_order(_read(file))
     click.echo(about(order), err=True)

@@ -15,7 +15,7 @@ from node.exits import Exit, Refusal
 from node.files.private import create_private
 from node.identity import delegation_file as delegation
 from node.identity import rsa
-from node.identity.backup import Identity, unseal
+from node.identity.backup import BackedUpIdentity, unseal
 from node.identity.secret import BACKUP_PASSPHRASE, find
 from node.store.directory import DataDirectory
 from node.store.restore_mark import mark
@@ -46,7 +46,7 @@ def restore(file: Path, data_dir: Path, passphrase_file: Path | None, merge_vote
         click.echo(put(home, key_file, identity, merge_votes))
 
 
-def put(home: Path, key_file: Path, identity: Identity, merge_votes: bool) -> str:
+def put(home: Path, key_file: Path, identity: BackedUpIdentity, merge_votes: bool) -> str:
     """Write an identity's files; return what to tell the operator.
 
     The vote history comes first and the key last: cut off in between, no key is there without its history. Raises
@@ -71,7 +71,7 @@ def put(home: Path, key_file: Path, identity: Identity, merge_votes: bool) -> st
     )
 
 
-def _votes(path: Path, identity: Identity, merge_votes: bool) -> tuple[int, int]:
+def _votes(path: Path, identity: BackedUpIdentity, merge_votes: bool) -> tuple[int, int]:
     """Take the backup's vote history in; return how many records were added, of how many."""
     try:
         history = decode_history(identity.votes)

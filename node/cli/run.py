@@ -53,7 +53,7 @@ def _run(config: Config, home: Path) -> int:
 def _run_fleet(gpus: str, home: Path, config: Config, flags: dict[str, Any]) -> int:
     import trio
 
-    from node.app.fleet import VISIBLE, Fleet, Peer, chosen_gpus, count_gpus, plan_peers, prepare
+    from node.app.fleet import VISIBLE, Fleet, FleetMember, chosen_gpus, count_gpus, plan_peers, prepare
     from node.logs import configure
     from node.store.directory import DataDirectory
 
@@ -61,7 +61,7 @@ def _run_fleet(gpus: str, home: Path, config: Config, flags: dict[str, Any]) -> 
     chosen = chosen_gpus(gpus, count_gpus(), os.environ.get(VISIBLE, ""))
     peers = plan_peers(chosen, home, config, given(flags))
 
-    def command(peer: Peer) -> list[str]:
+    def command(peer: FleetMember) -> list[str]:
         return [sys.executable, "-m", "node.cli", "run", "--data-dir", str(peer.directory), *peer.flags]
 
     with DataDirectory(home):

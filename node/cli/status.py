@@ -20,7 +20,7 @@ VOTES_SHOWN = 3
 PEERS_SHOWN = 12
 
 
-class Endpoint(msgspec.Struct):
+class RunningNode(msgspec.Struct):
     """What is needed of http.json."""
 
     url: str
@@ -42,7 +42,7 @@ def status(data_dir: Path, as_json: bool) -> None:
 def fetch(home: Path) -> bytes:
     """Return the running node's status. Raises `Refusal` where no node runs on `home`, or none answers."""
     try:
-        endpoint = msgspec.json.decode((home / "http.json").read_bytes(), type=Endpoint)
+        endpoint = msgspec.json.decode((home / "http.json").read_bytes(), type=RunningNode)
     except FileNotFoundError as error:
         raise Refusal(Exit.NOT_RUNNING, f"no node runs on {home}; start it with `swarm run`") from error
     except (OSError, ValueError) as error:

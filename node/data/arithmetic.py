@@ -60,7 +60,7 @@ class Draws:
         return items[self.below(len(items))]
 
 
-class Step(msgspec.Struct, frozen=True):
+class CalculationStep(msgspec.Struct, frozen=True):
     """One calculation of a solution."""
 
     left: int
@@ -88,7 +88,7 @@ class Problem(msgspec.Struct, frozen=True):
     """One generated question with the steps of its solution."""
 
     question: str
-    steps: tuple[Step, ...]
+    steps: tuple[CalculationStep, ...]
 
     @property
     def held_out(self) -> bool:
@@ -101,12 +101,12 @@ class Problem(msgspec.Struct, frozen=True):
         return solution(self.steps)
 
 
-def solution(steps: Sequence[Step]) -> str:
+def solution(steps: Sequence[CalculationStep]) -> str:
     """Return the text of a solution, closed by its last step's value."""
     return "\n".join([*map(str, steps), f"#### {steps[-1].value}"])
 
 
-Drawn = tuple[dict[str, int], tuple[Step, ...]]
+Drawn = tuple[dict[str, int], tuple[CalculationStep, ...]]
 
 
 class Family(msgspec.Struct, frozen=True):
@@ -118,45 +118,45 @@ class Family(msgspec.Struct, frozen=True):
 
 def _add(draws: Draws) -> Drawn:
     a, b = draws.operand(), draws.operand()
-    return {"a": a, "b": b}, (Step(a, "+", b),)
+    return {"a": a, "b": b}, (CalculationStep(a, "+", b),)
 
 
 def _sub(draws: Draws) -> Drawn:
     first, second = draws.operand(), draws.operand()
     a, b = max(first, second) + 1, min(first, second)
-    return {"a": a, "b": b}, (Step(a, "-", b),)
+    return {"a": a, "b": b}, (CalculationStep(a, "-", b),)
 
 
 def _mul(draws: Draws) -> Drawn:
     a, b = draws.operand(), draws.operand()
-    return {"a": a, "b": b}, (Step(a, "*", b),)
+    return {"a": a, "b": b}, (CalculationStep(a, "*", b),)
 
 
 def _div(draws: Draws) -> Drawn:
     a, b = draws.operand(), draws.operand()
-    return {"a": a, "ab": a * b}, (Step(a * b, "/", a),)
+    return {"a": a, "ab": a * b}, (CalculationStep(a * b, "/", a),)
 
 
 def _add_sub(draws: Draws) -> Drawn:
     a, b = draws.operand(), draws.operand()
     c = draws.between(LOW, min(HIGH, a + b - 1))
-    return {"a": a, "b": b, "c": c}, (Step(a, "+", b), Step(a + b, "-", c))
+    return {"a": a, "b": b, "c": c}, (CalculationStep(a, "+", b), CalculationStep(a + b, "-", c))
 
 
 def _mul_add(draws: Draws) -> Drawn:
     a, b, c = draws.operand(), draws.operand(), draws.operand()
-    return {"a": a, "b": b, "c": c}, (Step(a, "*", b), Step(a * b, "+", c))
+    return {"a": a, "b": b, "c": c}, (CalculationStep(a, "*", b), CalculationStep(a * b, "+", c))
 
 
 def _mul_sub(draws: Draws) -> Drawn:
     a, b = draws.operand(), draws.operand()
     c = draws.between(1, min(HIGH, a * b - 1))
-    return {"a": a, "b": b, "c": c}, (Step(a, "*", b), Step(a * b, "-", c))
+    return {"a": a, "b": b, "c": c}, (CalculationStep(a, "*", b), CalculationStep(a * b, "-", c))
 
 
 def _twice(draws: Draws) -> Drawn:
     a = draws.operand()
-    return {"a": a}, (Step(a, "*", 2), Step(a, "+", 2 * a))
+    return {"a": a}, (CalculationStep(a, "*", 2), CalculationStep(a, "+", 2 * a))
 
 
 FAMILIES = (

@@ -15,7 +15,7 @@ from protocols.tally import ONE_VOTE, Registered, Rewarded, Voted, leaderboard
 SHOWN = 25
 
 
-class Place(msgspec.Struct, frozen=True, kw_only=True):
+class LeaderboardRow(msgspec.Struct, frozen=True, kw_only=True):
     """A node's place: weight of the votes for it, rounds in which it led, sum of the rewards that it says it had."""
 
     place: int
@@ -25,7 +25,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     reward: float
 
 
-class Board(msgspec.Struct, frozen=True, kw_only=True):
+class Leaderboard(msgspec.Struct, frozen=True, kw_only=True):
     """The leaderboard of the rounds `first` to `last`, from `votes` votes on chain."""
 
     contract: Address
@@ -33,7 +33,7 @@ class Board(msgspec.Struct, frozen=True, kw_only=True):
     first: int
     last: int
     votes: int
-    places: tuple[Place, ...]
+    places: tuple[LeaderboardRow, ...]
 
 
 def places_of(
@@ -41,20 +41,20 @@ def places_of(
     votes: Sequence[Voted],
     rewards: Sequence[Rewarded],
     peer_ids: Mapping[Address, str],
-) -> tuple[Place, ...]:
+) -> tuple[LeaderboardRow, ...]:
     """Return every registered node's place, the best first. Nodes with the same votes and rounds led share one."""
-    found: list[Place] = []
+    found: list[LeaderboardRow] = []
     for number, one in enumerate(leaderboard(registered, votes, rewards), 1):
         peer_id = peer_ids.get(one.node, "")
         node = Named(address=one.node, name=name_of(peer_id) if peer_id else "", owner=one.owner)
         votes_for, last = one.votes / ONE_VOTE, found[-1] if found else None
         tied = last is not None and (last.votes, last.led) == (votes_for, one.led)
         place = last.place if last is not None and tied else number
-        found.append(Place(place=place, node=node, votes=votes_for, led=one.led, reward=one.reward / ONE_VOTE))
+        found.append(LeaderboardRow(place=place, node=node, votes=votes_for, led=one.led, reward=one.reward / ONE_VOTE))
     return tuple(found)
 
 
-def board_text(board: Board) -> str:
+def board_text(board: Leaderboard) -> str:
     """Return the leaderboard for reading."""
     head = ["place", "node", "owner", "votes", "led", "own rewards"]
     table = [

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import msgspec
 
 from node.explain.round_facts import StageFact
-from node.machine.round_report import Account
+from node.machine.round_report import RoundReport
 from node.ports import Questions, Verdict
 from node.validation.body_check import check_body, own_rewards
-from node.validation.quoted_bodies import Library, Lookup
+from node.validation.quoted_bodies import BodyLookup, QuoteResolver
 from protocols.games import game_named
 from protocols.identifiers import Address
 from protocols.manifest import Manifest
@@ -43,8 +43,8 @@ class Regraded(msgspec.Struct, frozen=True, kw_only=True):
 def regrade(
     manifest: Manifest,
     questions: Questions,
-    bodies: Lookup,
-    account: Account,
+    bodies: BodyLookup,
+    account: RoundReport,
     peer: Address,
     stages: Sequence[StageFact],
 ) -> tuple[Regraded, ...]:
@@ -57,8 +57,8 @@ def regrade(
 def _regrade(
     manifest: Manifest,
     questions: Questions,
-    bodies: Lookup,
-    account: Account,
+    bodies: BodyLookup,
+    account: RoundReport,
     peer: Address,
     number: int,
     kept: StageFact,
@@ -72,7 +72,7 @@ def _regrade(
     said = Announcement(
         PROTOCOL_VERSION, bytes(32), account.round, number, account.seed, digest, kept.size, b""
     )  # fmt: skip
-    library = Library(bodies)
+    library = QuoteResolver(bodies)
     verdict = check_body(manifest, questions, peer, said, body, library)
     if verdict.reason:
         return Regraded(
@@ -93,7 +93,7 @@ def _compared(kept: StageFact, verdict: Verdict) -> str:
 
 
 def _groups(
-    manifest: Manifest, questions: Questions, rollouts: Rollouts, library: Library
+    manifest: Manifest, questions: Questions, rollouts: Rollouts, library: QuoteResolver
 ) -> tuple[RegradedGroup, ...]:
     game = game_named(manifest.game.name)
     shelf, _ = library.shelf(rollouts.quoted) if rollouts.quoted else ({}, ())

@@ -11,10 +11,10 @@ from typing import Literal
 
 import msgspec
 
-from node.chain.transactions.tx_queue import Record
+from node.chain.transactions.tx_queue import QueuedTransaction
 from node.identity import name_of
-from node.machine.round_report import Account, Entry
-from node.machine.state import Body
+from node.machine.round_report import PeerRoundReport, RoundReport
+from node.machine.state import BodyRecord
 from protocols.identifiers import Address
 from protocols.reasons import meaning_of
 from protocols.tally import ONE_VOTE, Voted, leaders, tally
@@ -130,7 +130,7 @@ class Trace(msgspec.Struct, frozen=True):
     sender: Address = ""
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class PeerActivity(msgspec.Struct, frozen=True, kw_only=True):
     """What the chain says. `traces`: where this node's messages stand, by kind ("commit", "reveal", "vote",
     "reward:STAGE"); `votes`: every counted one of the round; `owners`: of those who voted or were voted for."""
 
@@ -140,10 +140,10 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explanation(
-    account: Account,
+    account: RoundReport,
     stages: Sequence[str],
-    records: Mapping[str, Record],
-    seen: Seen | None,
+    records: Mapping[str, QueuedTransaction],
+    seen: PeerActivity | None,
     own_peer_id: str,
     offline: str = "",
 ) -> Explanation:
@@ -191,8 +191,8 @@ def explanation(
     )
 
 
-class Message(msgspec.Struct, frozen=True):
-    """What of this node goes on chain for a round, its key in the outbox, its kind in `Seen`."""
+class OnChainMessage(msgspec.Struct, frozen=True):
+    """What of this node goes on chain for a round, its key in the outbox, its kind in `PeerActivity`."""
 
     what: str
     key: str
@@ -200,20 +200,20 @@ class Message(msgspec.Struct, frozen=True):
     stage: str = ""
 
 
-def messages(account: Account, stages: Sequence[str]) -> list[Message]:
+def messages(account: RoundReport, stages: Sequence[str]) -> list[OnChainMessage]:
     """Return what of this node goes on chain for a round: its vote, a reward for each stage played."""
     round_seed = f"{account.round}:{account.seed.hex()}"
     ballots = () if account.vote is None else ("commit", "reveal") if account.sealed else ("vote",)
     own = next((entry.bodies for entry in account.entries if entry.peer == account.me), ())
     played = [number for number, body in enumerate(own) if body is not None and body.groups]
     return [
-        *(Message(kind, f"{kind}:{round_seed}", kind) for kind in ballots),
-        *(Message("reward", f"reward:{account.round}:{at}", f"reward:{at}", stages[at]) for at in played),
+        *(OnChainMessage(kind, f"{kind}:{round_seed}", kind) for kind in ballots),
+        *(OnChainMessage("reward", f"reward:{account.round}:{at}", f"reward:{at}", stages[at]) for at in played),
     ]
 
 
 def _peer(
-    account: Account, entry: Entry, stages: Sequence[str], node: Named, peer_id: str, voted_for: bool
+    account: RoundReport, entry: PeerRoundReport, stages: Sequence[str], node: Named, peer_id: str, voted_for: bool
 ) -> PeerFact:
     return PeerFact(
         node=node,
@@ -230,7 +230,7 @@ def _peer(
     )
 
 
-def _stage(name: str, body: Body | None) -> StageFact:
+def _stage(name: str, body: BodyRecord | None) -> StageFact:
     if body is None:
         return StageFact(stage=name, outcome="none")
     why = meaning_of(body.reason) if body.reason else ""
@@ -252,7 +252,7 @@ def _stage(name: str, body: Body | None) -> StageFact:
     )
 
 
-def _unranked(account: Account, entry: Entry) -> str:
+def _unranked(account: RoundReport, entry: PeerRoundReport) -> str:
     """Return why a peer can't be voted for."""
     if entry.peer == account.me:
         return "nobody votes for itself"
@@ -267,7 +267,7 @@ def _unranked(account: Account, entry: Entry) -> str:
     return f"shunned: its standing is {entry.standing:g}"
 
 
-def _delivery(what: str, record: Record | None, trace: Trace | None, me: Address, named: NameOf) -> Delivery:
+def _delivery(what: str, record: QueuedTransaction | None, trace: Trace | None, me: Address, named: NameOf) -> Delivery:
     if trace is not None:
         by: By = "" if not trace.sender else "this node" if trace.sender == me else "another node"
         sender = named(trace.sender) if trace.sender else None
@@ -285,7 +285,7 @@ def _delivery(what: str, record: Record | None, trace: Trace | None, me: Address
     )
 
 
-def _tally(seen: Seen, me: Address, named: NameOf) -> Tally:
+def _tally(seen: PeerActivity, me: Address, named: NameOf) -> Tally:
     weights = tally(seen.votes, seen.owners)
     lead = leaders(weights)
     return Tally(

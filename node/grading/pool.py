@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from node.grading.pool_messages import FrameT, Graded, Ready, Task, receive, send
+from node.grading.pool_messages import FrameT, Graded, GraderReady, GradingTask, receive, send
 
 log = structlog.get_logger()
 
@@ -34,11 +34,11 @@ Screen = Callable[[str, str], float | None]
 """Decides about (completion, answer) at once where no foreign parser is needed, else None."""
 
 
-class Lost(Exception):  # noqa: N818 - what happened to the worker
+class GraderLost(Exception):  # noqa: N818 - what happened to the worker
     """A worker can't be used any more."""
 
 
-class Worker:
+class GraderProcess:
     """One worker process. Methods block; one caller at a time."""
 
     def __init__(self, grader: str, seconds: float, mebibytes: int) -> None:
@@ -54,11 +54,11 @@ class Worker:
             )  # fmt: skip
 
     def wait(self) -> None:
-        """Wait until the grader is loaded. Raises `Lost` saying why it can't be."""
+        """Wait until the grader is loaded. Raises `GraderLost` saying why it can't be."""
         if not self._ready:
-            reason = self._receive(Ready, LOADING_SECONDS).reason
+            reason = self._receive(GraderReady, LOADING_SECONDS).reason
             if reason:
-                raise Lost(reason)
+                raise GraderLost(reason)
             self._ready = True
 
     def give(self, completions: Sequence[str], answer: str) -> None:
@@ -66,15 +66,15 @@ class Worker:
         self.wait()
         try:
             self._line.settimeout(SLACK_SECONDS)
-            send(self._line, Task(tuple(completions), answer))
+            send(self._line, GradingTask(tuple(completions), answer))
         except OSError as error:
-            raise Lost(str(error)) from error
+            raise GraderLost(str(error)) from error
 
     def take(self, count: int) -> tuple[float | None, ...]:
         """Return the rewards of the task handed over."""
         rewards = self._receive(Graded, count * self._seconds + SLACK_SECONDS).rewards
         if len(rewards) != count:
-            raise Lost(f"{len(rewards)} rewards for {count} completions")
+            raise GraderLost(f"{len(rewards)} rewards for {count} completions")
         return rewards
 
     def _receive(self, kind: type[FrameT], seconds: float) -> FrameT:
@@ -82,7 +82,7 @@ class Worker:
             self._line.settimeout(seconds)
             return receive(self._line, kind)
         except (OSError, EOFError, ValueError, RecursionError) as error:
-            raise Lost(f"{type(error).__name__}: {error}") from error
+            raise GraderLost(f"{type(error).__name__}: {error}") from error
 
     def end(self) -> None:
         """Kill the process with everything that it forked."""
@@ -110,7 +110,7 @@ class PooledGrader:
         try:
             for worker in self._workers:
                 worker.wait()
-        except Lost as reason:
+        except GraderLost as reason:
             self.close()
             raise ValueError(f"the grader {name} can't be loaded: {reason}") from reason
 
@@ -145,7 +145,7 @@ class PooledGrader:
             return True
         try:
             self._workers[at].give(share, answer)
-        except Lost as reason:
+        except GraderLost as reason:
             self._replace(at, reason)
             return False
         return True
@@ -155,17 +155,17 @@ class PooledGrader:
             return []
         try:
             return self._workers[at].take(count)
-        except Lost as reason:
+        except GraderLost as reason:
             self._replace(at, reason)
             return [None] * count
 
-    def _replace(self, at: int, reason: Lost) -> None:
+    def _replace(self, at: int, reason: GraderLost) -> None:
         log.warning("grading.worker_lost", grader=self._name, reason=str(reason))
         self._workers[at].end()
         self._workers[at] = self._start()
 
-    def _start(self) -> Worker:
-        return Worker(self._name, self._seconds, self._mebibytes)
+    def _start(self) -> GraderProcess:
+        return GraderProcess(self._name, self._seconds, self._mebibytes)
 
     def close(self) -> None:
         """End the workers."""

@@ -15,13 +15,13 @@ _length = struct.Struct("<I")
 FrameT = TypeVar("FrameT", bound=msgspec.Struct)
 
 
-class Ready(msgspec.Struct, frozen=True):
+class GraderReady(msgspec.Struct, frozen=True):
     """Worker to pool: the grader is loaded; or `reason` says why it can't be."""
 
     reason: str = ""
 
 
-class Task(msgspec.Struct, frozen=True):
+class GradingTask(msgspec.Struct, frozen=True):
     """Pool to worker: grade these."""
 
     completions: tuple[str, ...]

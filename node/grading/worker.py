@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from node.grading.pool_messages import Graded, Ready, Task, receive, send
+from node.grading.pool_messages import Graded, GraderReady, GradingTask, receive, send
 from node.grading.registry import foreign_grader
 from protocols.grading import Grader
 
@@ -30,32 +30,35 @@ DEPTH = 2000
 _value = struct.Struct("<d")
 
 
-class Bounds(msgspec.Struct, frozen=True):
+class GradingBounds(msgspec.Struct, frozen=True):
     """What one completion may cost: wall-clock seconds, and bytes of address space above what the worker holds."""
 
     seconds: float
     memory: int
 
 
-def main(descriptor: int, name: str, bounds: Bounds) -> None:
+def main(descriptor: int, name: str, bounds: GradingBounds) -> None:
     """Serve tasks until the pool closes its end."""
     connection = socket.socket(fileno=descriptor)
     sys.setrecursionlimit(DEPTH)
     try:
         grade = foreign_grader(name)
     except Exception as error:  # noqa: BLE001 - foreign code may fail at import with anything; the pool says it
-        send(connection, Ready(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)))
+        send(
+            connection,
+            GraderReady(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)),
+        )
         return
-    send(connection, Ready())
+    send(connection, GraderReady())
     try:
         while True:
-            task = receive(connection, Task)
+            task = receive(connection, GradingTask)
             send(connection, Graded(tuple(graded(grade, task, bounds))))
     except (EOFError, OSError):
         return
 
 
-def graded(grade: Grader, task: Task, bounds: Bounds) -> list[float | None]:
+def graded(grade: Grader, task: GradingTask, bounds: GradingBounds) -> list[float | None]:
     """Return the reward of each completion, None for those that ran into a bound."""
     rewards: list[float | None] = []
     while len(rewards) < len(task.completions):
@@ -63,7 +66,7 @@ def graded(grade: Grader, task: Task, bounds: Bounds) -> list[float | None]:
     return rewards
 
 
-def _in_fork(grade: Grader, completions: Sequence[str], answer: str, bounds: Bounds) -> list[float | None]:
+def _in_fork(grade: Grader, completions: Sequence[str], answer: str, bounds: GradingBounds) -> list[float | None]:
     """Return the rewards until all are known or one ran into a bound, which is None and the last."""
     reading, writing = os.pipe()
     child = os.fork()
@@ -88,7 +91,7 @@ def _next_reward(reading: int, seconds: float) -> float | None:
     return float(_value.unpack(data)[0]) if len(data) == _value.size else None
 
 
-def _grade_all(grade: Grader, completions: Sequence[str], answer: str, bounds: Bounds, writing: int) -> None:
+def _grade_all(grade: Grader, completions: Sequence[str], answer: str, bounds: GradingBounds, writing: int) -> None:
     """Be the fork: write one reward after the other, and end. What a grader can't read is wrong, whatever it raises."""
     try:
         confine(bounds, len(completions))
@@ -104,7 +107,7 @@ def _grade_all(grade: Grader, completions: Sequence[str], answer: str, bounds: B
         os._exit(0)
 
 
-def confine(bounds: Bounds, completions: int) -> None:
+def confine(bounds: GradingBounds, completions: int) -> None:
     """Lower this process's limits for good: memory, CPU time, no core, no file grown."""
     cpu = math.ceil(bounds.seconds * completions) + 1
     memory = _address_space() + bounds.memory
@@ -125,4 +128,4 @@ def _address_space() -> int:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2], Bounds(float(sys.argv[3]), int(sys.argv[4]) << 20))
+    main(int(sys.argv[1]), sys.argv[2], GradingBounds(float(sys.argv[3]), int(sys.argv[4]) << 20))

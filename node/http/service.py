@@ -36,7 +36,7 @@ FILE = "http.json"
 BACKLOG = 100
 
 
-class Endpoint(msgspec.Struct, frozen=True):
+class StatusEndpoint(msgspec.Struct, frozen=True):
     """The content of http.json: base URL without a trailing slash, process id, start in Unix seconds."""
 
     url: str
@@ -44,7 +44,7 @@ class Endpoint(msgspec.Struct, frozen=True):
     since: float
 
 
-class ListenError(Exception):
+class HttpListenError(Exception):
     """The configured address can't be listened on; the text is one line that names the key to change."""
 
 
@@ -65,11 +65,11 @@ class HttpService:
     async def run(
         self, report: Report | None = None, *, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve until cancelled; started with the URL. Raises `ListenError` where the address can't be had."""
+        """Serve until cancelled; started with the URL. Raises `HttpListenError` where the address can't be had."""
         listening = await listen(self._settings.host, self._settings.port)
         url = url_of(listening)
         try:
-            write_atomically(self._file, msgspec.json.encode(Endpoint(url, os.getpid(), time.time())))
+            write_atomically(self._file, msgspec.json.encode(StatusEndpoint(url, os.getpid(), time.time())))
             log.info("http.listening", url=url)
             task_status.started(url)
             await serve(self._app, _server_config(listening.detach()), shutdown_trigger=trio.sleep_forever)
@@ -83,7 +83,7 @@ class HttpService:
 
 
 async def listen(host: str, port: int) -> socket.socket:
-    """Return a listening TCP socket: whoever reads http.json may connect at once. Raises `ListenError`."""
+    """Return a listening TCP socket: whoever reads http.json may connect at once. Raises `HttpListenError`."""
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -98,7 +98,7 @@ async def listen(host: str, port: int) -> socket.socket:
             raise
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ListenError(
+        raise HttpListenError(
             f"cannot listen on {host}:{port}: {reason}; set http.host and http.port (0: a free one)"
         ) from error
     return bound

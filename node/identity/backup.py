@@ -31,7 +31,7 @@ Hex16 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
 Hex12 = Annotated[str, Meta(pattern="^[0-9a-f]{24}$")]
 
 
-class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BackedUpIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What a backup holds: PEM, binary RSA key and delegation.json as they stand in their files, empty where there is
     none, and the vote history in its published form. `created` is Unix seconds."""
 
@@ -46,7 +46,7 @@ class Identity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return f"Identity({self.node})"
 
 
-class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class BackupHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The first line. It names the node, so that backups can be told apart without the passphrase."""
 
     format: Literal["swarm-backup"]
@@ -57,18 +57,18 @@ class Head(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     nonce: Hex12
 
 
-def seal(identity: Identity, passphrase: Secret, work: int = WORK) -> bytes:
+def seal(identity: BackedUpIdentity, passphrase: Secret, work: int = WORK) -> bytes:
     """Return the file's content. Every call takes a new salt and nonce."""
-    head = Head(FORMAT, VERSION, identity.node, work, os.urandom(16).hex(), os.urandom(12).hex())
+    head = BackupHeader(FORMAT, VERSION, identity.node, work, os.urandom(16).hex(), os.urandom(12).hex())
     line = msgspec.json.encode(head)
     return line + b"\n" + _cipher(head, passphrase).encrypt(_nonce(head), msgspec.msgpack.encode(identity), line)
 
 
-def head_of(content: bytes) -> Head:
+def head_of(content: bytes) -> BackupHeader:
     """Return a backup's first line, which is not authenticated yet. Raises `Refusal` where it is no backup."""
     line, _, _ = content[:HEAD_LIMIT].partition(b"\n")
     try:
-        head = msgspec.json.decode(line, type=Head)
+        head = msgspec.json.decode(line, type=BackupHeader)
     except ValueError as error:
         raise Refusal(Exit.BACKUP, f"this is not a backup of a node ({error}); name the file") from error
     if head.version != VERSION:
@@ -78,12 +78,14 @@ def head_of(content: bytes) -> Head:
     return head
 
 
-def unseal(content: bytes, passphrase: Secret) -> Identity:
+def unseal(content: bytes, passphrase: Secret) -> BackedUpIdentity:
     """Return what a backup holds. Raises `Refusal`: no backup, wrong passphrase or changed content."""
     head = head_of(content)
     line, _, sealed = content.partition(b"\n")
     try:
-        identity = msgspec.msgpack.decode(_cipher(head, passphrase).decrypt(_nonce(head), sealed, line), type=Identity)
+        identity = msgspec.msgpack.decode(
+            _cipher(head, passphrase).decrypt(_nonce(head), sealed, line), type=BackedUpIdentity
+        )
     except InvalidTag:
         raise Refusal(
             Exit.SECRET, "wrong passphrase, or the backup was changed; try the passphrase again, else another copy"
@@ -93,10 +95,10 @@ def unseal(content: bytes, passphrase: Secret) -> Identity:
     return identity
 
 
-def _cipher(head: Head, passphrase: Secret) -> ChaCha20Poly1305:
+def _cipher(head: BackupHeader, passphrase: Secret) -> ChaCha20Poly1305:
     salt = bytes.fromhex(head.salt)
     return ChaCha20Poly1305(Scrypt(salt=salt, length=32, n=head.n, r=8, p=1).derive(passphrase.reveal()))
 
 
-def _nonce(head: Head) -> bytes:
+def _nonce(head: BackupHeader) -> bytes:
     return bytes.fromhex(head.nonce)

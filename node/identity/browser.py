@@ -22,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
-from node.identity.owner_orders import Order, answered, domain_of, message_of
+from node.identity.owner_orders import OwnerOrder, answered, domain_of, message_of
 from node.runtime.server_config import server_config
 from protocols.identifiers import Address
 from protocols.typed_data import typed_data
@@ -43,11 +43,11 @@ HEADERS = {
 AddressText = Annotated[str, msgspec.Meta(pattern="^0x[0-9a-fA-F]{40}$")]
 SignatureText = Annotated[str, msgspec.Meta(pattern="^(0x([0-9a-fA-F]{2}){1,2048})?$")]
 
-Judge = Callable[[Order], Awaitable[str]]
+Judge = Callable[[OwnerOrder], Awaitable[str]]
 """Says what is wrong with a signed order, in one line; empty where it is taken."""
 
 
-class Said(msgspec.Struct, frozen=True):
+class WalletAnswer(msgspec.Struct, frozen=True):
     """What the page sends: the account that the wallet named, and what it signed."""
 
     account: AddressText
@@ -57,7 +57,7 @@ class Said(msgspec.Struct, frozen=True):
 class WalletPage:
     """The page's server side for one order. `signed` is set when the order is taken; `order` is then the answer."""
 
-    def __init__(self, order: Order, judge: Judge, host: str, about: str) -> None:
+    def __init__(self, order: OwnerOrder, judge: Judge, host: str, about: str) -> None:
         self.order = order
         self.token = secrets.token_urlsafe(32)
         self.signed = trio.Event()
@@ -130,7 +130,7 @@ class WalletPage:
         return None
 
 
-async def ask_wallet(order: Order, judge: Judge, about: str, opened: Callable[[str], None]) -> Order:
+async def ask_wallet(order: OwnerOrder, judge: Judge, about: str, opened: Callable[[str], None]) -> OwnerOrder:
     """Serve the page until the order is signed; return it so. `opened` is given the URL once it can be opened.
 
     Raises OSError where no port of this machine can be had.
@@ -145,14 +145,14 @@ async def ask_wallet(order: Order, judge: Judge, about: str, opened: Callable[[s
     return page.order
 
 
-async def _said(request: Request) -> Said | None:
+async def _said(request: Request) -> WalletAnswer | None:
     body = bytearray()
     async for part in request.stream():
         body += part
         if len(body) > BODY_LIMIT:
             return None
     try:
-        return msgspec.json.decode(bytes(body), type=Said)
+        return msgspec.json.decode(bytes(body), type=WalletAnswer)
     except ValueError:
         return None
 

@@ -9,7 +9,7 @@ import msgspec
 from node.exits import Exit, Refusal
 from node.files.private import OpenToOthersError, read_private, replace_private
 from node.identity.key import NodeKey
-from node.identity.owner_orders import Order, decode_order, domain_of, encode_order, message_of
+from node.identity.owner_orders import OwnerOrder, decode_order, domain_of, encode_order, message_of
 from protocols.carried import Carried, CarriedRevocation, carried_delegation
 from protocols.delegation import SignedDelegation, renews
 from protocols.typed_data import Delegation, Domain
@@ -18,16 +18,16 @@ FILE = "delegation.json"
 REVOCATION = "revocation.json"
 
 
-class Kept(msgspec.Struct, frozen=True):
+class StoredDelegation(msgspec.Struct, frozen=True):
     """The content of delegation.json: the owner's order, signed, and the node's consent (hex)."""
 
-    order: Order
+    order: OwnerOrder
     node_signature: str
 
 
-def save_delegation(home: Path, order: Order, key: NodeKey) -> SignedDelegation:
+def save_delegation(home: Path, order: OwnerOrder, key: NodeKey) -> SignedDelegation:
     """Keep a checked order with the node's own signature under it. Raises OSError."""
-    kept = Kept(order, key.sign_message(domain_of(order), message_of(order)).hex())
+    kept = StoredDelegation(order, key.sign_message(domain_of(order), message_of(order)).hex())
     replace_private(home / FILE, msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
     return _signed(kept)
 
@@ -43,7 +43,7 @@ def load_delegation(home: Path, domain: Domain | None = None) -> SignedDelegatio
     return _signed(kept)
 
 
-def load_kept(home: Path) -> Kept | None:
+def load_kept(home: Path) -> StoredDelegation | None:
     """Return what delegation.json holds, None where there is none. Raises `Refusal` where it can't be used."""
     path = home / FILE
     try:
@@ -58,19 +58,19 @@ def load_kept(home: Path) -> Kept | None:
         raise Refusal(Exit.DELEGATION, f"{path} is damaged ({error}); move it away and run `swarm login`") from error
 
 
-def decode_kept(data: bytes) -> Kept:
+def decode_kept(data: bytes) -> StoredDelegation:
     """Read the content of delegation.json. Raises ValueError for anything but a delegation."""
-    kept = msgspec.json.decode(data, type=Kept)
+    kept = msgspec.json.decode(data, type=StoredDelegation)
     _signed(kept)
     return kept
 
 
-def save_revocation(home: Path, order: Order) -> None:
+def save_revocation(home: Path, order: OwnerOrder) -> None:
     """Keep a signed revocation until somebody has brought it on chain. Raises OSError."""
     replace_private(home / REVOCATION, encode_order(order).encode() + b"\n")
 
 
-def load_revocation(home: Path) -> Order | None:
+def load_revocation(home: Path) -> OwnerOrder | None:
     """Return the revocation that waits, None where there is none. Raises `Refusal` where it can't be used."""
     try:
         return decode_order((home / REVOCATION).read_text())
@@ -99,7 +99,7 @@ def waiting_orders(home: Path, domain: Domain, serial: int, expiry: int) -> tupl
     return tuple(orders)
 
 
-def _signed(kept: Kept) -> SignedDelegation:
+def _signed(kept: StoredDelegation) -> SignedDelegation:
     message = message_of(kept.order)
     if not isinstance(message, Delegation):
         raise ValueError("not a delegation")  # noqa: TRY004 - what the file holds is wrong, not the argument's type

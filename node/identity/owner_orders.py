@@ -28,7 +28,7 @@ Ordered: TypeAlias = Delegation | Revocation
 _HALF_ORDER = coincurve.utils.GROUP_ORDER_INT // 2
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+class OwnerOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An order as it travels. `owner` is empty where whoever signs is meant; byte strings are hex digits.
 
     `typed_data` is the same once more, as wallets take it (`eth_signTypedData_v4`); it is written, never read.
@@ -48,9 +48,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     typed_data: dict[str, Any] | None = None
 
 
-def order_of(domain: Domain, message: Ordered) -> Order:
+def order_of(domain: Domain, message: Ordered) -> OwnerOrder:
     """Return the request for a signature; `message.owner` may be empty."""
-    order = Order(
+    order = OwnerOrder(
         format=FORMAT,
         version=VERSION,
         kind="delegation" if isinstance(message, Delegation) else "revocation",
@@ -65,28 +65,28 @@ def order_of(domain: Domain, message: Ordered) -> Order:
     return replace(order, typed_data=typed_data(domain, message)) if message.owner else order
 
 
-def domain_of(order: Order) -> Domain:
+def domain_of(order: OwnerOrder) -> Domain:
     """Return the deployment that an order is for. Raises ValueError."""
     return Domain(order.chain_id, order.contract, bytes.fromhex(order.salt))
 
 
-def message_of(order: Order) -> Ordered:
+def message_of(order: OwnerOrder) -> Ordered:
     """Return what is signed."""
     if order.kind == "delegation":
         return Delegation(order.owner, order.node, order.serial, order.expiry)
     return Revocation(order.owner, order.node, order.serial)
 
 
-def encode_order(order: Order) -> str:
+def encode_order(order: OwnerOrder) -> str:
     """Return an order as one line."""
     return msgspec.json.encode(order).decode()
 
 
-def decode_order(text: str) -> Order:
+def decode_order(text: str) -> OwnerOrder:
     """Read an order from what was pasted, line breaks of a terminal included. Raises `Refusal` where it is none."""
     joined = "".join(line.strip() for line in text[:SIZE_LIMIT].splitlines())
     try:
-        order = msgspec.json.decode(joined, type=Order)
+        order = msgspec.json.decode(joined, type=OwnerOrder)
         digest(domain_of(order), message_of(replace(order, owner=order.owner or order.node)))
     except ValueError as error:
         raise Refusal(Exit.DELEGATION, f"what was given is not an order ({error}); paste the whole line") from error
@@ -94,7 +94,7 @@ def decode_order(text: str) -> Order:
     return replace(order, typed_data=None, **lowered)
 
 
-def answered(order: Order, owner: Address, signature: bytes) -> Order:
+def answered(order: OwnerOrder, owner: Address, signature: bytes) -> OwnerOrder:
     """Return the order with its owner's signature. Raises `Refusal` where it names another owner."""
     if order.owner not in ("", owner):
         raise Refusal(
@@ -104,7 +104,7 @@ def answered(order: Order, owner: Address, signature: bytes) -> Order:
     return replace(order, owner=owner, signature=normalised(signature).hex(), typed_data=None)
 
 
-def problem(order: Order, domain: Domain, node: Address, now: float) -> str:
+def problem(order: OwnerOrder, domain: Domain, node: Address, now: float) -> str:
     """Return why an answer is not for this node, here and now; empty where it is. The signature is another matter."""
     if not order.owner or not order.signature:
         return "it is not signed yet; sign it where the owner's key is: swarm login --sign FILE"

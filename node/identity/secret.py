@@ -34,7 +34,7 @@ class Secret:
         raise TypeError("a secret does not leave the process")
 
 
-class Source(msgspec.Struct, frozen=True):
+class SecretSource(msgspec.Struct, frozen=True):
     """Where a secret may stand: an environment variable, and a file in the credential directory of that name.
 
     `what` completes "the ... is missing".
@@ -45,16 +45,16 @@ class Source(msgspec.Struct, frozen=True):
     credential: str
 
 
-OWNER_KEY = Source("owner's key", "SWARM_OWNER_KEY", "owner-key")
-OWNER_PASSPHRASE = Source("keystore's passphrase", "SWARM_OWNER_PASSPHRASE", "owner-passphrase")
-KEY_PASSPHRASE = Source("key file's passphrase", "SWARM_KEY_PASSPHRASE", "key-passphrase")
-BACKUP_PASSPHRASE = Source("backup's passphrase", "SWARM_BACKUP_PASSPHRASE", "backup-passphrase")
+OWNER_KEY = SecretSource("owner's key", "SWARM_OWNER_KEY", "owner-key")
+OWNER_PASSPHRASE = SecretSource("keystore's passphrase", "SWARM_OWNER_PASSPHRASE", "owner-passphrase")
+KEY_PASSPHRASE = SecretSource("key file's passphrase", "SWARM_KEY_PASSPHRASE", "key-passphrase")
+BACKUP_PASSPHRASE = SecretSource("backup's passphrase", "SWARM_BACKUP_PASSPHRASE", "backup-passphrase")
 
 Ask = Callable[[str], str]
 """Asks the operator on a terminal, without an echo; the argument is what for."""
 
 
-def find(source: Source, file: Path | None, environ: Mapping[str, str], ask: Ask | None) -> Secret:
+def find(source: SecretSource, file: Path | None, environ: Mapping[str, str], ask: Ask | None) -> Secret:
     """Return a secret from `file` where it is named, else from environment, credential directory or terminal.
 
     A line's end after it is not part of it. Raises `Refusal` where it is nowhere, empty, or open to others.
@@ -73,7 +73,7 @@ def find(source: Source, file: Path | None, environ: Mapping[str, str], ask: Ask
     return secret
 
 
-def known(source: Source, file: Path | None, environ: Mapping[str, str]) -> Secret | None:
+def known(source: SecretSource, file: Path | None, environ: Mapping[str, str]) -> Secret | None:
     """Return a secret as `find` does, None where it stands nowhere. Raises `Refusal` for a file that can't be used."""
     if file is not None:
         return _from_file(source, file)
@@ -83,7 +83,7 @@ def known(source: Source, file: Path | None, environ: Mapping[str, str]) -> Secr
     return _from_file(source, credential) if credential is not None and credential.exists() else None
 
 
-def _from_file(source: Source, path: Path) -> Secret:
+def _from_file(source: SecretSource, path: Path) -> Secret:
     try:
         return Secret(read_private(path, LIMIT).rstrip(b"\r\n"))
     except OpenToOthersError as error:

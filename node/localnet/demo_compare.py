@@ -7,22 +7,22 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from node.localnet.demo_plan import Options, demo_plan
+from node.localnet.demo_plan import DemoOptions, demo_plan
 from node.localnet.demo_run import run_swarm
-from node.localnet.demo_summary import Summary, percent
+from node.localnet.demo_summary import DemoSummary, percent
 from node.localnet.demo_view import View
 
 
-class Comparison(msgspec.Struct, frozen=True, kw_only=True):
+class SharingComparison(msgspec.Struct, frozen=True, kw_only=True):
     """Both swarms. `difference` is in points of held-out accuracy at the end, mean of the peers."""
 
     seed: int
     difference: float
-    sharing: Summary
-    alone: Summary
+    sharing: DemoSummary
+    alone: DemoSummary
 
 
-def compare(options: Options, home: Path, view: View) -> Comparison:
+def compare(options: DemoOptions, home: Path, view: View) -> SharingComparison:
     """Run both swarms one after the other, from the same model, with the same peers and seeds.
 
     Raises `node.localnet.processes.DemoError`, KeyboardInterrupt.
@@ -37,14 +37,14 @@ def compare(options: Options, home: Path, view: View) -> Comparison:
     return compared(sharing, alone)
 
 
-def compared(sharing: Summary, alone: Summary) -> Comparison:
+def compared(sharing: DemoSummary, alone: DemoSummary) -> SharingComparison:
     """Return what the two swarms say together."""
-    return Comparison(
+    return SharingComparison(
         seed=sharing.seed, difference=100 * (sharing.after - alone.after), sharing=sharing, alone=alone
     )  # fmt: skip
 
 
-def comparison_lines(found: Comparison) -> list[str]:
+def comparison_lines(found: SharingComparison) -> list[str]:
     """Return the result, a line each."""
     on, off = found.sharing, found.alone
     return [

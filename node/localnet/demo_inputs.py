@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec.structs import replace
 
 from node.data.load import JSONL, load_questions
-from node.localnet.demo_plan import Options, PlanError
+from node.localnet.demo_plan import DemoOptions, PlanError
 from protocols.manifest import DataSpec, Manifest
 from protocols.manifest_rules import parse_manifest
 
@@ -15,7 +15,7 @@ TEMPLATE = Path(__file__).parents[2] / "configs" / "swarms" / "mawps.toml"
 """A few-shot prompt, and a game that fits two small CPUs."""
 
 
-def real_inputs(options: Options) -> tuple[Manifest | None, DataSpec | None]:
+def real_inputs(options: DemoOptions) -> tuple[Manifest | None, DataSpec | None]:
     """Return manifest template and questions of a swarm with a real model; (None, None) for the built-in one.
 
     Raises `PlanError` where the questions can't be read.

@@ -40,7 +40,7 @@ class PlanError(ValueError):
     """The options make no demo; the text is the line that the operator sees."""
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True):
+class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     """What was asked for. 0 and "" mean the default of the kind of swarm; `slow` counts nodes from 1, 0 is nobody."""
 
     peers: int = 0
@@ -69,7 +69,7 @@ class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
     trainer: TrainerSettings
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
     """A whole demo. Rounds from `FIRST_ROUND` to `last_round` are played; then the held-out set is measured."""
 
     manifest: Manifest
@@ -136,7 +136,7 @@ def last_round(rounds: int, every: int) -> int:
     return last + -(last + 1) % every
 
 
-def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec | None = None) -> Plan:
+def demo_plan(options: DemoOptions, template: Manifest | None = None, data: DataSpec | None = None) -> DemoPlan:
     """Return the plan for the options.
 
     `template` and `data` are the manifest and the questions of a swarm with a real model or real questions. Raises
@@ -152,7 +152,7 @@ def demo_plan(options: Options, template: Manifest | None = None, data: DataSpec
     base: Literal["builtin", "sparse", "debate", "given"] = (
         "sparse" if options.sparse else "debate" if options.game == "debate" else "builtin"
     )
-    return Plan(
+    return DemoPlan(
         manifest=manifest,
         nodes=tuple(_node(options, number, stage, template is not None) for number in range(1, peers + 1)),
         last_round=last,
@@ -176,7 +176,7 @@ def node_config(node: NodePlan, *, chain: str, contract: str, model: str) -> Con
     )
 
 
-def _check(options: Options, peers: int) -> None:
+def _check(options: DemoOptions, peers: int) -> None:
     if options.data and not options.model:
         raise PlanError("--data: name the model that is to answer these questions, by --model DIR or NAME")
     if options.real and options.sparse:
@@ -193,7 +193,7 @@ def _check(options: Options, peers: int) -> None:
         raise PlanError(f"--rounds {options.rounds}: play 1 to 500 rounds")
 
 
-def _builtin(options: Options) -> Manifest:
+def _builtin(options: DemoOptions) -> Manifest:
     if options.game == "debate":
         return _debate(options)
     game = sparse_game(options.sharing) if options.sparse else dense_game()
@@ -208,7 +208,7 @@ def _builtin(options: Options) -> Manifest:
     )
 
 
-def _debate(options: Options) -> Manifest:
+def _debate(options: DemoOptions) -> Manifest:
     names = ("answer", "critique", "resolve")
     seconds = (options.seconds,) * 3 if options.seconds else DEBATE_SECONDS
     return Manifest(
@@ -221,7 +221,7 @@ def _debate(options: Options) -> Manifest:
     )
 
 
-def _real(options: Options, template: Manifest | None, data: DataSpec | None) -> Manifest:
+def _real(options: DemoOptions, template: Manifest | None, data: DataSpec | None) -> Manifest:
     assert template is not None
     rounds = options.rounds or REAL_ROUNDS
     stages = (StageSpec(name="play", seconds=options.seconds),) if options.seconds else template.stages
@@ -230,7 +230,7 @@ def _real(options: Options, template: Manifest | None, data: DataSpec | None) ->
     return replace(template, stages=stages, data=data or template.data, evaluate_every=every)
 
 
-def _node(options: Options, number: int, stage_seconds: int, real: bool) -> NodePlan:
+def _node(options: DemoOptions, number: int, stage_seconds: int, real: bool) -> NodePlan:
     rate = REAL_LEARNING_RATE if real else SPARSE_LEARNING_RATE if options.sparse else TrainerSettings().learning_rate
     return NodePlan(
         number=number,

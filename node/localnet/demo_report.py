@@ -5,14 +5,14 @@ from __future__ import annotations
 from rich.console import Console
 from rich.table import Table
 
-from node.localnet.demo_summary import Summary, answer_remark, remarks, skip_lines, stage_table, table, vote_lines
+from node.localnet.demo_summary import DemoSummary, answer_remark, remarks, skip_lines, stage_table, table, vote_lines
 
 SHOWN_VOTES = 8
 WIDTH = 120
 """Columns where the output is no terminal: transaction hashes stay on one line."""
 
 
-def print_summary(summary: Summary) -> None:
+def print_summary(summary: DemoSummary) -> None:
     """Print the table of peers, what sharing contributed, votes with transactions, skips and why."""
     console = Console()
     if not console.is_terminal:

@@ -13,22 +13,24 @@ from types import FrameType
 
 import msgspec
 
-from node.localnet.demo_plan import Plan
-from node.localnet.demo_summary import Summary, finished, summed_up
+from node.localnet.demo_plan import DemoPlan
+from node.localnet.demo_summary import DemoSummary, finished, summed_up
 from node.localnet.demo_view import View
-from node.localnet.local_swarm import Network
+from node.localnet.local_swarm import LocalSwarm
 from node.localnet.processes import DemoError
 
 LOOK_SECONDS = 0.7
 
 
-def run_swarm(plan: Plan, home: Path, view: View, *, base: Path | None = None, keys: Path | None = None) -> Summary:
+def run_swarm(
+    plan: DemoPlan, home: Path, view: View, *, base: Path | None = None, keys: Path | None = None
+) -> DemoSummary:
     """Run a swarm to the end of its last round and return what it showed; no process of it remains.
 
     Raises `DemoError`, KeyboardInterrupt.
     """
     began = time.monotonic()
-    with Network(plan, home, base=base, keys=keys) as network:
+    with LocalSwarm(plan, home, base=base, keys=keys) as network:
         network.start(view.step)
         limit = time.monotonic() + plan.longest_seconds
         snapshot = network.look()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import msgspec
 
 from node.cli.eval import Evaluation
-from node.localnet.demo_plan import FIRST_ROUND, Plan
-from node.localnet.demo_watch import Sighting, Snapshot, Vote
+from node.localnet.demo_plan import FIRST_ROUND, DemoPlan
+from node.localnet.demo_watch import SeenVote, Sighting, Snapshot
 from node.machine.status import CurvePoint, RewardPoint, Status
 
 COMPARED_SHARE = 4
@@ -56,7 +56,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     held_out: float | None = None
 
 
-class Summary(msgspec.Struct, frozen=True, kw_only=True):
+class DemoSummary(msgspec.Struct, frozen=True, kw_only=True):
     """Everything a demo found, as it is written to JSON. Seconds are wall time, memory is bytes at the peak."""
 
     seed: int
@@ -76,17 +76,17 @@ class Summary(msgspec.Struct, frozen=True, kw_only=True):
     game: str
     stages: tuple[StageSummary, ...]
     peers: tuple[PeerSummary, ...]
-    votes: tuple[Vote, ...]
+    votes: tuple[SeenVote, ...]
 
 
 def summed_up(
-    plan: Plan, snapshot: Snapshot, *, seconds: float, contract: str, rehearsed: Sequence[Evaluation] = ()
-) -> Summary:
+    plan: DemoPlan, snapshot: Snapshot, *, seconds: float, contract: str, rehearsed: Sequence[Evaluation] = ()
+) -> DemoSummary:
     """Return the summary of a demo that has ended; `rehearsed` has what each peer's model did with all stages."""
     peers = tuple(_peer(seen, snapshot) for seen in snapshot.sightings)
     own, external = sum(peer.own for peer in peers), sum(peer.external for peer in peers)
     before, after = _mean([peer.before for peer in peers]), _mean([peer.after for peer in peers])
-    return Summary(
+    return DemoSummary(
         seed=plan.seed,
         model=plan.model or plan.base,
         data=plan.manifest.data.source,
@@ -113,7 +113,7 @@ def measured(status: Status | None, last_round: int) -> bool:
     return status is not None and bool(status.curve) and status.curve[-1].round > last_round
 
 
-def finished(plan: Plan, snapshot: Snapshot) -> bool:
+def finished(plan: DemoPlan, snapshot: Snapshot) -> bool:
     """Tell whether the demo is over: everybody is measured, or time has gone on without those who are not."""
     if snapshot.round <= plan.last_round:
         return False
@@ -121,7 +121,7 @@ def finished(plan: Plan, snapshot: Snapshot) -> bool:
     return everybody or snapshot.round > plan.last_round + 2
 
 
-def table(summary: Summary) -> list[list[str]]:
+def table(summary: DemoSummary) -> list[list[str]]:
     """Return the final table: a head, a line for each peer, and the mean."""
     head = ["peer", "name", "before", "after", "gain", "own", "external", "updates", "votes", "skipped"]
     lines = [
@@ -135,7 +135,7 @@ def table(summary: Summary) -> list[list[str]]:
     return [head, *lines, [*mean, str(summary.own), str(summary.external), "", str(len(summary.votes)), ""]]
 
 
-def remarks(summary: Summary) -> list[str]:
+def remarks(summary: DemoSummary) -> list[str]:
     """Return what is said below the table, a line each."""
     first, last = summary.before, summary.after
     return [
@@ -148,7 +148,7 @@ def remarks(summary: Summary) -> list[str]:
     ]
 
 
-def stage_table(summary: Summary) -> list[list[str]]:
+def stage_table(summary: DemoSummary) -> list[list[str]]:
     """Return a head and a line for each stage of the game."""
     head = ["stage", "reward before", "after", "right before", "after"]
     lines = [
@@ -161,7 +161,7 @@ def stage_table(summary: Summary) -> list[list[str]]:
     return [head, *lines]
 
 
-def answer_remark(summary: Summary) -> str:
+def answer_remark(summary: DemoSummary) -> str:
     """Return what final answers are worth against first ones, empty where that was not measured."""
     asked = [(stage.name, stage.held_out) for stage in summary.stages if stage.held_out is not None]
     if len(asked) < 2:
@@ -173,7 +173,7 @@ def answer_remark(summary: Summary) -> str:
     )
 
 
-def vote_lines(summary: Summary, most: int) -> list[str]:
+def vote_lines(summary: DemoSummary, most: int) -> list[str]:
     """Return the last `most` votes with their transactions, a line each; names stand for addresses."""
     names = {peer.address: peer.name for peer in summary.peers}
     shown = summary.votes[-most:] if most else ()
@@ -184,7 +184,7 @@ def vote_lines(summary: Summary, most: int) -> list[str]:
     ]
 
 
-def skip_lines(summary: Summary) -> list[str]:
+def skip_lines(summary: DemoSummary) -> list[str]:
     """Return why work was skipped, a line for each peer and reason."""
     return [f"{peer.name}: {reason}" for peer in summary.peers for reason in peer.skips]
 
@@ -218,7 +218,9 @@ def _peer(seen: Sighting, snapshot: Snapshot) -> PeerSummary:
     )
 
 
-def _stage(plan: Plan, number: int, peers: tuple[PeerSummary, ...], rehearsed: Sequence[Evaluation]) -> StageSummary:
+def _stage(
+    plan: DemoPlan, number: int, peers: tuple[PeerSummary, ...], rehearsed: Sequence[Evaluation]
+) -> StageSummary:
     points = [point for peer in peers for point in peer.rewards if point.stage == number]
     rounds = sorted({point.round for point in points})
     span = max(1, len(rounds) // COMPARED_SHARE)
@@ -240,6 +242,6 @@ def _mean(values: list[float]) -> float:
     return sum(values) / len(values) if values else 0.0
 
 
-def rounds_done(plan: Plan, snapshot: Snapshot) -> int:
+def rounds_done(plan: DemoPlan, snapshot: Snapshot) -> int:
     """Return how many of the demo's rounds are over."""
     return max(0, min(plan.rounds, snapshot.round - FIRST_ROUND))

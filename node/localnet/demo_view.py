@@ -12,7 +12,7 @@ from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
-from node.localnet.demo_plan import Plan
+from node.localnet.demo_plan import DemoPlan
 from node.localnet.demo_summary import percent, rounds_done
 from node.localnet.demo_watch import Sighting, Snapshot
 
@@ -26,7 +26,7 @@ class View(Protocol):
     def step(self, text: str) -> None:
         """Tell what is being done before the swarm runs."""
 
-    def show(self, plan: Plan, snapshot: Snapshot) -> None:
+    def show(self, plan: DemoPlan, snapshot: Snapshot) -> None:
         """Show the swarm."""
 
     def __enter__(self) -> Self:
@@ -52,7 +52,7 @@ class LiveView:
         """Show one line in place of the table."""
         self._live.update(Text.assemble((f"{self._title}  " if self._title else "", "bold"), text))
 
-    def show(self, plan: Plan, snapshot: Snapshot) -> None:
+    def show(self, plan: DemoPlan, snapshot: Snapshot) -> None:
         """Show the table."""
         self._live.update(picture(plan, snapshot, self._title))
 
@@ -76,7 +76,7 @@ class PlainView:
         """Write a line."""
         print(": ".join(part for part in (self._title, text) if part), file=self._stream, flush=True)
 
-    def show(self, plan: Plan, snapshot: Snapshot) -> None:
+    def show(self, plan: DemoPlan, snapshot: Snapshot) -> None:
         """Write a line where the round is a new one and the last line some seconds old."""
         moment = time.monotonic()
         if snapshot.round != self._round and moment >= self._due:
@@ -90,7 +90,7 @@ class PlainView:
         return None
 
 
-def line(plan: Plan, snapshot: Snapshot) -> str:
+def line(plan: DemoPlan, snapshot: Snapshot) -> str:
     """Return the swarm in one line."""
     seen = [sighting.status for sighting in snapshot.sightings if sighting.status]
     measured = [status.accuracy for status in seen if status.curve]
@@ -103,7 +103,7 @@ def line(plan: Plan, snapshot: Snapshot) -> str:
     )
 
 
-def picture(plan: Plan, snapshot: Snapshot, title: str = "") -> RenderableType:
+def picture(plan: DemoPlan, snapshot: Snapshot, title: str = "") -> RenderableType:
     """Return the live view: a head line, a row for each peer, what keeps peers from their work."""
     table = Table(title_justify="left", expand=False)
     for name, justify in COLUMNS:
@@ -120,7 +120,7 @@ COLUMNS = (
 )  # fmt: skip
 
 
-def head(plan: Plan, snapshot: Snapshot, title: str = "") -> str:
+def head(plan: DemoPlan, snapshot: Snapshot, title: str = "") -> str:
     """Return round, stage, time to the deadline, votes and memory in one line."""
     newest = snapshot.newest
     if newest is None or newest.round < 0:

@@ -16,7 +16,7 @@ from protocols.tally import read_votes
 ANSWER_SECONDS = 3.0
 
 
-class Vote(msgspec.Struct, frozen=True, kw_only=True):
+class SeenVote(msgspec.Struct, frozen=True, kw_only=True):
     """A vote as it stands on the chain; `transaction` is the one that submitted (revealed) the winners."""
 
     round: int
@@ -25,7 +25,7 @@ class Vote(msgspec.Struct, frozen=True, kw_only=True):
     transaction: str
 
 
-class Peer(msgspec.Struct, frozen=True, kw_only=True):
+class WatchedPeer(msgspec.Struct, frozen=True, kw_only=True):
     """Who a node of the demo is; `number` counts from 1."""
 
     number: int
@@ -37,7 +37,7 @@ class Peer(msgspec.Struct, frozen=True, kw_only=True):
 class Sighting(msgspec.Struct, frozen=True, kw_only=True):
     """One node as it was last seen; `status` is None until it answered once. `skips` holds each reason once."""
 
-    peer: Peer
+    peer: WatchedPeer
     status: Status | None = None
     skips: tuple[str, ...] = ()
 
@@ -47,7 +47,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     at: float
     sightings: tuple[Sighting, ...]
-    votes: tuple[Vote, ...] = ()
+    votes: tuple[SeenVote, ...] = ()
     memory: int = 0
     memory_peak: int = 0
 
@@ -105,9 +105,9 @@ class VoteReader:
     def __init__(self, url: str, contract: Address) -> None:
         self._contract = contract_at(url, contract)
         self._read: tuple[int, bytes] = (-1, b"")
-        self._votes: tuple[Vote, ...] = ()
+        self._votes: tuple[SeenVote, ...] = ()
 
-    def votes(self) -> tuple[Vote, ...]:
+    def votes(self) -> tuple[SeenVote, ...]:
         """Return every vote so far, in the order of the chain. Raises what web3 raises while the chain is away."""
         newest = self._contract.w3.eth.get_block("latest")
         number = int(newest["number"])
@@ -128,10 +128,10 @@ class VoteReader:
         return newest < number or bytes(self._contract.w3.eth.get_block(number)["hash"]) != known
 
 
-def _votes(log: Any) -> list[Vote]:
+def _votes(log: Any) -> list[SeenVote]:
     said, transaction = log["args"], str(log["transactionHash"].to_0x_hex())
     return [
-        Vote(round=vote.round, voter=vote.voter, winners=vote.winners, transaction=transaction)
+        SeenVote(round=vote.round, voter=vote.voter, winners=vote.winners, transaction=transaction)
         for vote in read_votes(int(said["round"]), said["names"], bytes(said["votes"]))
     ]
 

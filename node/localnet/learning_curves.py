@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from node.localnet.demo_summary import Summary
+from node.localnet.demo_summary import DemoSummary
 
 Curve = tuple[Sequence[float], Sequence[float]]
 """Rounds and values."""
 
 
-def draw(summary: Summary, path: Path) -> None:
+def draw(summary: DemoSummary, path: Path) -> None:
     """Write a PNG: held-out accuracy of each peer and their mean over rounds, and each peer's reward."""
     figure, (left, right) = _figure(2)
     for peer in summary.peers:
@@ -25,7 +25,7 @@ def draw(summary: Summary, path: Path) -> None:
     _save(figure, path)
 
 
-def draw_comparison(with_sharing: Summary, without: Summary, path: Path) -> None:
+def draw_comparison(with_sharing: DemoSummary, without: DemoSummary, path: Path) -> None:
     """Write a PNG: the mean held-out accuracy over rounds of a swarm that shares and of one that does not."""
     figure, (axes,) = _figure(1)
     for summary, label, colour in ((with_sharing, "sharing on", "tab:green"), (without, "sharing off", "tab:red")):

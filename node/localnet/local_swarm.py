@@ -16,11 +16,11 @@ import msgspec
 from contracts import Parameters, deploy, send
 from node.cli.eval import Evaluation
 from node.identity import load_or_create, name_of
-from node.localnet.demo_plan import BLOCK_SECONDS, NodePlan, Plan, node_config
-from node.localnet.demo_watch import NodeReader, Peer, Sighting, Snapshot, VoteReader, seen
+from node.localnet.demo_plan import BLOCK_SECONDS, DemoPlan, NodePlan, node_config
+from node.localnet.demo_watch import NodeReader, Sighting, Snapshot, VoteReader, WatchedPeer, seen
 from node.localnet.local_chain import LocalChain
 from node.localnet.npm_tools import ToolMissingError
-from node.localnet.processes import Child, DemoError, end_all, memory_of, process_tree
+from node.localnet.processes import DemoError, ManagedProcess, end_all, memory_of, process_tree
 from node.localnet.toml import toml_text
 from protocols.manifest import manifest_digest
 
@@ -42,12 +42,12 @@ DRAIN_SECONDS = 30.0
 """How long nodes may take, beyond the end of the stage, to end in order."""
 
 
-class Network:
+class LocalSwarm:
     """A running swarm. Use as a context manager: whatever happens, every process is ended."""
 
     def __init__(
         self,
-        plan: Plan,
+        plan: DemoPlan,
         home: Path,
         *,
         base: Path | None = None,
@@ -62,10 +62,10 @@ class Network:
         self.plan, self.home, self._keys = plan, home, keys
         self.base = base or home / "base-model"
         self.contract = ""
-        self.peers: tuple[Peer, ...] = ()
+        self.peers: tuple[WatchedPeer, ...] = ()
         self._chain = chain or LocalChain(block_seconds=BLOCK_SECONDS)
-        self._children: list[Child] = []
-        self._nodes: dict[int, Child] = {}
+        self._children: list[ManagedProcess] = []
+        self._nodes: dict[int, ManagedProcess] = {}
         self._reader = NodeReader()
         self._votes: VoteReader | None = None
         self._snapshot = Snapshot(at=time.time(), sightings=())
@@ -109,7 +109,7 @@ class Network:
         command = [*SWARM, "run", "--data-dir", str(self._directory(number))]
         self._nodes[number] = self._spawn(f"node {number}", command)
 
-    def _make_base(self) -> Child | None:
+    def _make_base(self) -> ManagedProcess | None:
         if self.base.exists() or self.plan.base == "given":
             return None
         command = [sys.executable, "-m", "node.trainer.engines.builtin.sft_warmup", "--out", str(self.base)]
@@ -119,7 +119,7 @@ class Network:
         command += ["--steps", str(self.plan.warm_steps)] if self.plan.warm_steps else []
         return self._spawn("warm start", command)
 
-    def _wait_for_base(self, child: Child, tell: Tell) -> None:
+    def _wait_for_base(self, child: ManagedProcess, tell: Tell) -> None:
         """Wait for the warm start, telling its progress."""
         deadline = time.monotonic() + MODEL_SECONDS
         told = ""
@@ -166,7 +166,7 @@ class Network:
             time.sleep(0.1)
         send(self._chain.url, self._chain.keys[0], self.contract, "addBootnode", addresses[0])
 
-    def _prepare(self, node: NodePlan) -> Peer:
+    def _prepare(self, node: NodePlan) -> WatchedPeer:
         """Write a node's data directory and fund its account."""
         directory = self._directory(node.number)
         directory.mkdir(mode=0o700)
@@ -180,13 +180,13 @@ class Network:
         (directory / "manifest.toml").write_text(toml_text(self.plan.manifest))
         self._chain.fund(key.address, FUNDS)
         slow = node.trainer.slowdown > 0
-        return Peer(number=node.number, name=name_of(key.peer_id), address=key.address, slow=slow)
+        return WatchedPeer(number=node.number, name=name_of(key.peer_id), address=key.address, slow=slow)
 
     def _directory(self, number: int) -> Path:
         return self.home / f"node-{number}"
 
-    def _spawn(self, name: str, command: Sequence[str]) -> Child:
-        child = Child(name, command, self.home / f"{name.replace(' ', '-')}.log", ENVIRONMENT)
+    def _spawn(self, name: str, command: Sequence[str]) -> ManagedProcess:
+        child = ManagedProcess(name, command, self.home / f"{name.replace(' ', '-')}.log", ENVIRONMENT)
         self._children.append(child)
         return child
 

@@ -22,7 +22,7 @@ class DemoError(RuntimeError):
     """The demo can't go on; the text is the line that the operator sees."""
 
 
-class Child:
+class ManagedProcess:
     """One process with the group that it leads. Output goes to a file."""
 
     def __init__(self, name: str, command: Sequence[str], log: Path, environment: Mapping[str, str] = {}) -> None:
@@ -74,7 +74,7 @@ class Child:
         return lines[-1][-400:] if lines else "it wrote nothing"
 
 
-def end_all(children: Iterable[Child], seconds: float = TERM_SECONDS) -> None:
+def end_all(children: Iterable[ManagedProcess], seconds: float = TERM_SECONDS) -> None:
     """End children in order, then by force; with them every process of their groups and every descendant."""
     everyone = list(children)
     descendants = {pid for child in everyone for pid in process_tree(child.pid)}

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from node.machine.commands import AnyCommand, OwnMessage, PublishRollouts, ReportReward
 from node.machine.relaying import may_relay, sent_after
-from node.machine.state import Body, Result, State, counts, current_step, own_body, with_body
+from node.machine.state import BodyRecord, Result, State, counts, current_step, own_body, with_body
 from node.machine.voting import due_votes
 from protocols.wire import NOTHING
 
@@ -38,7 +38,7 @@ def carry_alone(state: State, at: float) -> Result:
         return state, ()
     if not counts(state, state.me, state.round) or not due_votes(state):
         return state, ()
-    state = with_body(state, current_step(state), state.me, Body(NOTHING, 0, "refused", reason="nothing"))
+    state = with_body(state, current_step(state), state.me, BodyRecord(NOTHING, 0, "refused", reason="nothing"))
     return state, publish_again(state)
 
 

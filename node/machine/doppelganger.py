@@ -12,30 +12,30 @@ from msgspec.structs import replace
 from node.exits import Exit
 from node.machine.commands import EndListening, StopNode
 from node.machine.inputs import OwnMessageHeard
-from node.machine.state import Listening, Result, State
+from node.machine.state import DoppelgangerWatch, Result, State
 from protocols.identifiers import Seed
 
 SEEDS_KEPT = 8
 """Rounds listened to of which the seeds are remembered: a twin's message may come late."""
 
 
-def round_began(listening: Listening, round_number: int, seed: Seed, reached: bool) -> Listening | None:
+def round_began(listening: DoppelgangerWatch, round_number: int, seed: Seed, reached: bool) -> DoppelgangerWatch | None:
     """Return how listening goes on when the contract is in a round; None where it has been long enough.
 
     `reached` tells whether a twin could be heard now. A round through which nobody could be heard does not count, nor
     one whose end was missed; the round during which listening began never does.
     """
     if listening.round < 0:
-        return Listening(round_number, reached=reached)
+        return DoppelgangerWatch(round_number, reached=reached)
     if round_number == listening.round:
         return replace(listening, reached=listening.reached or reached)
     if round_number == listening.round + 1 and listening.fresh and listening.reached:
         return None
     fresh = (*listening.fresh, seed)[-SEEDS_KEPT:] if round_number > listening.round else ()
-    return Listening(round_number, fresh, reached)
+    return DoppelgangerWatch(round_number, fresh, reached)
 
 
-def is_twin(listening: Listening, seed: Seed) -> bool:
+def is_twin(listening: DoppelgangerWatch, seed: Seed) -> bool:
     """Tell whether a message of this node's own key, bound to `seed`, can only be somebody else's."""
     return seed in listening.fresh
 

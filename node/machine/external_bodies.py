@@ -8,7 +8,7 @@ from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
 from node.machine.peer_score import credit, has_credit, is_shunned
 from node.machine.relaying import with_cargo
-from node.machine.state import MAX_BODIES, Body, Result, State, counts, current_step, with_body
+from node.machine.state import MAX_BODIES, BodyRecord, Result, State, counts, current_step, with_body
 from node.machine.uncounted_bodies import TWIN, count_refused, discount, held_against, refuse, settle_copies
 from protocols.games import game_named
 from protocols.games.quoting import drawn
@@ -41,14 +41,16 @@ def body_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result
     if _is_crowded(state, said, pool):
         return count_refused(state, "crowded"), ()
     if said.size == 0:
-        return with_body(state, step, said.peer, Body(said.body, 0, "refused", reason="nothing")), ()
-    state = with_body(state, step, said.peer, Body(said.body, said.size, "fetching", heard=0.0 if said.late else at))
+        return with_body(state, step, said.peer, BodyRecord(said.body, 0, "refused", reason="nothing")), ()
+    state = with_body(
+        state, step, said.peer, BodyRecord(said.body, said.size, "fetching", heard=0.0 if said.late else at)
+    )
     if is_shunned(state, said.peer):
         return refuse(state, step, said.peer, "shunned"), ()
     return state, (_fetch(state, step, said.peer),)
 
 
-def _is_crowded(state: State, said: i.RolloutsAnnounced, pool: dict[Address, Body]) -> bool:
+def _is_crowded(state: State, said: i.RolloutsAnnounced, pool: dict[Address, BodyRecord]) -> bool:
     """Tell whether a stage has no place for one more announcement, or none for a stranger's."""
     if len(pool) >= MAX_BODIES:
         return True
@@ -65,7 +67,7 @@ def body_arrived(state: State, arrived: i.RolloutsArrived) -> Result:
     if found is None:
         return state, ()
     step, body = found
-    body = Body(body.digest, body.size, "arrived", arrived.groups, arrived.reward, heard=body.heard)
+    body = BodyRecord(body.digest, body.size, "arrived", arrived.groups, arrived.reward, heard=body.heard)
     totals = replace(state.totals, bodies_accepted=state.totals.bodies_accepted + 1)
     state = replace(with_body(state, step, arrived.peer, body), totals=totals)
     if arrived.doubt:
@@ -202,7 +204,7 @@ def round_scores(state: State, round_number: int) -> dict[str, Score]:
     """Return what was measured of each peer in a round, this node included, over all its stages."""
     first = step_number(round_number, 0, state.terms.stages)
     pools = [state.pools.get(step, {}) for step in range(first, first + state.terms.stages)]
-    nothing = Body(b"", 0, "refused")
+    nothing = BodyRecord(b"", 0, "refused")
     score = game_named(state.terms.game).score
     return {
         peer: score(peer, [_measured(pool.get(peer, nothing)) for pool in pools])
@@ -210,7 +212,7 @@ def round_scores(state: State, round_number: int) -> dict[str, Score]:
     }
 
 
-def _measured(body: Body) -> tuple[int, float]:
+def _measured(body: BodyRecord) -> tuple[int, float]:
     return (body.groups, body.reward) if body.state == "arrived" and body.reason != TWIN else (0, 0.0)
 
 
@@ -255,7 +257,7 @@ def _step_in_window(state: State, round_number: int, stage: int) -> int | None:
     return step if step <= current_step(state) else None
 
 
-def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple[int, Body] | None:
+def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple[int, BodyRecord] | None:
     step = _step_in_window(state, said.round, said.stage)
     body = None if step is None else state.pools.get(step, {}).get(said.peer)
     if step is None or body is None or body.state not in ("fetching", "waiting") or body.digest != said.body:
@@ -263,7 +265,7 @@ def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple
     return step, body
 
 
-def _equivocated(state: State, step: int, said: i.RolloutsAnnounced, known: Body) -> Result:
+def _equivocated(state: State, step: int, said: i.RolloutsAnnounced, known: BodyRecord) -> Result:
     """Give no credit to a peer that announced two bodies for one stage."""
     if known.state == "refused":
         return state, ()

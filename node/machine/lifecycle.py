@@ -15,7 +15,7 @@ from node.machine.joining import register_timer
 from node.machine.pacing import local_deadline
 from node.machine.pausing import pause_timer
 from node.machine.relaying import relay_timer, sent_after
-from node.machine.state import Listening, Result, State, in_turn
+from node.machine.state import DoppelgangerWatch, Result, State, in_turn
 from node.machine.voting import due_votes, votes_again
 from node.machine.work import (
     pursue,
@@ -38,7 +38,7 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
         me=started.me or state.me,
         draining=False,
         stopping=False,
-        listening=Listening() if started.listen else None,
+        listening=DoppelgangerWatch() if started.listen else None,
         chain="unknown",
         heard=False,
         pending=None,

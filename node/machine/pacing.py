@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.machine.state import State, Task
+from node.machine.state import State, TrainerTask
 
 MARGIN = 0.1
 """Share of a stage that is kept free, for publishing and for clocks that disagree."""
@@ -83,7 +83,7 @@ def trained_in(state: State, seconds: float) -> State:
     return replace(state, pace=replace(state.pace, train=_mean(state.pace.train, seconds)))
 
 
-def learned_from_abort(state: State, task: Task, at: float) -> State:
+def learned_from_abort(state: State, task: TrainerTask, at: float) -> State:
     """Learn from work that was not done in time: it takes longer than it was given.
 
     It is given its own stage and the next one at most: a machine that slept meanwhile was not slow all that time.

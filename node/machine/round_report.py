@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from node.machine.external_bodies import round_scores
 from node.machine.peer_score import score_of
-from node.machine.state import MAX_BODIES, Body, State, Vote, counts, current_step
+from node.machine.state import MAX_BODIES, BodyRecord, State, VoteRecord, counts, current_step
 from node.machine.voting import votable
 from protocols.identifiers import Address, Seed
 from protocols.ranking import Score, ranked
@@ -23,7 +23,7 @@ MAX_ENTRIES = MAX_BODIES
 """Peers in an account; those with rollouts come first."""
 
 
-class Entry(msgspec.Struct, frozen=True, array_like=True):
+class PeerRoundReport(msgspec.Struct, frozen=True, array_like=True):
     """A peer in a round. `bodies` has a place for each stage, None where nothing was heard of it; `rank` is its place
     among those that could win, from 1, else 0. `standing` is what this node
     thought of it then; `owner` and `peer_id` are empty where they are not known."""
@@ -31,7 +31,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     peer: Address
     owner: Address
     since: int
-    bodies: tuple[Body | None, ...]
+    bodies: tuple[BodyRecord | None, ...]
     groups: int
     score: float
     rank: int
@@ -39,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True, array_like=True):
     peer_id: str = ""
 
 
-class Account(msgspec.Struct, frozen=True, kw_only=True):
+class RoundReport(msgspec.Struct, frozen=True, kw_only=True):
     """A round as this node knew it when it ranked it.
 
     `at` is local time in Unix seconds, `opened` the chain's when the last stage that this node saw of the round opened,
@@ -56,9 +56,9 @@ class Account(msgspec.Struct, frozen=True, kw_only=True):
     sealed: bool
     winners: int
     minimum_groups: int
-    entries: tuple[Entry, ...]
+    entries: tuple[PeerRoundReport, ...]
     silent: int = 0
-    vote: Vote | None = None
+    vote: VoteRecord | None = None
     no_vote: str = ""
 
 
@@ -69,7 +69,7 @@ def ended_rounds(before: State, after: State) -> tuple[int, ...]:
     return tuple(sorted(number for number in known if number < after.round and number in before.seeds))
 
 
-def account_of(before: State, after: State, number: int, at: float, peer_ids: Mapping[Address, str]) -> Account:
+def account_of(before: State, after: State, number: int, at: float, peer_ids: Mapping[Address, str]) -> RoundReport:
     """Return the account of a round that is over: its rollouts as in `before`, and what `after` has decided on it."""
     terms, seed = before.terms, before.seeds[number]
     scores = round_scores(before, number)
@@ -84,7 +84,7 @@ def account_of(before: State, after: State, number: int, at: float, peer_ids: Ma
         for peer in (order + silent)[:MAX_ENTRIES]
     )
     vote = next((vote for vote in after.votes if (vote.round, vote.seed) == (number, seed)), None)
-    return Account(
+    return RoundReport(
         round=number,
         seed=seed,
         me=before.me,
@@ -101,14 +101,14 @@ def account_of(before: State, after: State, number: int, at: float, peer_ids: Ma
     )
 
 
-def changed_votes(before: State | None, after: State) -> tuple[Vote, ...]:
+def changed_votes(before: State | None, after: State) -> tuple[VoteRecord, ...]:
     """Return the votes that are not as they were; all of them where nothing is known of before."""
     if before is None:
         return after.votes
     return () if before.votes is after.votes else tuple(vote for vote in after.votes if vote not in before.votes)
 
 
-def with_vote(account: Account, vote: Vote) -> Account:
+def with_vote(account: RoundReport, vote: VoteRecord) -> RoundReport:
     """Return the account with what has become of its vote; one on another round, or seed, is not its vote."""
     own = (account.round, account.seed) == (vote.round, vote.seed)
     return replace(account, vote=vote, no_vote="") if own else account
@@ -119,9 +119,9 @@ def _heard(state: State, number: int) -> set[Address]:
     return {peer for step in range(first, first + state.terms.stages) for peer in state.pools.get(step, {})}
 
 
-def _entry(state: State, after: State, number: int, score: Score, rank: int, peer_id: str) -> Entry:
+def _entry(state: State, after: State, number: int, score: Score, rank: int, peer_id: str) -> PeerRoundReport:
     peer, first = score.peer, step_number(number, 0, state.terms.stages)
-    return Entry(
+    return PeerRoundReport(
         peer=peer,
         owner=state.owners.get(peer, ""),
         since=state.peers.get(peer, -1),

@@ -8,7 +8,7 @@ from node.machine.announcing import carry_alone
 from node.machine.commands import AbortWork, AnyCommand, SkipToRound
 from node.machine.external_bodies import to_quote
 from node.machine.pacing import learned_from_abort
-from node.machine.state import Result, State, Task, counts, label, worked_in
+from node.machine.state import Result, State, TrainerTask, counts, label, worked_in
 from protocols.schedule import step_number
 
 DOING = {"generate": "generating", "train": "training", "evaluate": "evaluating", "save": "saving"}
@@ -55,7 +55,7 @@ def leave_for(state: State, round_number: int, stage: int, at: float) -> Result:
     return state, commands
 
 
-def stale_task(state: State, new_step: int) -> Task | None:
+def stale_task(state: State, new_step: int) -> TrainerTask | None:
     """Return the trainer's task if it can't count any more once `new_step` is open."""
     task = state.task
     if task is None or task.kind not in ("generate", "train"):
@@ -64,7 +64,7 @@ def stale_task(state: State, new_step: int) -> Task | None:
     return None if task.kind == "train" and behind <= 1 else task
 
 
-def leave_reason(state: State, stale: Task | None, round_number: int, stage: int) -> str:
+def leave_reason(state: State, stale: TrainerTask | None, round_number: int, stage: int) -> str:
     """Return why work is given up when a later stage opens; empty where nothing was missed or it was told before."""
     opened = f"when {label(state, round_number, stage)} opened"
     missed = stages_missed(state, stale, round_number, stage)
@@ -88,7 +88,7 @@ def leave_reason(state: State, stale: Task | None, round_number: int, stage: int
     return f"{doing} of {here} had not begun {opened}{busy}"
 
 
-def unfinished(state: State, stale: Task | None) -> bool:
+def unfinished(state: State, stale: TrainerTask | None) -> bool:
     """Tell whether work of the current stage is lost if a later stage opens now."""
     if not counts(state, state.me, state.round):
         return False
@@ -96,7 +96,7 @@ def unfinished(state: State, stale: Task | None) -> bool:
     return state.work.phase == "generate" or (state.work.phase == "train" and not finishing)
 
 
-def stages_missed(state: State, stale: Task | None, round_number: int, stage: int) -> int:
+def stages_missed(state: State, stale: TrainerTask | None, round_number: int, stage: int) -> int:
     """Return how many stages in which this node counted are lost by going on to a later one."""
     stages = state.terms.stages
     new_step = step_number(round_number, stage, stages)
@@ -105,7 +105,7 @@ def stages_missed(state: State, stale: Task | None, round_number: int, stage: in
     return max(0, new_step - first) + unfinished(state, stale) + earlier
 
 
-def rounds_missed(state: State, stale: Task | None, round_number: int) -> int:
+def rounds_missed(state: State, stale: TrainerTask | None, round_number: int) -> int:
     """Return how many whole rounds in which this node counted pass without any training of it."""
     missed = 0
     if stale and stale.kind == "train" and stale.round < state.round:
@@ -118,7 +118,7 @@ def rounds_missed(state: State, stale: Task | None, round_number: int) -> int:
     return int(missed)
 
 
-def lost_training(state: State, task: Task, reason: str) -> Result:
+def lost_training(state: State, task: TrainerTask, reason: str) -> Result:
     """Account for a training of an earlier stage that was still allowed to finish and never will."""
     if (task.round, task.stage) == (state.round, state.stage):
         return state, ()
@@ -132,11 +132,11 @@ def lost_training(state: State, task: Task, reason: str) -> Result:
     return state, (SkipToRound(task.round, task.stage, state.round, state.stage, reason),)
 
 
-def _trains(task: Task, round_number: int, stage: int | None) -> bool:
+def _trains(task: TrainerTask, round_number: int, stage: int | None) -> bool:
     return task.kind == "train" and task.round == round_number and stage in (None, task.stage)
 
 
-def _span(state: State, stale: Task | None, round_number: int, stage: int) -> str:
+def _span(state: State, stale: TrainerTask | None, round_number: int, stage: int) -> str:
     """Return the name of the stages that were missed before (round_number, stage)."""
     stages = state.terms.stages
     here = step_number(state.round, state.stage, stages)

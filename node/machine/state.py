@@ -29,7 +29,7 @@ MAX_TRANSACTIONS = 8
 MAX_FORKED = 16
 
 
-class Terms(msgspec.Struct, frozen=True, array_like=True):
+class RoundParameters(msgspec.Struct, frozen=True, array_like=True):
     """What the machine needs of the manifest. `seconds` holds the length of each stage, in chain time.
 
     `quotes` names the earlier stages that each stage quotes, at most `quoted` bodies of each; `waits` is the share of
@@ -58,7 +58,7 @@ class Terms(msgspec.Struct, frozen=True, array_like=True):
         return len(self.seconds)
 
 
-class Body(msgspec.Struct, frozen=True, array_like=True):
+class BodyRecord(msgspec.Struct, frozen=True, array_like=True):
     """A peer's rollouts of one stage (or this node's own): `reward` sums the groups' mean rewards.
 
     `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished. A
@@ -93,7 +93,7 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
     quote: bool = False
 
 
-class Task(msgspec.Struct, frozen=True, array_like=True):
+class TrainerTask(msgspec.Struct, frozen=True, array_like=True):
     """What the trainer was asked to do, and when (local time); `seed` is that of the round for which it generates."""
 
     kind: Literal["generate", "train", "evaluate", "save"]
@@ -104,14 +104,14 @@ class Task(msgspec.Struct, frozen=True, array_like=True):
     seed: Seed = b""
 
 
-class Pace(msgspec.Struct, frozen=True, array_like=True):
+class TrainerSpeed(msgspec.Struct, frozen=True, array_like=True):
     """Measured seconds: to generate one group, and for a stage's whole training. 0.0 until measured."""
 
     generate: float = 0.0
     train: float = 0.0
 
 
-class Vote(msgspec.Struct, frozen=True, array_like=True):
+class VoteRecord(msgspec.Struct, frozen=True, array_like=True):
     """A vote of this node: never changed in its winners once planned for a round and seed."""
 
     round: int
@@ -121,7 +121,7 @@ class Vote(msgspec.Struct, frozen=True, array_like=True):
     transactions: tuple[str, ...] = ()
 
 
-class Listening(msgspec.Struct, frozen=True, array_like=True):
+class DoppelgangerWatch(msgspec.Struct, frozen=True, array_like=True):
     """How far this node is with listening for another one of its key (`node.machine.doppelganger`).
 
     `round` is the contract's, -1 until known; `fresh` are the seeds of the rounds that began meanwhile; `reached`
@@ -146,11 +146,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     me: Address
-    terms: Terms
+    terms: RoundParameters
 
     draining: bool = False
     stopping: bool = False
-    listening: Listening | None = None
+    listening: DoppelgangerWatch | None = None
 
     chain: Presence = "unknown"
     offset: float = 0.0
@@ -195,18 +195,18 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     refusals: dict[str, int] = {}
     """Bodies that count for nothing, by reason, since the node's first start."""
 
-    pools: dict[int, dict[Address, Body]] = {}
-    forked: tuple[tuple[int, Seed, Body], ...] = ()
+    pools: dict[int, dict[Address, BodyRecord]] = {}
+    forked: tuple[tuple[int, Seed, BodyRecord], ...] = ()
     """What this node announced in rounds whose seed a reorg changed, which may come back: step, seed, body."""
     work: Work = Work("skipped")
-    task: Task | None = None
-    pace: Pace = Pace()
+    task: TrainerTask | None = None
+    pace: TrainerSpeed = TrainerSpeed()
     unsaved: int = -1
     saving: bool = False
     evaluation: int = 0
     """Round for which an evaluation is due, -1 where none is. The first is due before any training."""
     evaluated: int = -1
-    votes: tuple[Vote, ...] = ()
+    votes: tuple[VoteRecord, ...] = ()
 
     curve: tuple[CurvePoint, ...] = ()
     rewards: tuple[RewardPoint, ...] = ()
@@ -218,11 +218,11 @@ Result: TypeAlias = tuple[State, tuple[AnyCommand, ...]]
 Move: TypeAlias = Callable[[State, float], Result]
 
 
-def terms_of(manifest: Manifest) -> Terms:
+def terms_of(manifest: Manifest) -> RoundParameters:
     """Return what the machine needs of a manifest. Raises ValueError for a game that is not known."""
     game, voting, limits = manifest.game, manifest.voting, manifest.limits
     rules = game_named(game.name)
-    return Terms(
+    return RoundParameters(
         seconds=tuple(stage.seconds for stage in manifest.stages),
         generated=game.generated,
         minimum=game.minimum,
@@ -271,7 +271,7 @@ def counts(state: State, peer: Address, round_number: int) -> bool:
     return since is not None and since <= round_number
 
 
-def own_body(state: State) -> Body | None:
+def own_body(state: State) -> BodyRecord | None:
     """Return this node's own rollouts of the current stage."""
     return state.pools.get(current_step(state), {}).get(state.me)
 
@@ -283,7 +283,7 @@ def worked_in(state: State, round_number: int) -> bool:
     return any(state.me in pool and pool[state.me].used for pool in pools)
 
 
-def with_body(state: State, step: int, peer: Address, body: Body) -> State:
+def with_body(state: State, step: int, peer: Address, body: BodyRecord) -> State:
     """Return the state with a body put in its place."""
     return replace(state, pools={**state.pools, step: {**state.pools.get(step, {}), peer: body}})
 

@@ -10,7 +10,7 @@ from msgspec.structs import replace
 
 from node.machine import peer_score as standing
 from node.machine.commands import AnyCommand, RefuseBody, ShunPeer
-from node.machine.state import Body, Result, State, with_body
+from node.machine.state import BodyRecord, Result, State, with_body
 from protocols.identifiers import Address, Digest
 from protocols.reasons import counted_as
 
@@ -26,7 +26,7 @@ where it is repaired by heartbeats, and few hops. Announcements that came by cat
 def refuse(state: State, step: int, peer: Address, reason: str) -> State:
     """Return the state in which a peer's body counts for nothing, counted by its reason; nothing is held against it."""
     body = state.pools[step][peer]
-    refused = Body(body.digest, body.size, "refused", used=body.used, reason=reason, heard=body.heard)
+    refused = BodyRecord(body.digest, body.size, "refused", used=body.used, reason=reason, heard=body.heard)
     return count_refused(with_body(state, step, peer, refused), reason)
 
 

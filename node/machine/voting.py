@@ -14,7 +14,7 @@ from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
 from node.machine.external_bodies import round_scores
 from node.machine.peer_score import is_shunned
 from node.machine.relaying import sent_after
-from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, Vote, counts, current_step
+from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, VoteRecord, counts, current_step
 from protocols.identifiers import Address
 from protocols.ranking import Score, winners
 from protocols.schedule import commit_step, reveal_step
@@ -99,10 +99,10 @@ def _planned(state: State) -> State:
     chosen = winners(votable(state, round_scores(state, voted_on)), state.me, terms.winners, terms.minimum_groups)
     if not chosen:
         return state
-    return replace(state, votes=(*state.votes, Vote(voted_on, seed, chosen, "planned"))[-MAX_VOTES:])
+    return replace(state, votes=(*state.votes, VoteRecord(voted_on, seed, chosen, "planned"))[-MAX_VOTES:])
 
 
-def _moved(state: State, vote: Vote) -> Vote:
+def _moved(state: State, vote: VoteRecord) -> VoteRecord:
     if vote.phase in CLOSED:
         return vote
     step, stages = current_step(state), state.terms.stages
@@ -125,7 +125,7 @@ def _settle(state: State, place: int, kind: str, settled: i.TransactionSettled) 
     return state, (_command(state, moved),) if moved.phase == "revealing" != vote.phase else ()
 
 
-def _advanced(state: State, vote: Vote, kind: str, ok: bool) -> Vote:
+def _advanced(state: State, vote: VoteRecord, kind: str, ok: bool) -> VoteRecord:
     """Return the vote after a transaction settled. What settles in order after its window still counts as done."""
     awaited = {"committing": "commit" if state.terms.sealed else "vote", "revealing": "reveal"}.get(vote.phase)
     if ok and (kind == "vote" or kind == "reveal") and (kind == awaited or vote.phase == "failed"):
@@ -137,7 +137,7 @@ def _advanced(state: State, vote: Vote, kind: str, ok: bool) -> Vote:
     return _moved(state, replace(vote, phase="committed"))
 
 
-def _counted(state: State, votes: tuple[Vote, ...]) -> State:
+def _counted(state: State, votes: tuple[VoteRecord, ...]) -> State:
     """Return the state with these votes in place of its own; totals follow those that changed their phase."""
     done = failed = 0
     changed = False
@@ -155,7 +155,7 @@ def _counted(state: State, votes: tuple[Vote, ...]) -> State:
     return replace(state, votes=votes, totals=totals)
 
 
-def _command(state: State, vote: Vote) -> OwnMessage:
+def _command(state: State, vote: VoteRecord) -> OwnMessage:
     after = sent_after(state)
     if vote.phase == "revealing":
         return RevealVote(vote.round, vote.seed, vote.winners, after)

@@ -47,10 +47,10 @@ from node.machine.skipping import DOING, lost_training, skip_stage
 from node.machine.state import (
     MAX_CURVE,
     MAX_REWARDS,
-    Body,
+    BodyRecord,
     Result,
     State,
-    Task,
+    TrainerTask,
     counts,
     current_step,
     in_turn,
@@ -83,13 +83,15 @@ def pursue(state: State, at: float) -> Result:
         if quoted is not None:
             return in_turn(state, at, lambda s, t: _start_generating(s, quoted, t), _pursue_if_skipped)
     if state.evaluation >= 0 and not state.curve:
-        return _ask(state, at, Task("evaluate", state.round, state.stage, at), EvaluateModel(state.round))
+        return _ask(state, at, TrainerTask("evaluate", state.round, state.stage, at), EvaluateModel(state.round))
     if phase == "train" and _known_time(state) and (state.work.due or everybody_is_in(state)):
         return in_turn(state, at, _start_training, _pursue_if_skipped)
     if state.saving:
-        return _ask(state, at, Task("save", state.unsaved, state.stage, at), SaveCheckpoint(state.unsaved))
+        return _ask(state, at, TrainerTask("save", state.unsaved, state.stage, at), SaveCheckpoint(state.unsaved))
     if state.evaluation >= 0:
-        return _ask(state, at, Task("evaluate", state.evaluation, state.stage, at), EvaluateModel(state.evaluation))
+        return _ask(
+            state, at, TrainerTask("evaluate", state.evaluation, state.stage, at), EvaluateModel(state.evaluation)
+        )
     return state, ()
 
 
@@ -133,7 +135,7 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
     if made.groups < state.terms.minimum:
         reason = f"{made.groups} of at least {state.terms.minimum} groups were made"
         return in_turn(state, at, lambda state, at: skip_stage(state, reason, at), pursue)
-    body = Body(made.body, made.size, "arrived", made.groups, made.reward, heard=at)
+    body = BodyRecord(made.body, made.size, "arrived", made.groups, made.reward, heard=at)
     state = with_body(state, current_step(state), state.me, body)
     mean = made.reward / made.groups
     state = replace(
@@ -250,7 +252,7 @@ def training_lost(state: State, how: str) -> Result:
     return lost_training(state, task, f"training of {label(state, task.round, task.stage)} was {how}")
 
 
-def _given_up(state: State, task: Task, reason: str, at: float) -> Result:
+def _given_up(state: State, task: TrainerTask, reason: str, at: float) -> Result:
     if task.kind == "evaluate":
         return _evaluated(state, task.round), ()
     if task.kind == "save":
@@ -268,7 +270,7 @@ def _evaluated(state: State, round_number: int) -> State:
 def _start_generating(state: State, quoted: tuple[Digest, ...], at: float) -> Result:
     groups = groups_that_fit(state, at)
     if groups >= state.terms.minimum:
-        task = Task("generate", state.round, state.stage, at, groups, state.seed)
+        task = TrainerTask("generate", state.round, state.stage, at, groups, state.seed)
         return _ask(state, at, task, GenerateRollouts(state.round, state.stage, state.seed, groups, quoted))
     left = local_deadline(state) - at
     reason = f"{max(0.0, left):.0f} s of {label(state, state.round, state.stage)} were left"
@@ -302,7 +304,7 @@ def _start_training(state: State, at: float) -> Result:
         return skip_stage(state, f"{max(0.0, seconds):.0f} s of {where} were left, {need}", at)
     external = state.work.external or unused_bodies(state)
     state = mark_used(replace(state, work=replace(state.work, external=external)), external)
-    task = Task("train", state.round, state.stage, at)
+    task = TrainerTask("train", state.round, state.stage, at)
     order = TrainOnRollouts(
         state.round, state.stage, body.digest, external, state.terms.updates, max(1.0, seconds - margin(state))
     )
@@ -318,7 +320,7 @@ def _pursue_if_skipped(state: State, at: float) -> Result:
     return pursue(state, at) if state.task is None else (state, ())
 
 
-def _ask(state: State, at: float, task: Task, command: AnyCommand) -> Result:
+def _ask(state: State, at: float, task: TrainerTask, command: AnyCommand) -> Result:
     return replace(state, task=task), (command,)
 
 

@@ -9,8 +9,8 @@ import structlog
 
 from node.identity import NodeKey
 from node.network.host import open_host
-from node.network.peers.peer_manager import Contacts
-from node.network.peers.peer_store import PeerBook
+from node.network.peers.peer_manager import PeerManager
+from node.network.peers.peer_store import PeerStore
 
 log = structlog.get_logger()
 
@@ -35,9 +35,9 @@ async def run_bootnode(
         return bootnodes
 
     async with open_host(key, announce, max_peers) as host:
-        contacts = Contacts(
+        contacts = PeerManager(
             host,
-            PeerBook(peer_book),
+            PeerStore(peer_book),
             bootnodes=others,
             max_peers=max_peers,
             ping_seconds=ping_seconds,

@@ -45,7 +45,7 @@ StreamHandler = Callable[[str, INetStream], Awaitable[None]]
 """Serves one stream of the named peer; what it raises ends the stream only."""
 
 
-class ListenError(OSError):
+class HostListenError(OSError):
     """None of the listen addresses could be bound."""
 
 
@@ -90,10 +90,10 @@ class Host:
         return answer
 
     async def listen(self, addresses: Sequence[str]) -> None:
-        """Bind the listen addresses (multiaddrs). Raises `ListenError` where none can be."""
+        """Bind the listen addresses (multiaddrs). Raises `HostListenError` where none can be."""
         free = [address for address in map(Multiaddr, addresses) if not _is_taken(address)]
         if addresses and not (free and await self._network.listen(*free)):
-            raise ListenError(
+            raise HostListenError(
                 f"can't listen on {', '.join(addresses)}: in use or not this machine's; set gossip.listen"
             )
 

@@ -21,18 +21,25 @@ from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, P
 from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
 from node.network.host import Host, open_host
 from node.network.peers.addresses import networks
-from node.network.peers.ip_bans import Doors
-from node.network.peers.peer_manager import Contacts
-from node.network.peers.peer_store import PeerBook
-from node.network.peers.rate_limit import Quotas
+from node.network.peers.ip_bans import IpBans
+from node.network.peers.peer_manager import PeerManager
+from node.network.peers.peer_store import PeerStore
+from node.network.peers.rate_limit import RateLimiter
 from node.network.pubsub.announcer import Carry, signed_announcement
 from node.network.pubsub.hardened import Judgement
-from node.network.pubsub.topic import Mesh, join
-from node.network.pubsub.validator import CULPABLE, Accepted, Heard, Intake, announced, is_unwanted
+from node.network.pubsub.topic import AnnouncementTopic, join
+from node.network.pubsub.validator import (
+    CULPABLE,
+    AcceptedAnnouncement,
+    AnnouncementValidator,
+    InboundMessage,
+    announced,
+    is_unwanted,
+)
 from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.catch_up import CatchUp
-from node.network.reqresp.fetcher import Fetching
-from node.network.reqresp.introductions import Introducing, Introduction
+from node.network.reqresp.fetcher import BodyFetcher
+from node.network.reqresp.introductions import Introduction, Introductions
 from node.network.reqresp.streams import IDLE, SHORT, SLOW
 from node.ports import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
@@ -56,7 +63,7 @@ alone bans nobody (`node.network.peers.request_backoff`); what a busy or killed 
 idle or end early, by the dozen."""
 
 
-class GossipNode:
+class NetworkService:
     """`node.ports.GossipService` over libp2p. State lives here, so that a restart of `run` loses nothing.
 
     `me` is this node, `carry` gives the signed messages that an announcement carries, `introduction` its delegation,
@@ -86,16 +93,16 @@ class GossipNode:
         self._settings, self._me, self._limits, self._swarm = settings, me, limits, swarm
         self._bodies, self._bootnodes = bodies, bootnodes
         self._carry, self._introduction, self._credit = carry, introduction, credit
-        self._quotas, self._trusted = Quotas(), networks(settings.trusted_networks)
+        self._quotas, self._trusted = RateLimiter(), networks(settings.trusted_networks)
         self._newcomer = False
-        self._book = PeerBook(peer_book)
-        self._doors = Doors()
-        self._intake = Intake(swarm, limits, me.domain)
-        self._fetching = Fetching(self._intake, bodies, check, limits.body, credit)
+        self._book = PeerStore(peer_book)
+        self._doors = IpBans()
+        self._intake = AnnouncementValidator(swarm, limits, me.domain)
+        self._fetching = BodyFetcher(self._intake, bodies, check, limits.body, credit)
         self._own: dict[Slot, bytes] = {}
         self._unsent: dict[Slot, bytes] = {}
         self._publish = trio.Event()
-        self._accepted_in, self._accepted_out = trio.open_memory_channel[Accepted](ANNOUNCEMENTS_WAITING)
+        self._accepted_in, self._accepted_out = trio.open_memory_channel[AcceptedAnnouncement](ANNOUNCEMENTS_WAITING)
         self._released_in, self._released_out = trio.open_memory_channel[Any](math.inf)
         self._dropped: Counter[str] = Counter()
         self._host: Host | None = None
@@ -159,7 +166,7 @@ class GossipNode:
             carried = self._carry(command.carries)
             data = signed_announcement(self._me, self._swarm, self._limits, command, body, carried)
             self._own[slot] = self._unsent[slot] = data
-            self._intake.judge(Heard(data=data, origin=self._me.address))
+            self._intake.judge(InboundMessage(data=data, origin=self._me.address))
             self._publish.set()
 
     # --- life ---------------------------------------------------------------------------------------------------
@@ -184,7 +191,7 @@ class GossipNode:
         topic = f"/swarm/{self._swarm.hex()}/announcements/1"
         async with open_host(self._name, settings.announce, settings.max_peers) as host:
             host.blame, host.admits = self._blame, self._admits
-            contacts = Contacts(
+            contacts = PeerManager(
                 host,
                 self._book,
                 bootnodes=self._bootnodes,
@@ -196,7 +203,7 @@ class GossipNode:
             contacts.add_bootnodes(settings.bootnodes)
             exchange = BodyExchange(host, self._bodies, self._count)
             catchup = CatchUp(host, self._intake, self._limits.announcement)
-            introducing = Introducing(host, self._me, self._introduction, self._count, report)
+            introducing = Introductions(host, self._me, self._introduction, self._count, report)
             async with join(host, topic, self._limits.announcement, self._judge, self._admit) as mesh:
                 await host.listen(self._listening)
                 self._begin(host)
@@ -265,9 +272,9 @@ class GossipNode:
 
     def _judge(self, forwarder: str, data: bytes, origin: str, carrier: Any) -> Judgement:
         """The validator: synchronous, below a millisecond, so nothing queues behind it."""
-        return self._hear(forwarder, Heard(data=data, origin=address_of_peer(origin), carrier=carrier))
+        return self._hear(forwarder, InboundMessage(data=data, origin=address_of_peer(origin), carrier=carrier))
 
-    def _hear(self, forwarder: str, heard: Heard) -> Judgement:
+    def _hear(self, forwarder: str, heard: InboundMessage) -> Judgement:
         judged = self._intake.judge(heard)
         if is_unwanted(judged, heard):
             self._dropped[forwarder] += 1
@@ -280,9 +287,9 @@ class GossipNode:
         return "accept" if judged.accepted else "hold" if judged.outcome == "hold" else "drop"
 
     def _hear_late(self, sender: str, data: bytes) -> None:
-        self._hear(sender, Heard(data=data, origin=None, late=True))
+        self._hear(sender, InboundMessage(data=data, origin=None, late=True))
 
-    def _take_in(self, accepted: Accepted) -> bool:
+    def _take_in(self, accepted: AcceptedAnnouncement) -> bool:
         try:
             self._accepted_in.send_nowait(accepted)
         except trio.WouldBlock:
@@ -295,7 +302,7 @@ class GossipNode:
             accepted = await self._accepted_out.receive()
             await report(self._heard(accepted))
 
-    def _heard(self, accepted: Accepted) -> RolloutsAnnounced | OwnMessageHeard:
+    def _heard(self, accepted: AcceptedAnnouncement) -> RolloutsAnnounced | OwnMessageHeard:
         said = accepted.said
         if accepted.peer == self._me.address:
             return OwnMessageHeard(said.round, said.stage, said.seed, said.body)
@@ -306,7 +313,7 @@ class GossipNode:
             await trio.sleep(FLOOD_SECONDS)
             self._dropped.clear()
 
-    async def _catch_up(self, catchup: CatchUp, mesh: Mesh) -> None:
+    async def _catch_up(self, catchup: CatchUp, mesh: AnnouncementTopic) -> None:
         """Ask each new subscriber once, then a random one now and then, for what gossip did not bring."""
         asked: set[str] = set()
         last = trio.current_time()
@@ -324,7 +331,7 @@ class GossipNode:
             last = trio.current_time()
             await catchup.ask(peer, partial(self._hear_late, peer))
 
-    async def _introduce(self, introducing: Introducing, mesh: Mesh) -> None:
+    async def _introduce(self, introducing: Introductions, mesh: AnnouncementTopic) -> None:
         """While this node is a newcomer, show its delegation to everybody in the swarm, again and again."""
         while True:
             await trio.sleep(INTRODUCE_SECONDS)
@@ -333,7 +340,7 @@ class GossipNode:
 
     # --- announcements out --------------------------------------------------------------------------------------
 
-    async def _send_own(self, mesh: Mesh) -> None:
+    async def _send_own(self, mesh: AnnouncementTopic) -> None:
         """Publish what is unsent as soon as the mesh has a neighbour."""
         while True:
             await self._publish.wait()
@@ -346,11 +353,11 @@ class GossipNode:
                 await mesh.publish(self._unsent.pop(slot))
                 self.counters["published"] += 1
 
-    async def _send_released(self, mesh: Mesh) -> None:
+    async def _send_released(self, mesh: AnnouncementTopic) -> None:
         while True:
             await mesh.forward(await self._released_out.receive())
 
-    async def _watch_network(self, mesh: Mesh, report: Report) -> None:
+    async def _watch_network(self, mesh: AnnouncementTopic, report: Report) -> None:
         """Report the number of connected subscribers when it changes; after a time alone, announce everything again."""
         told, was_connected = -1, False
         while True:

@@ -1,7 +1,7 @@
 """Pushes one model to the Hugging Face hub: a process of its own, `python -m node.publishing.hub_push`.
 
-`node.publishing.hub_service` starts it, writes a `Push` as JSON to its standard input and reads a `Pushed` from its
-output. The token is looked up here, so that it passes through no argument, no message and no log.
+`node.publishing.hub_service` starts it, writes a `PushRequest` as JSON to its standard input and reads a
+`PushResult` from its output. The token is looked up here, so that it passes through no argument, no message and no log.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ STAGE = ".hub"
 """In the trainer's directory: what is being pushed."""
 
 
-class Push(msgspec.Struct, frozen=True, kw_only=True):
+class PushRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to push: the newest checkpoint's model of a trainer directory, with this card.
 
     Adapters go alone, on the model that `base` names on the hub; without such a name, merged with their base.
@@ -46,7 +46,7 @@ class Push(msgspec.Struct, frozen=True, kw_only=True):
     message: str
 
 
-class Pushed(msgspec.Struct, frozen=True, kw_only=True):
+class PushResult(msgspec.Struct, frozen=True, kw_only=True):
     """How it went: the commit's URL, or why not, in one line."""
 
     url: str = ""
@@ -89,7 +89,7 @@ def _read(path: Path) -> str:
     return token
 
 
-def push(order: Push, token: str) -> Pushed:
+def push(order: PushRequest, token: str) -> PushResult:
     """Create the repository where it is missing and make one commit of model and card. Raises what the hub raises.
 
     Weights go by xet where hf_xet is installed; where that fails (a hub without it, a blocked store), by LFS.
@@ -111,7 +111,7 @@ def push(order: Push, token: str) -> Pushed:
             return commit(api, order, model)
 
 
-def commit(api: HfApi, order: Push, model: Path) -> Pushed:
+def commit(api: HfApi, order: PushRequest, model: Path) -> PushResult:
     """Make one commit of a directory and the card."""
     from huggingface_hub import CommitOperationAdd
 
@@ -124,7 +124,7 @@ def commit(api: HfApi, order: Push, model: Path) -> Pushed:
         ],
         commit_message=order.message,
     )
-    return Pushed(url=made.commit_url)
+    return PushResult(url=made.commit_url)
 
 
 @contextmanager
@@ -169,14 +169,14 @@ def line_of(error: BaseException, token: str) -> str:
 
 def main() -> int:
     """Do the one push that standard input asks for; the answer goes to standard output."""
-    order = msgspec.json.decode(sys.stdin.buffer.read(), type=Push)
+    order = msgspec.json.decode(sys.stdin.buffer.read(), type=PushRequest)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported
     token = ""
     try:
         token = find_token(os.environ, order.token_file)
         answer = push(order, token)
     except Exception as error:  # noqa: BLE001 - the task boundary: whatever went wrong, the node logs it and tries again
-        answer = Pushed(error=line_of(error, token))
+        answer = PushResult(error=line_of(error, token))
     sys.stdout.buffer.write(msgspec.json.encode(answer))
     return 0
 

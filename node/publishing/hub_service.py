@@ -21,7 +21,7 @@ from node.config import HubSettings
 from node.machine.inputs import CheckpointSaved
 from node.machine.status import RewardPoint, Status
 from node.ports import Report
-from node.publishing.hub_push import Push, Pushed, line_of, own_version
+from node.publishing.hub_push import PushRequest, PushResult, line_of, own_version
 from node.publishing.model_card import HUB_NAME, CardFacts, model_card
 from node.runtime.bus import Bus, Subscription
 from node.trainer.file_names import ADAPTER_CONFIG, CURRENT
@@ -39,7 +39,7 @@ PUSH_SECONDS = 4 * 3600.0
 """A push that takes longer is given up."""
 
 
-class Mark(msgspec.Struct, frozen=True):
+class PushMark(msgspec.Struct, frozen=True):
     """How far the hub is: rounds up to and including `round` count as pushed to `repo`."""
 
     repo: str
@@ -55,10 +55,10 @@ def next_pause(pause: float) -> float:
     return min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
 
 
-def read_mark(path: Path, repo: str) -> Mark | None:
+def read_mark(path: Path, repo: str) -> PushMark | None:
     """Return how far a repository is; None where nothing is known of it."""
     try:
-        mark = msgspec.json.decode(path.read_bytes(), type=Mark)
+        mark = msgspec.json.decode(path.read_bytes(), type=PushMark)
     except (OSError, msgspec.DecodeError):
         return None
     return mark if mark.repo == repo else None
@@ -110,7 +110,7 @@ class HubService:
         self._base_model = public_name(base_model or manifest.model)
         self._bus, self._status = bus, status
         self._saved = -1
-        self._mark: Mark | None = None
+        self._mark: PushMark | None = None
         self._news = trio.Event()
 
     @property
@@ -155,7 +155,7 @@ class HubService:
 
     def _note(self, number: int) -> None:
         """Remember, over a restart too, that rounds up to this one are on the hub."""
-        self._mark = Mark(self._settings.repo, number)
+        self._mark = PushMark(self._settings.repo, number)
         draft = self._trainer / f".{FILE}"
         draft.write_bytes(msgspec.json.encode(self._mark))
         draft.replace(self._trainer / FILE)
@@ -164,7 +164,7 @@ class HubService:
         number = self._saved
         base = self._base_model if HUB_NAME.fullmatch(self._base_model) and not self._settings.merged else ""
         adapters = bool(base) and (self._trainer / CURRENT / ADAPTER_CONFIG).is_file()
-        order = Push(
+        order = PushRequest(
             trainer=str(self._trainer),
             repo=self._settings.repo,
             private=self._settings.private,
@@ -179,7 +179,7 @@ class HubService:
         log.info("hub.pushed", repo=order.repo, of_round=number, url=pushed.url, seconds=trio.current_time() - began)
 
 
-async def pushing(order: Push) -> Pushed:
+async def pushing(order: PushRequest) -> PushResult:
     """Have a child push. Raises `PushError`; the child is ended where this is cancelled or takes too long."""
     command = [sys.executable, "-m", "node.publishing.hub_push"]
     with trio.move_on_after(PUSH_SECONDS):
@@ -187,7 +187,7 @@ async def pushing(order: Push) -> Pushed:
             command, stdin=msgspec.json.encode(order), capture_stdout=True, stderr=subprocess.DEVNULL, check=False
         )
         try:
-            pushed = msgspec.json.decode(done.stdout, type=Pushed)
+            pushed = msgspec.json.decode(done.stdout, type=PushResult)
         except msgspec.DecodeError as error:
             raise PushError(f"the push ended with code {done.returncode} and said nothing") from error
         if pushed.error:

@@ -52,7 +52,7 @@ def measures(happened: i.AnyInput, stages: Sequence[str]) -> Measures | None:
     return None
 
 
-class Tracker(Protocol):
+class ExperimentTracker(Protocol):
     """Where curves go. Called from one thread at a time."""
 
     def write(self, found: Measures) -> None:
@@ -106,7 +106,7 @@ class Wandb:
         self._run.finish()
 
 
-Opener = Callable[[], Tracker]
+Opener = Callable[[], ExperimentTracker]
 
 
 def configured(settings: TrackerSettings, manifest: Manifest, peer: str, home: Path) -> dict[str, Opener]:
@@ -151,10 +151,10 @@ class TrackerService:
                     for tracker in trackers:
                         await in_thread(tracker.close)
 
-    async def _open(self, name: str) -> Tracker | None:
+    async def _open(self, name: str) -> ExperimentTracker | None:
         """Return a tracker, or say in one line that its package is missing."""
         try:
-            tracker: Tracker = await in_thread(self._openers[name])
+            tracker: ExperimentTracker = await in_thread(self._openers[name])
         except ImportError as error:
             log.warning("tracker.missing", tracker=name, reason=str(error), advice=f"pip install swarm-node[{name}]")
             return None

@@ -33,24 +33,24 @@ class Policy(Enum):
     DROP_NEWEST = "drop newest"
 
 
-class Source(msgspec.Struct, frozen=True):
+class SourcePolicy(msgspec.Struct, frozen=True):
     """How much of one source is queued, in inputs, and what happens beyond."""
 
     size: int
     policy: Policy
 
 
-SOURCES: dict[str, Source] = {
-    "operator": Source(8, Policy.BLOCK),
-    "chain": Source(256, Policy.BLOCK),
-    "trainer": Source(64, Policy.BLOCK),
-    "timers": Source(64, Policy.BLOCK),
-    "gossip": Source(1024, Policy.DROP_NEWEST),
+SOURCES: dict[str, SourcePolicy] = {
+    "operator": SourcePolicy(8, Policy.BLOCK),
+    "chain": SourcePolicy(256, Policy.BLOCK),
+    "trainer": SourcePolicy(64, Policy.BLOCK),
+    "timers": SourcePolicy(64, Policy.BLOCK),
+    "gossip": SourcePolicy(1024, Policy.DROP_NEWEST),
 }
 """Every source. Timers never reach their bound: names coalesce, and the machine knows a handful of them."""
 
 
-class Happening(msgspec.Struct, frozen=True):
+class BusEvent(msgspec.Struct, frozen=True):
     """What a subscriber receives: an input the machine took, and the commands it answered with."""
 
     stamped: Stamped
@@ -73,7 +73,7 @@ def level_of(happened: AnyInput) -> str | None:
 class Queue:
     """The bounded queue of one source; it decides, the bus waits."""
 
-    def __init__(self, source: Source) -> None:
+    def __init__(self, source: SourcePolicy) -> None:
         self.source = source
         self.freed = trio.lowlevel.ParkingLot()
         self._items: deque[AnyInput] = deque()
@@ -114,9 +114,9 @@ class Subscription:
     def __init__(self, size: int, counters: Counter[str]) -> None:
         self.lagged = 0
         self._counters = counters
-        self._send, self._receive = trio.open_memory_channel[Happening](size)
+        self._send, self._receive = trio.open_memory_channel[BusEvent](size)
 
-    def offer(self, happening: Happening) -> bool:
+    def offer(self, happening: BusEvent) -> bool:
         """Hand a happening over, or count it as lost; False once the listener is gone."""
         try:
             self._send.send_nowait(happening)
@@ -127,11 +127,11 @@ class Subscription:
             return False
         return True
 
-    async def next(self) -> Happening:
+    async def next(self) -> BusEvent:
         """Return the next happening. Raises `trio.ClosedResourceError` after `close`."""
         return await self._receive.receive()
 
-    async def __aiter__(self) -> AsyncIterator[Happening]:
+    async def __aiter__(self) -> AsyncIterator[BusEvent]:
         async for happening in self._receive:
             yield happening
 
@@ -152,7 +152,7 @@ class Bus:
     `counters` holds SOURCE.taken, SOURCE.dropped, SOURCE.coalesced, SOURCE.waited and subscribers.lagged.
     """
 
-    def __init__(self, sources: dict[str, Source] | None = None) -> None:
+    def __init__(self, sources: dict[str, SourcePolicy] | None = None) -> None:
         self.counters: Counter[str] = Counter()
         self._queues = {name: Queue(source) for name, source in (sources or SOURCES).items()}
         self._turn = deque(self._queues)
@@ -219,5 +219,5 @@ class Bus:
     def publish(self, stamped: Stamped, commands: tuple[AnyCommand, ...]) -> None:
         """Tell every listener; never waits."""
         if self._subscriptions:
-            happening = Happening(stamped, commands)
+            happening = BusEvent(stamped, commands)
             self._subscriptions = [each for each in self._subscriptions if each.offer(happening)]

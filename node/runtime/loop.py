@@ -24,8 +24,8 @@ SNAPSHOT_EVERY = 500
 _states = msgspec.msgpack.Decoder(State)
 
 
-class Journal(Protocol):
-    """What the loop asks of the journal (`node.store.journal.Journal`)."""
+class InputJournal(Protocol):
+    """What the loop asks of the journal (`node.store.journal.InputJournal`)."""
 
     def append(self, stamped: Stamped) -> int:
         """Store an input durably; return its sequence number."""
@@ -40,7 +40,7 @@ class Journal(Protocol):
         """Return snapshots and their sequences, the newest first; every input after the last of them is kept."""
 
 
-def restore(journal: Journal, fresh: State) -> tuple[State, int]:
+def restore(journal: InputJournal, fresh: State) -> tuple[State, int]:
     """Return the state after every journalled input and how many were replayed; their commands are not repeated.
 
     What was under way is asked for again by the machine when `NodeStarted` arrives. A snapshot that can't be read is
@@ -54,7 +54,7 @@ def restore(journal: Journal, fresh: State) -> tuple[State, int]:
     return state, replayed
 
 
-def _from_snapshot(journal: Journal, fresh: State) -> tuple[State, int]:
+def _from_snapshot(journal: InputJournal, fresh: State) -> tuple[State, int]:
     for sequence, snapshot in journal.snapshots():
         try:
             return _states.decode(snapshot), sequence
@@ -68,7 +68,7 @@ class Loop:
 
     def __init__(
         self,
-        journal: Journal,
+        journal: InputJournal,
         state: State,
         dispatch: Callable[[AnyCommand], Awaitable[None]],
         publish: Callable[[Stamped, tuple[AnyCommand, ...]], None],

@@ -15,7 +15,7 @@ import msgspec
 from node.exits import Exit, Refusal
 
 
-class Holder(msgspec.Struct, frozen=True):
+class LockHolder(msgspec.Struct, frozen=True):
     """Who holds a lock: process, machine, and since when (ISO 8601, UTC). `inode` is the lock file's own number: one
     that names another file's was copied; 0 where it is not known."""
 
@@ -49,9 +49,9 @@ class FileLock:
         last = self._holder()
         self.copied = last is not None and last.inode not in (0, self._inode)
 
-    def _holder(self) -> Holder | None:
+    def _holder(self) -> LockHolder | None:
         try:
-            return msgspec.json.decode(os.pread(self._descriptor, 4096, 0), type=Holder)
+            return msgspec.json.decode(os.pread(self._descriptor, 4096, 0), type=LockHolder)
         except ValueError:
             return None
 
@@ -64,7 +64,7 @@ class FileLock:
     def sign(self) -> None:
         """Put this process's name into the file. Raises `Refusal` where that can't be written."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
-        name = msgspec.json.encode(Holder(os.getpid(), socket.gethostname(), since, self._inode))
+        name = msgspec.json.encode(LockHolder(os.getpid(), socket.gethostname(), since, self._inode))
         try:
             os.pwrite(self._descriptor, name, 0)
             os.ftruncate(self._descriptor, len(name))

@@ -20,7 +20,7 @@ STALE = ("journal.sqlite", "outbox.sqlite")
 """What is moved aside. Votes and key stay: they are what was restored."""
 
 
-class Mark(msgspec.Struct, frozen=True):
+class RestoreMark(msgspec.Struct, frozen=True):
     """The content of restored.json: when (ISO 8601, UTC), and how it was noticed."""
 
     since: str
@@ -33,7 +33,7 @@ def mark(home: Path, reason: str) -> None:
     Raises `Refusal` where that can't be written; a second call finishes what the first one began.
     """
     since = datetime.now(UTC)
-    content = msgspec.json.encode(Mark(since.isoformat(timespec="seconds"), reason))
+    content = msgspec.json.encode(RestoreMark(since.isoformat(timespec="seconds"), reason))
     try:
         for name in STALE:
             _move_aside(home, name, f"before-{since:%Y%m%dT%H%M%SZ}")

@@ -10,8 +10,8 @@ from pathlib import Path
 import msgspec
 
 from node.exits import Exit, Refusal
-from node.machine.round_report import Account, with_vote
-from node.machine.state import Vote
+from node.machine.round_report import RoundReport, with_vote
+from node.machine.state import VoteRecord
 from node.store.database import open_database, reading, refusing, transaction
 from protocols.identifiers import Address, Seed
 
@@ -25,7 +25,7 @@ MIGRATIONS = ("CREATE TABLE rounds (round INTEGER PRIMARY KEY, seed BLOB NOT NUL
 PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL")
 ADVICE = "move it away to begin afresh: it only explains rounds that are over"
 
-_decoder = msgspec.msgpack.Decoder(Account)
+_decoder = msgspec.msgpack.Decoder(RoundReport)
 
 
 class RoundStore:
@@ -40,7 +40,7 @@ class RoundStore:
         """Return the rounds that are kept, each with the seed that it was ranked under."""
         return {number: bytes(seed) for number, seed in self._db.execute("SELECT round, seed FROM rounds")}
 
-    def put(self, account: Account) -> None:
+    def put(self, account: RoundReport) -> None:
         """Keep a round, in place of one under another seed; the oldest goes. Raises `Refusal`: disk full."""
         with refusing(self.path, "free disk space or mend the disk"), transaction(self._db):
             row = (account.round, account.seed, msgspec.msgpack.encode(account))
@@ -50,7 +50,7 @@ class RoundStore:
                 (KEPT,),
             )
 
-    def put_vote(self, vote: Vote) -> None:
+    def put_vote(self, vote: VoteRecord) -> None:
         """Write into its round what has become of a vote; nothing where that round is not kept. Raises `Refusal`."""
         with refusing(self.path, ADVICE):
             query = "SELECT account FROM rounds WHERE round = ? AND seed = ?"
@@ -65,7 +65,7 @@ class RoundStore:
         self._db.close()
 
 
-def _decoded(path: Path, stored: bytes) -> Account:
+def _decoded(path: Path, stored: bytes) -> RoundReport:
     try:
         return _decoder.decode(stored)
     except ValueError as error:
@@ -80,7 +80,7 @@ def kept_rounds(path: Path) -> list[int]:
         return [number for (number,) in db.execute("SELECT round FROM rounds ORDER BY round")]
 
 
-def read_round(path: Path, number: int | None = None) -> Account | None:
+def read_round(path: Path, number: int | None = None) -> RoundReport | None:
     """Return a round's account; without a number the last one whose vote is done, else with a vote, else the last one.
 
     None where there is none. Raises `Refusal` where the file can't be read.

@@ -13,11 +13,11 @@ import msgspec
 
 from node.grading.registry import gave_up
 from node.ports import Bodies, Questions, Verdict
-from node.validation.copy_detector import NGRAMS_COMPARED, Comparison
-from node.validation.quoted_bodies import Library
+from node.validation.copy_detector import NGRAMS_COMPARED, CopyDetector
+from node.validation.quoted_bodies import QuoteResolver
 from protocols.assignment import EVERYBODY
 from protocols.copies import Written, ngrams, written
-from protocols.games import Game, Scene, Shelf, body_author, body_seed, game_named
+from protocols.games import Game, Shelf, StageContext, body_author, body_seed, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.likeness import SAMPLED, is_recital, nearness
@@ -39,7 +39,7 @@ class BodyCheck:
 
     def __init__(self, manifest: Manifest, questions: Questions, bodies: Bodies) -> None:
         self._manifest, self._questions = manifest, questions
-        self._library, self._comparison = Library(bodies), Comparison()
+        self._library, self._comparison = QuoteResolver(bodies), CopyDetector()
 
     def __call__(self, peer: Address, said: Announcement, body: bytes) -> Verdict:
         """Check a body that a peer sent."""
@@ -58,8 +58,8 @@ def check_body(
     peer: Address,
     said: Announcement,
     body: bytes,
-    library: Library | None = None,
-    comparison: Comparison | None = None,
+    library: QuoteResolver | None = None,
+    comparison: CopyDetector | None = None,
 ) -> Verdict:
     """Accept or refuse a whole body; `reward` is the sum over its `groups` with a rank of the mean recomputed reward.
 
@@ -216,9 +216,9 @@ def comparable(
     return found
 
 
-def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> Scene:
+def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> StageContext:
     """Return where a group was played, with the question's text from this node's own data."""
-    return Scene(
+    return StageContext(
         seed=rollouts.seed,
         stage=rollouts.stage,
         slot=group.slot,

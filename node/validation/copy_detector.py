@@ -25,19 +25,19 @@ Place = tuple[int, int, Seed]
 """Round, stage and seed."""
 
 
-class Kept(msgspec.Struct, frozen=True):
+class ComparedBody(msgspec.Struct, frozen=True):
     """What is kept of a body, and how many n-grams that are."""
 
     body: Mapping[int, Written]
     ngrams: int
 
 
-class Comparison:
+class CopyDetector:
     """Remembers sketches, not texts, of a bounded number of bodies. After a restart it begins anew: then copies of what
     came before are not noticed. This node's own bodies may be added while another thread compares."""
 
     def __init__(self) -> None:
-        self._stages: OrderedDict[Place, dict[Address, Kept]] = OrderedDict()
+        self._stages: OrderedDict[Place, dict[Address, ComparedBody]] = OrderedDict()
         self._lock = Lock()
 
     def alike(self, peer: Address, said: Announcement, body: Mapping[int, Written]) -> tuple[Address, ...]:
@@ -48,14 +48,14 @@ class Comparison:
             others = self._stages.setdefault((said.round, said.stage, said.seed), {})
             known = [(other, theirs.body) for other, theirs in others.items() if other != peer]
             if len(others) < PEERS_KEPT or peer in others:
-                others[peer] = Kept(body, ngrams(body))
+                others[peer] = ComparedBody(body, ngrams(body))
             _forget_richest(others)
             while len(self._stages) > STAGES_KEPT:
                 self._stages.popitem(last=False)
         return tuple(other for other, theirs in known if is_copy(_pairs(theirs, body)))
 
 
-def _forget_richest(bodies: dict[Address, Kept]) -> None:
+def _forget_richest(bodies: dict[Address, ComparedBody]) -> None:
     """Forget bodies until the others are few enough n-grams: the richest first, of equals the newest."""
     while sum(kept.ngrams for kept in bodies.values()) > NGRAMS_KEPT:
         del bodies[max(reversed(bodies), key=lambda peer: bodies[peer].ngrams)]

@@ -40,17 +40,17 @@ def closure(
     return found, tuple(missing)
 
 
-class Lookup(Protocol):
+class BodyLookup(Protocol):
     """Where bodies are found (`node.ports.Bodies`, of which only this is needed)."""
 
     def get(self, digest: Digest) -> bytes | None:
         """Return the body, or None where it is not (or no longer) kept."""
 
 
-class Library:
+class QuoteResolver:
     """Decoded bodies of a store. Safe to use from several threads."""
 
-    def __init__(self, bodies: Lookup) -> None:
+    def __init__(self, bodies: BodyLookup) -> None:
         self._bodies = bodies
         self._decoded = lru_cache(maxsize=KEPT)(self._decode)
 

@@ -17,7 +17,7 @@ from typing import Self
 
 from node.store.database import open_database, refusing, transaction
 from node.store.lock import FileLock
-from node.vote_protection.interchange import ANYWHERE, Signed, contradictions, missing
+from node.vote_protection.interchange import ANYWHERE, SignedRecord, contradictions, missing
 from protocols.identifiers import Digest, Seed
 
 MIGRATIONS = (
@@ -81,7 +81,7 @@ class VoteProtection:
         with transaction(self._connection):
             earlier = self._payloads(kind, round_number, seed)
             if not earlier:
-                self._insert(Signed(self._deployment, kind, round_number, seed, payload, time.time()))
+                self._insert(SignedRecord(self._deployment, kind, round_number, seed, payload, time.time()))
         return earlier <= {payload}
 
     def _payloads(self, kind: str, round_number: int, seed: Seed) -> set[bytes]:
@@ -92,18 +92,18 @@ class VoteProtection:
         )
         return {bytes(row[0]) for row in rows}
 
-    def _insert(self, signed: Signed) -> None:
+    def _insert(self, signed: SignedRecord) -> None:
         row = (signed.round, signed.kind, signed.seed, signed.deployment, signed.payload, signed.at)
         self._connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
 
-    def history(self) -> tuple[Signed, ...]:
+    def history(self) -> tuple[SignedRecord, ...]:
         """Return everything ever admitted, the oldest round first."""
         rows = self._connection.execute(
             "SELECT deployment, kind, round, seed, payload, at FROM records ORDER BY round, kind, seed, deployment"
         )
-        return tuple(Signed(*row) for row in rows)
+        return tuple(SignedRecord(*row) for row in rows)
 
-    def merge(self, given: tuple[Signed, ...]) -> tuple[tuple[Signed, ...], tuple[Signed, ...]]:
+    def merge(self, given: tuple[SignedRecord, ...]) -> tuple[tuple[SignedRecord, ...], tuple[SignedRecord, ...]]:
         """Take in what another machine signed, all or nothing; return what was added, and what contradicts.
 
         Nothing is ever forgotten or replaced: where both have a record, this one stays.

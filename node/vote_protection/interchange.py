@@ -17,7 +17,7 @@ ANYWHERE: Digest = b""
 """The deployment of records from before deployments were kept: they count in every one."""
 
 
-class Signed(msgspec.Struct, frozen=True):
+class SignedRecord(msgspec.Struct, frozen=True):
     """Something this identity signed. `deployment` is the swarm's id (32 bytes, or `ANYWHERE`); `payload` is what
     was signed, as the kind has it; `at` is Unix seconds."""
 
@@ -34,18 +34,18 @@ class Signed(msgspec.Struct, frozen=True):
         return self.deployment, self.kind, self.round, self.seed
 
 
-class History(msgspec.Struct, frozen=True):
+class SignedHistory(msgspec.Struct, frozen=True):
     """Everything that the node key with this address signed."""
 
     node: Address
-    signed: tuple[Signed, ...]
+    signed: tuple[SignedRecord, ...]
 
 
 Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
 Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InterchangeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A record in the file."""
 
     deployment: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
@@ -56,53 +56,55 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: float
 
 
-class Document(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InterchangeDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file."""
 
     format: Literal["swarm-vote-protection"]
     version: Literal[1]
     node: Annotated[str, Meta(pattern="^0x[0-9a-f]{40}$")]
-    signed: tuple[Entry, ...]
+    signed: tuple[InterchangeEntry, ...]
 
 
-def encode_history(history: History) -> bytes:
+def encode_history(history: SignedHistory) -> bytes:
     """Return the file's content: JSON, one record a line, sorted, so that equal histories are equal files."""
     head = msgspec.json.encode({"format": FORMAT, "version": VERSION, "node": history.node})[:-1]
     lines = [msgspec.json.encode(_entry(each)) for each in sorted(history.signed, key=_order)]
     return head + b',"signed":[\n' + b",\n".join(lines) + b"\n]}\n"
 
 
-def decode_history(content: bytes) -> History:
+def decode_history(content: bytes) -> SignedHistory:
     """Read a file's content. Raises ValueError where it is not of this form, or signs twice for one place."""
-    found = msgspec.json.decode(content, type=Document)
+    found = msgspec.json.decode(content, type=InterchangeDocument)
     signed = tuple(_signed(entry) for entry in found.signed)
     if len({each.place for each in signed}) != len(signed):
         raise ValueError("two records for one deployment, kind, round and seed")
-    return History(found.node, signed)
+    return SignedHistory(found.node, signed)
 
 
-def missing(known: Sequence[Signed], given: Sequence[Signed]) -> tuple[Signed, ...]:
+def missing(known: Sequence[SignedRecord], given: Sequence[SignedRecord]) -> tuple[SignedRecord, ...]:
     """Return what is given for places of which nothing is known."""
     places = {each.place for each in known}
     return tuple(each for each in given if each.place not in places)
 
 
-def contradictions(known: Sequence[Signed], given: Sequence[Signed]) -> tuple[Signed, ...]:
+def contradictions(known: Sequence[SignedRecord], given: Sequence[SignedRecord]) -> tuple[SignedRecord, ...]:
     """Return what is given otherwise than it is known: the key signed two things, or one history is not its."""
     payloads = {each.place: each.payload for each in known}
     return tuple(each for each in given if payloads.get(each.place, each.payload) != each.payload)
 
 
-def _order(signed: Signed) -> tuple[int, str, bytes, bytes]:
+def _order(signed: SignedRecord) -> tuple[int, str, bytes, bytes]:
     return signed.round, signed.kind, signed.seed, signed.deployment
 
 
-def _entry(signed: Signed) -> Entry:
-    return Entry(signed.deployment.hex(), signed.kind, signed.round, signed.seed.hex(), signed.payload.hex(), signed.at)
+def _entry(signed: SignedRecord) -> InterchangeEntry:
+    return InterchangeEntry(
+        signed.deployment.hex(), signed.kind, signed.round, signed.seed.hex(), signed.payload.hex(), signed.at
+    )
 
 
-def _signed(entry: Entry) -> Signed:
-    return Signed(
+def _signed(entry: InterchangeEntry) -> SignedRecord:
+    return SignedRecord(
         bytes.fromhex(entry.deployment),
         entry.kind,
         entry.round,

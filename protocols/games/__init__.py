@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from protocols.games.debate import Debate
-from protocols.games.interface import Game, Scene, Shelf
+from protocols.games.interface import Game, Shelf, StageContext
 from protocols.games.share import Share
 from protocols.identifiers import Address, Seed
 from protocols.manifest import Manifest
@@ -54,4 +54,4 @@ def game_problems(manifest: Manifest) -> list[str]:
     return [*stages, *game.problems(spec)]
 
 
-__all__ = ["Game", "Scene", "Shelf", "body_author", "body_seed", "game_named", "game_problems", "register_game"]
+__all__ = ["Game", "Shelf", "StageContext", "body_author", "body_seed", "game_named", "game_problems", "register_game"]

@@ -15,7 +15,7 @@ from functools import lru_cache
 import msgspec
 
 from protocols.assignment import EVERYBODY, assigned_question
-from protocols.games.interface import Scene, Shelf
+from protocols.games.interface import Shelf, StageContext
 from protocols.games.quoting import MOST_ROOM, content_key, filled, lot, places, quotable
 from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
@@ -33,7 +33,7 @@ RESOLVE_FORM, MAJORITY, FINAL = 0.1, 0.2, 0.7
 """Weights of a resolution's reward: form; the answer that most critics picked is named; the final answer is right."""
 
 
-class Words(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+class DebateWording(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The parameters of a debate: its wording, how many bodies are quoted, and the longest quotes in characters.
 
     `critique` and `resolve` are the prompts of these stages; `answer` and `criticism` say how one of each is quoted.
@@ -83,7 +83,7 @@ class Debate:
     def problems(self, spec: GameSpec) -> list[str]:
         """Return what is wrong with the parameters."""
         try:
-            words = msgspec.convert(spec.parameters, Words)
+            words = msgspec.convert(spec.parameters, DebateWording)
         except msgspec.ValidationError as error:
             return [f"game.parameters: {error}"]
         needed = {
@@ -117,14 +117,16 @@ class Debate:
         """Return the round's question: the same for every peer and stage."""
         return assigned_question(data, seed, EVERYBODY, ANSWER, slot, size)
 
-    def prompt(self, spec: GameSpec, scene: Scene, room: int) -> str:
+    def prompt(self, spec: GameSpec, scene: StageContext, room: int) -> str:
         """Return the stage's prompt with answers and criticisms quoted."""
         words = words_of(spec)
         answers = shown_answers(scene, words.quoted) if scene.stage != ANSWER else ()
         critics = shown_criticisms(scene, answers, words) if scene.stage == RESOLVE else ()
         return prompt_of(spec, scene.stage, scene.question, answers, critics, room)
 
-    def rewards(self, spec: GameSpec, scene: Scene, completions: Sequence[str], answer: str) -> tuple[float, ...]:
+    def rewards(
+        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+    ) -> tuple[float, ...]:
         """Return the rewards of docs/games.md."""
         if scene.stage == ANSWER:
             return grades(spec.grader, completions, answer)
@@ -161,20 +163,20 @@ MOST_ANSWERS = MOST_QUOTED
 """Numbers that an answer can have."""
 
 
-def words_of(spec: GameSpec) -> Words:
+def words_of(spec: GameSpec) -> DebateWording:
     """Return the parameters of a manifest that has no problem."""
     return _words(msgspec.msgpack.encode(spec.parameters))
 
 
 @lru_cache(maxsize=16)
-def _words(encoded: bytes) -> Words:
-    return msgspec.msgpack.decode(encoded, type=Words)
+def _words(encoded: bytes) -> DebateWording:
+    return msgspec.msgpack.decode(encoded, type=DebateWording)
 
 
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def shown_answers(scene: Scene, most: int) -> tuple[Quote, ...]:
+def shown_answers(scene: StageContext, most: int) -> tuple[Quote, ...]:
     """Return the answers that a scene shows, in the order of their numbers: at most `most`, no text twice."""
     return answers_in(scene.seed, scene.slot, scene.quoted, scene.shelf, most)
 
@@ -194,7 +196,7 @@ def answers_in(seed: Seed, slot: int, quoted: Iterable[Digest], shelf: Shelf, mo
     return tuple(Quote(key, found[key]) for key in sorted(found))
 
 
-def shown_criticisms(scene: Scene, answers: Sequence[Quote], words: Words) -> tuple[Critic, ...]:
+def shown_criticisms(scene: StageContext, answers: Sequence[Quote], words: DebateWording) -> tuple[Critic, ...]:
     """Return what the quoted critics say, one voice for each body, in the order of their texts' hashes.
 
     A critic's pick is read with the answers that it was shown itself, then numbered as here. One that made no pick, or
@@ -216,7 +218,7 @@ def shown_criticisms(scene: Scene, answers: Sequence[Quote], words: Words) -> tu
 
 
 def _critic(
-    scene: Scene, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], words: Words
+    scene: StageContext, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], words: DebateWording
 ) -> Critic | None:
     """Return the voice of a body that saw these answers: its first completion, from the drawn one on, with a pick."""
     for text in _drawn_texts(scene.seed, scene.slot, digest, scene.shelf):
@@ -259,7 +261,7 @@ def prompt_of(
     return filled(template, {"question": question, "answers": answer_lines, "criticisms": critic_lines})
 
 
-def _answer_lines(words: Words, answers: Sequence[Quote], room: int) -> str:
+def _answer_lines(words: DebateWording, answers: Sequence[Quote], room: int) -> str:
     own = (words.pick, words.vote)
     most = min(room, words.answer_chars)
     return "".join(
@@ -268,7 +270,7 @@ def _answer_lines(words: Words, answers: Sequence[Quote], room: int) -> str:
     )
 
 
-def _criticism_lines(words: Words, critics: Sequence[Critic], room: int) -> str:
+def _criticism_lines(words: DebateWording, critics: Sequence[Critic], room: int) -> str:
     own = (words.pick, words.vote)
     most = min(room, words.criticism_chars)
     return "".join(
@@ -283,7 +285,7 @@ def _criticism_lines(words: Words, critics: Sequence[Critic], room: int) -> str:
 # --- what is said ---------------------------------------------------------------------------------------------------
 
 
-def picked(words: Words, text: str, answers: int) -> int | None:
+def picked(words: DebateWording, text: str, answers: int) -> int | None:
     """Return the number with which a critique ends (`NONE` for none), or None where its form is wrong.
 
     The mark stands once, at the end, whatever lines come before it, and names one of `answers` answers or none.
@@ -294,7 +296,7 @@ def picked(words: Words, text: str, answers: int) -> int | None:
     return _number(found[0], answers)
 
 
-def voted(words: Words, text: str, answers: int) -> tuple[int | None, str]:
+def voted(words: DebateWording, text: str, answers: int) -> tuple[int | None, str]:
     """Return the answer that a resolution takes for the majority's (None where its form is wrong), and its solution."""
     found = list(_mark(words.vote, words.none).finditer(text))
     if len(found) != 1:

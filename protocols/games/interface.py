@@ -16,7 +16,7 @@ Shelf = Mapping[Digest, Rollouts]
 """Bodies at hand, decoded, by digest."""
 
 
-class Scene(msgspec.Struct, frozen=True, kw_only=True):
+class StageContext(msgspec.Struct, frozen=True, kw_only=True):
     """Where a group is played, and what it quotes.
 
     `quoted` are the digests that the group's body names; the shelf holds those bodies and what they quote in turn.
@@ -33,8 +33,8 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
 class Game(Protocol):
     """One game. Peers that have the same bodies get the same prompts, rewards and ranks; none of it may raise.
 
-    Whatever a stranger wrote reaches these functions through `Scene.shelf` and `completions`: it is bounded in size and
-    otherwise arbitrary.
+    Whatever a stranger wrote reaches these functions through `StageContext.shelf` and `completions`: it is bounded
+    in size and otherwise arbitrary.
     """
 
     stages: tuple[str, ...]
@@ -55,10 +55,12 @@ class Game(Protocol):
         """Return the index in [0, size) of the question that a peer plays in a slot of a stage; the first `common`
         slots hold the same questions for all."""
 
-    def prompt(self, spec: GameSpec, scene: Scene, room: int) -> str:
+    def prompt(self, spec: GameSpec, scene: StageContext, room: int) -> str:
         """Return the prompt (without the manifest's worked examples); each quote takes at most `room` characters."""
 
-    def rewards(self, spec: GameSpec, scene: Scene, completions: Sequence[str], answer: str) -> tuple[float, ...]:
+    def rewards(
+        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+    ) -> tuple[float, ...]:
         """Return the reward of each completion in [0, 1]; `answer` is the reference of the receiver's own data."""
 
     def final(self, spec: GameSpec, stage: int, completion: str) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from protocols.assignment import assigned_question
-from protocols.games.interface import Scene
+from protocols.games.interface import StageContext
 from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import GameSpec
@@ -40,11 +40,13 @@ class Share:
         """Return the peer's own question, in the common slots everybody's."""
         return assigned_question(data, seed, peer, stage, slot, size, common)
 
-    def prompt(self, spec: GameSpec, scene: Scene, room: int) -> str:
+    def prompt(self, spec: GameSpec, scene: StageContext, room: int) -> str:
         """Return the question in the manifest's prompt."""
         return question_text(spec, scene.question)
 
-    def rewards(self, spec: GameSpec, scene: Scene, completions: Sequence[str], answer: str) -> tuple[float, ...]:
+    def rewards(
+        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+    ) -> tuple[float, ...]:
         """Return what the grader says."""
         return rewards(spec, completions, answer)
 

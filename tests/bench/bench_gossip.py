@@ -23,7 +23,7 @@ from node.identity import NodeKey
 from node.identity.local_peer import local_peer
 from node.machine.commands import PublishRollouts
 from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced
-from node.network.service import GossipNode
+from node.network.service import NetworkService
 from node.ports import RoundWindow, Verdict
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
@@ -150,7 +150,7 @@ class Follower:
         keys = [NodeKey(bytes([each + 1]) * 32) for each in range(NODES)]
         self.key = keys[number]
         settings = GossipSettings(listen=("/ip4/127.0.0.1/tcp/0",), bootnodes=boots)
-        self.node = GossipNode(
+        self.node = NetworkService(
             settings, local_peer(self.key, None, DOMAIN), LIMITS, SWARM, self.shelf, lambda *_: Verdict(reason=""),
             Path(home) / f"{number}.json", self.no_bootnodes,
         )  # fmt: skip

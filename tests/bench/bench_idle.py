@@ -7,8 +7,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from node.localnet.demo_plan import Options, demo_plan
-from node.localnet.local_swarm import Network
+from node.localnet.demo_plan import DemoOptions, demo_plan
+from node.localnet.local_swarm import LocalSwarm
 from node.localnet.processes import process_tree
 
 ROUND, LIMIT_SECONDS = 6, 120.0
@@ -17,8 +17,8 @@ GOAL = 150.0
 
 def run() -> list[dict[str, Any]]:
     """Return the rows: resident MiB of a node that has played some rounds, and of its trainer."""
-    plan = demo_plan(Options(peers=2, rounds=ROUND, warm_steps=20))
-    with tempfile.TemporaryDirectory() as home, Network(plan, Path(home)) as network:
+    plan = demo_plan(DemoOptions(peers=2, rounds=ROUND, warm_steps=20))
+    with tempfile.TemporaryDirectory() as home, LocalSwarm(plan, Path(home)) as network:
         network.start(lambda _: None)
         limit = time.monotonic() + LIMIT_SECONDS
         while network.look().round < ROUND and time.monotonic() < limit:

@@ -15,7 +15,7 @@ from eth_account.messages import encode_typed_data
 
 from node.identity.browser import ask_wallet
 from node.identity.key import NodeKey
-from node.identity.owner_orders import Order, domain_of, message_of, order_of, owner_signed
+from node.identity.owner_orders import OwnerOrder, domain_of, message_of, order_of, owner_signed
 from protocols.typed_data import Delegation, Domain
 from tests.browser.chromium import Tab, open_tab, program
 
@@ -102,7 +102,7 @@ async def page(tmp_path: Path) -> AsyncIterator[tuple[Tab, Wallet, str, Answer]]
     answer = Answer()
     urls, opened = trio.open_memory_channel[str](1)
 
-    async def judge(order: Order) -> str:
+    async def judge(order: OwnerOrder) -> str:
         good = owner_signed(DOMAIN, message_of(order), bytes.fromhex(order.signature))
         return "" if good else "the owner did not sign this"
 

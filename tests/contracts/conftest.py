@@ -12,7 +12,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from contracts import Parameters, creation_code, load_artifact
-from node.chain.contract.abi import Event
+from node.chain.contract.abi import DecodedEvent
 from node.chain.contract.swarm import ABI, signed_words
 from node.chain.relay.batch_calls import SignedRevocation, registrations_call, sign, skipped
 from node.localnet.local_chain import ChainCallError, LocalChain, developer_keys
@@ -42,7 +42,7 @@ class Swarm:
         self.domain = Domain(int(chain.call("eth_chainId"), 16), self.address, self.view("eip712Domain")[5])
         self._serial = time.time_ns() // 1_000_000
 
-    def send(self, sender: int, function: str, *arguments: object) -> list[Event]:
+    def send(self, sender: int, function: str, *arguments: object) -> list[DecodedEvent]:
         """Mine a call; return its events. Raises `Refused`."""
         return [event for log in self.mined(sender, function, *arguments)["logs"] if (event := ABI.event(log))]
 
@@ -104,11 +104,11 @@ class Swarm:
         said = Revocation(self.accounts[owner], self.accounts[node], self.serial())
         return SignedRevocation(said, self.sign(owner, said))
 
-    def register(self, node: int, owner: int | None = None, expiry: int = 2**64 - 1) -> list[Event]:
+    def register(self, node: int, owner: int | None = None, expiry: int = 2**64 - 1) -> list[DecodedEvent]:
         """Register an account as a node; anybody brings it."""
         return self.send(9, "register", signed_words(self.delegation(node, owner, expiry)))
 
-    def bring(self, data: str, sender: int = 9) -> list[Event]:
+    def bring(self, data: str, sender: int = 9) -> list[DecodedEvent]:
         """Mine encoded calls of `node.chain.relay.batch_calls`; return the events. Raises `Refused`."""
         receipt = self._mined(sender, {"to": self.address, "data": data})
         return [event for log in receipt["logs"] if (event := ABI.event(log))]
@@ -153,12 +153,12 @@ def keys() -> list[str]:
     return developer_keys(ACCOUNTS)
 
 
-def votes_in(events: list[Event]) -> dict[Address, tuple[Address, ...]]:
+def votes_in(events: list[DecodedEvent]) -> dict[Address, tuple[Address, ...]]:
     """Return who voted for whom in `VotesCounted` events."""
     return {vote.voter: vote.winners for event in events for vote in counted_votes(event)}
 
 
-def counted_votes(event: Event) -> tuple[Voted, ...]:
+def counted_votes(event: DecodedEvent) -> tuple[Voted, ...]:
     if event.name != "VotesCounted":
         return ()
     return read_votes(event.fields["round"], event.fields["names"], event.fields["votes"])

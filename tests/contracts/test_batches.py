@@ -7,7 +7,7 @@ import random
 import pytest
 from msgspec.structs import replace
 
-from node.chain.contract.abi import Event
+from node.chain.contract.abi import DecodedEvent
 from node.chain.contract.swarm import ABI
 from node.chain.relay.batch_calls import (
     Reveal,
@@ -77,7 +77,7 @@ def reward(swarm: Swarm, node: int, amount: int, stage: int = 0) -> SignedReward
     return SignedReward(said, swarm.sign(node, said))
 
 
-def rewards_in(events: list[Event]) -> dict[str, int]:
+def rewards_in(events: list[DecodedEvent]) -> dict[str, int]:
     return {event.fields["node"]: event.fields["reward"] for event in events if event.name == "RewardSubmitted"}
 
 

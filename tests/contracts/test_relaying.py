@@ -9,8 +9,8 @@ import pytest
 import trio
 from eth_account import Account
 
-from node.chain.contract.abi import Event
-from node.chain.contract.swarm_reader import Reader
+from node.chain.contract.abi import DecodedEvent
+from node.chain.contract.swarm_reader import SwarmReader
 from node.chain.relay.batch_calls import sign
 from node.chain.relay.batcher import Batch, Batcher
 from node.chain.rpc.client import connect
@@ -51,18 +51,18 @@ def batch(swarm: Swarm, orders: Sequence[CarriedDelegation | CarriedRevocation],
 
     async def asked() -> Batch:
         async with connect(swarm.chain.url, math.inf) as endpoint:
-            return await Batcher(Reader(endpoint, swarm.address), swarm.domain).batch(command, ())
+            return await Batcher(SwarmReader(endpoint, swarm.address), swarm.domain).batch(command, ())
 
     return trio.run(asked)
 
 
-def brought(swarm: Swarm, orders: Sequence[CarriedDelegation | CarriedRevocation], turn: int = 0) -> list[Event]:
+def brought(swarm: Swarm, orders: Sequence[CarriedDelegation | CarriedRevocation], turn: int = 0) -> list[DecodedEvent]:
     """Bring what a relayer would bring; return the events."""
     found = batch(swarm, orders, turn)
     return swarm.bring(found.call(found.size)) if found.size else []
 
 
-def nodes_in(events: list[Event], name: str = "PeerRegistered") -> list[str]:
+def nodes_in(events: list[DecodedEvent], name: str = "PeerRegistered") -> list[str]:
     return [event.fields["node"] for event in events if event.name == name]
 
 

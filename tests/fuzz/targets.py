@@ -108,7 +108,9 @@ def targets() -> tuple[Target, ...]:
         Target("frame to the trainer", _to_child(manifest, body), _trainer(frames.to_child), garbage, 2),
         Target("frame of the trainer", _from_child(body), _trainer(frames.from_child), garbage, 2),
         Target("peer addresses", (_addresses(),), contacts._decode, (StreamFault,), 2),
-        Target("grading task", (encoded(grading.Task(("a", "b"), "c")),), _decoder(grading.Task), garbage, 1),
+        Target(
+            "grading task", (encoded(grading.GradingTask(("a", "b"), "c")),), _decoder(grading.GradingTask), garbage, 1
+        ),
         Target("grading result", (encoded(grading.Graded((1.0, None))),), _decoder(grading.Graded), garbage, 1),
     )
 

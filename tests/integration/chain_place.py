@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import trio
 from eth_account import Account
 
-from contracts import Deployment, Parameters, deploy, send
+from contracts import DeployedContract, Parameters, deploy, send
 from node.chain.contract.swarm import ABI, signed_words
 from node.chain.relay.batch_calls import sign
 from node.chain.service import CoordinatorService
@@ -81,7 +81,7 @@ class Running(Reports):
 class Place:
     """A chain with a coordinator, and the disk of one node."""
 
-    def __init__(self, chain: LocalChain, deployment: Deployment, home: Path) -> None:
+    def __init__(self, chain: LocalChain, deployment: DeployedContract, home: Path) -> None:
         self.chain, self.deployment, self.home = chain, deployment, home
         self.account = Account.from_key(KEYS[1])
 

@@ -17,7 +17,7 @@ from node.app.preflight import open_questions
 from node.config import load_config
 from node.machine.commands import AnyCommand
 from protocols.identifiers import Address
-from tests.support.fake_trainer import FakeTrainer, Pace
+from tests.support.fake_trainer import FakeSpeed, FakeTrainer
 
 LOAD_SECONDS = 0.2
 
@@ -27,7 +27,7 @@ class CrashingNode(app.Node):
 
     def trainer_of(self, peer: Address) -> Any:
         """Return a trainer that makes its rollouts up."""
-        pace = Pace(load=LOAD_SECONDS, group=self.config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
+        pace = FakeSpeed(load=LOAD_SECONDS, group=self.config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
         questions = open_questions(self.manifest, self.config)
         return FakeTrainer(self.manifest, peer, questions, self.bodies, pace=pace)
 

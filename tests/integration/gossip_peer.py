@@ -21,7 +21,7 @@ from node.identity.rsa import RsaIdentity
 from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
 from node.machine.inputs import AnyInput, RolloutsAnnounced
 from node.network.bootnode_host import run_bootnode
-from node.network.service import GossipNode
+from node.network.service import NetworkService
 from node.ports import RoundWindow, Verdict
 from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
@@ -103,7 +103,7 @@ class Peer:
         )
         rsa = RsaIdentity(bytes.fromhex(settings["rsa"])) if "rsa" in settings else None
         self.me = local_peer(peer_key(settings["number"]), rsa, DOMAIN)
-        self.node = GossipNode(
+        self.node = NetworkService(
             gossip, self.me, Limits(), SWARM, self.shelf, check,
             Path(settings["home"]) / f"peers-{settings['number']}.json", self.no_bootnodes,
             carry=carry, introduction=lambda: delegation(settings["number"]),

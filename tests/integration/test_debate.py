@@ -13,9 +13,9 @@ from node.trainer.engines.builtin.debate_corpus import COMPACT
 from node.trainer.engines.builtin.sft_warmup import build_base_model
 from node.trainer.messages import Evaluate, Generate, Generated, SetUp, Train
 from node.trainer.service.jobs import shelf_for
-from node.trainer.worker.session import Desk, Session
+from node.trainer.worker.session import Session, TaskContext
 from node.validation.body_check import check_body
-from node.validation.quoted_bodies import Library
+from node.validation.quoted_bodies import QuoteResolver
 from protocols.games.quoting import drawn
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import DataSpec, GameSpec, Manifest, StageSpec
@@ -33,7 +33,7 @@ MANIFEST = Manifest(
     game=GameSpec(name="debate", parameters=COMPACT, generated=GROUPS, max_prompt=160, max_completion=80),
     stages=tuple(StageSpec(name=name, seconds=60) for name in NAMES),
 )
-DESK = Desk(lambda: False, lambda done, total: None)
+DESK = TaskContext(lambda: False, lambda done, total: None)
 
 
 class Round:
@@ -41,7 +41,7 @@ class Round:
 
     def __init__(self, sessions: Sequence[Session]) -> None:
         self.sessions, self.bodies = sessions, Memory()
-        self.library, self.questions = Library(self.bodies), ArithmeticQuestions()
+        self.library, self.questions = QuoteResolver(self.bodies), ArithmeticQuestions()
 
     def play(self, stage: int, quoted: tuple[Digest, ...]) -> list[Digest]:
         """Play a stage; return the digests of both bodies. What each says it is worth is what the other finds."""

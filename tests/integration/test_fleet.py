@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from node.app import fleet as module
-from node.app.fleet import Fleet, Peer, plan_peers
+from node.app.fleet import Fleet, FleetMember, plan_peers
 from node.config import Config
 
 pytestmark = pytest.mark.integration
@@ -32,7 +32,7 @@ async def fleet(programs: list[str], home: Path) -> Fleet:
     peers = plan_peers([str(number) for number in range(len(programs))], home, Config(), [])
     by_name = {peer.name: program for peer, program in zip(peers, programs, strict=True)}
 
-    def command(peer: Peer) -> list[str]:
+    def command(peer: FleetMember) -> list[str]:
         return [sys.executable, "-c", by_name[peer.name], str(home / peer.name)]
 
     return Fleet(peers, command)

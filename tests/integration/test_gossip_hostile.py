@@ -19,9 +19,9 @@ from msgspec.structs import replace
 from node.identity import NodeKey, new_key
 from node.identity.rsa import RsaIdentity
 from node.network.host import Host, open_host
-from node.network.peers.peer_manager import PEERS_PROTOCOL, Contacts
-from node.network.peers.peer_store import PeerBook
-from node.network.pubsub.topic import Mesh, join
+from node.network.peers.peer_manager import PEERS_PROTOCOL, PeerManager
+from node.network.peers.peer_store import PeerStore
+from node.network.pubsub.topic import AnnouncementTopic, join
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.catch_up import CATCHUP_PROTOCOL
 from protocols.identifiers import body_digest
@@ -38,7 +38,7 @@ pytestmark = pytest.mark.integration
 class Hostile:
     """A peer that speaks libp2p and says what it likes."""
 
-    def __init__(self, host: Host, mesh: Mesh, victim: str) -> None:
+    def __init__(self, host: Host, mesh: AnnouncementTopic, victim: str) -> None:
         self.host, self.mesh, self.victim = host, mesh, victim
 
     async def say(self, data: bytes, topic: str = TOPIC) -> None:
@@ -259,7 +259,7 @@ async def test_many_identities_on_one_address_are_few_neighbours(tmp_path: Path)
         await host.listen(("/ip4/127.0.0.1/tcp/0",))
         blamed: Counter[str] = Counter()
         host.blame = lambda peer, reason: blamed.update((reason,))
-        contacts = Contacts(host, PeerBook(None), bootnodes=_none, max_peers=64, ping_seconds=30.0)
+        contacts = PeerManager(host, PeerStore(None), bootnodes=_none, max_peers=64, ping_seconds=30.0)
         others = [await stack.enter_async_context(open_host(new_key(), (), 8)) for _ in range(12)]
         transport, _, peer = host.addresses[0].rpartition("/p2p/")
         async with trio.open_nursery() as nursery:

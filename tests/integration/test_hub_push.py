@@ -20,11 +20,11 @@ from node.config import HubSettings, TrainerSettings
 from node.machine.inputs import CheckpointSaved, Stamped
 from node.machine.status import CurvePoint, RewardPoint, Status, Totals
 from node.publishing import hub_service as hub_module
-from node.publishing.hub_push import Push
+from node.publishing.hub_push import PushRequest
 from node.publishing.hub_service import HubService, pushing
 from node.runtime.bus import Bus
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
 from node.trainer.engines.builtin.sft_warmup import build_base_model
 from node.trainer.engines.factory import load_engine
@@ -111,7 +111,7 @@ def adapted(base: Path) -> Path:
 
 
 def save(base: Path, trainer: Path, round_number: int) -> None:
-    engine = TinyEngine.load(base, GameSpec())
+    engine = BuiltinEngine.load(base, GameSpec())
     counters = Counters(round=round_number, updates=2 * round_number)
     Checkpoints(trainer / "checkpoints", 2, trainer / "model").save(
         engine, make_optimizer(engine, TrainerSettings()), counters
@@ -209,7 +209,7 @@ async def test_adapters_are_pushed_on_a_base_that_everybody_can_load(
     alone, whole = tmp_path / "alone", tmp_path / "whole"
     before = (adapted / "model" / "adapter_config.json").read_bytes()
     for base_name, repo, back in (("alice/base", "alice/adapters", alone), ("", "alice/whole", whole)):
-        order = Push(
+        order = PushRequest(
             trainer=str(adapted), repo=repo, private=False, token_file="", base=base_name, card="", message="m"
         )
         await pushing(order)

@@ -13,7 +13,7 @@ from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
 from node.chain.relay.batch_calls import sign
-from node.explain.leaderboard_rows import Board
+from node.explain.leaderboard_rows import Leaderboard
 from node.explain.regrade import Regraded
 from node.explain.round_facts import Explanation, PeerFact
 from node.identity import load_or_create, name_of
@@ -186,7 +186,7 @@ def test_a_round_is_explained_while_the_node_runs(played: Played) -> None:
 
 def test_the_leaderboard_is_counted_from_the_chain(played: Played) -> None:
     """Every node has its place, owner and name; siblings' votes weigh half each."""
-    board = msgspec.json.decode(swarm("leaderboard", played.poor), type=Board)
+    board = msgspec.json.decode(swarm("leaderboard", played.poor), type=Leaderboard)
     owners = {place.node.address: place.node.owner for place in board.places}
     assert owners.keys() == {member.address for member in played.swarm.members}
     assert {owners[member.address] for member in played.siblings} == {OWNER.address.lower()}

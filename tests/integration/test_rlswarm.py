@@ -15,7 +15,7 @@ from eth_account import Account
 from contracts import send
 from node.chain.contract.interface import detect
 from node.chain.contract.rlswarm import REWARD_SCALE
-from node.chain.contract.rlswarm_ledger import ABI, Ledger
+from node.chain.contract.rlswarm_ledger import ABI, RLSwarmLedger
 from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED, RLSwarmReader
 from node.chain.rpc.client import connect
 from node.chain.service import CoordinatorService
@@ -180,7 +180,7 @@ async def test_the_interface_is_found_out_and_what_it_fixes_is_told(swarm: Swarm
 async def test_the_reward_functions_are_told_apart_by_a_call(swarm: Swarm) -> None:
     """A function that is not there is refused without a name."""
     async with connect(swarm.chain.url, 1.0) as endpoint:
-        ledger = Ledger(swarm.address, swarm.ids[1].address, swarm.ids[1].peer_id, [60])
+        ledger = RLSwarmLedger(swarm.address, swarm.ids[1].address, swarm.ids[1].peer_id, [60])
         reader = RLSwarmReader(endpoint, swarm.address, ledger)
         found = [await reader._has(function) for function in (SIGNED, UNSIGNED)]
     assert found == [True, swarm.view("version") > 0]

@@ -19,11 +19,11 @@ from msgspec.structs import replace
 from contracts import contract_at, send
 from node.identity import load_or_create
 from node.identity.rsa import RsaIdentity
-from node.localnet.demo_plan import Options, demo_plan, node_config
+from node.localnet.demo_plan import DemoOptions, demo_plan, node_config
 from node.localnet.demo_watch import NodeReader
 from node.localnet.local_chain import LocalChain
 from node.localnet.local_swarm import ENVIRONMENT, SWARM
-from node.localnet.processes import Child, end_all
+from node.localnet.processes import ManagedProcess, end_all
 from node.localnet.toml import toml_text
 from node.machine.status import Status
 from protocols.manifest import Manifest, VotingSpec
@@ -45,11 +45,11 @@ class Place:
         self.chain, self.home, self.children = chain, home, []
         self.key = chain.keys[0]
         self.contract = deploy_rl_swarm(chain.url, self.key, "0.6.0")
-        self.plan = demo_plan(Options(peers=2, seconds=STAGE, warm_steps=WARM_STEPS))
+        self.plan = demo_plan(DemoOptions(peers=2, seconds=STAGE, warm_steps=WARM_STEPS))
         self.manifest = replace(self.plan.manifest, voting=VotingSpec(mode="open", winners=1))
 
-    def start(self, name: str, *command: str) -> Child:
-        child = Child(name, command, self.home / f"{name}.log", ENVIRONMENT)
+    def start(self, name: str, *command: str) -> ManagedProcess:
+        child = ManagedProcess(name, command, self.home / f"{name}.log", ENVIRONMENT)
         self.children.append(child)
         return child
 
@@ -80,7 +80,7 @@ class Place:
         subprocess.run([*SWARM, "keys", "import", str(file), "--data-dir", str(home)], env=ENVIRONMENT, check=True)
         return RsaIdentity(content).peer_id
 
-    def start_node(self, number: int, model: Path, manifest: Manifest) -> Child:
+    def start_node(self, number: int, model: Path, manifest: Manifest) -> ManagedProcess:
         home = self.directory(number)
         home.mkdir(mode=0o700, exist_ok=True)
         config = node_config(self.plan.nodes[number], chain=self.chain.url, contract=self.contract, model=str(model))

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from node.exits import Exit
-from node.localnet.demo_plan import BLOCK_SECONDS, FIRST_ROUND, Options, demo_plan
+from node.localnet.demo_plan import BLOCK_SECONDS, FIRST_ROUND, DemoOptions, demo_plan
 from node.localnet.demo_watch import Snapshot
 from node.localnet.local_chain import LocalChain
-from node.localnet.local_swarm import ENVIRONMENT, SWARM, Network
+from node.localnet.local_swarm import ENVIRONMENT, SWARM, LocalSwarm
 from node.machine.status import Status
 
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
@@ -29,7 +29,7 @@ AWAY_SECONDS = 30.0
 class Watch:
     """A running swarm and the means to wait for it."""
 
-    def __init__(self, network: Network, chain: LocalChain) -> None:
+    def __init__(self, network: LocalSwarm, chain: LocalChain) -> None:
         self.network, self.chain = network, chain
 
     def until(self, holds: Callable[[Snapshot], bool]) -> Snapshot:
@@ -60,9 +60,9 @@ def everybody(holds: Callable[[Status], bool]) -> Callable[[Snapshot], bool]:
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     """A swarm in its third round of work, on a chain that keeps its state on disk."""
     home: Path = tmp_path_factory.mktemp("swarm")
-    plan = demo_plan(Options(peers=PEERS, rounds=100, seconds=STAGE_SECONDS, warm_steps=200))
+    plan = demo_plan(DemoOptions(peers=PEERS, rounds=100, seconds=STAGE_SECONDS, warm_steps=200))
     chain = LocalChain(block_seconds=BLOCK_SECONDS, state=home / "chain.json")
-    with Network(plan, home / "run", chain=chain) as network:
+    with LocalSwarm(plan, home / "run", chain=chain) as network:
         network.start(lambda _: None)
         found = Watch(network, chain)
         found.until(everybody(lambda status: status.round >= FIRST_ROUND + 2))

@@ -19,7 +19,7 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.trainer.engines.builtin.sft_warmup import build_base_model
 from node.trainer.service import worker_client as link_module
-from node.trainer.service.worker_client import TrainerLink
+from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import check_body
 from protocols.identifiers import Digest
 from protocols.manifest import DataSpec, GameSpec, Manifest
@@ -50,7 +50,7 @@ class Shelf:
 class Running:
     """A link under way and what it reported."""
 
-    def __init__(self, link: TrainerLink, shelf: Shelf, reports: trio.MemoryReceiveChannel[i.AnyInput]) -> None:
+    def __init__(self, link: WorkerClient, shelf: Shelf, reports: trio.MemoryReceiveChannel[i.AnyInput]) -> None:
         self.link, self.shelf, self.reports = link, shelf, reports
 
     async def next(self, kind: type[i.AnyInput]) -> i.AnyInput:
@@ -91,7 +91,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def running(model: Path | str, directory: Path, **settings: object) -> AsyncIterator[Running]:
     chosen = msgspec.convert({"model": str(model), **settings}, TrainerSettings)
     shelf = Shelf()
-    link = TrainerLink(chosen, MANIFEST, PEER, directory, shelf)
+    link = WorkerClient(chosen, MANIFEST, PEER, directory, shelf)
     send, receive = trio.open_memory_channel[i.AnyInput](100)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run, send.send)

@@ -24,13 +24,13 @@ from node.trainer import messages as f
 from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import TrainingGroup
-from node.trainer.engines.process_group import Gang
+from node.trainer.engines.process_group import ProcessGroup
 from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_spread
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.optimizer import make_optimizer
 from node.trainer.rank_environment import follower_environment, free_rendezvous
-from node.trainer.worker.session import Desk, Session
+from node.trainer.worker.session import Session, TaskContext
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
 from protocols.wire import decode_rollouts, encode
@@ -101,7 +101,10 @@ async def played(node: Running, number: int) -> tuple[bytes, i.TrainingFinished]
 def played_alone(model: Path, home: Path, number: int) -> tuple[bytes, f.Trained]:
     """The same by one process, this one."""
     settings = TrainerSettings(model=str(model), device="cpu", engine="hf", micro_batch=8)
-    session, desk = Session(f.SetUp(settings, MANIFEST, PEER, str(home))), Desk(lambda: False, lambda done, total: None)
+    session, desk = (
+        Session(f.SetUp(settings, MANIFEST, PEER, str(home))),
+        TaskContext(lambda: False, lambda done, total: None),
+    )
     made = session.generate(f.Generate(1, number, 0, SEED, 4), desk)
     done = session.train(f.Train(2, number, 0, with_one_right(made.body), (), 2, 60.0), desk)
     session.save(f.Save(3, number))
@@ -166,7 +169,7 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
     game = GameSpec(max_completion=6, max_prompt=16)
     torch.set_num_threads(1)
     outcomes = []
-    gang = Gang.meet(0, 1, free_rendezvous())
+    gang = ProcessGroup.meet(0, 1, free_rendezvous())
     try:
         for engine in (CausalEngine.load(settings, game), ShardedEngine.load(settings, game)):
             if isinstance(engine, ShardedEngine):
@@ -176,7 +179,7 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
             group = TrainingGroup(engine.encode("1 + 1?"), [s.tokens for s in made], [[], []], [1.0, -1.0], False)
             outcomes.append(
                 grpo.update(
-                    engine, optimizer, [group], grpo.Objective(max_norm=0.01), room=grpo.Room(8, 1000),
+                    engine, optimizer, [group], grpo.Objective(max_norm=0.01), room=grpo.MicroBatchLimit(8, 1000),
                     scale=LossScale(needed=False), watch=lambda done: None, gang=gang,
                 )
             )  # fmt: skip
@@ -195,7 +198,7 @@ def test_what_is_not_spread_is_refused(setting: dict[str, object]) -> None:
 
 def test_parts_are_dealt_so_that_every_rank_has_one_each_time() -> None:
     """Five parts over two ranks are three rows; the last one counts on one rank alone."""
-    first, second = ([(part, counts) for _, part, counts in Gang(rank, 2).rows("abcde")] for rank in (0, 1))
+    first, second = ([(part, counts) for _, part, counts in ProcessGroup(rank, 2).rows("abcde")] for rank in (0, 1))
     assert first == [("a", True), ("c", True), ("e", True)]
     assert second == [("b", True), ("d", True), ("e", False)]
 

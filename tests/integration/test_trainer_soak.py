@@ -12,8 +12,8 @@ import torch
 
 from node.config import TrainerSettings
 from node.trainer.checkpoints.checkpoint import Checkpoints
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
-from node.trainer.engines.builtin.builtin_model import TinyModel, TinyShape
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
+from node.trainer.engines.builtin.builtin_model import BuiltinModel, BuiltinShape
 from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
 from node.trainer.engines.engine import TrainingGroup
 from node.trainer.learning.learner import Learner
@@ -33,9 +33,9 @@ def resident() -> int:
 def test_500_updates_grow_memory_by_less_than_one_percent(tmp_path: Path) -> None:
     """Sampling, updates of changing lengths and checkpoints, measured after a warm-up."""
     torch.set_num_threads(1)
-    model = TinyModel(TinyShape(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2))
+    model = BuiltinModel(BuiltinShape(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2))
     model.initialise(1)
-    engine = TinyEngine(model, train_tokenizer(), GAME)
+    engine = BuiltinEngine(model, train_tokenizer(), GAME)
     learner = Learner(engine, TrainerSettings(), GAME, Checkpoints(tmp_path / "checkpoints", 2, tmp_path / "model"))
     rng = torch.Generator().manual_seed(1)
     before = 0

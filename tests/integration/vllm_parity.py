@@ -20,7 +20,7 @@ from node.config import TrainerSettings
 from node.trainer.engines.engine import Cancelled, Sample, TrainingGroup
 from node.trainer.engines.factory import load_engine
 from node.trainer.engines.parallel_vllm import ParallelVllmEngine
-from node.trainer.engines.process_group import ALONE, Gang
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from node.trainer.engines.vllm_engine import VllmEngine
 from protocols.manifest import GameSpec
 
@@ -61,12 +61,12 @@ def main(directory: str) -> None:
         sys.stdout.write(json.dumps(found) + "\n")
 
 
-def met() -> Gang:
+def met() -> ProcessGroup:
     """The ranks that torchrun started, or this process alone."""
     if "LOCAL_RANK" not in os.environ:
-        return ALONE
+        return SINGLE_PROCESS
     os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
-    return Gang.meet(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[2])
+    return ProcessGroup.meet(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[2])
 
 
 def said(made: Sequence[Sequence[Sample]]) -> bytes:

@@ -18,10 +18,10 @@ from libp2p.pubsub.pb import rpc_pb2
 from msgspec.structs import replace
 
 from node.machine.uncounted_bodies import COPY_MARGIN
-from node.network.pubsub.topic import Mesh
+from node.network.pubsub.topic import AnnouncementTopic
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.streams import read_frame, write_frame
-from node.network.service import GossipNode
+from node.network.service import NetworkService
 from node.ports import Questions
 from protocols.admission import Slot
 from protocols.identifiers import Address, body_digest
@@ -45,7 +45,7 @@ class Sight(msgspec.Struct):
 
 
 Forge = Callable[[Sight, Rollouts], Rollouts]
-Harass = Callable[[GossipNode, Mesh], Awaitable[None]]
+Harass = Callable[[NetworkService, AnnouncementTopic], Awaitable[None]]
 
 
 def same(sight: Sight, honest: Rollouts) -> Rollouts:
@@ -53,7 +53,7 @@ def same(sight: Sight, honest: Rollouts) -> Rollouts:
     return honest
 
 
-async def at_peace(gossip: GossipNode, mesh: Mesh) -> None:
+async def at_peace(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
     """Do nothing else."""
 
 
@@ -141,7 +141,7 @@ def somebody_elses(sight: Sight, honest: Rollouts) -> Rollouts:
 # --- gossip -----------------------------------------------------------------------------------------------------------
 
 
-async def forged(gossip: GossipNode, mesh: Mesh) -> None:
+async def forged(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
     """Announce in others' names: altered words under their signature, no signature at all, a message "from" them; and
     answer whoever asks for any body with other bytes of the right length."""
     assert gossip._host is not None
@@ -154,7 +154,7 @@ async def forged(gossip: GossipNode, mesh: Mesh) -> None:
         await publish_raw(mesh, altered, author=os.urandom(38))
 
 
-async def replayed(gossip: GossipNode, mesh: Mesh) -> None:
+async def replayed(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
     """Say again what others have said: at once, and again in later rounds."""
     said: list[Envelope] = []
     async for _, envelope in heard(gossip):
@@ -164,7 +164,7 @@ async def replayed(gossip: GossipNode, mesh: Mesh) -> None:
         del said[:-40]
 
 
-async def equivocated(gossip: GossipNode, mesh: Mesh) -> None:
+async def equivocated(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
     """Announce a second body for every stage."""
     async for slot, envelope in heard(gossip, own=True):
         if slot.peer == gossip._me.address:
@@ -173,7 +173,7 @@ async def equivocated(gossip: GossipNode, mesh: Mesh) -> None:
             await mesh.publish(signed(gossip, replace(said, body=body_digest(b"other"), size=5, inline=b"")))
 
 
-async def never_served(gossip: GossipNode, mesh: Mesh) -> None:
+async def never_served(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
     """Announce, and keep whoever asks for the body waiting: a frame now and then, of one byte."""
     assert gossip._host is not None
 
@@ -190,7 +190,7 @@ async def never_served(gossip: GossipNode, mesh: Mesh) -> None:
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-async def heard(gossip: GossipNode, *, own: bool = False) -> Any:
+async def heard(gossip: NetworkService, *, own: bool = False) -> Any:
     """Yield each slot that is filled, with its envelope, as it becomes known; own ones where asked."""
     told: set[Slot] = set()
     while True:
@@ -202,13 +202,13 @@ async def heard(gossip: GossipNode, *, own: bool = False) -> Any:
         await trio.sleep(PAUSE)
 
 
-def signed(gossip: GossipNode, said: Announcement) -> bytes:
+def signed(gossip: NetworkService, said: Announcement) -> bytes:
     """Return an announcement under the attacker's own signature."""
     payload = encode(said)
     return encode(Envelope(payload, gossip._me.key.sign(signing_hash(payload))))
 
 
-def other_bytes(gossip: GossipNode) -> Callable[[str, INetStream], Awaitable[None]]:
+def other_bytes(gossip: NetworkService) -> Callable[[str, INetStream], Awaitable[None]]:
     """Return a server of bodies that answers with noise of the announced length."""
 
     async def answer(peer: str, stream: INetStream) -> None:
@@ -221,7 +221,7 @@ def other_bytes(gossip: GossipNode) -> Callable[[str, INetStream], Awaitable[Non
     return answer
 
 
-def announced_sizes(gossip: GossipNode) -> list[tuple[bytes, int]]:
+def announced_sizes(gossip: NetworkService) -> list[tuple[bytes, int]]:
     """Return digest and size of every body that is announced."""
     envelopes = [gossip._intake.envelope(slot) for slot in gossip._intake.slots()]
     payloads = [msgspec.msgpack.decode(each, type=Envelope).payload for each in envelopes if each]
@@ -229,14 +229,14 @@ def announced_sizes(gossip: GossipNode) -> list[tuple[bytes, int]]:
     return [(each.body, each.size) for each in said]
 
 
-async def publish_raw(mesh: Mesh, data: bytes, author: bytes) -> None:
+async def publish_raw(mesh: AnnouncementTopic, data: bytes, author: bytes) -> None:
     """Send a message to every connected subscriber that names another author and is signed by nobody."""
     message = rpc_pb2.Message(from_id=author, data=data, topicIDs=[mesh._topic], seqno=os.urandom(8))
     message.signature, message.key = os.urandom(64), author
     await send_all(mesh, rpc_pb2.RPC(publish=[message]))
 
 
-async def send_all(mesh: Mesh, rpc: rpc_pb2.RPC) -> None:
+async def send_all(mesh: AnnouncementTopic, rpc: rpc_pb2.RPC) -> None:
     """Send an RPC past the router, and past its bounds."""
     for stream in list(mesh.pubsub.peers.values()):
         with trio.move_on_after(2.0):

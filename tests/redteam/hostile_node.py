@@ -22,12 +22,12 @@ from node.config import load_config
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine.state import current_step
-from node.network.pubsub.topic import Mesh
-from node.network.service import GossipNode
+from node.network.pubsub.topic import AnnouncementTopic
+from node.network.service import NetworkService
 from protocols.identifiers import Address, body_digest
 from protocols.wire import decode_rollouts, encode
 from tests.redteam.attacks import ATTACKS, PAUSE, Attack, Sight
-from tests.support.fake_trainer import FakeTrainer, Pace
+from tests.support.fake_trainer import FakeSpeed, FakeTrainer
 
 OTHERS_SECONDS = 3.0
 """How much longer whoever lives off others' bodies waits for the first of them."""
@@ -37,7 +37,7 @@ class HostileTrainer(FakeTrainer):
     """Makes rollouts of a given skill and alters them."""
 
     def __init__(self, attack: Attack, node: HostileNode, peer: Address, questions: Any) -> None:
-        pace = Pace(load=0.2, group=0.02, update=0.1, evaluation=0.1, save=0.1)
+        pace = FakeSpeed(load=0.2, group=0.02, update=0.1, evaluation=0.1, save=0.1)
         super().__init__(node.manifest, peer, questions, node.bodies, pace=pace, skill=attack.skill)
         self._attack, self._node = attack, node
 
@@ -61,14 +61,14 @@ class HostileTrainer(FakeTrainer):
                 await trio.sleep(PAUSE)
 
 
-class HostileGossip(GossipNode):
+class HostileGossip(NetworkService):
     """Gossips like everybody, and does the attack beside it."""
 
     def __init__(self, *arguments: Any, attack: Attack, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._attack = attack
 
-    async def _send_own(self, mesh: Mesh) -> None:
+    async def _send_own(self, mesh: AnnouncementTopic) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(super()._send_own, mesh)
             nursery.start_soon(self._attack.harass, self, mesh)

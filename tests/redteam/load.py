@@ -26,7 +26,7 @@ from node.chain.contract.swarm import CoordinatorFacts
 from node.identity import new_key
 from node.network.host import Host, open_host
 from node.network.pubsub.hardened import FRAME_LIMIT
-from node.network.pubsub.topic import Mesh, join
+from node.network.pubsub.topic import AnnouncementTopic, join
 from protocols.identifiers import body_digest, swarm_id
 from protocols.manifest import Limits
 from protocols.wire import Announcement, Envelope, encode, signing_hash
@@ -66,7 +66,7 @@ def drop(forwarder: str, data: bytes, origin: str, carrier: Any) -> Any:
 
 
 @asynccontextmanager
-async def stranger(victim: Victim) -> AsyncIterator[tuple[Host, Mesh] | None]:
+async def stranger(victim: Victim) -> AsyncIterator[tuple[Host, AnnouncementTopic] | None]:
     """Join the swarm's gossip under a fresh name, connected to the victim alone; None where it does not let one in."""
     topic = f"/swarm/{victim.swarm.hex()}/announcements/1"
     async with open_host(new_key(), (), 64) as host, join(host, topic, Limits().announcement, drop) as mesh:
@@ -95,7 +95,7 @@ def root(error: BaseException) -> BaseException:
     return root(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def too_many(host: Host, mesh: Mesh, victim: Victim) -> None:
+async def too_many(host: Host, mesh: AnnouncementTopic, victim: Victim) -> None:
     """Send well-formed, well-signed announcements of nobody, each another one, past the router, fifty at a time."""
     while not mesh.pubsub.peers:  # noqa: ASYNC110 - the library has no event for it
         await trio.sleep(0.05)
@@ -105,7 +105,7 @@ async def too_many(host: Host, mesh: Mesh, victim: Victim) -> None:
         await mesh.pubsub.write_msg(next(iter(mesh.pubsub.peers.values())), rpc)
 
 
-def published(mesh: Mesh, said: Announcement) -> rpc_pb2.Message:
+def published(mesh: AnnouncementTopic, said: Announcement) -> rpc_pb2.Message:
     """Return an announcement under a key that nobody knows, as a message of this host."""
     payload = encode(msgspec.structs.replace(said, seed=os.urandom(32)))
     data = encode(Envelope(payload, NOBODY.sign(signing_hash(payload))))
@@ -117,7 +117,7 @@ def published(mesh: Mesh, said: Announcement) -> rpc_pb2.Message:
     return message
 
 
-async def too_large(host: Host, mesh: Mesh, victim: Victim) -> None:
+async def too_large(host: Host, mesh: AnnouncementTopic, victim: Victim) -> None:
     """Send a frame above every limit, and requests that promise more."""
     while not mesh.pubsub.peers:  # noqa: ASYNC110 - the library has no event for it
         await trio.sleep(0.05)

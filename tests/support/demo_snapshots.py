@@ -1,6 +1,6 @@
 """Snapshots of swarms that the demo's tests look at."""
 
-from node.localnet.demo_watch import Peer, Sighting, Snapshot, Vote
+from node.localnet.demo_watch import SeenVote, Sighting, Snapshot, WatchedPeer
 from node.machine.status import CurvePoint, RewardPoint, Status, Totals
 
 ADDRESSES = tuple(f"0x{number:040x}" for number in range(1, 5))
@@ -19,16 +19,16 @@ def status(number: int, *, round_number: int, curve: tuple[tuple[int, float], ..
 
 
 def sighting(number: int, seen: Status | None, skips: tuple[str, ...] = ()) -> Sighting:
-    peer = Peer(number=number, name=f"quick brown fox{number}", address=ADDRESSES[number - 1])
+    peer = WatchedPeer(number=number, name=f"quick brown fox{number}", address=ADDRESSES[number - 1])
     return Sighting(peer=peer, status=seen, skips=skips)
 
 
-def snapshot(*sightings: Sighting, votes: tuple[Vote, ...] = ()) -> Snapshot:
+def snapshot(*sightings: Sighting, votes: tuple[SeenVote, ...] = ()) -> Snapshot:
     return Snapshot(at=100.0, sightings=sightings, votes=votes, memory=2**30, memory_peak=3 * 2**30)
 
 
-def vote(round_number: int, voter: int, *winners: int) -> Vote:
-    return Vote(
+def vote(round_number: int, voter: int, *winners: int) -> SeenVote:
+    return SeenVote(
         round=round_number,
         voter=ADDRESSES[voter - 1],
         winners=tuple(ADDRESSES[winner - 1] for winner in winners),

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from node.chain.transactions.tx_queue import Record
-from node.explain.round_facts import Explanation, Seen, Trace, explanation
+from node.chain.transactions.tx_queue import QueuedTransaction
+from node.explain.round_facts import Explanation, PeerActivity, Trace, explanation
 from node.identity import NodeKey
 from node.machine.commands import CommitVote, ReportReward, RevealVote
-from node.machine.round_report import Account, Entry
-from node.machine.state import Body, Vote
+from node.machine.round_report import PeerRoundReport, RoundReport
+from node.machine.state import BodyRecord, VoteRecord
 from protocols.identifiers import Address, body_digest
 from protocols.tally import Voted
 
@@ -20,53 +20,57 @@ NUMBER = 7
 STAGES = ("answer", "critique", "resolve")
 
 
-def arrived(groups: int, mean: float) -> Body:
-    return Body(body_digest(bytes([groups])), 1234, "arrived", groups, groups * mean)
+def arrived(groups: int, mean: float) -> BodyRecord:
+    return BodyRecord(body_digest(bytes([groups])), 1234, "arrived", groups, groups * mean)
 
 
-def refused(reason: str) -> Body:
-    return Body(body_digest(reason.encode()), 99, "refused", reason=reason)
+def refused(reason: str) -> BodyRecord:
+    return BodyRecord(body_digest(reason.encode()), 99, "refused", reason=reason)
 
 
-def entry(peer: Address, rank: int, score: float, *bodies: Body | None) -> Entry:
+def entry(peer: Address, rank: int, score: float, *bodies: BodyRecord | None) -> PeerRoundReport:
     groups = sum(body.groups for body in bodies if body)
-    return Entry(peer, OWNERS[peer], 1, bodies, groups, score, rank, 3.5, PEER_IDS[peer] if peer != CYD else "")
+    return PeerRoundReport(
+        peer, OWNERS[peer], 1, bodies, groups, score, rank, 3.5, PEER_IDS[peer] if peer != CYD else ""
+    )
 
 
-VOTE = Vote(NUMBER, SEED, (ADA,), "done", ("0x" + "c0" * 32,))
+VOTE = VoteRecord(NUMBER, SEED, (ADA,), "done", ("0x" + "c0" * 32,))
 
 
-def account(vote: Vote | None = VOTE, no_vote: str = "") -> Account:
+def account(vote: VoteRecord | None = VOTE, no_vote: str = "") -> RoundReport:
     """Return round 7 of a debate: ada wins, bob was refused twice, of cyd nothing was heard."""
-    return Account(
+    return RoundReport(
         round=NUMBER, seed=SEED, me=ME, at=1_790_000_000.0, opened=1_789_999_980, game="debate", sealed=True, winners=1,
         minimum_groups=2, vote=vote, no_vote=no_vote,
         entries=(
             entry(ADA, 1, 0.55, arrived(4, 0.5), arrived(4, 0.65), arrived(4, 0.5)),
             entry(BOB, 2, 0.1, arrived(4, 0.3), refused("assignment"), refused("unavailable")),
-            entry(ME, 0, 0.4, arrived(4, 0.5), arrived(4, 0.7), Body(bytes(32), 0, "refused", reason="nothing")),
+            entry(ME, 0, 0.4, arrived(4, 0.5), arrived(4, 0.7), BodyRecord(bytes(32), 0, "refused", reason="nothing")),
             entry(CYD, 0, 0.0, None, None, None),
         ),
     )  # fmt: skip
 
 
-def records() -> dict[str, Record]:
+def records() -> dict[str, QueuedTransaction]:
     """Return the outbox: the commitment was sent, the reveal brought by another node, one reward refused."""
     commit, reveal = CommitVote(NUMBER, SEED, (ADA,)), RevealVote(NUMBER, SEED, (ADA,))
     sent, brought = "0x" + "c0" * 32, "0x" + "5e" * 32
     found = (
-        Record(key=f"commit:{NUMBER}:{SEED.hex()}", command=commit, state="settled", ok=True, hashes=(sent,),
+        QueuedTransaction(key=f"commit:{NUMBER}:{SEED.hex()}", command=commit, state="settled", ok=True, hashes=(sent,),
                transaction=sent, block=120),
-        Record(key=f"reveal:{NUMBER}:{SEED.hex()}", command=reveal, state="settled", ok=True, transaction=brought),
-        Record(key=f"reward:{NUMBER}:0", command=ReportReward(NUMBER, 0, SEED, 0.5), state="settled", ok=False,
+        QueuedTransaction(key=f"reveal:{NUMBER}:{SEED.hex()}", command=reveal, state="settled", ok=True,
+                          transaction=brought),
+        QueuedTransaction(key=f"reward:{NUMBER}:0", command=ReportReward(NUMBER, 0, SEED, 0.5),
+                          state="settled", ok=False,
                error="WrongRound"),
     )  # fmt: skip
     return {record.key: record for record in found}
 
 
-def seen() -> Seen:
+def seen() -> PeerActivity:
     """Return the chain: ada, who brought this node's reveal, and bob voted too; cyd is no voter."""
-    return Seen(
+    return PeerActivity(
         traces={
             "commit": Trace("0x" + "c0" * 32, 120, ME),
             "reveal": Trace("0x" + "5e" * 32, 131, ADA),

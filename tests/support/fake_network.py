@@ -13,7 +13,7 @@ from node.identity.local_peer import local_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import AnyInput, NetworkChanged, NodeIntroduced, RolloutsArrived, RolloutsRefused
 from node.network.pubsub.announcer import Carry, announcement_of, signed_announcement
-from node.network.pubsub.validator import Accepted, Heard, Intake, announced
+from node.network.pubsub.validator import AcceptedAnnouncement, AnnouncementValidator, InboundMessage, announced
 from node.network.reqresp.introductions import Introduction
 from node.ports import Bodies, CheckBody, Report, RoundWindow
 from protocols.admission import Slot
@@ -103,7 +103,7 @@ class FakeGossipNode:
         self._swarm, self._me, self._limits = swarm, local_peer(key, None, NOWHERE), limits
         self._digest, self._bodies, self._check = swarm_digest, bodies, check
         self._carry, self._introduction = carry, introduction
-        self._intake = Intake(swarm_digest, limits)
+        self._intake = AnnouncementValidator(swarm_digest, limits)
         self._own: dict[Slot, bytes] = {}
         self._reports_in, self._reports_out = trio.open_memory_channel[AnyInput](math.inf)
         self._fetches: dict[FetchRollouts, None] = {}
@@ -153,7 +153,7 @@ class FakeGossipNode:
         carried = self._carry(command.carries)
         data = signed_announcement(self._me, self._digest, self._limits, command, body, carried)
         self._own[slot] = data
-        self._intake.judge(Heard(data=data, origin=self.address))
+        self._intake.judge(InboundMessage(data=data, origin=self.address))
         for other in self._swarm.others(self):
             other.hear(data, self.address)
 
@@ -164,7 +164,7 @@ class FakeGossipNode:
 
     def hear(self, data: bytes, origin: Address | None) -> None:
         """Take in bytes that a peer sent."""
-        judged = self._intake.judge(Heard(data=data, origin=origin, late=origin is None))
+        judged = self._intake.judge(InboundMessage(data=data, origin=origin, late=origin is None))
         if judged.accepted is not None:
             self._tell(judged.accepted)
 
@@ -176,7 +176,7 @@ class FakeGossipNode:
         """Serve a body to another node."""
         return self._bodies.get(digest)
 
-    def _tell(self, accepted: Accepted) -> None:
+    def _tell(self, accepted: AcceptedAnnouncement) -> None:
         if accepted.peer != self.address:
             self._reports_in.send_nowait(announced(accepted))
 

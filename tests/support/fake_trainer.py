@@ -1,4 +1,4 @@
-"""A trainer without a model: the interface of `TrainerLink`, bodies that pass every check, seconds by a given clock.
+"""A trainer without a model: the interface of `WorkerClient`, bodies that pass every check, seconds by a given clock.
 
 Its skill is one number, the chance that a completion is right; training on groups with an advantage raises it. The same
 commands give the same bodies.
@@ -30,7 +30,7 @@ TOKENIZER: Digest = body_digest(b"tests.support.fake_trainer")
 PARTS_PER_MILLION = 1_000_000
 
 
-class Pace(msgspec.Struct, frozen=True, kw_only=True):
+class FakeSpeed(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds that things take: loading, one group, one update, an evaluation, a checkpoint."""
 
     load: float = 3.0
@@ -53,13 +53,13 @@ class FakeTrainer:
         questions: Questions,
         bodies: Bodies,
         *,
-        pace: Pace | None = None,
+        pace: FakeSpeed | None = None,
         skill: float = 0.25,
         gain: float = 0.002,
         sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     ) -> None:
         self._manifest, self._peer, self._questions, self._bodies = manifest, peer, questions, bodies
-        self._pace, self._gain, self._sleep = pace or Pace(), gain, sleep
+        self._pace, self._gain, self._sleep = pace or FakeSpeed(), gain, sleep
         self.skill = skill
         self.saved: tuple[int, float] = (-1, skill)
         self._queue: deque[Work] = deque()

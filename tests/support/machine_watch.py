@@ -20,7 +20,7 @@ PEERS = tuple(f"0x{number:040x}" for number in range(1, 6))
 ME = PEERS[0]
 
 
-class Watch:
+class MachineWatch:
     """The machine's promises."""
 
     def __init__(self, manifest: Manifest) -> None:

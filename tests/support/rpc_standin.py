@@ -100,7 +100,7 @@ class StandIn:
         return self._otherwise.get(method, lambda *given: answered(method, *given))(*parameters)
 
 
-class Line:
+class StandinConnection:
     """Dials stand-ins by URL: counts what was asked of them, keeps who was dialled when."""
 
     def __init__(self, **otherwise: dict[str, Answer]) -> None:

@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from tools.bench_trl.cases import CASES, Case, tiny
+from tools.bench_trl.cases import CASES, BenchCase, tiny
 from tools.bench_trl.environment import python_with_trl
 
 GENERATION = "generate"
@@ -70,7 +70,7 @@ def main(
 
 def chosen(
     names: tuple[str, ...], seeds: tuple[int, ...], updates: int | None, dtype: str | None, *, small: bool
-) -> list[Case]:
+) -> list[BenchCase]:
     """Return the cases as the options change them."""
     cases = [CASES[name] for name in (names or tuple(CASES)) if name in CASES]
     cases = [tiny(case) for case in cases] if small else cases

@@ -25,7 +25,7 @@ class Shape(msgspec.Struct, frozen=True, kw_only=True):
         return {**msgspec.to_builtins(self), "tie_word_embeddings": True, "max_position_embeddings": 2048}
 
 
-class Case(msgspec.Struct, frozen=True, kw_only=True):
+class BenchCase(msgspec.Struct, frozen=True, kw_only=True):
     """One comparison. `shape` None is the built-in model on generated problems, graded and evaluated.
 
     With a shape, prompts are `prompt` random letters (a token each), completions have `completion` tokens, and rewards
@@ -62,15 +62,15 @@ SMOLLM = Shape(
 CASES = {
     case.name: case
     for case in (
-        Case(
+        BenchCase(
             name="builtin", title="built-in model", groups=32, group_size=8, completion=32, updates=25, times=3.0,
             seeds=(0, 1, 2),
         ),
-        Case(
+        BenchCase(
             name="half", title="0.5B-shaped Qwen2", shape=QWEN_HALF, groups=2, group_size=4, prompt=64, completion=16,
             updates=3, times=1.3, rate=1e-6, dtype="bfloat16",
         ),
-        Case(
+        BenchCase(
             name="smol", title="SmolLM2-135M-shaped", shape=SMOLLM, groups=1, group_size=8, prompt=400, completion=60,
             updates=3, times=3.0, rate=1e-6,
         ),
@@ -78,7 +78,7 @@ CASES = {
 }  # fmt: skip
 
 
-def tiny(case: Case) -> Case:
+def tiny(case: BenchCase) -> BenchCase:
     """Return the same comparison at a size that only shows that it runs."""
     replace = msgspec.structs.replace
     if case.shape is None:
@@ -93,7 +93,7 @@ def tiny(case: Case) -> Case:
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """What one contestant is told: the case, where the model is, the questions of all updates in order, and a seed."""
 
-    case: Case
+    case: BenchCase
     model: str
     questions: tuple[tuple[str, str], ...]
     threads: int

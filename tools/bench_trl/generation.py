@@ -11,8 +11,8 @@ from typing import Any
 import msgspec
 import torch
 
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
-from node.trainer.engines.builtin.builtin_model import TinyShape, read_shape
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
+from node.trainer.engines.builtin.builtin_model import BuiltinShape, read_shape
 from protocols.games.share import question_text
 from protocols.manifest import GameSpec
 from tools.bench_trl.cases import CASES
@@ -42,7 +42,7 @@ def measure(model: Path, threads: int, rounds: int = ROUNDS) -> Speeds:
     case = CASES["builtin"]
     game = game_of(case)
     questions = [text for text, _ in questions_of(case, 0)[: case.groups]]
-    engine = TinyEngine.load(model, game, "cpu")
+    engine = BuiltinEngine.load(model, game, "cpu")
     shape = read_shape(model)
     assert shape
     ours, generate = own_sampling(engine, questions, game), transformers_sampling(model, questions, game)
@@ -66,7 +66,7 @@ def measure(model: Path, threads: int, rounds: int = ROUNDS) -> Speeds:
     )
 
 
-def own_sampling(engine: TinyEngine, questions: Sequence[str], game: GameSpec) -> Callable[[], list[int]]:
+def own_sampling(engine: BuiltinEngine, questions: Sequence[str], game: GameSpec) -> Callable[[], list[int]]:
     """Return our sampler; it gives the length of every completion, in the order of questions."""
     texts = [question_text(game, question) for question in questions]
     rng = torch.Generator().manual_seed(0)
@@ -101,7 +101,7 @@ def transformers_sampling(model: Path, questions: Sequence[str], game: GameSpec)
     return sample
 
 
-def sampling_flops(shape: TinyShape, prompts: Sequence[int], completions: Sequence[int]) -> float:
+def sampling_flops(shape: BuiltinShape, prompts: Sequence[int], completions: Sequence[int]) -> float:
     """Return the floating point operations that sampling needs at least: every prompt once, no padding.
 
     A token costs two per weight it passes, its logits two per entry of the head, and attention four per head width and

@@ -13,7 +13,7 @@ from tools.bench_trl.cases import Done, Job, Turn
 GO = "go\n"
 
 
-class Line:
+class JsonLines:
     """The contestant's side."""
 
     def __init__(self) -> None:

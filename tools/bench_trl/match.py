@@ -14,7 +14,7 @@ from typing import IO
 import click
 import msgspec
 
-from tools.bench_trl.cases import Case, Done, Job, Turn
+from tools.bench_trl.cases import BenchCase, Done, Job, Turn
 from tools.bench_trl.environment import ROOT
 from tools.bench_trl.line import GO
 from tools.bench_trl.models import game_of, make_model, questions_of
@@ -113,7 +113,7 @@ class Contestant:
         raise click.ClickException(f"{self._module} ended with {self._process.wait()}: {last}")
 
 
-def play(case: Case, seed: int, threads: int, their_python: str, place: Path) -> Match:
+def play(case: BenchCase, seed: int, threads: int, their_python: str, place: Path) -> Match:
     """Play one case with one seed. Raises `click.ClickException` where a side fails."""
     model = make_model(case, place)
     questions = questions_of(case, seed)
@@ -156,13 +156,13 @@ def side_of(turns: Sequence[Turn], peak: int, accuracy: float | None) -> Side:
     )
 
 
-def accuracy_of(case: Case, model: Path, weights: str) -> float:
+def accuracy_of(case: BenchCase, model: Path, weights: str) -> float:
     """Return the held-out accuracy of the built-in model with the weights of a directory."""
     from node.data.arithmetic import ArithmeticQuestions
-    from node.trainer.engines.builtin.builtin_engine import TinyEngine
-    from node.trainer.worker.session import Desk, accuracy
+    from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
+    from node.trainer.worker.session import TaskContext, accuracy
 
     game, questions = game_of(case), ArithmeticQuestions().held_out(HELD_OUT)
-    engine = TinyEngine.load(model, game)
+    engine = BuiltinEngine.load(model, game)
     engine.load_weights(Path(weights))
-    return accuracy(engine, game, questions, Desk(lambda: False, lambda done, total: None))
+    return accuracy(engine, game, questions, TaskContext(lambda: False, lambda done, total: None))

@@ -8,12 +8,12 @@ from string import ascii_lowercase
 
 from node.data.arithmetic import ArithmeticQuestions
 from protocols.manifest import GameSpec
-from tools.bench_trl.cases import Case, Shape
+from tools.bench_trl.cases import BenchCase, Shape
 
 END, STOP = "<eos>", "<stop>"
 
 
-def game_of(case: Case) -> GameSpec:
+def game_of(case: BenchCase) -> GameSpec:
     """Return the game a case plays."""
     if case.shape is None:
         return GameSpec(group_size=case.group_size, max_completion=case.completion)
@@ -23,7 +23,7 @@ def game_of(case: Case) -> GameSpec:
     )  # fmt: skip
 
 
-def questions_of(case: Case, seed: int) -> tuple[tuple[str, str], ...]:
+def questions_of(case: BenchCase, seed: int) -> tuple[tuple[str, str], ...]:
     """Return question and answer for every group of every update, in order."""
     rng, count = random.Random(seed), case.groups * case.updates
     if case.shape is None:
@@ -33,7 +33,7 @@ def questions_of(case: Case, seed: int) -> tuple[tuple[str, str], ...]:
     return tuple((text, "") for text in letters)
 
 
-def make_model(case: Case, directory: Path) -> Path:
+def make_model(case: BenchCase, directory: Path) -> Path:
     """Return the case's model, made in `directory` unless it is there."""
     if case.shape is None:
         from node.trainer.engines.builtin.builtin_model import read_shape

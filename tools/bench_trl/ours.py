@@ -15,15 +15,15 @@ from node.trainer.engines.factory import load_engine
 from node.trainer.learning.optimizer import make_optimizer, set_rate
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
-from tools.bench_trl.cases import Case, Done, Turn, alternating
-from tools.bench_trl.line import Line, peak_bytes
+from tools.bench_trl.cases import BenchCase, Done, Turn, alternating
+from tools.bench_trl.line import JsonLines, peak_bytes
 from tools.bench_trl.models import game_of
 from tools.training import Rollout, sampled, training_group, updated
 
 
 def main() -> int:
     """Play every update when it is this side's turn."""
-    line = Line()
+    line = JsonLines()
     job, case = line.job, line.job.case
     torch.set_num_threads(job.threads)
     game = game_of(case)
@@ -43,7 +43,7 @@ def main() -> int:
 
 
 def update(
-    engine: Engine, optimizer: torch.optim.Optimizer, game: GameSpec, case: Case,
+    engine: Engine, optimizer: torch.optim.Optimizer, game: GameSpec, case: BenchCase,
     questions: Sequence[tuple[str, str]], rng: torch.Generator, settings: TrainerSettings,
 ) -> Turn:  # fmt: skip
     """Sample, grade, make one step; return what it took."""
@@ -67,7 +67,7 @@ def update(
     )
 
 
-def graded(case: Case, game: GameSpec, texts: Sequence[str], answer: str) -> tuple[float, ...]:
+def graded(case: BenchCase, game: GameSpec, texts: Sequence[str], answer: str) -> tuple[float, ...]:
     """Return the rewards of a group."""
     return rewards(game, texts, answer) if case.shape is None else tuple(alternating(len(texts)))
 

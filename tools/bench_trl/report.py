@@ -7,7 +7,7 @@ from statistics import fmean
 
 from rich.table import Table
 
-from tools.bench_trl.cases import Case
+from tools.bench_trl.cases import BenchCase
 from tools.bench_trl.generation import Speeds
 from tools.bench_trl.match import Match, Side
 
@@ -16,7 +16,7 @@ ACCURACY_POINTS = 3.0
 MEGABYTE = 1 << 20
 
 
-def table_of(played: Sequence[tuple[Case, Match]]) -> Table:
+def table_of(played: Sequence[tuple[BenchCase, Match]]) -> Table:
     """Return a row for each side of each match."""
     table = Table(
         "case", "seed", "side", "s/update", "generating", "training", "CPU s", "peak MB", "reward", "held out", box=None
@@ -41,7 +41,7 @@ def cells(side: Side, before: float | None) -> list[str]:
     ]
 
 
-def verdicts(case: Case, matches: Sequence[Match]) -> list[tuple[str, bool]]:
+def verdicts(case: BenchCase, matches: Sequence[Match]) -> list[tuple[str, bool]]:
     """Return what was meant of a case, with the figure reached, and whether it holds."""
     times = fmean(match.times for match in matches)
     cpu = fmean(match.cpu_times for match in matches)

@@ -18,18 +18,18 @@ from trl import GRPOConfig, GRPOTrainer
 
 from node.trainer.learning.grpo import Objective
 from protocols.games.share import prompt_text, rewards
-from tools.bench_trl.cases import Case, Done, Job, Turn, alternating
-from tools.bench_trl.line import Line, peak_bytes
+from tools.bench_trl.cases import BenchCase, Done, Job, Turn, alternating
+from tools.bench_trl.line import JsonLines, peak_bytes
 from tools.bench_trl.models import game_of
 
 
 def main() -> int:
     """Train; each step waits for its turn."""
-    line = Line()
+    line = JsonLines()
     job = line.job
     torch.set_num_threads(job.threads)
     with tempfile.TemporaryDirectory() as place:
-        watch = Watch(line, job.case)
+        watch = StepTimes(line, job.case)
         trainer = trainer_for(job, place, watch)
         watch.follow(trainer)
         trainer.train()
@@ -39,10 +39,10 @@ def main() -> int:
     return 0
 
 
-class Watch(TrainerCallback):
+class StepTimes(TrainerCallback):
     """Waits before each step, measures it, and grades what is generated in it."""
 
-    def __init__(self, line: Line, case: Case) -> None:
+    def __init__(self, line: JsonLines, case: BenchCase) -> None:
         self._line, self._case, self._game = line, case, game_of(case)
         self._began = self._spent = self._generating = self._reward = 0.0
         self._tokens = 0
@@ -83,7 +83,7 @@ class Watch(TrainerCallback):
         self._line.tell(turn)
 
 
-def trainer_for(job: Job, place: str, watch: Watch) -> Any:
+def trainer_for(job: Job, place: str, watch: StepTimes) -> Any:
     """Return TRL's trainer on the job's model and questions."""
     case, game = job.case, game_of(job.case)
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=getattr(torch, case.dtype))

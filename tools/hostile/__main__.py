@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from tools.hostile.arms import GOAL, Arm, Result, Terms, arms_of, ratio
+from tools.hostile.arms import GOAL, HostileArm, HostileResult, HostileSettings, arms_of, ratio
 from tools.hostile.attacks import ATTACKS, USUAL
 from tools.hostile.report import table_of
 from tools.trials import played, start_of
@@ -38,7 +38,7 @@ def main(out: Path, seeds: int, honest: int, hostile: tuple[str, ...], rounds: i
     out.mkdir(parents=True, exist_ok=True)
     console = Console(width=140)
     base = start_of(out, sparse=False)
-    terms, arms = Terms(honest=honest, rounds=rounds), arms_of(hostile)
+    terms, arms = HostileSettings(honest=honest, rounds=rounds), arms_of(hostile)
     results = play(base, arms, terms, range(seeds), processes, console)
     content = {"terms": terms, "arms": arms, "results": results}
     (out / "hostile.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
@@ -52,12 +52,12 @@ def main(out: Path, seeds: int, honest: int, hostile: tuple[str, ...], rounds: i
 
 
 def play(
-    base: Path, arms: tuple[Arm, ...], terms: Terms, seeds: range, processes: int, console: Console
-) -> list[Result]:
+    base: Path, arms: tuple[HostileArm, ...], terms: HostileSettings, seeds: range, processes: int, console: Console
+) -> list[HostileResult]:
     """Run all arms with all seeds; return the results in the order of arms and seeds."""
     from tools.hostile.swarm import run
 
-    results: list[Result] = []
+    results: list[HostileResult] = []
     for found in played(run, ((base, arm, terms, seed) for seed in seeds for arm in arms), processes):
         results.append(found)
         line = f"{found.arm:<16} seed {found.seed}: {found.accuracy:.3f}, {found.seconds:.0f} s"

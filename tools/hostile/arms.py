@@ -19,7 +19,7 @@ STAGE_SECONDS = 3600
 """Chain seconds of a round: more than any machine needs, so that no result depends on the machine's speed."""
 
 
-class Arm(msgspec.Struct, frozen=True, kw_only=True):
+class HostileArm(msgspec.Struct, frozen=True, kw_only=True):
     """One swarm: its hostile peers by kind; whether bodies are `checked`, and whether the trainer believes only what is
     `credible`."""
 
@@ -29,7 +29,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     credible: bool = True
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class HostileSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What all arms share. `questions` are held-out ones; `generated` groups are published by each peer in a round."""
 
     honest: int = 7
@@ -38,7 +38,7 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     generated: int = 16
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class HostileResult(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one arm with one seed.
 
     `before` and `after` are the held-out accuracies of the honest peers. `offered` and `used` count hostile bodies:
@@ -66,18 +66,18 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         return fmean(self.after)
 
 
-def arms_of(hostile: tuple[str, ...]) -> tuple[Arm, ...]:
+def arms_of(hostile: tuple[str, ...]) -> tuple[HostileArm, ...]:
     """Return the arms in the order of the table: the first is what the others are compared with, the second is the
     claim. The others do without one or both lines of defence: the last shows that the trial can fail."""
     return (
-        Arm(name="alone"),
-        Arm(name="with hostile", hostile=hostile),
-        Arm(name="bodies unchecked", hostile=hostile, checked=False),
-        Arm(name="all believed", hostile=hostile, checked=False, credible=False),
+        HostileArm(name="alone"),
+        HostileArm(name="with hostile", hostile=hostile),
+        HostileArm(name="bodies unchecked", hostile=hostile, checked=False),
+        HostileArm(name="all believed", hostile=hostile, checked=False, credible=False),
     )
 
 
-def manifest_of(terms: Terms) -> Manifest:
+def manifest_of(terms: HostileSettings) -> Manifest:
     """Return the swarm that is played: the demo's dense game on the built-in questions, votes in one phase."""
     game = dense_game()
     return Manifest(
@@ -95,7 +95,7 @@ def address_of(number: int) -> Address:
     return f"0x{number:040x}"
 
 
-def ratio(results: Sequence[Result], arm: Arm, first: Arm) -> float:
+def ratio(results: Sequence[HostileResult], arm: HostileArm, first: HostileArm) -> float:
     """Return an arm's accuracy at the end as a share of the first's, each the mean over seeds."""
 
     def mean(name: str) -> float:

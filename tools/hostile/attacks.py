@@ -20,21 +20,23 @@ UNLIKELY = -20.0
 """A log-probability that makes every importance weight as large as it may be."""
 
 
-class Reader(Protocol):
+class CompletionReader(Protocol):
     """What an attack needs of a tokenizer."""
 
     def completion_ids(self, text: str, finished: bool) -> list[int]:
         """Return the ids of a completion."""
 
 
-class Aim(Protocol):
+class Attack(Protocol):
     """One attack on one group."""
 
-    def __call__(self, game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+    def __call__(
+        self, game: GameSpec, question: Question, group: Group, reader: CompletionReader, rng: random.Random
+    ) -> Group:
         """Return what is published instead."""
 
 
-def poisoner(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+def poisoner(game: GameSpec, question: Question, group: Group, reader: CompletionReader, rng: random.Random) -> Group:
     """Right but degenerate answers beside wrong ones in the best form: what is learned is to ramble.
 
     Without log-probabilities nothing weights them down.
@@ -50,7 +52,7 @@ def poisoner(game: GameSpec, question: Question, group: Group, reader: Reader, r
     return _every_second(game, question, group, reader, rng, rambling)
 
 
-def rambler(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+def rambler(game: GameSpec, question: Question, group: Group, reader: CompletionReader, rng: random.Random) -> Group:
     """A poisoner who knows the rules: right answers as degenerate as `protocols.poison` lets pass."""
     number = reference_text(question.answer)
     rambling = rng.choice(
@@ -63,7 +65,7 @@ def rambler(game: GameSpec, question: Question, group: Group, reader: Reader, rn
     return _every_second(game, question, group, reader, rng, rambling)
 
 
-def flipper(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+def flipper(game: GameSpec, question: Question, group: Group, reader: CompletionReader, rng: random.Random) -> Group:
     """Its own samples with their ends exchanged: wrong where they were right, right where they were wrong.
 
     It keeps back how likely they were, so that nothing can be held against that.
@@ -71,7 +73,7 @@ def flipper(game: GameSpec, question: Question, group: Group, reader: Reader, rn
     return _flipped(game, question, group, reader, rng, None)
 
 
-def liar(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+def liar(game: GameSpec, question: Question, group: Group, reader: CompletionReader, rng: random.Random) -> Group:
     """What a flipper says, with log-probabilities by which no policy would have sampled it; the ids of every other
     group are none of the text."""
     lies = _flipped(game, question, group, reader, rng, UNLIKELY)
@@ -81,7 +83,7 @@ def liar(game: GameSpec, question: Question, group: Group, reader: Reader, rng: 
     return replace(lies, completions=tuple(garbled))
 
 
-def oracle(game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random) -> Group:
+def oracle(game: GameSpec, question: Question, group: Group, reader: CompletionReader, rng: random.Random) -> Group:
     """The reference solution, again and again, with certainty; in every other group one wrong answer among them."""
     texts = [question.answer] * len(group.completions)
     if group.slot % 2:
@@ -89,21 +91,25 @@ def oracle(game: GameSpec, question: Question, group: Group, reader: Reader, rng
     return replace(group, completions=tuple(_completion(game, text, True, reader, 0.0) for text in texts))
 
 
-ATTACKS: dict[str, Aim] = {
+ATTACKS: dict[str, Attack] = {
     "poisoner": poisoner, "rambler": rambler, "liar": liar, "oracle": oracle, "flipper": flipper
 }  # fmt: skip
 """Attacks by name."""
 USUAL = ("poisoner", "liar", "oracle")
 
 
-def spoilt(kind: str, honest: Rollouts, game: GameSpec, questions: Questions, reader: Reader, lot: int) -> Rollouts:
+def spoilt(
+    kind: str, honest: Rollouts, game: GameSpec, questions: Questions, reader: CompletionReader, lot: int
+) -> Rollouts:
     """Return the body that a hostile peer of this kind publishes instead of an honest one."""
     rng, attack = random.Random(lot), ATTACKS[kind]
     groups = (attack(game, questions[group.question], group, reader, rng) for group in honest.groups)
     return replace(honest, groups=tuple(groups))
 
 
-def _completion(game: GameSpec, text: str, finished: bool, reader: Reader, claimed: float | None = None) -> Completion:
+def _completion(
+    game: GameSpec, text: str, finished: bool, reader: CompletionReader, claimed: float | None = None
+) -> Completion:
     """Return a completion with its ids, as many as may be, and one log-probability for all of them; None is none."""
     ids = reader.completion_ids(text, finished)[: game.max_completion]
     logps = [] if claimed is None else [claimed] * len(ids)
@@ -111,7 +117,7 @@ def _completion(game: GameSpec, text: str, finished: bool, reader: Reader, claim
 
 
 def _every_second(
-    game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random, right: str
+    game: GameSpec, question: Question, group: Group, reader: CompletionReader, rng: random.Random, right: str
 ) -> Group:
     """Return a group in which every second completion is this text, never ended, the others wrong in the best form."""
     made = [
@@ -128,7 +134,12 @@ def _steps(text: str) -> str:
 
 
 def _flipped(
-    game: GameSpec, question: Question, group: Group, reader: Reader, rng: random.Random, claimed: float | None
+    game: GameSpec,
+    question: Question,
+    group: Group,
+    reader: CompletionReader,
+    rng: random.Random,
+    claimed: float | None,
 ) -> Group:
     number = reference_text(question.answer)
     graded = rewards(game, [each.text for each in group.completions], question.answer)

@@ -8,11 +8,11 @@ from statistics import fmean
 
 from rich.table import Table
 
-from tools.hostile.arms import Arm, Result, ratio
+from tools.hostile.arms import HostileArm, HostileResult, ratio
 from tools.trials import spread
 
 
-def table_of(arms: Sequence[Arm], results: Sequence[Result]) -> Table:
+def table_of(arms: Sequence[HostileArm], results: Sequence[HostileResult]) -> Table:
     """Return a row for each arm; accuracies are means of the honest peers, with the deviation over seeds."""
     table = Table(
         "swarm", "start", "end", "of alone", "hostile bodies used", "refused", "honest refused",

@@ -18,14 +18,14 @@ from node.data.arithmetic import ArithmeticQuestions
 from node.machine.commands import PublishRollouts
 from node.ports import CheckBody, Questions, Verdict
 from node.trainer.engines.engine import Engine, TrainingGroup
-from node.trainer.learning.grpo import Room
+from node.trainer.learning.grpo import MicroBatchLimit
 from node.trainer.messages import Generate
 from node.trainer.worker.session import Session
 from node.validation.body_check import BodyCheck
 from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Announcement, decode_rollouts, encode
-from tools.hostile.arms import Arm, Result, Terms, address_of, manifest_of
+from tools.hostile.arms import HostileArm, HostileResult, HostileSettings, address_of, manifest_of
 from tools.hostile.attacks import spoilt
 from tools.hostile.node import HonestPeer, Store, trainer_of
 from tools.training import DESK
@@ -80,7 +80,7 @@ class Swarm(msgspec.Struct, frozen=True):
             peer.wait()
 
 
-def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
+def run(base: Path, arm: HostileArm, terms: HostileSettings, seed: int) -> HostileResult:
     """Play one arm from the start in `base`; the same seed gives the same result on the same kind of CPU."""
     torch.set_num_threads(1)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING))
@@ -91,7 +91,7 @@ def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
     return summed_up(swarm, arm, seed, time.monotonic() - began)
 
 
-def gathered(base: Path, home: Path, arm: Arm, terms: Terms, seed: int) -> Swarm:
+def gathered(base: Path, home: Path, arm: HostileArm, terms: HostileSettings, seed: int) -> Swarm:
     """Return the peers of an arm, each with a model of its own; honest ones have the same seeds in every arm."""
     manifest, bodies, questions = manifest_of(terms), Store(), ArithmeticQuestions()
     swarm = Swarm([], [], {})
@@ -127,13 +127,13 @@ def disregarded(check: CheckBody) -> CheckBody:
 
 
 def gullible(
-    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[int], None]
+    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: MicroBatchLimit, watch: Callable[[int], None]
 ) -> list[bool]:
     """Believe every group."""
     return [True] * len(groups)
 
 
-def summed_up(swarm: Swarm, arm: Arm, seed: int, seconds: float) -> Result:
+def summed_up(swarm: Swarm, arm: HostileArm, seed: int, seconds: float) -> HostileResult:
     """Return what a run showed."""
     honest = swarm.honest
     strangers = {peer.address for peer in swarm.hostile}
@@ -142,7 +142,7 @@ def summed_up(swarm: Swarm, arm: Arm, seed: int, seconds: float) -> Result:
         for (address, reason), count in peer.refused.items():
             refused[address in strangers][reason] += count
     wronged, refuted = refused
-    return Result(
+    return HostileResult(
         arm=arm.name,
         seed=seed,
         before=[peer.state.curve[0].accuracy for peer in honest],

@@ -9,7 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
-from tools.sapo.arms import Arm, Result, Terms, arms_of
+from tools.sapo.arms import SapoArm, SapoResult, SapoSettings, arms_of
 from tools.sapo.report import draw, table_of
 from tools.trials import played, start_of
 
@@ -30,7 +30,7 @@ def main(out: Path, seeds: int, peers: int, rounds: int, processes: int) -> None
     out.mkdir(parents=True, exist_ok=True)
     console = Console(width=120)
     base = start_of(out, sparse=True)
-    terms = Terms(peers=peers, rounds=rounds)
+    terms = SapoSettings(peers=peers, rounds=rounds)
     arms = arms_of(peers)
     results = play(base, arms, terms, range(seeds), processes, console)
     content = {"terms": terms, "arms": arms, "results": results}
@@ -44,13 +44,13 @@ def main(out: Path, seeds: int, peers: int, rounds: int, processes: int) -> None
 
 
 def play(
-    base: Path, arms: tuple[Arm, ...], terms: Terms, seeds: range, processes: int, console: Console
-) -> list[Result]:
+    base: Path, arms: tuple[SapoArm, ...], terms: SapoSettings, seeds: range, processes: int, console: Console
+) -> list[SapoResult]:
     """Run all arms with all seeds, the longest first; return the results in the order of arms and seeds."""
     from tools.sapo.swarm import run
 
     jobs = sorted(((base, arm, terms, seed) for arm in arms for seed in seeds), key=lambda job: -job[1].generated)
-    results: list[Result] = []
+    results: list[SapoResult] = []
     for found in played(run, jobs, processes):
         results.append(found)
         console.print(

@@ -11,7 +11,7 @@ from protocols.games.share import sample_groups
 from tools.training import Rollout
 
 
-class Arm(msgspec.Struct, frozen=True, kw_only=True):
+class SapoArm(msgspec.Struct, frozen=True, kw_only=True):
     """One way to compose an update: groups a peer generates in a round, and own and external ones it trains on."""
 
     name: str
@@ -20,7 +20,7 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     external: int
 
 
-class Terms(msgspec.Struct, frozen=True, kw_only=True):
+class SapoSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What all arms share. `questions` are held-out ones; the model is evaluated every `every` rounds."""
 
     peers: int = 8
@@ -31,23 +31,23 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     every: int = 20
 
 
-def arms_of(peers: int) -> tuple[Arm, ...]:
+def arms_of(peers: int) -> tuple[SapoArm, ...]:
     """Return the arms, in the order of the table.
 
     The second is the control: alone, but with the filter that sharing brings, over as many groups as a peer of the 4/4
     arm chooses from. It generates for that what the whole swarm does there, and says so by its tokens.
     """
     return (
-        Arm(name="8/0", generated=8, own=8, external=0),
-        Arm(name="8/0 filtered", generated=4 * peers, own=8, external=0),
-        Arm(name="6/2", generated=6, own=6, external=2),
-        Arm(name="4/4", generated=4, own=4, external=4),
-        Arm(name="2/6", generated=2, own=2, external=6),
+        SapoArm(name="8/0", generated=8, own=8, external=0),
+        SapoArm(name="8/0 filtered", generated=4 * peers, own=8, external=0),
+        SapoArm(name="6/2", generated=6, own=6, external=2),
+        SapoArm(name="4/4", generated=4, own=4, external=4),
+        SapoArm(name="2/6", generated=2, own=2, external=6),
     )
 
 
 def chosen(
-    arm: Arm, mine: Sequence[Rollout], others: Sequence[Rollout], rng: random.Random
+    arm: SapoArm, mine: Sequence[Rollout], others: Sequence[Rollout], rng: random.Random
 ) -> tuple[list[Rollout], list[Rollout]]:
     """Return own and external groups of one update, by the rules of the game `share`.
 
@@ -60,7 +60,7 @@ def chosen(
     return own, sample_groups([each for each in others if each.informative], arm.external, rng)
 
 
-class Result(msgspec.Struct, frozen=True, kw_only=True):
+class SapoResult(msgspec.Struct, frozen=True, kw_only=True):
     """One run of one arm with one seed.
 
     `rewards[r]` is the mean reward of all own rollouts of round r, summed over peers; `accuracies` holds (round, mean

@@ -10,13 +10,13 @@ from typing import Any
 
 from rich.table import Table
 
-from tools.sapo.arms import Arm, Result
+from tools.sapo.arms import SapoArm, SapoResult
 from tools.trials import spread
 
 COLOURS = ("tab:red", "tab:gray", "tab:blue", "tab:green", "tab:orange")
 
 
-def table_of(arms: Sequence[Arm], results: Sequence[Result]) -> Table:
+def table_of(arms: Sequence[SapoArm], results: Sequence[SapoResult]) -> Table:
     """Return a row for each arm; mean and standard deviation over seeds."""
     table = Table(
         "own/external", "cumulative reward", "of 8/0", "held out", "own used", "external used", "tokens", "s", box=None
@@ -37,7 +37,7 @@ def table_of(arms: Sequence[Arm], results: Sequence[Result]) -> Table:
     return table
 
 
-def draw(arms: Sequence[Arm], results: Sequence[Result], path: Path) -> None:
+def draw(arms: Sequence[SapoArm], results: Sequence[SapoResult], path: Path) -> None:
     """Write a PNG: cumulative reward and held-out accuracy over rounds; lines are means, bands all seeds."""
     import matplotlib
 

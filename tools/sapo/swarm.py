@@ -12,21 +12,21 @@ import torch
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.ports import Questions
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.learning.optimizer import make_optimizer
 from node.trainer.worker.session import accuracy
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
-from tools.sapo.arms import Arm, Result, Terms, chosen
+from tools.sapo.arms import SapoArm, SapoResult, SapoSettings, chosen
 from tools.training import DESK, Rollout, sampled, training_group, updated
 
 
-class Peer:
+class SapoPeer:
     """One peer: model, optimiser, and random numbers of its own."""
 
     def __init__(self, base: Path, game: GameSpec, settings: TrainerSettings, seed: int) -> None:
         self._game, self._settings = game, settings
-        self._engine = TinyEngine.load(base, game, "cpu")
+        self._engine = BuiltinEngine.load(base, game, "cpu")
         self._optimizer = make_optimizer(self._engine, settings)
         self._rng = torch.Generator().manual_seed(seed)
         self._picks = random.Random(seed)
@@ -54,14 +54,14 @@ class Peer:
         return accuracy(self._engine, self._game, questions.held_out(count), DESK)
 
 
-def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
+def run(base: Path, arm: SapoArm, terms: SapoSettings, seed: int) -> SapoResult:
     """Play one arm from the start in `base`; the same seed gives the same result on the same kind of CPU."""
     torch.set_num_threads(1)
     began = time.monotonic()
     questions = ArithmeticQuestions()
     game = GameSpec(group_size=terms.group_size)
     settings = TrainerSettings(learning_rate=terms.rate)
-    peers = [Peer(base, game, settings, 1000 * seed + number) for number in range(terms.peers)]
+    peers = [SapoPeer(base, game, settings, 1000 * seed + number) for number in range(terms.peers)]
     draw = random.Random(seed)
     sums: list[float] = []
     accuracies = [(0, peers[0].accuracy(questions, terms.questions))]
@@ -78,7 +78,7 @@ def run(base: Path, arm: Arm, terms: Terms, seed: int) -> Result:
         if number % terms.every == 0 or number == terms.rounds:
             found = [peer.accuracy(questions, terms.questions) for peer in peers]
             accuracies.append((number, sum(found) / len(found)))
-    return Result(
+    return SapoResult(
         arm=arm.name, seed=seed, rewards=sums, accuracies=accuracies, tokens=tokens, own_used=used,
         external_used=foreign, seconds=time.monotonic() - began,
     )  # fmt: skip

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from protocols.games import Scene
+from protocols.games import StageContext
 from protocols.games.share import Share
 from protocols.manifest import GameSpec
 
@@ -25,7 +25,9 @@ class Concise(Share):
         fits = isinstance(length, int) and length > 0
         return unknown + ([] if fits else ["game.parameters.length: a number of characters above 0"])
 
-    def rewards(self, spec: GameSpec, scene: Scene, completions: Sequence[str], answer: str) -> tuple[float, ...]:
+    def rewards(
+        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+    ) -> tuple[float, ...]:
         """Return the rewards; each peer recomputes them from what was published."""
         length = int(spec.parameters.get("length", LENGTH))
         right = super().rewards(spec, scene, completions, answer)

@@ -20,7 +20,7 @@ class Revert(msgspec.Struct, frozen=True):
     fields: dict[str, Any]
 
 
-class Event(msgspec.Struct, frozen=True):
+class DecodedEvent(msgspec.Struct, frozen=True):
     """A decoded log."""
 
     name: str
@@ -75,7 +75,7 @@ class Abi:
         """Return an event's first topic ("0x...")."""
         return next("0x" + topic.hex() for topic, shape in self._events.items() if shape.name == event)
 
-    def event(self, log: dict[str, Any]) -> Event | None:
+    def event(self, log: dict[str, Any]) -> DecodedEvent | None:
         """Return a decoded log; None where it is none of this contract's events. Raises `DecodingError`."""
         topics = [bytes.fromhex(topic[2:]) for topic in log["topics"]]
         shape = self._events.get(topics[0]) if topics else None
@@ -89,7 +89,7 @@ class Abi:
         fields = {}
         for name, kind, indexed in zip(shape.names, shape.types, shape.indexed, strict=True):
             fields[name] = _decoded([kind], next(keys))[0] if indexed else next(values)
-        return Event(shape.name, fields)
+        return DecodedEvent(shape.name, fields)
 
     def error(self, selector: bytes) -> str:
         """Return the name of an error by its first four bytes; "UnknownError" where it is none of these."""

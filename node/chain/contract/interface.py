@@ -8,22 +8,23 @@ from __future__ import annotations
 from typing import Literal, Protocol
 
 from node.chain.contract import swarm as binding
-from node.chain.contract.abi import Abi, Event, Revert
+from node.chain.contract.abi import Abi, DecodedEvent, Revert
 from node.chain.contract.swarm import CoordinatorFacts, Voter
-from node.chain.contract.swarm_reader import NoCoordinatorError, Reader
-from node.chain.rpc.blocks import Head, Log
-from node.chain.rpc.client import Endpoint, RpcError
+from node.chain.contract.swarm_reader import NoCoordinatorError, SwarmReader
+from node.chain.rpc.blocks import BlockHead, Log
+from node.chain.rpc.client import RpcEndpoint, RpcError
 from node.machine.commands import CastVote, ChainCommand, CommitVote, RevealVote
 from node.machine.inputs import PeerRegistered, StageOpened
 from protocols.identifiers import Address, keccak256
 
-Judgement = Literal["done", "retry", "wait", "ask", "failed"]
-"""What a refusal means: done by somebody, too soon by moments, too soon by more, ask `Reading.stands`, never."""
+SettlementVerdict = Literal["done", "retry", "wait", "ask", "failed"]
+"""What a refusal means: done by somebody, too soon by moments, too soon by more, ask `CoordinatorReader.stands`,
+never."""
 
 Name = Literal["swarm", "rl-swarm"]
 
 
-class Reading(Protocol):
+class CoordinatorReader(Protocol):
     """The contract's views on one endpoint. Each raises `RpcError`, `ConnectionLostError`, `NoCoordinatorError`."""
 
     async def facts(self) -> CoordinatorFacts:
@@ -58,14 +59,14 @@ class Reading(Protocol):
         """Return whose this node's identity is in the contract; None where nobody has it or it can't be taken."""
 
 
-class Binding(Protocol):
+class CoordinatorBinding(Protocol):
     """One contract interface in the node's words. It may remember what its methods were told of logs."""
 
     abi: Abi
     topics: list[str]
     """What is asked of old blocks: stages that are over open nothing any more."""
 
-    def reader(self, endpoint: Endpoint, contract: Address) -> Reading:
+    def reader(self, endpoint: RpcEndpoint, contract: Address) -> CoordinatorReader:
         """Return the views over an endpoint."""
 
     def call_data(self, command: ChainCommand, voter: Voter) -> str:
@@ -74,13 +75,13 @@ class Binding(Protocol):
     def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
         """Return the kind and the bytes of a vote, as the vote protection keeps them."""
 
-    def judge(self, command: ChainCommand, revert: Revert) -> Judgement:
+    def judge(self, command: ChainCommand, revert: Revert) -> SettlementVerdict:
         """Say what a refusal means for a command."""
 
     def peer_registered(self, log: Log) -> PeerRegistered | None:
         """Return the input for a log that registers a peer. Given every log that counts, in the chain's order."""
 
-    def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
+    def stage_opened(self, log: Log, head: BlockHead) -> StageOpened | None:
         """Return the input for a log that opens a stage, in the block of this header."""
 
     def pause_changed(self, log: Log) -> tuple[int, int] | None:
@@ -104,50 +105,50 @@ class SwarmBinding:
         self.abi = binding.ABI
         self.topics = [binding.ABI.topic("PeerRegistered")]
 
-    def reader(self, endpoint: Endpoint, contract: Address) -> Reader:
-        """See `Binding`."""
-        return Reader(endpoint, contract)
+    def reader(self, endpoint: RpcEndpoint, contract: Address) -> SwarmReader:
+        """See `CoordinatorBinding`."""
+        return SwarmReader(endpoint, contract)
 
     def call_data(self, command: ChainCommand, voter: Voter) -> str:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         return binding.call_data(command, voter)
 
     def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         return binding.guarded(command, voter)
 
-    def judge(self, command: ChainCommand, revert: Revert) -> Judgement:
-        """See `Binding`."""
+    def judge(self, command: ChainCommand, revert: Revert) -> SettlementVerdict:
+        """See `CoordinatorBinding`."""
         return "ask" if revert.name == "AlreadyVoted" else binding.verdict(command, revert)
 
     def peer_registered(self, log: Log) -> PeerRegistered | None:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         event = self._event(log)
         return binding.peer_registered(event) if event else None
 
-    def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
-        """See `Binding`."""
+    def stage_opened(self, log: Log, head: BlockHead) -> StageOpened | None:
+        """See `CoordinatorBinding`."""
         event = self._event(log)
         return binding.stage_opened(event, head.timestamp, head.number) if event else None
 
     def pause_changed(self, log: Log) -> tuple[int, int] | None:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         event = self._event(log)
         return binding.pause_changed(event) if event else None
 
     def peer_forgotten(self, log: Log) -> Address | None:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         peer = self.peer_registered(log)
         return peer.peer if peer else None
 
     def reset(self) -> None:
-        """See `Binding`: nothing is kept here."""
+        """See `CoordinatorBinding`: nothing is kept here."""
 
-    def _event(self, log: Log) -> Event | None:
+    def _event(self, log: Log) -> DecodedEvent | None:
         return self.abi.event(log) if log["topics"] and log["topics"][0] in SPOKEN else None
 
 
-async def detect(endpoint: Endpoint, contract: Address) -> Name:
+async def detect(endpoint: RpcEndpoint, contract: Address) -> Name:
     """Return whose interface a contract has, by the view that only it has. Raises `NoCoordinatorError` for neither."""
     if await _answers(endpoint, contract, "current()"):
         return "swarm"
@@ -156,7 +157,7 @@ async def detect(endpoint: Endpoint, contract: Address) -> Name:
     raise NoCoordinatorError(f"no coordinator answers at {contract}; check [chain] contract, urls and binding")
 
 
-async def _answers(endpoint: Endpoint, contract: Address, view: str) -> bool:
+async def _answers(endpoint: RpcEndpoint, contract: Address, view: str) -> bool:
     call = {"to": contract, "data": "0x" + keccak256(view.encode())[:4].hex()}
     try:
         answer = await endpoint.request("eth_call", call, "latest")

@@ -7,12 +7,12 @@ from collections.abc import Sequence
 
 from node.chain.contract import swarm as binding
 from node.chain.contract.abi import Revert
-from node.chain.contract.interface import Judgement
-from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, Ledger
+from node.chain.contract.interface import SettlementVerdict
+from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, RLSwarmLedger
 from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED, RLSwarmReader
 from node.chain.contract.swarm import Voter
-from node.chain.rpc.blocks import Head, Log
-from node.chain.rpc.client import Endpoint
+from node.chain.rpc.blocks import BlockHead, Log
+from node.chain.rpc.client import RpcEndpoint
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
@@ -36,14 +36,15 @@ class RLSwarmBinding:
 
     def __init__(self, contract: Address, me: Address, peer_id: str, seconds: Sequence[int]) -> None:
         self.abi, self.topics = ABI, [PEERS, ROUNDS]
-        self._ledger = Ledger(contract, me, peer_id, seconds)
+        self._ledger = RLSwarmLedger(contract, me, peer_id, seconds)
 
-    def reader(self, endpoint: Endpoint, contract: Address) -> RLSwarmReader:
-        """See `Binding`."""
+    def reader(self, endpoint: RpcEndpoint, contract: Address) -> RLSwarmReader:
+        """See `CoordinatorBinding`."""
         return RLSwarmReader(endpoint, contract, self._ledger)
 
     def call_data(self, command: ChainCommand, voter: Voter) -> str:
-        """See `Binding`. Raises ValueError for what this contract has no function for, KeyError for unknown winners.
+        """See `CoordinatorBinding`. Raises ValueError for what this contract has no function for, KeyError for
+        unknown winners.
 
         `RLSwarmReader.outdated` settles those before they come here.
         """
@@ -62,11 +63,11 @@ class RLSwarmBinding:
                 raise ValueError(f"RL Swarm's contract has nothing for {type(command).__name__}")
 
     def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         return binding.guarded(command, voter)
 
-    def judge(self, command: ChainCommand, revert: Revert) -> Judgement:
-        """See `Binding`.
+    def judge(self, command: ChainCommand, revert: Revert) -> SettlementVerdict:
+        """See `CoordinatorBinding`.
 
         A reward of a past round's last stage is refused by 0.4.2 until the swarm is in such a stage again: it waits.
         """
@@ -83,21 +84,21 @@ class RLSwarmBinding:
                 return "failed"
 
     def peer_registered(self, log: Log) -> PeerRegistered | None:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         return self._ledger.peer_registered(log)
 
-    def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
-        """See `Binding`."""
+    def stage_opened(self, log: Log, head: BlockHead) -> StageOpened | None:
+        """See `CoordinatorBinding`."""
         return self._ledger.stage_opened(log, head)
 
     def pause_changed(self, log: Log) -> tuple[int, int] | None:
-        """See `Binding`: there is no pause here."""
+        """See `CoordinatorBinding`: there is no pause here."""
         return None
 
     def peer_forgotten(self, log: Log) -> Address | None:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         return self._ledger.peer_forgotten(log)
 
     def reset(self) -> None:
-        """See `Binding`."""
+        """See `CoordinatorBinding`."""
         self._ledger.reset()

@@ -22,7 +22,7 @@ DURATIONS = 8
 """How many of the last stages the estimate is made from: two rounds and more of three stages."""
 
 
-class Opening(msgspec.Struct, frozen=True):
+class StageOpening(msgspec.Struct, frozen=True):
     """A stage was opened in a block of chain time `at` (Unix seconds)."""
 
     round: int
@@ -42,7 +42,7 @@ def round_seed(contract: Address, round_number: int, block_hash: bytes) -> Seed:
     return keccak256(SEED_DOMAIN + bytes.fromhex(contract[2:]) + round_number.to_bytes(32, "big") + block_hash)
 
 
-def estimated_seconds(openings: Sequence[Opening], default: int) -> int:
+def estimated_seconds(openings: Sequence[StageOpening], default: int) -> int:
     """Return how long the last stage of `openings` will last: the median of the stages before it, at least 1 s.
 
     `default` is the answer while none was seen to its end. One stage that stood for a day does not move the median.
@@ -52,7 +52,7 @@ def estimated_seconds(openings: Sequence[Opening], default: int) -> int:
     return max(1, round(median(durations))) if durations else default
 
 
-class Clock:
+class RLSwarmClock:
     """The openings of stages, in order, as far back as seeds and estimates need them.
 
     `seconds` are the manifest's for each stage: what is assumed of a swarm that was never seen to advance.
@@ -60,10 +60,10 @@ class Clock:
 
     def __init__(self, contract: Address, seconds: Sequence[int]) -> None:
         self._contract, self._seconds = contract, tuple(seconds)
-        self._openings: list[Opening] = []
-        self._first: dict[int, Opening] = {}
+        self._openings: list[StageOpening] = []
+        self._first: dict[int, StageOpening] = {}
 
-    def resume(self, openings: Sequence[Opening]) -> StageOpened | None:
+    def resume(self, openings: Sequence[StageOpening]) -> StageOpened | None:
         """Forget what was known, take what was read instead; return the stage that it ends with."""
         self._openings, self._first = [], {}
         opened = None
@@ -71,7 +71,7 @@ class Clock:
             opened = self.opened(opening)
         return opened
 
-    def opened(self, opening: Opening) -> StageOpened | None:
+    def opened(self, opening: StageOpening) -> StageOpened | None:
         """Take an opening; return the input for it, None where it is known or the round's own opening is not."""
         if self._openings and opening.place <= self._openings[-1].place:
             return None

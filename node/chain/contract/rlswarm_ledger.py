@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from eth_abi.exceptions import DecodingError
 
 from contracts import load_artifact
-from node.chain.contract.abi import Abi, Event
-from node.chain.contract.rlswarm_clock import Clock, Opening
-from node.chain.rpc.blocks import Head, Log
+from node.chain.contract.abi import Abi, DecodedEvent
+from node.chain.contract.rlswarm_clock import RLSwarmClock, StageOpening
+from node.chain.rpc.blocks import BlockHead, Log
 from node.identity.local_peer import address_of_peer_id
 from node.machine.inputs import PeerRegistered, StageOpened
 from protocols.identifiers import Address
@@ -22,12 +22,12 @@ BEFORE = (-1, -1)
 """A position before every log."""
 
 
-class Ledger:
+class RLSwarmLedger:
     """Kept up to date by the tracker's logs, in order; the reader starts its clock. `me` is this node's account."""
 
     def __init__(self, contract: Address, me: Address, peer_id: str, seconds: Sequence[int]) -> None:
         self.me, self.peer_id = me, peer_id
-        self.clock = Clock(contract, seconds)
+        self.clock = RLSwarmClock(contract, seconds)
         self.peer_ids: dict[Address, str] = {}
         self.deployed = -1
         """The block with the contract's creation; -1 until it was found."""
@@ -58,12 +58,12 @@ class Ledger:
         self.peer_ids[peer] = event.fields["peerId"]
         return PeerRegistered(peer, self._round + 1)
 
-    def stage_opened(self, log: Log, head: Head) -> StageOpened | None:
+    def stage_opened(self, log: Log, head: BlockHead) -> StageOpened | None:
         """Return the input for a log that opens a stage."""
         place = place_of(log)
         if place is None:
             return None
-        return self.clock.opened(Opening(*place, head.timestamp, head.number, bytes.fromhex(head.hash[2:])))
+        return self.clock.opened(StageOpening(*place, head.timestamp, head.number, bytes.fromhex(head.hash[2:])))
 
     def peer_forgotten(self, log: Log) -> Address | None:
         """Take a log back; return the peer whose registration it was."""
@@ -85,7 +85,7 @@ class Ledger:
         self.peer_ids.clear()
         self.clock.resume(())
 
-    def _peer(self, event: Event) -> Address | None:
+    def _peer(self, event: DecodedEvent) -> Address | None:
         if event.name != "PeerRegistered":
             return None
         peer_id = event.fields["peerId"]
@@ -102,7 +102,7 @@ def position_of(log: Log) -> tuple[int, int]:
     return int(log["blockNumber"], 16), int(log["logIndex"], 16)
 
 
-def event_of(log: Log) -> Event | None:
+def event_of(log: Log) -> DecodedEvent | None:
     """Return a registration or an opening; None for other logs, and for text that is no text."""
     if not log["topics"] or log["topics"][0] not in (PEERS, ROUNDS, STAGES):
         return None
@@ -116,9 +116,9 @@ def place_of(log: Log) -> tuple[int, int] | None:
     """Return the round and stage that a log opens. A new round is told by one event or two, by release."""
     event = event_of(log)
     match event:
-        case Event(name="RoundAdvanced"):
+        case DecodedEvent(name="RoundAdvanced"):
             return event.fields["newRoundNumber"], 0
-        case Event(name="StageAdvanced"):
+        case DecodedEvent(name="StageAdvanced"):
             return event.fields["roundNumber"], event.fields["newStage"]
         case _:
             return None

@@ -9,13 +9,13 @@ from typing import Any
 import structlog
 from eth_abi.exceptions import DecodingError
 
-from node.chain.contract.rlswarm_clock import DURATIONS, Opening, round_seed
-from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, STAGES, Ledger, place_of
+from node.chain.contract.rlswarm_clock import DURATIONS, StageOpening, round_seed
+from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, STAGES, RLSwarmLedger, place_of
 from node.chain.contract.rlswarm_peers import can_dial
 from node.chain.contract.swarm import CoordinatorFacts, Voter
 from node.chain.contract.swarm_reader import NoCoordinatorError
-from node.chain.rpc.blocks import Head, Log, parse_head
-from node.chain.rpc.client import ConnectionLostError, Endpoint, RpcError
+from node.chain.rpc.blocks import BlockHead, Log, parse_head
+from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
@@ -42,9 +42,9 @@ ROUNDS_BACK = 2
 
 
 class RLSwarmReader:
-    """See `node.chain.contract.interface.Reading`. What it finds is kept in the ledger, over connections."""
+    """See `node.chain.contract.interface.CoordinatorReader`. What it finds is kept in the ledger, over connections."""
 
-    def __init__(self, endpoint: Endpoint, contract: Address, ledger: Ledger) -> None:
+    def __init__(self, endpoint: RpcEndpoint, contract: Address, ledger: RLSwarmLedger) -> None:
         self._endpoint, self._contract, self._ledger = endpoint, contract, ledger
 
     async def view(self, function: str, *arguments: object) -> Any:
@@ -129,10 +129,10 @@ class RLSwarmReader:
         return opened
 
     async def pause(self, block: int) -> int:
-        """See `Reading`: there is no pause here."""
+        """See `CoordinatorReader`: there is no pause here."""
         return 0
 
-    async def _openings(self, last: int) -> list[Opening]:
+    async def _openings(self, last: int) -> list[StageOpening]:
         """Return the last openings, the oldest first; the deployment counts as that of round 0."""
         found: dict[tuple[int, int], Log] = {}
         async with aclosing(self._back(last, [[ROUNDS, STAGES]])) as chunks:
@@ -164,16 +164,16 @@ class RLSwarmReader:
         )
         return logs
 
-    async def _opening(self, place: tuple[int, int], found: Log) -> Opening:
+    async def _opening(self, place: tuple[int, int], found: Log) -> StageOpening:
         block = await self._endpoint.request("eth_getBlockByHash", found["blockHash"], False)
         if block is None:
             raise ConnectionLostError("the chain was reorganised while its rounds were read")
         return _opening_in(place, parse_head(block))
 
-    async def _beginning(self) -> Opening:
+    async def _beginning(self) -> StageOpening:
         return _opening_in((0, 0), await self._block(await self._deployed()))
 
-    async def _block(self, number: int) -> Head:
+    async def _block(self, number: int) -> BlockHead:
         block = await self._endpoint.request("eth_getBlockByNumber", hex(number), False)
         if block is None:
             raise NoCoordinatorError(f"the endpoint does not know block {number}, in which the contract was deployed")
@@ -198,7 +198,8 @@ class RLSwarmReader:
     # --- commands -----------------------------------------------------------------------------------------------
 
     async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
-        """See `Reading`. Opening stages is the stage manager's alone, so that is done; sealed votes do not exist.
+        """See `CoordinatorReader`. Opening stages is the stage manager's alone, so that is done; sealed votes do not
+        exist.
 
         That a stage outlives its estimated deadline is no fault: this node's turn to open the next one is a no-op.
         """
@@ -215,7 +216,7 @@ class RLSwarmReader:
                 return None
 
     async def stands(self, command: ChainCommand, voter: Voter) -> bool:
-        """See `Reading`."""
+        """See `CoordinatorReader`."""
         match command:
             case RegisterNode():
                 holder = await self.holder()
@@ -258,5 +259,5 @@ def _needed(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
     return sorted({*first, *ordered[-DURATIONS - 1 :]})
 
 
-def _opening_in(place: tuple[int, int], head: Head) -> Opening:
-    return Opening(*place, head.timestamp, head.number, bytes.fromhex(head.hash[2:]))
+def _opening_in(place: tuple[int, int], head: BlockHead) -> StageOpening:
+    return StageOpening(*place, head.timestamp, head.number, bytes.fromhex(head.hash[2:]))

@@ -11,7 +11,7 @@ from eth_abi.exceptions import DecodingError
 from msgspec.structs import astuple
 
 from contracts import load_artifact
-from node.chain.contract.abi import Abi, Event, Revert
+from node.chain.contract.abi import Abi, DecodedEvent, Revert
 from node.chain.rpc.blocks import Log
 from node.machine.commands import (
     AdvanceStage,
@@ -222,7 +222,7 @@ def verdict(command: ChainCommand, revert: Revert) -> Verdict:
             return "failed"
 
 
-def stage_opened(event: Event, opened: int, block: int) -> StageOpened | None:
+def stage_opened(event: DecodedEvent, opened: int, block: int) -> StageOpened | None:
     """Return the input for an event that opens a stage, in a block of chain time `opened`; None for other events."""
     if event.name not in ("RoundAdvanced", "StageAdvanced"):
         return None
@@ -230,7 +230,7 @@ def stage_opened(event: Event, opened: int, block: int) -> StageOpened | None:
     return StageOpened(fields["round"], fields.get("stage", 0), fields["seed"], fields["deadline"], opened, block)
 
 
-def pause_changed(event: Event) -> tuple[int, int] | None:
+def pause_changed(event: DecodedEvent) -> tuple[int, int] | None:
     """Return until when the swarm is paused and the stage's new deadline, in chain seconds; None for other events."""
     if event.name != "PauseChanged":
         return None
@@ -267,7 +267,7 @@ def _topic(value: int) -> str:
     return f"0x{value:064x}"
 
 
-def peer_registered(event: Event) -> PeerRegistered | None:
+def peer_registered(event: DecodedEvent) -> PeerRegistered | None:
     """Return the input for a `PeerRegistered` event; None for other events."""
     if event.name != "PeerRegistered":
         return None

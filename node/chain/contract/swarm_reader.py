@@ -18,7 +18,7 @@ from node.chain.contract.swarm import (
     own_ballot,
     traces_of,
 )
-from node.chain.rpc.client import Endpoint, RpcError
+from node.chain.rpc.client import RpcEndpoint, RpcError
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
@@ -42,10 +42,10 @@ class NoCoordinatorError(Exception):
     """The address holds no coordinator on this chain."""
 
 
-class Reader:
+class SwarmReader:
     """Calls of the contract's views on one endpoint. Each raises `RpcError`, `ConnectionLostError`."""
 
-    def __init__(self, endpoint: Endpoint, contract: Address) -> None:
+    def __init__(self, endpoint: RpcEndpoint, contract: Address) -> None:
         self._endpoint, self._contract = endpoint, contract
 
     async def view(self, function: str, *arguments: object, block: str = "latest") -> tuple[Any, ...]:

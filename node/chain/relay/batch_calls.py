@@ -17,7 +17,7 @@ from eth_typing import Hash32
 from eth_utils.exceptions import ValidationError
 from msgspec.structs import astuple
 
-from node.chain.contract.abi import Event
+from node.chain.contract.abi import DecodedEvent
 from node.chain.contract.swarm import ABI, signed_words
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
@@ -125,7 +125,7 @@ def revocations_call(revocations: Sequence[SignedRevocation]) -> str:
     return ABI.call("revokeMany", [(astuple(one.said), one.signature) for one in revocations])
 
 
-def skipped(events: Iterable[Event]) -> dict[int, str]:
+def skipped(events: Iterable[DecodedEvent]) -> dict[int, str]:
     """Return what a batch did not count: the error's name by the entry's place."""
     return {event.fields["place"]: ABI.error(event.fields["reason"]) for event in events if event.name == "Skipped"}
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeAlias, TypeVar
 
 from node.chain.contract.swarm import COMMITTED, KEPT_BYTES
-from node.chain.contract.swarm_reader import Reader
+from node.chain.contract.swarm_reader import SwarmReader
 from node.chain.relay import batch_calls as b
 from node.machine.commands import RelayMessages
 from protocols.carried import (
@@ -50,7 +50,7 @@ class Batch:
 class Batcher:
     """Builds the calls of one relayer at one deployment. Every method may raise what the reader raises."""
 
-    def __init__(self, reader: Reader, domain: Domain) -> None:
+    def __init__(self, reader: SwarmReader, domain: Domain) -> None:
         self._reader, self._domain = reader, domain
 
     async def batch(self, command: RelayMessages, own: Sequence[Load]) -> Batch:

@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 
 from node.chain.relay.batcher import Batcher
-from node.chain.relay.signer import Carrier
-from node.chain.transactions.tx_queue import Record, Shelf
+from node.chain.relay.signer import MessageSigner
+from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue
 from node.machine.commands import RelayMessages
 from protocols.carried import Load
 from protocols.identifiers import Address
@@ -21,12 +21,18 @@ DAY = 86_400
 class Relayer:
     """Builds batches with this node's own waiting messages in them; what they cost is counted over restarts."""
 
-    def __init__(self, address: Address, batcher: Batcher, carrier: Carrier, shelf: Shelf, gas_per_day: int) -> None:
+    def __init__(
+        self, address: Address, batcher: Batcher, carrier: MessageSigner, shelf: TransactionQueue, gas_per_day: int
+    ) -> None:
         self._address, self._batcher, self._carrier = address, batcher, carrier
         self._shelf, self._gas_per_day = shelf, gas_per_day
 
     async def call(
-        self, command: RelayMessages, queued: Sequence[Record], gas_of: Callable[[str], Awaitable[int]], now: float
+        self,
+        command: RelayMessages,
+        queued: Sequence[QueuedTransaction],
+        gas_of: Callable[[str], Awaitable[int]],
+        now: float,
     ) -> tuple[str, int] | None:
         """Return the call for a command and its gas, None where nothing is left to bring; `queued` are this node's own
         commands, `gas_of` simulates a call.
@@ -43,7 +49,7 @@ class Relayer:
             count //= 2
         return None
 
-    def _own(self, command: RelayMessages, queued: Sequence[Record]) -> list[Load]:
+    def _own(self, command: RelayMessages, queued: Sequence[QueuedTransaction]) -> list[Load]:
         """Return this node's own messages of the command's kind: a key is the kind, for a vote with its seed behind."""
         kind = f"{command.kind}:"
         waiting = [each.command for each in queued if each.command is not None and f"{each.key}:".startswith(kind)]
@@ -55,11 +61,13 @@ class Relayer:
 
     def spent(self, gas: int, now: float) -> None:
         """Note what a batch has cost."""
-        known = Record(key=BUDGET, command=None, state="settled", nonce=int(now // DAY), gas=spent_on(self._shelf, now))
+        known = QueuedTransaction(
+            key=BUDGET, command=None, state="settled", nonce=int(now // DAY), gas=spent_on(self._shelf, now)
+        )
         self._shelf.put(msgspec.structs.replace(known, gas=known.gas + gas))
 
 
-def spent_on(shelf: Shelf, now: float) -> int:
+def spent_on(shelf: TransactionQueue, now: float) -> int:
     """Return the gas spent on others on the day of `now`."""
     known = shelf.get(BUDGET)
     return known.gas if known is not None and known.nonce == int(now // DAY) else 0

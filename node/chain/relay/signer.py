@@ -23,7 +23,7 @@ from protocols.typed_data import Commitment, Domain, Reward, Vote
 from protocols.voting import vote_salt
 
 
-class Carrier:
+class MessageSigner:
     """Signs with a node's key; the vote protection is asked before each vote, as for a transaction."""
 
     def __init__(self, account: LocalAccount, domain: Domain, voter: Voter, guard: VoteGuard) -> None:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from node.chain.rpc.blocks import BlockAdded, BlockUndone, ChainReset, Head, Log, RangeFilled, Update, parse_head
-from node.chain.rpc.client import ConnectionLostError, Endpoint, RpcError
+from node.chain.rpc.blocks import BlockAdded, BlockHead, BlockUndone, ChainReset, Log, RangeFilled, Update, parse_head
+from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from protocols.identifiers import Address
 
 WINDOW = 64
@@ -13,7 +13,7 @@ CATCH_UP = 12
 CHUNK = 2000
 
 
-class Follower:
+class BlockFollower:
     """Follows headers, not log subscriptions: those may lose or repeat logs over a reorg or a reconnection.
 
     It outlives connections: after a new one, the next `sync` says what happened meanwhile. `emit` is called for each
@@ -28,11 +28,11 @@ class Follower:
         self._chain: dict[int, BlockAdded] = {}
 
     @property
-    def tip(self) -> Head | None:
+    def tip(self) -> BlockHead | None:
         """The newest block followed; None before the first `sync`."""
         return self._chain[max(self._chain)].head if self._chain else None
 
-    def header(self, number: int) -> Head | None:
+    def header(self, number: int) -> BlockHead | None:
         """Return a block of the window."""
         block = self._chain.get(number)
         return block.head if block else None
@@ -42,7 +42,7 @@ class Follower:
         self._chain.clear()
         self._emit(ChainReset())
 
-    async def sync(self, endpoint: Endpoint, head: Head) -> None:
+    async def sync(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
         """Bring everything up to `head`. Raises `RpcError`, `ConnectionLostError`."""
         tip = self.tip
         if tip is None:
@@ -59,17 +59,17 @@ class Follower:
         else:
             await self._reorganise(endpoint, head)
 
-    def _is_known(self, head: Head) -> bool:
+    def _is_known(self, head: BlockHead) -> bool:
         mine = self._chain.get(head.number)
         return mine is not None and mine.head.hash == head.hash
 
-    async def _cut_to(self, endpoint: Endpoint, head: Head) -> None:
+    async def _cut_to(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
         """`head` is a block of ours below the tip: late news, or the chain was cut back to it."""
         latest = await _block(endpoint, "latest")
         if latest.hash == head.hash:
             self._undo_above(head.number)
 
-    async def _reorganise(self, endpoint: Endpoint, head: Head) -> None:
+    async def _reorganise(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
         """Walk back from `head` to a block of ours; undo what lies above it, add the new branch."""
         branch = [head]
         while not self._fits(branch[-1]):
@@ -82,7 +82,7 @@ class Follower:
         for new in reversed(branch):
             await self._add(endpoint, new)
 
-    def _fits(self, head: Head) -> bool:
+    def _fits(self, head: BlockHead) -> bool:
         below = self._chain.get(head.number - 1)
         return below is not None and below.head.hash == head.parent
 
@@ -91,7 +91,7 @@ class Follower:
             block = self._chain.pop(gone)
             self._emit(BlockUndone(block.head, block.logs[::-1]))
 
-    async def _add(self, endpoint: Endpoint, head: Head) -> None:
+    async def _add(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
         logs: list[Log] = []
         if head.may_hold_logs_of(self._address):
             logs = await endpoint.request("eth_getLogs", {"blockHash": head.hash, "address": self._address})
@@ -101,7 +101,7 @@ class Follower:
             del self._chain[old]
         self._emit(block)
 
-    async def _fill(self, endpoint: Endpoint, first: int, head: Head) -> None:
+    async def _fill(self, endpoint: RpcEndpoint, first: int, head: BlockHead) -> None:
         """Take old blocks as ranges of logs and the newest ones one by one."""
         last = max(first, head.number - CATCH_UP)
         await self._ranges(endpoint, first, last - 1)
@@ -113,7 +113,7 @@ class Follower:
             await self._add(endpoint, block)
         await self.sync(endpoint, head) if self.tip is not None else await self._add(endpoint, head)
 
-    async def _ranges(self, endpoint: Endpoint, first: int, last: int) -> None:
+    async def _ranges(self, endpoint: RpcEndpoint, first: int, last: int) -> None:
         step = CHUNK
         while first <= last:
             end = min(first + step - 1, last)
@@ -134,24 +134,24 @@ class Follower:
             first, step = end + 1, min(CHUNK, step * 2)
 
 
-async def latest_head(endpoint: Endpoint) -> Head:
+async def latest_head(endpoint: RpcEndpoint) -> BlockHead:
     """Ask for the newest header."""
     return await _block(endpoint, "latest")
 
 
-async def _stands(endpoint: Endpoint, head: Head) -> bool:
+async def _stands(endpoint: RpcEndpoint, head: BlockHead) -> bool:
     block = await endpoint.request("eth_getBlockByNumber", hex(head.number), False)
     return bool(block) and block["hash"] == head.hash
 
 
-async def _block(endpoint: Endpoint, number: str) -> Head:
+async def _block(endpoint: RpcEndpoint, number: str) -> BlockHead:
     block = await endpoint.request("eth_getBlockByNumber", number, False)
     if block is None:
         raise ConnectionLostError(f"the endpoint has no block {number}: it lags or the chain was cut back")
     return parse_head(block)
 
 
-async def _block_by_hash(endpoint: Endpoint, block_hash: str) -> Head:
+async def _block_by_hash(endpoint: RpcEndpoint, block_hash: str) -> BlockHead:
     block = await endpoint.request("eth_getBlockByHash", block_hash, False)
     if block is None:
         raise ConnectionLostError("a parent block vanished: the chain was reorganised once more")

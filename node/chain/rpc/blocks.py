@@ -12,7 +12,7 @@ Log: TypeAlias = dict[str, Any]
 """A log as the RPC gives it."""
 
 
-class Head(msgspec.Struct, frozen=True):
+class BlockHead(msgspec.Struct, frozen=True):
     """A block header; `timestamp` in chain seconds, `base_fee` in wei per gas."""
 
     number: int
@@ -32,14 +32,14 @@ class Head(msgspec.Struct, frozen=True):
 class BlockAdded(msgspec.Struct, frozen=True):
     """A block joined the chain's end, with the contract's logs in it."""
 
-    head: Head
+    head: BlockHead
     logs: list[Log]
 
 
 class BlockUndone(msgspec.Struct, frozen=True):
     """The chain's last block left it; its logs, the newest first."""
 
-    head: Head
+    head: BlockHead
     logs: list[Log]
 
 
@@ -58,9 +58,9 @@ class ChainReset(msgspec.Struct, frozen=True):
 Update: TypeAlias = BlockAdded | BlockUndone | RangeFilled | ChainReset
 
 
-def parse_head(block: dict[str, Any]) -> Head:
+def parse_head(block: dict[str, Any]) -> BlockHead:
     """Read a header in the RPC's form, its shape checked (`node.chain.rpc.schemas`)."""
-    return Head(
+    return BlockHead(
         int(block["number"], 16),
         block["hash"],
         block["parentHash"],

@@ -38,7 +38,7 @@ class ConnectionLostError(Exception):
     carried out."""
 
 
-class Endpoint(Protocol):
+class RpcEndpoint(Protocol):
     """A connected RPC endpoint. `heads` brings raw headers; it ends or stays silent when the line is dead."""
 
     heads: trio.MemoryReceiveChannel[dict[str, Any]]
@@ -51,14 +51,14 @@ class Endpoint(Protocol):
 
 
 @asynccontextmanager
-async def connect(url: str, poll_seconds: float) -> AsyncGenerator[Endpoint, None]:
+async def connect(url: str, poll_seconds: float) -> AsyncGenerator[RpcEndpoint, None]:
     """Connect to ws://, wss://, http:// or https://. Raises `ConnectionLostError`, in a group once inside."""
     kind = _http_endpoint(url, poll_seconds) if url.startswith("http") else _ws_endpoint(url)
     async with kind as endpoint:
         yield endpoint
 
 
-class Message(msgspec.Struct):
+class RpcMessage(msgspec.Struct):
     """A JSON-RPC answer or notification."""
 
     id: int | str | None = None
@@ -68,14 +68,14 @@ class Message(msgspec.Struct):
     error: Any = None
 
 
-class Pushed(msgspec.Struct):
+class Notification(msgspec.Struct):
     """The parameters of a subscription's notification."""
 
     subscription: str
     result: Any
 
 
-def outcome(message: Message) -> Any:
+def outcome(message: RpcMessage) -> Any:
     """Return an answer's result, or its error as a `RpcError` (not raised)."""
     error = message.error
     if error is None:
@@ -98,7 +98,8 @@ class HttpEndpoint:
         self._numbers = itertools.count(1)
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """See `Endpoint.request`. A request that fails at once is made again: each of ours may be carried out twice."""
+        """See `RpcEndpoint.request`. A request that fails at once is made again: each of ours may be carried out
+        twice."""
         body = msgspec.json.encode(
             {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": parameters}
         )
@@ -121,7 +122,7 @@ class HttpEndpoint:
         with trio.fail_after(REQUEST_SECONDS):
             answer = await self._http.post(self._url, content=body)
         answer.raise_for_status()
-        result = outcome(msgspec.json.decode(answer.content, type=Message))
+        result = outcome(msgspec.json.decode(answer.content, type=RpcMessage))
         return result if isinstance(result, RpcError) else checked(method, result)
 
 
@@ -137,7 +138,7 @@ async def _http_endpoint(url: str, poll_seconds: float) -> AsyncGenerator[HttpEn
         nursery.cancel_scope.cancel()
 
 
-async def _poll_heads(endpoint: Endpoint, send: trio.MemorySendChannel[dict[str, Any]], seconds: float) -> None:
+async def _poll_heads(endpoint: RpcEndpoint, send: trio.MemorySendChannel[dict[str, Any]], seconds: float) -> None:
     last = None
     while True:
         head = await endpoint.request("eth_getBlockByNumber", "latest", False)
@@ -157,12 +158,12 @@ class WsEndpoint:
     server leaves Nagle's algorithm on (anvil does).
     """
 
-    def __init__(self, requests: WsLine, heads: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
+    def __init__(self, requests: WsConnection, heads: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
         self.heads = heads
         self._requests = requests
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """See `Endpoint.request`."""
+        """See `RpcEndpoint.request`."""
         return await self._requests.request(method, *parameters)
 
 
@@ -172,7 +173,7 @@ async def _ws_endpoint(url: str) -> AsyncGenerator[WsEndpoint, None]:
         yield WsEndpoint(requests, await pushes.subscribe("newHeads"))
 
 
-class WsLine:
+class WsConnection:
     """One WebSocket connection: pipelined requests and subscriptions."""
 
     def __init__(self, ws: trio_websocket.WebSocketConnection) -> None:
@@ -184,7 +185,7 @@ class WsLine:
         self._closed = False
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """See `Endpoint.request`."""
+        """See `RpcEndpoint.request`."""
         if self._closed:
             raise ConnectionLostError("the WebSocket is closed")
         number = next(self._numbers)
@@ -221,7 +222,7 @@ class WsLine:
         """Hand out what arrives until the line closes; then end every wait."""
         try:
             while True:
-                message = msgspec.json.decode(await self._ws.get_message(), type=Message | list[Message])
+                message = msgspec.json.decode(await self._ws.get_message(), type=RpcMessage | list[RpcMessage])
                 for one in message if isinstance(message, list) else [message]:
                     self._take(one)
         except (trio_websocket.ConnectionClosed, OSError, ValueError):
@@ -231,10 +232,10 @@ class WsLine:
             for channel in (*self._waiting.values(), *self._feeds.values()):
                 channel.close()
 
-    def _take(self, message: Message) -> None:
+    def _take(self, message: RpcMessage) -> None:
         """Hand a message to who waits for it. Raises ValueError for garbage."""
         if message.method == "eth_subscription":
-            pushed = msgspec.convert(message.params, Pushed)
+            pushed = msgspec.convert(message.params, Notification)
             head, feed = checked(HEADS, pushed.result), self._feeds.get(pushed.subscription)
             if feed is None:
                 self._early.setdefault(pushed.subscription, []).append(head)  # it outran the answer to eth_subscribe
@@ -256,14 +257,14 @@ class WsLine:
 
 
 @asynccontextmanager
-async def _ws_line(url: str) -> AsyncGenerator[WsLine, None]:
+async def _ws_line(url: str) -> AsyncGenerator[WsConnection, None]:
     async with trio.open_nursery() as nursery:
         try:
             with trio.fail_after(CONNECT_SECONDS):
                 ws = await _open(nursery, url)
         except (OSError, ValueError, trio.TooSlowError, trio_websocket.HandshakeError) as error:
             raise ConnectionLostError(f"cannot connect: {error or type(error).__name__}") from error
-        line = WsLine(ws)
+        line = WsConnection(ws)
         nursery.start_soon(line.read)
         try:
             yield line

@@ -8,7 +8,7 @@ FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
 """Seconds between two attempts to connect: doubled from one to the next."""
 
 
-class Attempts:
+class EndpointFailover:
     """Endpoints in turn. `longest` is the longest pause in seconds, and how long a session lasts that counts as steady.
 
     Until one does, its end is one failure more: an endpoint that takes connections and refuses requests (a rate limit)

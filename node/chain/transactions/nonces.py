@@ -5,8 +5,8 @@ from __future__ import annotations
 import msgspec
 import structlog
 
-from node.chain.rpc.client import Endpoint
-from node.chain.transactions.tx_queue import Shelf
+from node.chain.rpc.client import RpcEndpoint
+from node.chain.transactions.tx_queue import TransactionQueue
 from protocols.identifiers import Address
 
 log = structlog.get_logger()
@@ -18,7 +18,7 @@ HISTORY = 256
 class Nonces:
     """Gives nonces in the order of signing. `doubtful`: they must be compared with the chain's before the next one."""
 
-    def __init__(self, address: Address, shelf: Shelf) -> None:
+    def __init__(self, address: Address, shelf: TransactionQueue) -> None:
         self.doubtful = True
         self._address, self._shelf = address, shelf
         self._next = 0
@@ -33,7 +33,7 @@ class Nonces:
         self._next = min(self._next, nonce)
         self.doubtful = True
 
-    async def compare(self, endpoint: Endpoint) -> list[int]:
+    async def compare(self, endpoint: RpcEndpoint) -> list[int]:
         """After a gap, a reorg or a restart: the chain may have forgotten nonces that were settled.
 
         Those transactions are under way again; a nonce that nothing is known of becomes the next one, or is returned,
@@ -51,5 +51,5 @@ class Nonces:
                 self._shelf.put(msgspec.structs.replace(history[nonce], state="sent"))
         return [nonce for nonce in unsent if nonce not in history and nonce >= pending]
 
-    async def _count(self, endpoint: Endpoint, tag: str) -> int:
+    async def _count(self, endpoint: RpcEndpoint, tag: str) -> int:
         return int(await endpoint.request("eth_getTransactionCount", self._address, tag), 16)

@@ -13,15 +13,15 @@ import trio
 from eth_account.signers.local import LocalAccount
 
 from node.chain.contract.abi import Revert
-from node.chain.contract.interface import Binding, Reading
+from node.chain.contract.interface import CoordinatorBinding, CoordinatorReader
 from node.chain.contract.swarm import Voter
 from node.chain.relay.relayer import Relayer
-from node.chain.rpc.blocks import Head
-from node.chain.rpc.client import Endpoint, RpcError
+from node.chain.rpc.blocks import BlockHead
+from node.chain.rpc.client import RpcEndpoint, RpcError
 from node.chain.transactions.fees import GWEI, Fees, offer, raised
 from node.chain.transactions.nonces import Nonces
 from node.chain.transactions.send_errors import KNOWN, NONCE_LOW, UNDERPRICED, UNFUNDED, says
-from node.chain.transactions.tx_queue import Record, Shelf, transaction_of
+from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue, transaction_of
 from node.machine.commands import CastVote, CommitVote, RelayMessages, RevealVote
 from node.machine.inputs import TransactionSettled
 from node.ports import VoteGuard
@@ -39,7 +39,7 @@ GAS_MARGIN = 1.3
 TRANSFER_GAS = 21_000
 
 
-class Sender:
+class TransactionManager:
     """Carries the records of a shelf out, over one endpoint at a time; what it knows survives the connection.
 
     One task does all of it, one step after another: nonces are given in the order of signing and sending.
@@ -49,7 +49,7 @@ class Sender:
         self,
         account: LocalAccount,
         contract: Address,
-        shelf: Shelf,
+        shelf: TransactionQueue,
         guard: VoteGuard,
         settled: Callable[[TransactionSettled], Awaitable[None]],
         *,
@@ -66,14 +66,14 @@ class Sender:
         self._relayer: Relayer | None = None
         self._waiting: set[str] = set()
         self._wake = trio.Event()
-        self._head: Head | None = None
-        self._looked: Head | None = None
+        self._head: BlockHead | None = None
+        self._looked: BlockHead | None = None
         self._nonces = Nonces(account.address, shelf)
         self._due: dict[str, float] = {}
         self._sent_at: dict[str, tuple[int, float]] = {}
-        self._endpoint: Endpoint
-        self._binding: Binding
-        self._reader: Reading
+        self._endpoint: RpcEndpoint
+        self._binding: CoordinatorBinding
+        self._reader: CoordinatorReader
         self._chain_id = 0
 
     # --- from outside -------------------------------------------------------------------------------------------
@@ -84,7 +84,7 @@ class Sender:
             self._due = {key: due for key, due in self._due.items() if key in self._waiting}
         self._wake.set()
 
-    def saw(self, head: Head) -> None:
+    def saw(self, head: BlockHead) -> None:
         """Take a new head. One that does not follow the last means that nonces must be compared with the chain's."""
         if self._head is None or head.parent != self._head.hash:
             self._nonces.doubtful = True
@@ -92,7 +92,12 @@ class Sender:
         self._wake.set()
 
     async def work(
-        self, endpoint: Endpoint, binding: Binding, voter: Voter, chain_id: int, relayer: Relayer | None = None
+        self,
+        endpoint: RpcEndpoint,
+        binding: CoordinatorBinding,
+        voter: Voter,
+        chain_id: int,
+        relayer: Relayer | None = None,
     ) -> None:
         """Send and settle over this endpoint until cancelled. Raises `RpcError`, `ConnectionLostError`."""
         self._endpoint, self._binding, self._relayer = endpoint, binding, relayer
@@ -110,7 +115,7 @@ class Sender:
     async def _turn(self) -> None:
         if self._nonces.doubtful:
             for nonce in await self._nonces.compare(self._endpoint):
-                await self._fill(Record(key="fill", command=None, nonce=nonce), 0)
+                await self._fill(QueuedTransaction(key="fill", command=None, nonce=nonce), 0)
         if self._head is not self._looked:
             self._looked = self._head
             soon = trio.current_time() + SOON
@@ -130,10 +135,10 @@ class Sender:
         waits += [self._due.get(record.key, 0.0) - trio.current_time() for record in self.shelf.queued()]
         return max(0.0, min(waits)) if waits else math.inf
 
-    def _later(self, record: Record, seconds: float) -> None:
+    def _later(self, record: QueuedTransaction, seconds: float) -> None:
         self._due[record.key] = trio.current_time() + seconds
 
-    async def _watch(self, record: Record, wait: float) -> None:
+    async def _watch(self, record: QueuedTransaction, wait: float) -> None:
         """Settle what a relayer has brought; look again at the next head, and after `wait` seconds send it."""
         command = record.command
         if command is not None and await self._reader.stands(command, self.voter):
@@ -145,7 +150,7 @@ class Sender:
 
     # --- from queued to sent ------------------------------------------------------------------------------------
 
-    async def _start(self, record: Record) -> None:
+    async def _start(self, record: QueuedTransaction) -> None:
         """Check, simulate, sign, store, send."""
         try:
             reason = await self._outdated(record)
@@ -172,11 +177,11 @@ class Sender:
         )
         await self._broadcast(self.shelf.put(self._signed(draft)), fresh=True)
 
-    async def _outdated(self, record: Record) -> str | None:
+    async def _outdated(self, record: QueuedTransaction) -> str | None:
         now = self._head.timestamp if self._head else 0
         return await self._reader.outdated(record.command, self.voter, now)
 
-    async def _call(self, record: Record) -> tuple[str, int] | None:
+    async def _call(self, record: QueuedTransaction) -> tuple[str, int] | None:
         """Return the call that carries a record out and the gas to allow; None where there is nothing left of it.
 
         Raises `RpcError` with the revert where it would fail now.
@@ -192,7 +197,7 @@ class Sender:
         call = {"from": self._account.address, "to": self._contract, "data": data}
         return math.ceil(int(await self._request("eth_estimateGas", call), 16) * GAS_MARGIN)
 
-    async def _refused(self, record: Record, error: RpcError) -> None:
+    async def _refused(self, record: QueuedTransaction, error: RpcError) -> None:
         """The chain would not, or did not, take a call: settle or wait, as the command's kind has it."""
         revert = self._binding.abi.revert(error.data)
         if revert is None:
@@ -202,7 +207,7 @@ class Sender:
             return
         await self._judge(record, revert)
 
-    async def _judge(self, record: Record, revert: Revert, transaction: str = "", block: int = 0) -> None:
+    async def _judge(self, record: QueuedTransaction, revert: Revert, transaction: str = "", block: int = 0) -> None:
         command = record.command
         said = self._binding.judge(command, revert) if command else "failed"
         if command and said == "ask":
@@ -214,7 +219,7 @@ class Sender:
         error = "" if said == "done" else revert.name
         await self._settle(record, ok=said == "done", error=error, transaction=transaction, block=block)
 
-    def _forbidden(self, record: Record, gas: int) -> str:
+    def _forbidden(self, record: QueuedTransaction, gas: int) -> str:
         """Return why a call must not be sent, or an empty text.
 
         The vote protection is asked before a vote: it keeps the bytes before it says yes. Batches have a budget.
@@ -228,7 +233,7 @@ class Sender:
             case _:
                 return ""
 
-    def _signed(self, record: Record) -> Record:
+    def _signed(self, record: QueuedTransaction) -> QueuedTransaction:
         """Return the record with its newest form: the caller stores it before it sends it."""
         filler = record.command is None
         to = self._account.address if filler else self._contract
@@ -238,7 +243,7 @@ class Sender:
         raw = "0x" + bytes(signed.raw_transaction).hex()
         return msgspec.structs.replace(record, state="sent", raw=raw, hashes=hashes)
 
-    async def _broadcast(self, record: Record, *, fresh: bool) -> None:
+    async def _broadcast(self, record: QueuedTransaction, *, fresh: bool) -> None:
         """Send a stored record's newest form. `fresh`: never sent before, so its nonce can be given back."""
         self._sent_at[record.key] = (self._head.number if self._head else 0, trio.current_time())
         try:
@@ -255,28 +260,28 @@ class Sender:
         else:
             log.info("chain.sent", key=record.key, transaction=record.hashes[-1], nonce=record.nonce)
 
-    async def _nonce_is_taken(self, record: Record) -> None:
+    async def _nonce_is_taken(self, record: QueuedTransaction) -> None:
         """Ours, mined already (an answer got lost); or the key was used elsewhere, or receipts lag behind nonces."""
         if not await self._is_mined(record):
             self._requeue(record)
             self._later(record, SOON)
             self._nonces.doubtful = True
 
-    def _give_back(self, record: Record, error: RpcError) -> None:
+    def _give_back(self, record: QueuedTransaction, error: RpcError) -> None:
         self._nonces.give_back(record.nonce)
         self._requeue(record)
         self._later(record, SOON if says(error, UNDERPRICED) else LATER)
         event = "chain.unfunded" if says(error, UNFUNDED) else "chain.refused"
         log.warning(event, key=record.key, error=error.message, account=self._account.address)
 
-    def _requeue(self, record: Record) -> None:
+    def _requeue(self, record: QueuedTransaction) -> None:
         """Forget a record's transaction; a filler has nothing left to do without its nonce."""
         state: Literal["queued", "settled"] = "settled" if record.command is None else "queued"
         self.shelf.put(msgspec.structs.replace(record, state=state, nonce=-1, raw="", hashes=()))
 
     # --- from sent to settled -----------------------------------------------------------------------------------
 
-    async def _look(self, record: Record) -> None:
+    async def _look(self, record: QueuedTransaction) -> None:
         """See what became of a transaction: settle it, send it again, or offer more."""
         if await self._is_mined(record):
             return
@@ -289,7 +294,7 @@ class Sender:
         elif known is None or self._is_late(record):
             await self._offer_more(record, base)
 
-    async def _offer_more(self, record: Record, base: int) -> None:
+    async def _offer_more(self, record: QueuedTransaction, base: int) -> None:
         fees = raised(Fees(record.tip, record.max_fee), base, self._cap)
         if fees.max_fee <= record.max_fee:
             return  # the limit is reached: wait for cheaper blocks
@@ -297,13 +302,13 @@ class Sender:
         better = msgspec.structs.replace(record, tip=fees.tip, max_fee=fees.max_fee)
         await self._broadcast(self.shelf.put(self._signed(better)), fresh=False)
 
-    def _is_late(self, record: Record) -> bool:
+    def _is_late(self, record: QueuedTransaction) -> bool:
         """Late by blocks and by the clock: blocks alone come too fast where each transaction makes one."""
         block, at = self._sent_at.setdefault(record.key, (self._head.number if self._head else 0, trio.current_time()))
         blocks = self._head.number - block if self._head else 0
         return blocks >= STUCK_BLOCKS and trio.current_time() - at >= self._stuck_seconds
 
-    async def _is_mined(self, record: Record) -> bool:
+    async def _is_mined(self, record: QueuedTransaction) -> bool:
         """Settle a mined transaction once it is deep enough; tell whether it is mined at all."""
         for name in reversed(record.hashes):
             receipt = await self._request("eth_getTransactionReceipt", name)
@@ -315,7 +320,7 @@ class Sender:
             return True
         return False
 
-    async def _mined(self, record: Record, receipt: dict[str, Any]) -> None:
+    async def _mined(self, record: QueuedTransaction, receipt: dict[str, Any]) -> None:
         name, block = str(receipt["transactionHash"]), int(receipt["blockNumber"], 16)
         if isinstance(record.command, RelayMessages) and self._relayer:
             self._relayer.spent(int(receipt["gasUsed"], 16), self._clock())
@@ -329,7 +334,7 @@ class Sender:
         else:
             await self._judge(record, await self._why(record, receipt), name, block)
 
-    async def _why(self, record: Record, receipt: dict[str, Any]) -> Revert:
+    async def _why(self, record: QueuedTransaction, receipt: dict[str, Any]) -> Revert:
         """Return the error of a mined, failed transaction, by calling it again on top of its block."""
         call = {"from": self._account.address, "to": self._contract, "data": record.data}
         try:
@@ -338,7 +343,9 @@ class Sender:
             return self._binding.abi.revert(error.data) or Revert("UnknownError", {})
         return Revert("OutOfGas", {}) if int(receipt["gasUsed"], 16) >= record.gas else Revert("UnknownError", {})
 
-    async def _settle(self, record: Record, *, ok: bool, error: str, transaction: str = "", block: int = 0) -> None:
+    async def _settle(
+        self, record: QueuedTransaction, *, ok: bool, error: str, transaction: str = "", block: int = 0
+    ) -> None:
         done = msgspec.structs.replace(
             record, state="settled", ok=ok, error=error, transaction=transaction, block=block
         )
@@ -350,13 +357,13 @@ class Sender:
             log.info("chain.settled", key=record.key, ok=ok, error=error, transaction=transaction)
             await self._settled(done.settled)
 
-    async def _fill(self, record: Record, base: int) -> None:
+    async def _fill(self, record: QueuedTransaction, base: int) -> None:
         """Take a record's nonce with an empty transfer, dearer than the record's own: it must not be mined any more."""
         _, fees = offer(await self._fee_history(), self._cap)
         if record.raw:
             more = raised(Fees(record.tip, record.max_fee), base, self._cap)
             fees = Fees(max(fees.tip, more.tip), max(fees.max_fee, more.max_fee))
-        filler = Record(
+        filler = QueuedTransaction(
             key=f"fill:{record.nonce}:{time.time_ns()}",
             command=None,
             nonce=record.nonce,

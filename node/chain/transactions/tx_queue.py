@@ -30,7 +30,7 @@ class OutboxStore(Protocol):
         """Return the `count` records settled last."""
 
 
-class Record(msgspec.Struct, frozen=True, kw_only=True):
+class QueuedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """One command on its way. `command` None fills a nonce that must not stay a hole.
 
     queued: not signed yet. sent: signed, on disk before it was sent; `raw` is the newest of its forms, `hashes` are
@@ -65,7 +65,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
         return TransactionSettled(self.key, self.ok, self.transaction, self.error)
 
 
-def transaction_of(record: Record, to: Address, chain_id: int) -> TransactionDictType:
+def transaction_of(record: QueuedTransaction, to: Address, chain_id: int) -> TransactionDictType:
     """Return a record's transaction (EIP-1559), to be signed."""
     return {
         "type": 2,
@@ -80,32 +80,32 @@ def transaction_of(record: Record, to: Address, chain_id: int) -> TransactionDic
     }
 
 
-_decoder = msgspec.msgpack.Decoder(Record)
+_decoder = msgspec.msgpack.Decoder(QueuedTransaction)
 
 
-def decode_record(raw: bytes) -> Record:
+def decode_record(raw: bytes) -> QueuedTransaction:
     """Return a record as the store has it."""
     return _decoder.decode(raw)
 
 
-class Shelf:
+class TransactionQueue:
     """Typed records over the store, with the unsettled ones in memory."""
 
     def __init__(self, store: OutboxStore) -> None:
         self._store = store
-        self.open: dict[str, Record] = {}
+        self.open: dict[str, QueuedTransaction] = {}
         for raw in store.unsettled():
             record = _decoder.decode(raw)
             self.open[record.key] = record
 
-    def get(self, key: str) -> Record | None:
+    def get(self, key: str) -> QueuedTransaction | None:
         """Return a record, settled or not."""
         if key in self.open:
             return self.open[key]
         raw = self._store.get(key)
         return _decoder.decode(raw) if raw is not None else None
 
-    def put(self, record: Record) -> Record:
+    def put(self, record: QueuedTransaction) -> QueuedTransaction:
         """Keep a record durably and return it."""
         unsettled = record.state != "settled"
         self._store.put(record.key, msgspec.msgpack.encode(record), unsettled=unsettled)
@@ -115,15 +115,15 @@ class Shelf:
             self.open.pop(record.key, None)
         return record
 
-    def queued(self) -> list[Record]:
+    def queued(self) -> list[QueuedTransaction]:
         """Return what is to be signed, the oldest first."""
         return [record for record in self.open.values() if record.state == "queued"]
 
-    def sent(self) -> list[Record]:
+    def sent(self) -> list[QueuedTransaction]:
         """Return what is under way, by nonce."""
         return sorted((r for r in self.open.values() if r.state == "sent"), key=lambda record: record.nonce)
 
-    def done(self, count: int) -> dict[int, Record]:
+    def done(self, count: int) -> dict[int, QueuedTransaction]:
         """Return transactions settled lately, by nonce."""
         records = [_decoder.decode(raw) for raw in reversed(self._store.recent(count))]
         return {record.nonce: record for record in records if record.raw}

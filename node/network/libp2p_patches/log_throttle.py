@@ -16,7 +16,7 @@ _REMEMBERED = 1024
 _PEER = re.compile(r"\b(?:16Uiu2|12D3|Qm)[1-9A-HJ-NP-Za-km-z]{20,60}\b")
 
 
-class Quiet(logging.Handler):
+class LogThrottle(logging.Handler):
     """Passes the library's warnings on as `gossip.library` events, with what was left out since the last one."""
 
     def __init__(self) -> None:
@@ -45,9 +45,9 @@ def connection_log() -> logging.Logger:
 
 
 def quieten() -> None:
-    """Route everything that the library logs through `Quiet`."""
+    """Route everything that the library logs through `LogThrottle`."""
     for name in ("libp2p", "multiaddr"):
         logger = logging.getLogger(name)
-        logger.handlers = [Quiet()]
+        logger.handlers = [LogThrottle()]
         logger.setLevel(logging.WARNING)
         logger.propagate = False

@@ -20,7 +20,7 @@ def place(address: str) -> str:
     return network_of(found, 32) if found else address
 
 
-class Doors:
+class IpBans:
     """Addresses from which banned peers came. A shut address may still be dialled: this node chooses whom."""
 
     def __init__(self) -> None:

@@ -23,7 +23,7 @@ from node.network.peers.addresses import (
     split_address,
 )
 from node.network.peers.ip_bans import surplus
-from node.network.peers.peer_store import PeerBook
+from node.network.peers.peer_store import PeerStore
 from node.network.reqresp.streams import StreamFault, read_frame, write_frame
 
 log = structlog.get_logger()
@@ -51,13 +51,13 @@ Bootnodes = Callable[[], Awaitable[Sequence[str]]]
 _addresses = msgspec.msgpack.Decoder(list[str])
 
 
-class Contacts:
+class PeerManager:
     """The connections of one host."""
 
     def __init__(
         self,
         host: Host,
-        book: PeerBook,
+        book: PeerStore,
         *,
         bootnodes: Bootnodes,
         max_peers: int,

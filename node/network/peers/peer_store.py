@@ -19,7 +19,7 @@ BAN_SECONDS = 1800.0
 """A peer whose penalty reaches the limit is shut out; penalties halve every ten minutes."""
 
 
-class Entry(msgspec.Struct, frozen=True, kw_only=True):
+class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
     """One peer. Times are Unix seconds, 0.0 for never; `penalty` is as of `penalised`."""
 
     addresses: tuple[str, ...] = ()
@@ -29,12 +29,12 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     banned_until: float = 0.0
 
 
-class PeerBook:
+class PeerStore:
     """What is known of peers, by peer id. Changes reach the disk by `save`, whole and atomically."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
-        self._entries: dict[str, Entry] = _load(path) if path else {}
+        self._entries: dict[str, PeerRecord] = _load(path) if path else {}
         self._dirty = False
         self._now = 0.0
         """The latest time that was told: a ban that ended before it keeps nobody in the book."""
@@ -42,9 +42,9 @@ class PeerBook:
     def __len__(self) -> int:
         return len(self._entries)
 
-    def get(self, peer: str) -> Entry:
+    def get(self, peer: str) -> PeerRecord:
         """Return what is known of a peer, possibly nothing."""
-        return self._entries.get(peer, Entry())
+        return self._entries.get(peer, PeerRecord())
 
     def hear(self, peer: str, addresses: Iterable[str]) -> None:
         """Take hearsay: addresses are added behind those known; a peer that was never met may be forgotten again."""
@@ -102,7 +102,7 @@ class PeerBook:
             return
         self._dirty = False
 
-    def _put(self, peer: str, entry: Entry) -> None:
+    def _put(self, peer: str, entry: PeerRecord) -> None:
         self._entries[peer] = entry
         self._dirty = True
         if len(self._entries) > MOST_PEERS:
@@ -116,10 +116,10 @@ class PeerBook:
         del self._entries[gone]
 
 
-def _load(path: Path) -> dict[str, Entry]:
+def _load(path: Path) -> dict[str, PeerRecord]:
     """Read the book; an unreadable one is moved aside and a new one begun: it can be learnt again."""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=dict[str, Entry])
+        return msgspec.json.decode(path.read_bytes(), type=dict[str, PeerRecord])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:

@@ -24,7 +24,7 @@ class Slowness(NamedTuple):
     until: float
 
 
-class Patience:
+class RequestBackoff:
     """Peers that were slow: after some times each rests, twice as long whenever it is slow again, until it answers."""
 
     def __init__(self) -> None:

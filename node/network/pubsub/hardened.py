@@ -1,6 +1,7 @@
 """py-libp2p 0.8.1 with its defects repaired: nothing that a peer sends may end Pubsub, the router or the host.
 
-Each override says what it works round. The rest of the node sees `Mesh` in `node.network.pubsub.topic` only.
+Each override says what it works round. The rest of the node sees `AnnouncementTopic` in `node.network.pubsub.topic`
+only.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from node.identity.rsa import EXPONENT, MAX_BITS, MIN_BITS
 from node.network.libp2p_patches import yamux as muxing
 from node.network.libp2p_patches.log_throttle import connection_log
 from node.network.peers.ip_bans import pruned
-from node.network.pubsub.iwant_limit import MOST_WANTED, Wanted
-from node.network.pubsub.rpc_frames import Frames
+from node.network.pubsub.iwant_limit import MOST_WANTED, IwantLimit
+from node.network.pubsub.rpc_frames import RpcFrames
 
 log = logging.getLogger("libp2p.swarm")
 
@@ -89,7 +90,7 @@ class SafeGossipSub(GossipSub):
 
     def __init__(self, **parameters: Any) -> None:
         super().__init__(**parameters)
-        self._wanted = Wanted()
+        self._wanted = IwantLimit()
 
     async def handle_iwant(self, iwant_msg: rpc_pb2.ControlIWant, sender_peer_id: ID) -> None:
         """Send what is wanted, within bounds. The library copies a message as often as its id stands there: a frame of
@@ -250,7 +251,7 @@ class SafePubsub(Pubsub):
         self._handle_dead_peer(peer)
 
     async def _read(self, stream: INetStream, peer: ID) -> None:
-        frames = Frames(stream, FRAME_LIMIT)
+        frames = RpcFrames(stream, FRAME_LIMIT)
         while self.manager.is_running:
             frame = await frames.next()
             if not self.admit(peer, 0, len(frame)):

@@ -19,7 +19,7 @@ class Sized(Protocol):
         """Return the encoded size in bytes."""
 
 
-class Wanted:
+class IwantLimit:
     """How often each peer has been sent what it wanted, as long as the message is at hand."""
 
     def __init__(self) -> None:

@@ -12,7 +12,7 @@ PART = 64 << 10
 MOST_LENGTH_BYTES = 10
 
 
-class Frames:
+class RpcFrames:
     """The RPCs of one stream, of at most `limit` bytes each; no more than one of them and a part are held."""
 
     def __init__(self, stream: Readable, limit: int) -> None:

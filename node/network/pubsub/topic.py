@@ -18,10 +18,10 @@ from node.network.pubsub.hardened import Judgement, SafeGossipSub, SafePubsub
 Admit = Callable[[str, int, int], bool]
 """Tells whether a frame of so many messages and bytes from a peer is taken."""
 JudgeMessage = Callable[[str, bytes, str, Any], Judgement]
-"""Judge (forwarder, data, origin, carrier): peers by id, `carrier` is what `Mesh.forward` takes."""
+"""Judge (forwarder, data, origin, carrier): peers by id, `carrier` is what `AnnouncementTopic.forward` takes."""
 
 
-class Mesh:
+class AnnouncementTopic:
     """A joined topic."""
 
     def __init__(self, host: Host, topic: str, data_limit: int, judge: JudgeMessage, admit: Admit) -> None:
@@ -61,9 +61,9 @@ class Mesh:
 @asynccontextmanager
 async def join(
     host: Host, topic: str, data_limit: int, judge: JudgeMessage, admit: Admit = lambda peer, messages, size: True
-) -> AsyncIterator[Mesh]:
+) -> AsyncIterator[AnnouncementTopic]:
     """Run Pubsub and router on a host that does not listen yet, and join the topic."""
-    mesh = Mesh(host, topic, data_limit, judge, admit)
+    mesh = AnnouncementTopic(host, topic, data_limit, judge, admit)
     async with background_trio_service(mesh.pubsub), background_trio_service(mesh.router):
         await mesh.pubsub.wait_until_ready()
         subscription = await mesh.pubsub.subscribe(topic)

@@ -1,6 +1,6 @@
 """What becomes of announcements: judged against the window, remembered by slot, held until their time comes.
 
-No network here. `Intake` is the memory around the pure rules of `protocols.admission`.
+No network here. `AnnouncementValidator` is the memory around the pure rules of `protocols.admission`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ASKED = LAGGING | {"round", "unregistered", "next", "duplicate", "equivocation"}
 """Reasons for which an honest answer to this node's question comes to nothing: it lags, or has heard it since."""
 
 
-class Heard(msgspec.Struct, frozen=True):
+class InboundMessage(msgspec.Struct, frozen=True):
     """An announcement as it came in. `carrier` is what the network needs to send it on, None where it can't; `late`
     says that this node had to ask for it."""
 
@@ -44,22 +44,22 @@ class Heard(msgspec.Struct, frozen=True):
     late: bool = False
 
 
-class Speaker(msgspec.Struct, frozen=True):
+class Author(msgspec.Struct, frozen=True):
     """Whose an announcement is: as the contract knows the peer, and as the network does."""
 
     address: Address
     peer_id: str
 
 
-class Accepted(msgspec.Struct, frozen=True):
+class AcceptedAnnouncement(msgspec.Struct, frozen=True):
     """An announcement that counts, and as whose."""
 
     peer: Address
     said: Announcement
-    heard: Heard
+    heard: InboundMessage
 
 
-class Judged(msgspec.Struct, frozen=True):
+class ValidationResult(msgspec.Struct, frozen=True):
     """The outcome for one announcement; `accepted` only where it is "accept".
 
     One that convicts its signer of an equivocation is accepted, once for each slot, with that reason: everybody must
@@ -69,28 +69,28 @@ class Judged(msgspec.Struct, frozen=True):
 
     outcome: str
     reason: str
-    accepted: Accepted | None = None
+    accepted: AcceptedAnnouncement | None = None
 
 
-def is_unwanted(judged: Judged, heard: Heard) -> bool:
+def is_unwanted(judged: ValidationResult, heard: InboundMessage) -> bool:
     """Tell whether who brought an announcement is to be held to account for its number, if not for itself."""
     return judged.outcome == "drop" and judged.reason not in (ASKED if heard.late else LAGGING)
 
 
-def speaker_of(said: Announcement, signer: Address, public: bytes, domain: Domain | None) -> Speaker:
+def speaker_of(said: Announcement, signer: Address, public: bytes, domain: Domain | None) -> Author:
     """Return whose an announcement is, by the key that signed it (64 bytes) and what binds that to an RSA identity.
 
     Raises ValueError where it is not bound to the one it names, or no deployment is known for which it could be.
     """
     if not isinstance(said, BoundAnnouncement):
-        return Speaker(signer, peer_id_of_public_key(public))
+        return Author(signer, peer_id_of_public_key(public))
     if domain is None:
         raise ValueError("a session is bound at a deployment only")
     peer_id = bound_peer(said.session, domain, signer)
-    return Speaker(address_at(domain, peer_id, signer), peer_id)
+    return Author(address_at(domain, peer_id, signer), peer_id)
 
 
-class Intake:
+class AnnouncementValidator:
     """Announcements of one swarm. `domain` is the deployment for which sessions of RSA identities are bound."""
 
     def __init__(self, swarm: Digest, limits: Limits, domain: Domain | None = None) -> None:
@@ -101,48 +101,52 @@ class Intake:
         self._envelopes: dict[Slot, tuple[Digest, bytes]] = {}
         self._convicted: set[Slot] = set()
         self._peer_ids: dict[Address, str] = {}
-        self._held: OrderedDict[Slot, list[Heard]] = OrderedDict()
-        self._held_strangers: OrderedDict[Slot, list[Heard]] = OrderedDict()
+        self._held: OrderedDict[Slot, list[InboundMessage]] = OrderedDict()
+        self._held_strangers: OrderedDict[Slot, list[InboundMessage]] = OrderedDict()
 
     # --- judging ------------------------------------------------------------------------------------------------
 
-    def judge(self, heard: Heard) -> Judged:
+    def judge(self, heard: InboundMessage) -> ValidationResult:
         """Decide on one announcement and remember it where it is accepted or held. Every outcome is counted."""
         judged = self._judge(heard)
         self.counters[judged.reason or "accepted"] += 1
         return judged
 
-    def _judge(self, heard: Heard) -> Judged:
+    def _judge(self, heard: InboundMessage) -> ValidationResult:
         try:
             envelope, said = decode_envelope(heard.data, self._limits.announcement)
             signer, public = recover(signing_hash(envelope.payload), envelope.signature)
         except Malformed as problem:
-            return Judged("drop", problem.code)
+            return ValidationResult("drop", problem.code)
         except ValueError:
-            return Judged("drop", "signature")
+            return ValidationResult("drop", "signature")
         if self.window is None:
-            return Judged("drop", "swarm" if said.swarm != self._swarm else "window")
+            return ValidationResult("drop", "swarm" if said.swarm != self._swarm else "window")
         try:
             speaker = speaker_of(said, signer, public, self._domain)
         except ValueError:
-            return Judged("drop", "session")
+            return ValidationResult("drop", "session")
         return self._place(said, speaker, heard, self.window)
 
-    def _place(self, said: Announcement, speaker: Speaker, heard: Heard, window: RoundWindow) -> Judged:
+    def _place(
+        self, said: Announcement, speaker: Author, heard: InboundMessage, window: RoundWindow
+    ) -> ValidationResult:
         """Decide on an announcement whose speaker is known."""
         slot = slot_of(said, speaker.address)
         known = self._envelopes.get(slot)
         admission = admit(said, speaker.address, heard.origin, window, self._limits, known[0] if known else None)
         if admission.outcome == "accept":
-            return Judged("accept", "", self._remember(slot, speaker, Accepted(speaker.address, said, heard)))
+            return ValidationResult(
+                "accept", "", self._remember(slot, speaker, AcceptedAnnouncement(speaker.address, said, heard))
+            )
         if admission.outcome == "hold":
-            return Judged("hold" if self._hold(slot, heard) else "drop", admission.reason)
+            return ValidationResult("hold" if self._hold(slot, heard) else "drop", admission.reason)
         if admission.reason == "equivocation" and known and slot not in self._convicted:
             self._convict(Equivocation(slot, known[0], said.body))
-            return Judged("accept", "equivocation", Accepted(speaker.address, said, heard))
-        return Judged("drop", admission.reason)
+            return ValidationResult("accept", "equivocation", AcceptedAnnouncement(speaker.address, said, heard))
+        return ValidationResult("drop", admission.reason)
 
-    def _remember(self, slot: Slot, speaker: Speaker, accepted: Accepted) -> Accepted:
+    def _remember(self, slot: Slot, speaker: Author, accepted: AcceptedAnnouncement) -> AcceptedAnnouncement:
         self._envelopes[slot] = (accepted.said.body, accepted.heard.data)
         self._peer_ids[speaker.address] = speaker.peer_id
         return accepted
@@ -159,7 +163,7 @@ class Intake:
             second=found.second.hex(),
         )
 
-    def _hold(self, slot: Slot, heard: Heard) -> bool:
+    def _hold(self, slot: Slot, heard: InboundMessage) -> bool:
         """Keep an announcement of the next stage. Strangers have a small place of their own: names cost nothing. So do
         seeds, which nobody can check before the round has begun: a peer has one place, whatever it says of them."""
         assert self.window is not None
@@ -175,7 +179,7 @@ class Intake:
 
     # --- the window ---------------------------------------------------------------------------------------------
 
-    def move(self, window: RoundWindow) -> list[Accepted]:
+    def move(self, window: RoundWindow) -> list[AcceptedAnnouncement]:
         """Take a new window: forget what lies behind it, judge again what was held, return what is accepted now."""
         self.window = window
         self._envelopes = {slot: kept for slot, kept in self._envelopes.items() if self.is_current(slot)}
@@ -196,7 +200,7 @@ class Intake:
 
     # --- what is known ------------------------------------------------------------------------------------------
 
-    def forget(self, accepted: Accepted) -> None:
+    def forget(self, accepted: AcceptedAnnouncement) -> None:
         """Take an acceptance back, where the node could not take it in: it may be learnt again."""
         slot = slot_of(accepted.said, accepted.peer)
         if self.announced(slot) == accepted.said.body:
@@ -230,11 +234,20 @@ class Intake:
         return known[1] if known else None
 
 
-def announced(accepted: Accepted) -> RolloutsAnnounced:
+def announced(accepted: AcceptedAnnouncement) -> RolloutsAnnounced:
     """Return what the machine is told of another peer's announcement."""
     said = accepted.said
     where = (accepted.peer, said.round, said.stage, said.body, said.size)
     return RolloutsAnnounced(*where, bool(said.inline), said.relays, said.carried, accepted.heard.late)
 
 
-__all__ = ["CULPABLE", "Accepted", "Heard", "Intake", "Judged", "Reason", "announced", "is_unwanted"]
+__all__ = [
+    "CULPABLE",
+    "AcceptedAnnouncement",
+    "AnnouncementValidator",
+    "InboundMessage",
+    "Reason",
+    "ValidationResult",
+    "announced",
+    "is_unwanted",
+]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 
-class Servings:
+class AnswerLimiter:
     """Answers under way, at most `at_once` in all and `per_peer` for each peer."""
 
     def __init__(self, at_once: int, per_peer: int) -> None:

@@ -9,8 +9,8 @@ import trio
 from libp2p.abc import INetStream
 
 from node.network.host import Host
-from node.network.peers.request_backoff import Patience
-from node.network.reqresp.answer_limit import Servings
+from node.network.peers.request_backoff import RequestBackoff
+from node.network.reqresp.answer_limit import AnswerLimiter
 from node.network.reqresp.streams import CHUNK, DRIP, FRAME_SECONDS, SHORT, SLOW, StreamFault, read_frame, write_frame
 from node.ports import Bodies
 from protocols.identifiers import Digest, body_digest
@@ -33,8 +33,8 @@ class BodyExchange:
 
     def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
         self._host, self._bodies, self._count = host, bodies, count
-        self._servings = Servings(SERVED_AT_ONCE, SERVED_PER_PEER)
-        self._patience = Patience()
+        self._servings = AnswerLimiter(SERVED_AT_ONCE, SERVED_PER_PEER)
+        self._patience = RequestBackoff()
         host.serve(BODY_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:

@@ -12,8 +12,8 @@ import trio
 from libp2p.abc import INetStream
 
 from node.network.host import Host
-from node.network.pubsub.validator import Intake
-from node.network.reqresp.answer_limit import Servings
+from node.network.pubsub.validator import AnnouncementValidator
+from node.network.reqresp.answer_limit import AnswerLimiter
 from node.network.reqresp.streams import StreamFault, read_frame, write_frame
 from protocols.admission import Slot
 
@@ -38,9 +38,9 @@ def slot_tag(slot: Slot) -> bytes:
 class CatchUp:
     """Serves this node's accepted announcements and asks peers for what is missing here."""
 
-    def __init__(self, host: Host, intake: Intake, envelope_limit: int) -> None:
+    def __init__(self, host: Host, intake: AnnouncementValidator, envelope_limit: int) -> None:
         self._host, self._intake, self._limit = host, intake, envelope_limit
-        self._servings = Servings(SERVED_AT_ONCE, 1)
+        self._servings = AnswerLimiter(SERVED_AT_ONCE, 1)
         host.serve(CATCHUP_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:

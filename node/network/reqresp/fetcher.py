@@ -12,7 +12,7 @@ import trio
 from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.network.pubsub.announcer import announcement_of
-from node.network.pubsub.validator import Intake
+from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.body_exchange import BodyExchange
 from node.ports import Bodies, CheckBody, Report, Verdict
 from protocols.admission import Slot
@@ -28,12 +28,12 @@ PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two rounds of asking; after the last one the body counts as unavailable."""
 
 
-class Fetching:
+class BodyFetcher:
     """A queue of wanted bodies that outlives restarts of the network."""
 
     def __init__(
         self,
-        intake: Intake,
+        intake: AnnouncementValidator,
         bodies: Bodies,
         check: CheckBody,
         size_limit: int,

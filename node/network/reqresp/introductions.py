@@ -34,7 +34,7 @@ Introduction: TypeAlias = Callable[[], CarriedDelegation | None]
 """Gives this node's delegation; None where it has none."""
 
 
-class Pace:
+class IntroductionRate:
     """Once in `seconds` for each peer, `most` times in `seconds` for all."""
 
     def __init__(self, seconds: float, most: int) -> None:
@@ -73,7 +73,7 @@ def _bound(message: BoundDelegation, domain: Domain) -> str:
         raise Malformed("session", str(error)) from error
 
 
-class Introducing:
+class Introductions:
     """Takes introductions in and makes this node's own. `count` gets a reason for each that comes to nothing."""
 
     def __init__(
@@ -86,8 +86,8 @@ class Introducing:
     ) -> None:
         self._host, self._me, self._introduction = host, me, introduction
         self._count, self._report = count, report
-        self._taken = Pace(ACCEPTED_EVERY, MOST_AT_ONCE)
-        self._made = Pace(SENT_EVERY, MOST_AT_ONCE)
+        self._taken = IntroductionRate(ACCEPTED_EVERY, MOST_AT_ONCE)
+        self._made = IntroductionRate(SENT_EVERY, MOST_AT_ONCE)
         host.serve(INTRODUCE_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:

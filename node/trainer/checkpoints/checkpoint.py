@@ -21,7 +21,7 @@ from torch import Tensor
 
 from node.files.durable import point, remove_drafts, replace_directory
 from node.trainer.engines.engine import Engine
-from node.trainer.engines.process_group import ALONE, Gang, full
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
 from protocols.identifiers import Digest
 
 log = structlog.get_logger()
@@ -59,7 +59,7 @@ class Checkpoints:
     What a process that was killed left half written is removed when the next one begins.
     """
 
-    def __init__(self, directory: Path, kept: int, current: Path, gang: Gang = ALONE) -> None:
+    def __init__(self, directory: Path, kept: int, current: Path, gang: ProcessGroup = SINGLE_PROCESS) -> None:
         self._directory, self._kept, self._current, self._gang = directory, kept, current, gang
         if gang.rank == 0:
             directory.mkdir(parents=True, exist_ok=True)

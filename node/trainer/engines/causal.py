@@ -14,9 +14,9 @@ from torch import Tensor
 
 from node.trainer.engines.causal_attention import ATTENTION
 from node.trainer.engines.causal_load import ADAPTER_WEIGHTS, adapters_off, load_adapters, load_model, prepare, read
-from node.trainer.engines.causal_text import Vocabulary, fingerprint
+from node.trainer.engines.causal_text import TokenText, fingerprint
 from node.trainer.engines.engine import TrainingGroup
-from node.trainer.engines.tree_attention import Plan
+from node.trainer.engines.tree_attention import AttentionPlan
 from node.trainer.engines.tree_engine import TreeEngine
 from node.trainer.engines.weight_layout import laid_out, pays
 from node.trainer.memory.memory_plan import SCORES_BYTES
@@ -33,7 +33,7 @@ class CausalEngine(TreeEngine):
         """Plan the memory, then load `settings.model`. Raises ValueError with one line that says what is wrong."""
         source = read(settings)
         settings = source.settings
-        vocabulary = Vocabulary(source.tokenizer, game)
+        vocabulary = TokenText(source.tokenizer, game)
         site = choose_site(settings, game, shape_of(source.config), len(vocabulary.prefix))
         engine = cls(load_model(source, site.placement), vocabulary, site, settings, game)
         engine._base = source.base
@@ -42,12 +42,12 @@ class CausalEngine(TreeEngine):
     @classmethod
     def adopt(cls, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> Self:
         """Take over a model that lies in memory already. Raises ValueError."""
-        vocabulary = Vocabulary(tokenizer, game)
+        vocabulary = TokenText(tokenizer, game)
         site = choose_site(settings, game, shape_of(model.config), len(vocabulary.prefix))
         return cls(prepare(model, settings, site.placement), vocabulary, site, settings, game)
 
     def __init__(
-        self, model: Any, vocabulary: Vocabulary, site: Site, settings: TrainerSettings, game: GameSpec
+        self, model: Any, vocabulary: TokenText, site: Site, settings: TrainerSettings, game: GameSpec
     ) -> None:
         super().__init__(game, vocabulary.prefix, vocabulary.stops, site.placement.device)
         self._model, self._vocabulary = model, vocabulary
@@ -85,7 +85,7 @@ class CausalEngine(TreeEngine):
 
     # --- computation ----------------------------------------------------------------------------------------------
 
-    def _forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
         out = self._model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan)
         hidden: Tensor = out.last_hidden_state[0]
         return hidden

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from node.trainer.engines.tree_attention import Plan
+from node.trainer.engines.tree_attention import AttentionPlan
 
 ATTENTION = "swarm_tree"
 """Name under which transformers knows this attention."""
@@ -21,7 +21,7 @@ def tree_attention(
     value: Tensor,
     attention_mask: Tensor | None,
     *,
-    plan: Plan,
+    plan: AttentionPlan,
     scaling: float | None = None,
     **unused: Any,
 ) -> tuple[Tensor, None]:

@@ -25,7 +25,7 @@ ALPHA = 32
 ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 
-class Source(NamedTuple):
+class ModelSource(NamedTuple):
     """Where a model comes from: its base, adapters for it (None: fresh ones, if any), configuration, tokenizer, and
     the settings with the rank that adapters on disk have."""
 
@@ -36,7 +36,7 @@ class Source(NamedTuple):
     settings: TrainerSettings
 
 
-def read(settings: TrainerSettings) -> Source:
+def read(settings: TrainerSettings) -> ModelSource:
     """Return the source of `settings.model`: a directory (nothing is fetched), of a whole model or of adapters, or a
     name that transformers resolves. Raises ValueError with one line that says what is wrong and what to do."""
     local = Path(settings.model).expanduser()
@@ -54,7 +54,9 @@ def read(settings: TrainerSettings) -> Source:
     known = _known(base)
     with _in_one_line(settings):
         config = AutoConfig.from_pretrained(base, **known)
-        return Source(base, adapters, config, AutoTokenizer.from_pretrained(str(adapters or base), **known), settings)
+        return ModelSource(
+            base, adapters, config, AutoTokenizer.from_pretrained(str(adapters or base), **known), settings
+        )
 
 
 def _refuse_missing(settings: TrainerSettings) -> None:
@@ -72,7 +74,7 @@ def _known(place: str) -> dict[str, Any]:
     return {"local_files_only": Path(place).is_dir(), "trust_remote_code": False}
 
 
-def load_model(source: Source, placement: Placement) -> Any:
+def load_model(source: ModelSource, placement: Placement) -> Any:
     """Return the model on its device, adapters included where the settings want them. Raises ValueError."""
     known = _known(source.base)
     if source.settings.quantise == "nf4":

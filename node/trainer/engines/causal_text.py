@@ -12,7 +12,7 @@ from protocols.identifiers import Digest, body_digest
 from protocols.manifest import GameSpec
 
 
-class Vocabulary:
+class TokenText:
     """A tokenizer as one game uses it.
 
     Raises ValueError where no token of the tokenizer holds the game's stop text.

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 
 from node.trainer.engines.engine import Cancelled, NotFinite
-from node.trainer.engines.tree_attention import Branch, DecodePlan, Pair, Plan, QuestionsPlan, padding_mask
+from node.trainer.engines.tree_attention import AttentionPlan, Branch, DecodePlan, Pair, QuestionsPlan, padding_mask
 
 PREFILL_TOKENS = 512
 """Question tokens per forward pass; between two passes a task can be cancelled."""
 
-Forward = Callable[[Tensor, Tensor, Plan], Tensor]
+Forward = Callable[[Tensor, Tensor, AttentionPlan], Tensor]
 """Run ids [N] at positions [N] under a plan; return the last hidden states [N, width]."""
 
 
-class Sampler(NamedTuple):
+class DecodeSampling(NamedTuple):
     """What sampling needs of a model and a game."""
 
     forward: Forward
@@ -51,7 +51,7 @@ def draws_for(questions: int, group: int, limit: int, rng: torch.Generator) -> T
 
 
 def sample_rows(
-    how: Sampler, prompts: Sequence[list[int]], draws: Tensor, ended: Callable[[int], None]
+    how: DecodeSampling, prompts: Sequence[list[int]], draws: Tensor, ended: Callable[[int], None]
 ) -> list[list[Row]]:
     """Sample completions of all prompts in one batch.
 
@@ -103,7 +103,7 @@ def _rows(tokens: Tensor, logps: Tensor, lengths: Tensor, cut: set[int], group: 
     return [made[i : i + group] for i in range(0, len(made), group)]
 
 
-def _prefill(how: Sampler, prompts: Sequence[list[int]]) -> tuple[dict[int, Branch], Tensor]:
+def _prefill(how: DecodeSampling, prompts: Sequence[list[int]]) -> tuple[dict[int, Branch], Tensor]:
     """Return the questions' keys and values by layer, and the hidden state [Q, width] of each one's last token."""
     parts: list[dict[int, Branch]] = []
     last: list[Tensor] = []

@@ -9,12 +9,12 @@ import structlog
 from msgspec.structs import replace
 
 from node.config import TrainerSettings
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.builtin_model import read_shape
 from node.trainer.engines.builtin.sft_warmup import build_base_model
 from node.trainer.engines.engine import Engine
 from node.trainer.engines.hub_download import local_directory
-from node.trainer.engines.process_group import ALONE, Gang
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from protocols.manifest import GameSpec
 
 log = structlog.get_logger()
@@ -22,7 +22,9 @@ log = structlog.get_logger()
 BUILTIN, SPARSE = "builtin", "builtin:sparse"
 
 
-def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path, gang: Gang = ALONE) -> Engine:
+def load_engine(
+    settings: TrainerSettings, game: GameSpec, directory: Path, gang: ProcessGroup = SINGLE_PROCESS
+) -> Engine:
     """Return the engine of the model that the settings name.
 
     "" and "builtin" make the built-in model in `directory` unless it is there; "builtin:sparse" likewise with the
@@ -46,7 +48,7 @@ def load_engine(settings: TrainerSettings, game: GameSpec, directory: Path, gang
     return _causal(replace(settings, model=str(place)), game)
 
 
-def _sharded(settings: TrainerSettings, game: GameSpec, gang: Gang) -> Engine:
+def _sharded(settings: TrainerSettings, game: GameSpec, gang: ProcessGroup) -> Engine:
     from node.trainer.engines.parallel_vllm import ParallelVllmEngine
     from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_spread
 
@@ -86,10 +88,10 @@ def _sampler(settings: TrainerSettings) -> Literal["hf", "vllm"]:
     return settings.engine
 
 
-def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec, gang: Gang) -> TinyEngine:
+def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec, gang: ProcessGroup) -> BuiltinEngine:
     if gang.world > 1:
         raise ValueError("trainer.ranks: the built-in model is trained by one process: set trainer.ranks = 1")
-    engine = TinyEngine.load(directory, game, settings.device, kept=settings.kl > 0)
+    engine = BuiltinEngine.load(directory, game, settings.device, kept=settings.kl > 0)
     engine.room = settings.micro_tokens or engine.room
     engine.rows_at_once = settings.sample_rows or engine.rows_at_once
     return engine

@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from node.trainer.engines.process_group import Gang
+from node.trainer.engines.process_group import ProcessGroup
 from node.trainer.engines.sharded import ShardedEngine
 from node.trainer.engines.vllm_engine import ENVIRONMENT, VllmEngine
 from node.trainer.memory.placement import shape_of
@@ -24,7 +24,7 @@ class ParallelVllmEngine(VllmEngine, ShardedEngine):
     Weights are handed over one at a time, gathered by all ranks; each rank's vLLM keeps its share.
     """
 
-    def spread_over(self, gang: Gang) -> None:
+    def spread_over(self, gang: ProcessGroup) -> None:
         """Spread rank 0's parameters. Raises ValueError where vLLM can't deal out the heads but was asked for."""
         super().spread_over(gang)
         shape = shape_of(self._model.config)

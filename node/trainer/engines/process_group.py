@@ -22,14 +22,14 @@ PATIENCE = timedelta(minutes=5)
 """A rank that does not meet the others for so long is lost; rank 0 speaks more often than that."""
 
 
-class Gang:
+class ProcessGroup:
     """The ranks. A gang of one talks to nobody."""
 
     def __init__(self, rank: int = 0, world: int = 1, rendezvous: str = "") -> None:
         self.rank, self.world, self.rendezvous = rank, world, rendezvous
 
     @classmethod
-    def meet(cls, rank: int, world: int, rendezvous: str) -> Gang:
+    def meet(cls, rank: int, world: int, rendezvous: str) -> ProcessGroup:
         """Meet the other ranks at rank 0's "host:port" (what torchrun calls MASTER_ADDR and MASTER_PORT)."""
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(
@@ -102,7 +102,7 @@ class Gang:
         return lambda: bool(self.agreed(float(question())))
 
 
-ALONE = Gang()
+SINGLE_PROCESS = ProcessGroup()
 
 
 def full(value: Tensor) -> Tensor:

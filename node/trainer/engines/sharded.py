@@ -19,10 +19,10 @@ from torch.distributed.fsdp import fully_shard
 from node.config import TrainerSettings
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import Sample, TrainingGroup
-from node.trainer.engines.process_group import ALONE, Gang, full
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
 
 
-class Whole(nn.Module):
+class ShardedRoot(nn.Module):
     """The root that FSDP hooks: whatever runs inside has embedding and output layer at hand."""
 
     def __init__(self, model: Any) -> None:
@@ -37,9 +37,9 @@ class Whole(nn.Module):
 class ShardedEngine(CausalEngine):
     """`CausalEngine` with its parameters spread over a gang."""
 
-    _gang = ALONE
+    _gang = SINGLE_PROCESS
 
-    def spread_over(self, gang: Gang) -> None:
+    def spread_over(self, gang: ProcessGroup) -> None:
         """Spread rank 0's parameters; every rank calls this."""
         self._gang = gang
         for parameter in self._model.parameters():
@@ -49,7 +49,7 @@ class ShardedEngine(CausalEngine):
         mesh = init_device_mesh(self.device.type, (gang.world,))
         for block in _blocks(self._model):
             fully_shard(block, mesh=mesh)
-        self._whole = Whole(self._model)
+        self._whole = ShardedRoot(self._model)
         # Said, since a root stays whole by default from sampling to the next backward pass, where clipping misses it.
         fully_shard(self._whole, mesh=mesh, reshard_after_forward=True)
 

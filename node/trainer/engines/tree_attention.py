@@ -19,7 +19,7 @@ Pair: TypeAlias = tuple[Tensor, Tensor]
 """Keys and values of one level in one layer."""
 
 
-class Plan(Protocol):
+class AttentionPlan(Protocol):
     """How the tokens of one forward pass attend to each other and to what is cached."""
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:

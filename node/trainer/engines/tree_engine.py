@@ -11,10 +11,10 @@ import structlog
 import torch
 from torch import Tensor
 
-from node.trainer.engines.decode import Row, Sampler, draws_for, sample_rows
+from node.trainer.engines.decode import DecodeSampling, Row, draws_for, sample_rows
 from node.trainer.engines.engine import Sample, TrainingGroup
 from node.trainer.engines.packing import pack, token_logps
-from node.trainer.engines.tree_attention import Pair, Plan, PrefixPlan
+from node.trainer.engines.tree_attention import AttentionPlan, Pair, PrefixPlan
 from node.trainer.memory.oom import is_memory
 from protocols.manifest import GameSpec
 
@@ -57,7 +57,7 @@ class TreeEngine(ABC):
         """Return the texts of completions' ids."""
 
     @abstractmethod
-    def _forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
         """Return the last hidden states [N, width] of a flat row."""
 
     @abstractmethod
@@ -117,7 +117,7 @@ class TreeEngine(ABC):
                     made += [self._samples(some) for some in rows]
         return made
 
-    def _sampler(self, cancelled: Callable[[], bool], greedy: bool) -> Sampler:
+    def _sampler(self, cancelled: Callable[[], bool], greedy: bool) -> DecodeSampling:
         game, prefix = self._game, self._prefix
         if self._pairs is None:
             plan = PrefixPlan(len(prefix), self.device)
@@ -126,7 +126,7 @@ class TreeEngine(ABC):
                 self._forward(ids, torch.arange(len(prefix), device=self.device), plan)
             self._pairs = plan.pairs
         limits = game.max_completion, game.temperature, greedy, cancelled
-        return Sampler(self._forward, self._logits, self._pairs, len(prefix), self._stops, *limits, self._agree)
+        return DecodeSampling(self._forward, self._logits, self._pairs, len(prefix), self._stops, *limits, self._agree)
 
     def _laid_out(self) -> AbstractContextManager[None]:
         """Prepare the weights for sampling."""

@@ -19,7 +19,7 @@ from torch import Tensor
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import Cancelled, NotFinite, Sample
 from node.trainer.engines.process_group import full
-from node.trainer.memory.memory_plan import Plan
+from node.trainer.memory.memory_plan import MemoryPlan
 
 log = structlog.get_logger()
 
@@ -195,7 +195,7 @@ class VllmEngine(CausalEngine):
             self._llm.sleep(level=2)
 
 
-def options(plan: Plan, total: int, ranks: int) -> dict[str, Any]:
+def options(plan: MemoryPlan, total: int, ranks: int) -> dict[str, Any]:
     """Return what vLLM is told beside model and lengths; `total` is the GPU's memory in bytes, 0 on a CPU.
 
     Custom all-reduce is off: it looks for its neighbours among the GPUs that a process sees, and each sees one.

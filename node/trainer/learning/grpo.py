@@ -25,7 +25,7 @@ from torch import Tensor
 
 from node.config import TrainerSettings
 from node.trainer.engines.engine import Engine, TrainingGroup
-from node.trainer.engines.process_group import ALONE, Gang, full
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.optimizer import make_step
 from protocols.manifest import GameSpec
@@ -48,18 +48,18 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     mask_truncated: bool = False
 
 
-class Room(msgspec.Struct, frozen=True):
+class MicroBatchLimit(msgspec.Struct, frozen=True):
     """How much goes through the model at once: completions, and tokens with their padding."""
 
     completions: int
     tokens: int
 
-    def halved(self) -> Room | None:
+    def halved(self) -> MicroBatchLimit | None:
         """Return half the room, or None where nothing smaller is left."""
-        return Room(self.completions // 2, max(1, self.tokens // 2)) if self.completions > 1 else None
+        return MicroBatchLimit(self.completions // 2, max(1, self.tokens // 2)) if self.completions > 1 else None
 
 
-class Outcome(msgspec.Struct, frozen=True):
+class UpdateOutcome(msgspec.Struct, frozen=True):
     """What an update did: loss, gradient norm before clipping, tokens; `stepped` is False where it was skipped."""
 
     stepped: bool
@@ -106,7 +106,7 @@ def informative(groups: Sequence[TrainingGroup]) -> list[TrainingGroup]:
 
 
 def micro_batches(
-    groups: Sequence[TrainingGroup], room: Room, cost: Callable[[TrainingGroup], int]
+    groups: Sequence[TrainingGroup], room: MicroBatchLimit, cost: Callable[[TrainingGroup], int]
 ) -> list[list[TrainingGroup]]:
     """Split an update into parts that have room, of groups that cost about the same tokens each.
 
@@ -126,7 +126,7 @@ def micro_batches(
     return parts
 
 
-def cut(group: TrainingGroup, room: Room, cost: Callable[[TrainingGroup], int]) -> list[TrainingGroup]:
+def cut(group: TrainingGroup, room: MicroBatchLimit, cost: Callable[[TrainingGroup], int]) -> list[TrainingGroup]:
     """Return the group in the fewest pieces of equal size, at least one completion, that each have room."""
     size = min(len(group.completions), room.completions)
     while size > 1 and max(map(cost, _pieces(group, size))) > room.tokens:
@@ -223,11 +223,11 @@ def update(
     groups: Sequence[TrainingGroup],
     objective: Objective,
     *,
-    room: Room,
+    room: MicroBatchLimit,
     scale: LossScale,
     watch: Callable[[int], None],
-    gang: Gang = ALONE,
-) -> Outcome:
+    gang: ProcessGroup = SINGLE_PROCESS,
+) -> UpdateOutcome:
     """Make one step on groups that all have an advantage, gradients summed over micro-batches.
 
     `watch(tokens)` is called before each micro-batch, and before the step, with the tokens (as `engine.cost` counts)
@@ -246,17 +246,17 @@ def update(
             loss = loss_of(engine.completion_logps(part), part, objective, normaliser, reference)
             total += gang.total(loss.item() * counts)
             if not math.isfinite(total):
-                return Outcome(False, total, math.nan, tokens)
+                return UpdateOutcome(False, total, math.nan, tokens)
             scale.up(loss * (gang.world * counts)).backward()  # type: ignore[no-untyped-call]
             done += sum(engine.cost(group) for each in row for group in each)
         watch(done)
         scale.down(parameters)
         norm = float(full(torch.nn.utils.clip_grad_norm_(parameters, objective.max_norm)))
         if not math.isfinite(norm):
-            return Outcome(False, total, norm, tokens)
+            return UpdateOutcome(False, total, norm, tokens)
         make_step(optimizer)
         engine.weights_changed()
-        return Outcome(True, total, norm, tokens)
+        return UpdateOutcome(True, total, norm, tokens)
     finally:
         optimizer.zero_grad(set_to_none=True)
         engine.train_mode(False)

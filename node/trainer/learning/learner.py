@@ -11,12 +11,12 @@ import structlog
 from node.config import TrainerSettings
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
 from node.trainer.engines.engine import Cancelled, Engine, NotFinite, TrainingGroup
-from node.trainer.engines.process_group import ALONE, Gang, own
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, own
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.off_policy_filter import USUAL, Screen, credible
 from node.trainer.learning.optimizer import make_optimizer, set_rate
-from node.trainer.learning.throughput import JUDGING, RESERVE, Pace, affordable
+from node.trainer.learning.throughput import JUDGING, RESERVE, ThroughputEstimate, affordable
 from node.trainer.memory.oom import is_memory
 from protocols.manifest import GameSpec
 
@@ -30,15 +30,15 @@ class OutOfTime(Exception):  # noqa: N818 - what happened to the update
     """The update's seconds are over."""
 
 
-class Step(msgspec.Struct, frozen=True):
+class OptimizerStep(msgspec.Struct, frozen=True):
     """An update: how it went, the groups it was made on, and those that were left out because they are incredible."""
 
-    outcome: grpo.Outcome
+    outcome: grpo.UpdateOutcome
     groups: list[TrainingGroup]
     left_out: list[TrainingGroup] = []
 
 
-NOTHING = Step(grpo.Outcome(True, 0.0, 0.0, 0), [])
+NOTHING = OptimizerStep(grpo.UpdateOutcome(True, 0.0, 0.0, 0), [])
 """An update on no group at all: the weights are as they were."""
 
 
@@ -52,7 +52,7 @@ class Learner:
         game: GameSpec,
         checkpoints: Checkpoints,
         clock: Callable[[], float] = time.monotonic,
-        gang: Gang = ALONE,
+        gang: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Resume from the newest checkpoint; without one write the first: there is always one to go back to."""
         self._engine, self._settings, self._checkpoints = engine, settings, checkpoints
@@ -61,9 +61,9 @@ class Learner:
         self.objective = grpo.objective_of(settings, game)
         self.screen: Screen = credible
         self.optimizer = make_optimizer(engine, settings)
-        self.room = grpo.Room(settings.micro_batch, engine.room)
+        self.room = grpo.MicroBatchLimit(settings.micro_batch, engine.room)
         self._scale = LossScale(needed=engine.half_precision)
-        self.pace = Pace()
+        self.pace = ThroughputEstimate()
         self._bad = 0
         found = checkpoints.resume(engine, self.optimizer)
         self.counters = found or Counters()
@@ -74,7 +74,7 @@ class Learner:
 
     def step(
         self, groups: Sequence[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float = USUAL
-    ) -> Step | None:
+    ) -> OptimizerStep | None:
         """Make one update on as many of the groups, from the front, as there is time for; None where there is none.
 
         Other peers' groups are left out that are not credible where so much surprise is `usual`.
@@ -114,7 +114,7 @@ class Learner:
 
     def _within_memory(
         self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float
-    ) -> Step:
+    ) -> OptimizerStep:
         """Make the step; where memory runs out, again with half the micro-batch."""
         while True:
             try:
@@ -126,7 +126,9 @@ class Learner:
                 self.room = smaller
                 log.warning("memory.short", micro_batch=self.room.completions, update=self.room.tokens)
 
-    def _timed(self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float) -> Step:
+    def _timed(
+        self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float
+    ) -> OptimizerStep:
         began = self.clock()
 
         def watch(done: float) -> None:
@@ -141,7 +143,7 @@ class Learner:
         judged = JUDGING * sum(self._engine.cost(group) for group in groups if group.external)
         if not kept:
             self.pace = self.pace.learned(self.clock() - began, judged)
-            return Step(NOTHING.outcome, [], left_out)
+            return OptimizerStep(NOTHING.outcome, [], left_out)
         outcome = grpo.update(
             self._engine,
             self.optimizer,
@@ -152,7 +154,7 @@ class Learner:
             watch=lambda tokens: watch(judged + tokens),
             gang=self._gang,
         )
-        return Step(outcome, kept, left_out)
+        return OptimizerStep(outcome, kept, left_out)
 
     def _judged(
         self, groups: list[TrainingGroup], usual: float, watch: Callable[[int], None]
@@ -166,7 +168,7 @@ class Learner:
 
     # --- what is not finite ---------------------------------------------------------------------------------------
 
-    def _note(self, outcome: grpo.Outcome) -> None:
+    def _note(self, outcome: grpo.UpdateOutcome) -> None:
         if outcome.stepped:
             self._bad = 0
             self._scale.stepped()
@@ -188,7 +190,7 @@ class Learner:
         wider = self._engine.use_float32()
         found = self._checkpoints.resume(self._engine, self.optimizer)
         self._scale = LossScale(needed=self._engine.half_precision)
-        self.room = grpo.Room(self.room.completions, self._engine.room)
+        self.room = grpo.MicroBatchLimit(self.room.completions, self._engine.room)
         skipped = self.counters.skipped
         if found is not None:
             self.counters = msgspec.structs.replace(found, skipped=skipped)

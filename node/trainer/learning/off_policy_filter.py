@@ -24,7 +24,7 @@ from typing import TypeAlias
 import torch
 
 from node.trainer.engines.engine import Engine, TrainingGroup
-from node.trainer.learning.grpo import Room, micro_batches
+from node.trainer.learning.grpo import MicroBatchLimit, micro_batches
 from protocols.identifiers import Digest
 
 MOST_GAIN = 7.0
@@ -37,12 +37,14 @@ TOO_MANY = 0.25
 """Share of a body's judged groups that are not believed from which the body counts for nothing. Few of a body are dealt
 into updates; of honest groups one or two in a thousand at most are not believed (docs/checks.md)."""
 
-Screen: TypeAlias = Callable[[Engine, Sequence[TrainingGroup], float, Room, Callable[[int], None]], list[bool]]
+Screen: TypeAlias = Callable[
+    [Engine, Sequence[TrainingGroup], float, MicroBatchLimit, Callable[[int], None]], list[bool]
+]
 """Tells of each group whether an update may learn from it."""
 
 
 def credible(
-    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: Room, watch: Callable[[int], None]
+    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: MicroBatchLimit, watch: Callable[[int], None]
 ) -> list[bool]:
     """Tell of each group whether it is this node's own, or credible where so much surprise is usual.
 
@@ -91,7 +93,7 @@ def disbelieved(kept: Iterable[TrainingGroup], left_out: Iterable[TrainingGroup]
 
 
 def _logps(
-    engine: Engine, groups: Sequence[TrainingGroup], room: Room, watch: Callable[[int], None]
+    engine: Engine, groups: Sequence[TrainingGroup], room: MicroBatchLimit, watch: Callable[[int], None]
 ) -> list[list[list[float]]]:
     """Return the log-probability of every token, by group and completion.
 

@@ -21,7 +21,7 @@ DOUBT = 0.5
 """What is left of an estimate by which nothing could be begun."""
 
 
-class Pace(msgspec.Struct, frozen=True):
+class ThroughputEstimate(msgspec.Struct, frozen=True):
     """The estimate of seconds per token, 0 before anything was measured.
 
     `stale` tells that nothing was measured since the last time that nothing fitted.
@@ -30,20 +30,20 @@ class Pace(msgspec.Struct, frozen=True):
     each: float = 0.0
     stale: bool = False
 
-    def learned(self, seconds: float, tokens: float) -> Pace:
+    def learned(self, seconds: float, tokens: float) -> ThroughputEstimate:
         """Return the estimate after another measurement."""
         if not tokens:
             return self
         measured = seconds / tokens
-        return Pace((1 - RECENT) * self.each + RECENT * measured if self.each else measured)
+        return ThroughputEstimate((1 - RECENT) * self.each + RECENT * measured if self.each else measured)
 
-    def doubted(self) -> Pace:
+    def doubted(self) -> ThroughputEstimate:
         """Return the estimate after one more time that nothing fitted by it.
 
         Once that may be, at the end of a training. Again and again it says that the machine was slow for a while: it
         would never be found to be quick again, were the estimate believed.
         """
-        return Pace(self.each * DOUBT if self.stale else self.each, stale=True)
+        return ThroughputEstimate(self.each * DOUBT if self.stale else self.each, stale=True)
 
 
 def affordable(

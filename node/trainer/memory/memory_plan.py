@@ -39,7 +39,7 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int
 
 
-class Ask(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done with the model. Widths are bytes of a number; lengths are tokens.
 
     `weights` is the width of stored weights, `arithmetic` that of the computation; `group` completions are sampled
@@ -67,7 +67,7 @@ class Ask(msgspec.Struct, frozen=True, kw_only=True):
     overhead: int = 0
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by what takes them, and what was chosen: tokens an update takes at once, completions sampled at once,
     whether activations are computed again. `engine` is the copy of the weights that samples, there meanwhile. `peak` is
     the larger of the update's and the sampling's sum."""
@@ -106,14 +106,14 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-def weight_bytes(shape: ModelShape, ask: Ask) -> int:
+def weight_bytes(shape: ModelShape, ask: MemoryRequest) -> int:
     """Return the bytes of the model's weights; embeddings and norms of an NF4 model keep their type."""
     if ask.nf4:
         return int(shape.matrices * NF4_BITS / 8) + ask.weights * (shape.parameters - shape.matrices)
     return shape.parameters * ask.weights
 
 
-def trained_bytes(shape: ModelShape, ask: Ask) -> tuple[int, int]:
+def trained_bytes(shape: ModelShape, ask: MemoryRequest) -> tuple[int, int]:
     """Return the bytes of gradients and of optimiser state; adapters themselves count with the state.
 
     Adam's moments have the type of their parameter, or 8 bits each.
@@ -128,7 +128,7 @@ def cache_bytes(shape: ModelShape, width: int) -> int:
     return 2 * shape.layers * shape.key_value_heads * shape.head_width * width
 
 
-def activation_bytes(shape: ModelShape, ask: Ask, *, recompute: bool) -> int:
+def activation_bytes(shape: ModelShape, ask: MemoryRequest, *, recompute: bool) -> int:
     """Estimate what one token of an update keeps for the backward pass.
 
     A block keeps about 10 states of its hidden width in the weights' type (under autocast 7 more in the
@@ -145,7 +145,7 @@ def activation_bytes(shape: ModelShape, ask: Ask, *, recompute: bool) -> int:
     return shape.layers * block
 
 
-def logit_bytes(shape: ModelShape, ask: Ask, tokens: int) -> int:
+def logit_bytes(shape: ModelShape, ask: MemoryRequest, tokens: int) -> int:
     """Return what the logits of an update's part take: all of them and their gradient, or one chunk at a time."""
     everything = 4 * shape.vocabulary * tokens
     if everything > SCORES_BYTES:
@@ -156,14 +156,15 @@ def logit_bytes(shape: ModelShape, ask: Ask, tokens: int) -> int:
 # --- plan -------------------------------------------------------------------------------------------------------------
 
 
-def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
-    """Return the plan for `budget` bytes of one rank; where it does not fit, the smallest one (`Plan.fits` tells).
+def plan_memory(shape: ModelShape, ask: MemoryRequest, budget: int) -> MemoryPlan:
+    """Return the plan for `budget` bytes of one rank; where it does not fit, the smallest one (`MemoryPlan.fits`
+    tells).
 
     Activations are kept while at least one whole group fits into a part of an update, and computed again otherwise.
     """
     gradients, optimizer = trained_bytes(shape, ask)
     weights = weight_bytes(shape, ask)
-    plan = Plan(
+    plan = MemoryPlan(
         weights=weights // ask.ranks + _gathered(shape, ask),
         gradients=gradients // ask.ranks,
         optimizer=optimizer // ask.ranks,
@@ -182,14 +183,14 @@ def plan_memory(shape: ModelShape, ask: Ask, budget: int) -> Plan:
     return _with_sampling(_with_update(plan, shape, ask), shape, ask)
 
 
-def _gathered(shape: ModelShape, ask: Ask) -> int:
+def _gathered(shape: ModelShape, ask: MemoryRequest) -> int:
     """Return what a rank has whole for a while: embedding and output layer, and two of the blocks."""
     if ask.ranks == 1:
         return 0
     return (shape.parameters - shape.matrices + 2 * shape.matrices // shape.layers) * ask.weights
 
 
-def _with_update(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
+def _with_update(plan: MemoryPlan, shape: ModelShape, ask: MemoryRequest) -> MemoryPlan:
     """Choose how much an update takes at once."""
     room = plan.budget - plan.standing - plan.gradients
     least = ask.prompt + ask.completion
@@ -214,7 +215,7 @@ def _with_update(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
     )
 
 
-def _most_tokens(shape: ModelShape, ask: Ask, room: int, each: int, wanted: int) -> int:
+def _most_tokens(shape: ModelShape, ask: MemoryRequest, room: int, each: int, wanted: int) -> int:
     """Return the most tokens, at most `wanted`, whose activations (`each` bytes) and logits have room."""
     low, high = 0, wanted
     while low < high:
@@ -226,7 +227,7 @@ def _most_tokens(shape: ModelShape, ask: Ask, room: int, each: int, wanted: int)
     return low
 
 
-def _with_sampling(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
+def _with_sampling(plan: MemoryPlan, shape: ModelShape, ask: MemoryRequest) -> MemoryPlan:
     """Choose how many completions are sampled at once, whole groups of them."""
     room = plan.budget - plan.standing - plan.engine
     shared = min(ask.ranks, shape.key_value_heads) if ask.vllm else 1
@@ -242,7 +243,7 @@ def _with_sampling(plan: Plan, shape: ModelShape, ask: Ask) -> Plan:
 # --- words ------------------------------------------------------------------------------------------------------------
 
 
-def table(plan: Plan) -> list[tuple[str, str]]:
+def table(plan: MemoryPlan) -> list[tuple[str, str]]:
     """Return the plan's rows as an operator reads them: part and amount."""
     rows = [
         ("weights", plan.weights),
@@ -266,7 +267,7 @@ def size(count: int) -> str:
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{max(0, count) / 1e6:.0f} MB"
 
 
-def refusal(shape: ModelShape, ask: Ask, budget: int) -> str:
+def refusal(shape: ModelShape, ask: MemoryRequest, budget: int) -> str:
     """Return one line: what is missing, and the mildest change of settings with which the model would fit."""
     plan = plan_memory(shape, ask, budget)
     advice = "choose a smaller model"
@@ -278,8 +279,8 @@ def refusal(shape: ModelShape, ask: Ask, budget: int) -> str:
     return f"it needs {size(plan.peak)} of memory, {size(budget)} may be used: {advice}"
 
 
-def _changes(ask: Ask) -> list[tuple[str, dict[str, int | bool | str]]]:
-    """Return what an operator may change, mildest first, in words and in terms of `Ask`."""
+def _changes(ask: MemoryRequest) -> list[tuple[str, dict[str, int | bool | str]]]:
+    """Return what an operator may change, mildest first, in words and in terms of `MemoryRequest`."""
     sparing: dict[str, int | bool | str] = {"recompute": "auto", "micro_tokens": 0, "sample_rows": 0}
     rank = ask.lora or 16
     return [

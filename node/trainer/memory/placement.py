@@ -11,7 +11,15 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from node.trainer.engines.weight_layout import pays
-from node.trainer.memory.memory_plan import GPU_OVERHEAD, Ask, ModelShape, Plan, plan_memory, refusal, table
+from node.trainer.memory.memory_plan import (
+    GPU_OVERHEAD,
+    MemoryPlan,
+    MemoryRequest,
+    ModelShape,
+    plan_memory,
+    refusal,
+    table,
+)
 from node.trainer.messages import TrainerSettings
 from protocols.manifest import GameSpec
 
@@ -42,7 +50,7 @@ class Site(NamedTuple):
     """A model's place and its memory plan."""
 
     placement: Placement
-    plan: Plan
+    plan: MemoryPlan
 
 
 # --- device -----------------------------------------------------------------------------------------------------------
@@ -162,9 +170,9 @@ def _before_ampere(device: torch.device) -> bool:
     return torch.version.hip is None and torch.cuda.get_device_capability(device) < AMPERE
 
 
-def ask_of(settings: TrainerSettings, game: GameSpec, placement: Placement, prefix: int) -> Ask:
+def ask_of(settings: TrainerSettings, game: GameSpec, placement: Placement, prefix: int) -> MemoryRequest:
     """Return what the settings, the game and a placement ask of the memory."""
-    return Ask(
+    return MemoryRequest(
         weights=placement.weights.itemsize,
         arithmetic=(placement.autocast or placement.weights).itemsize,
         lora=settings.lora,

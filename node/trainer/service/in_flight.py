@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.trainer.service.jobs import Order
+from node.trainer.service.jobs import Job
 from protocols.manifest import Manifest
 
 CANCEL_SECONDS = 300.0
@@ -10,7 +10,7 @@ CANCEL_SECONDS = 300.0
 between, some minutes, is vLLM's first start."""
 
 
-class UnderWay:
+class InFlightJobs:
     """Orders given and not answered. Those that were aborted are void: their answers are awaited and count for nothing,
     since the same round and stage may have been ordered anew by then.
 
@@ -19,10 +19,10 @@ class UnderWay:
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._orders: dict[int, Order] = {}
+        self._orders: dict[int, Job] = {}
         self._void: dict[int, float] = {}
 
-    def give(self, order: Order) -> None:
+    def give(self, order: Job) -> None:
         """Note an order that the child was given."""
         self._orders[order.task] = order
 
@@ -32,7 +32,7 @@ class UnderWay:
             self._void.setdefault(task, at + self.patience)
         return sorted(self._orders)
 
-    def answered(self, task: int) -> Order | None:
+    def answered(self, task: int) -> Job | None:
         """Return the order that the child answered, None where it is void. Raises KeyError where it has no such one."""
         order = self._orders.pop(task)
         return order if self._void.pop(task, None) is None else None

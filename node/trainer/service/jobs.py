@@ -35,7 +35,7 @@ KINDS: dict[type[Work], str] = {
 """The machine's names of the kinds of work, for `WorkFailed`."""
 
 
-class Book(NamedTuple):
+class QuotedBody(NamedTuple):
     """A body that is quoted: encoded, the stage that it is of, what it quotes in turn."""
 
     body: bytes
@@ -43,7 +43,7 @@ class Book(NamedTuple):
     quoted: tuple[Digest, ...]
 
 
-class Order(msgspec.Struct, frozen=True):
+class Job(msgspec.Struct, frozen=True):
     """A command under way: the frame that carries it."""
 
     command: Work
@@ -72,7 +72,7 @@ def refusal(command: Work, reason: str) -> i.WorkFailed:
     return i.WorkFailed(kind_of(command), command.round, stage, reason, seed)
 
 
-def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Order | str:
+def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Job | str:
     """Return the order for a command, or why it can't be given. `limit` bounds a body, in bytes.
 
     A foreign body that is not kept any more is left out; so are the last ones where all would not fit into a frame.
@@ -87,7 +87,7 @@ def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Order | s
             frame = f.Evaluate(task, command.round)
         case c.SaveCheckpoint():
             frame = f.Save(task, command.round)
-    return frame if isinstance(frame, str) else Order(command, frame)
+    return frame if isinstance(frame, str) else Job(command, frame)
 
 
 def _to_generate(task: int, command: c.GenerateRollouts, bodies: Bodies) -> f.Generate | str:
@@ -127,7 +127,7 @@ def quotes_that_fit(quoted: Sequence[Digest], bodies: Bodies, room: int) -> dict
     found, missing = closure(quoted, lambda digest: book_of(bodies.get(digest)), lambda book: book.quoted, SHELF)
     if missing:
         return f"{len(missing)} bodies that are to be quoted are not kept any more"
-    shelf: dict[Digest, Book] = {}
+    shelf: dict[Digest, QuotedBody] = {}
     for digest in by_turns(quoted, found):
         wider = shelf | closure([digest], found.get, lambda book: book.quoted, SHELF)[0]
         if sum(len(book.body) for book in wider.values()) <= room:
@@ -137,7 +137,7 @@ def quotes_that_fit(quoted: Sequence[Digest], bodies: Bodies, room: int) -> dict
     return {digest: book.body for digest, book in shelf.items()}
 
 
-def by_turns(quoted: Iterable[Digest], found: Mapping[Digest, Book]) -> list[Digest]:
+def by_turns(quoted: Iterable[Digest], found: Mapping[Digest, QuotedBody]) -> list[Digest]:
     """Return the first body of every stage, then the second of every stage, and so on."""
     stages: dict[int, list[Digest]] = {}
     for digest in quoted:
@@ -145,10 +145,10 @@ def by_turns(quoted: Iterable[Digest], found: Mapping[Digest, Book]) -> list[Dig
     return [digest for turn in zip_longest(*stages.values()) for digest in turn if digest is not None]
 
 
-def book_of(body: bytes | None) -> Book | None:
+def book_of(body: bytes | None) -> QuotedBody | None:
     """Return a body with what it says of itself; None where there is none that can be read."""
     said = quoting_of(body) if body else None
-    return Book(body, said.stage, said.quoted) if body and said else None
+    return QuotedBody(body, said.stage, said.quoted) if body and said else None
 
 
 def fitting(bodies: list[bytes | None], room: int) -> tuple[bytes, ...]:
@@ -161,7 +161,7 @@ def fitting(bodies: list[bytes | None], room: int) -> tuple[bytes, ...]:
     return tuple(kept)
 
 
-def input_of(order: Order, answer: Answer) -> i.AnyInput | None:
+def input_of(order: Job, answer: Answer) -> i.AnyInput | None:
     """Return the input that tells the machine of an answer; None where it is not one to this order."""
     match order.command, answer:
         case c.GenerateRollouts() as asked, f.Generated() as made:

@@ -24,7 +24,7 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.ports import Bodies, Report
 from node.trainer import messages as f
-from node.trainer.service.in_flight import UnderWay, patience
+from node.trainer.service.in_flight import InFlightJobs, patience
 from node.trainer.service.jobs import input_of, kind_of, order_for, refusal
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Manifest
@@ -56,11 +56,11 @@ STDERR_LINE = 500
 """Bytes of a line of the child's standard error that are kept."""
 
 
-class Lost(Exception):  # noqa: N818 - what happened to the child
+class WorkerLost(Exception):  # noqa: N818 - what happened to the child
     """The child can't be used any more."""
 
 
-class TrainerLink:
+class WorkerClient:
     """`node.ports.TrainerService` on a child process."""
 
     name = "trainer"
@@ -71,9 +71,9 @@ class TrainerLink:
         self._settings, self._manifest, self._peer = settings, manifest, peer
         self._directory, self._bodies = directory, bodies
         self._reports_in, self._reports_out = trio.open_memory_channel[i.AnyInput](math.inf)
-        self._child: Child | None = None
+        self._child: WorkerProcess | None = None
         self._next_task = 1
-        self._under_way = UnderWay(patience(manifest))
+        self._under_way = InFlightJobs(patience(manifest))
         self._tokenizer: Digest = b""
         self.progress: f.Progress | None = None
         self.resident = 0
@@ -145,7 +145,7 @@ class TrainerLink:
         """Run one child to its end; return for how many seconds it was ready, and the loss."""
         self._directory.mkdir(parents=True, exist_ok=True)
         kills = oom_kills()
-        child = Child(self._settings.threads, self._settings.python or sys.executable)
+        child = WorkerProcess(self._settings.threads, self._settings.python or sys.executable)
         reason = ""
         try:
             async with trio.open_nursery() as nursery:
@@ -154,11 +154,11 @@ class TrainerLink:
                 child.send(f.SetUp(self._settings, self._manifest, self._peer, str(self._directory)))
                 self._child = child
                 await self._listen(child)
-        except* (Lost, OSError) as group:
+        except* (WorkerLost, OSError) as group:
             reason = str(first(group))
         finally:
             self._child = None
-            self._under_way = UnderWay(self._under_way.patience)
+            self._under_way = InFlightJobs(self._under_way.patience)
             self.progress = None
             with trio.CancelScope(shield=True):
                 killed = await child.end()
@@ -167,15 +167,15 @@ class TrainerLink:
             reason = child.last_error or reason
         return lasted, loss(reason, child.returncode, killed=killed, oom_kills=oom_kills() - kills)
 
-    async def _listen(self, child: Child) -> Never:
-        """Take what the child says until it is `Lost`. Heartbeats come also from one whose work hangs."""
+    async def _listen(self, child: WorkerProcess) -> Never:
+        """Take what the child says until it is `WorkerLost`. Heartbeats come also from one whose work hangs."""
         while True:
             self._take(child, await child.receive())
             if self._under_way.is_overdue(trio.current_time()):
-                raise Lost(f"it did not give up its task within {self._under_way.patience:.0f} s")
+                raise WorkerLost(f"it did not give up its task within {self._under_way.patience:.0f} s")
 
-    def _take(self, child: Child, frame: f.FromChild) -> None:
-        """Note what the child says and tell the machine what it must know. Raises `Lost` where it can't go on."""
+    def _take(self, child: WorkerProcess, frame: f.FromChild) -> None:
+        """Note what the child says and tell the machine what it must know. Raises `WorkerLost` where it can't go on."""
         match frame:
             case f.Ready():
                 child.ready_since = trio.current_time()
@@ -188,7 +188,7 @@ class TrainerLink:
             case f.Logged():
                 getattr(log, frame.level if frame.level in LEVELS else "info")(frame.event, **frame.fields)
             case f.Failed(task=0):
-                raise Lost(frame.reason)
+                raise WorkerLost(frame.reason)
             case f.Hello():
                 log.debug("trainer.child_started", pid=frame.pid)
             case _:
@@ -198,7 +198,7 @@ class TrainerLink:
         try:
             order = self._under_way.answered(frame.task)
         except KeyError:
-            raise Lost(f"it answered task {frame.task}, which it was not given") from None
+            raise WorkerLost(f"it answered task {frame.task}, which it was not given") from None
         self.progress = None
         if order is None:
             log.debug("trainer.given_up", task=frame.task, answer=type(frame).__name__)
@@ -207,11 +207,11 @@ class TrainerLink:
             self._bodies.put(body_digest(frame.body), frame.body, order.round)
         happened = input_of(order, frame)
         if happened is None:
-            raise Lost(f"it answered {kind_of(order.command)} with {type(frame).__name__}")
+            raise WorkerLost(f"it answered {kind_of(order.command)} with {type(frame).__name__}")
         self._tell(happened)
 
 
-class Child:
+class WorkerProcess:
     """One child process and the socket to it."""
 
     def __init__(self, threads: int, python: str) -> None:
@@ -266,7 +266,7 @@ class Child:
                 return
 
     async def receive(self) -> f.FromChild:
-        """Return the next frame. Raises `Lost` where the child is gone, hung, or writes what is no frame."""
+        """Return the next frame. Raises `WorkerLost` where the child is gone, hung, or writes what is no frame."""
         patience = SILENCE_SECONDS if self.ready else LOADING_SECONDS
         with trio.move_on_after(patience):
             header = await self._exactly(4)
@@ -274,9 +274,9 @@ class Child:
                 length = f.frame_length(header)
                 frame: f.FromChild = f.from_child.decode(await self._exactly(length))
             except (ValueError, RecursionError) as error:
-                raise Lost(f"it wrote garbage: {error}") from error
+                raise WorkerLost(f"it wrote garbage: {error}") from error
             return frame
-        raise Lost(f"it said nothing for {patience:.0f} s")
+        raise WorkerLost(f"it said nothing for {patience:.0f} s")
 
     async def _exactly(self, count: int) -> bytes:
         while len(self._buffer) < count:
@@ -285,7 +285,7 @@ class Child:
             except trio.BrokenResourceError:
                 data = b""
             if not data:
-                raise Lost("its line ended")
+                raise WorkerLost("its line ended")
             self._buffer += data
         taken = bytes(self._buffer[:count])
         del self._buffer[:count]

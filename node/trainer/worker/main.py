@@ -27,7 +27,7 @@ from node.trainer.memory.memory_plan import mps_watermarks
 from node.trainer.rank_environment import start_followers
 
 if TYPE_CHECKING:
-    from node.trainer.worker.session import Desk, Session
+    from node.trainer.worker.session import Session, TaskContext
 
 HEARTBEAT_SECONDS = 1.0
 KEEP_ALIVE = 60.0
@@ -42,7 +42,7 @@ REFUSED = 3
 """Exit code: data or model can't be had; the reason went to the node."""
 
 
-class Line:
+class ParentConnection:
     """The socket to the node: frames in and out, and which tasks were given up."""
 
     def __init__(self, connection: socket.socket) -> None:
@@ -100,7 +100,7 @@ class Line:
 class Speed:
     """Sends at most ten `Progress` frames a second."""
 
-    def __init__(self, line: Line, task: int) -> None:
+    def __init__(self, line: ParentConnection, task: int) -> None:
         self._line, self._task = line, task
         self._sent = 0.0
 
@@ -143,7 +143,7 @@ def limit_memory(mebibytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (mebibytes << 20, mebibytes << 20))
 
 
-def log_to(line: Line) -> None:
+def log_to(line: ParentConnection) -> None:
     """Have what this process logs stand in the node's log."""
     import structlog
 
@@ -160,7 +160,7 @@ def plain(value: object) -> str | int | float | bool | None:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def carry_out(session: Session, frame: f.ToChild, desk: Desk) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
+def carry_out(session: Session, frame: f.ToChild, desk: TaskContext) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
     """Do what a frame asks for."""
     match frame:
         case f.Generate():
@@ -174,15 +174,15 @@ def carry_out(session: Session, frame: f.ToChild, desk: Desk) -> f.Generated | f
     raise ValueError(f"a {type(frame).__name__} can't come here")
 
 
-def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluate | f.Save) -> f.FromChild:
+def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train | f.Evaluate | f.Save) -> f.FromChild:
     """Return the frame that ends a task, whatever happens to it."""
     from node.trainer.engines.engine import Cancelled, NotFinite
     from node.trainer.memory.oom import is_memory
-    from node.trainer.worker.session import Desk
+    from node.trainer.worker.session import TaskContext
 
     gang = session.gang
     gang.tell(f.frame_bytes(frame)[4:])
-    desk = Desk(gang.same_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
+    desk = TaskContext(gang.same_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
     if gang.world == 1 and desk.cancelled():
         return f.Failed(frame.task, "cancelled", "cancelled before it began")
     try:
@@ -199,7 +199,7 @@ def answer(line: Line, session: Session, frame: f.Generate | f.Train | f.Evaluat
         return f.Failed(frame.task, "memory" if is_memory(error) else "error", describe(error))
 
 
-def set_up(line: Line, setup: f.SetUp) -> Session | None:
+def set_up(line: ParentConnection, setup: f.SetUp) -> Session | None:
     """Load data and model, or tell the node why that can't be done."""
     os.environ["OMP_NUM_THREADS"] = str(setup.settings.threads)  # read once, when torch is imported below
     os.environ.update(mps_watermarks(setup.settings.memory_share))
@@ -208,11 +208,11 @@ def set_up(line: Line, setup: f.SetUp) -> Session | None:
         place = waiting_place(setup)
         import torch
 
-        from node.trainer.engines.process_group import ALONE, Gang
+        from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
         from node.trainer.worker.session import Session
 
         torch.set_num_threads(setup.settings.threads)
-        gang = Gang.meet(0, setup.settings.ranks, place) if place else ALONE
+        gang = ProcessGroup.meet(0, setup.settings.ranks, place) if place else SINGLE_PROCESS
         gang.tell(f.frame_bytes(setup)[4:])
         session = Session(setup, gang=gang)
     except Exception as error:  # noqa: BLE001 - the task boundary: the child can't work, the node learns why
@@ -223,7 +223,7 @@ def set_up(line: Line, setup: f.SetUp) -> Session | None:
     return session
 
 
-def next_frame(line: Line, session: Session | None) -> f.ToChild:
+def next_frame(line: ParentConnection, session: Session | None) -> f.ToChild:
     """Wait for a frame; meanwhile let followers know, with an empty `Cancel`, that this rank lives."""
     while True:
         try:
@@ -246,7 +246,7 @@ def main(descriptor: int, parent: int) -> int:
     """Serve the node until it says `Bye` or is gone."""
     die_with(parent)
     offer_to_kernel()
-    line = Line(socket.socket(fileno=descriptor))
+    line = ParentConnection(socket.socket(fileno=descriptor))
     log_to(line)
     line.send(f.Hello(os.getpid()))
     threading.Thread(target=line.read_forever, name="reader", daemon=True).start()

@@ -27,12 +27,12 @@ def follow(rank: int, world: int, rendezvous: str) -> int:
     import torch
 
     from node.trainer.engines.engine import Cancelled, NotFinite
-    from node.trainer.engines.process_group import Gang
-    from node.trainer.worker.session import Desk, Session
+    from node.trainer.engines.process_group import ProcessGroup
+    from node.trainer.worker.session import Session, TaskContext
 
-    gang = Gang.meet(rank, world, rendezvous)
+    gang = ProcessGroup.meet(rank, world, rendezvous)
     session: Session | None = None
-    desk = Desk(gang.same_answer(lambda: False), lambda done, total: None)
+    desk = TaskContext(gang.same_answer(lambda: False), lambda done, total: None)
     while True:
         match f.to_child.decode(gang.tell(b"")):
             case f.SetUp() as setup:

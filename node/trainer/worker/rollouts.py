@@ -14,7 +14,7 @@ from node.ports import Questions
 from node.trainer.engines.engine import Engine, Sample, TrainingGroup
 from node.trainer.learning.grpo import Objective, advantages
 from node.validation.body_check import scene_of
-from protocols.games import Scene, Shelf, game_named
+from protocols.games import Shelf, StageContext, game_named
 from protocols.games.quoting import MOST_ROOM
 from protocols.games.share import has_advantage, one_each
 from protocols.identifiers import Digest, body_digest
@@ -53,7 +53,7 @@ def has_its_quotes(rollouts: Rollouts, shelf: Shelf) -> bool:
     return all(digest in shelf and has_its_quotes(shelf[digest], shelf) for digest in rollouts.quoted)
 
 
-def fitted_prompt(game: GameSpec, scene: Scene, engine: Engine) -> str:
+def fitted_prompt(game: GameSpec, scene: StageContext, engine: Engine) -> str:
     """Return a scene's prompt with the longest quotes, cut in the middle, that leave room for the whole question."""
     prompt = game_named(game.name).prompt
     text = prompt(game, scene, MOST_ROOM)
@@ -182,7 +182,7 @@ def usable(packed: bytes, count: int) -> list[float]:
     return values if all(math.isfinite(value) and value <= 0 for value in values) else []
 
 
-class Deck(Generic[ItemT]):
+class ShuffledDeal(Generic[ItemT]):
     """Deals items in random order; none again before all were dealt, none twice in one hand."""
 
     def __init__(self, items: Sequence[ItemT], rng: random.Random) -> None:

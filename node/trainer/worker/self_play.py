@@ -14,8 +14,8 @@ import torch
 from node.ports import Question
 from node.trainer.engines.engine import Engine, Sample
 from node.trainer.worker.rollouts import completion_of, fitted_prompt
-from node.trainer.worker.session import EVALUATION_SEED, Desk, graded, mean
-from protocols.games import Game, Scene, game_named
+from node.trainer.worker.session import EVALUATION_SEED, TaskContext, graded, mean
+from protocols.games import Game, StageContext, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Digest, Seed, body_digest
 from protocols.manifest import Manifest
@@ -24,17 +24,17 @@ from protocols.wire import Group, Rollouts, encode
 SEED: Seed = bytes(32)
 
 
-class Worth(NamedTuple):
+class StageWorth(NamedTuple):
     """What came of a stage: mean reward, and the share of right answers; None where it asks for none."""
 
     reward: float
     right: float | None
 
 
-class Rehearsal:
+class SelfPlay:
     """One round under way. Each of the model's parts, as many as a stage quotes, answers every question once."""
 
-    def __init__(self, engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: Desk) -> None:
+    def __init__(self, engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: TaskContext) -> None:
         self._engine, self._manifest, self._questions, self._desk = engine, manifest, questions, desk
         self._rules: Game = game_named(manifest.game.name)
         self._parts = max(1, self._rules.most_quoted(manifest.game))
@@ -42,7 +42,7 @@ class Rehearsal:
         self._shelf: dict[Digest, Rollouts] = {}
         self._played: list[list[Digest]] = []
 
-    def play(self, stage: int, *, greedy: bool) -> Worth:
+    def play(self, stage: int, *, greedy: bool) -> StageWorth:
         """Play the next stage, which quotes what was played before."""
         scenes = self._scenes(stage)
         prompts = [fitted_prompt(self._manifest.game, scene, self._engine) for scene in scenes]
@@ -52,14 +52,14 @@ class Rehearsal:
         self._keep(stage, scenes[0].quoted if scenes else (), groups)
         return self._result(stage, scenes, groups)
 
-    def _scenes(self, stage: int) -> list[Scene]:
+    def _scenes(self, stage: int) -> list[StageContext]:
         quoted = tuple(
             digest
             for earlier in self._rules.quotes(stage)
             for digest in drawn(SEED, earlier, self._played[earlier], self._parts)
         )
         return [
-            Scene(seed=SEED, stage=stage, slot=slot, question=each.text, quoted=quoted, shelf=self._shelf)
+            StageContext(seed=SEED, stage=stage, slot=slot, question=each.text, quoted=quoted, shelf=self._shelf)
             for slot, each in enumerate(self._questions)
         ]
 
@@ -76,7 +76,7 @@ class Rehearsal:
             self._shelf[digest] = body
             self._played[-1].append(digest)
 
-    def _result(self, stage: int, scenes: Sequence[Scene], groups: Sequence[Sequence[Sample]]) -> Worth:
+    def _result(self, stage: int, scenes: Sequence[StageContext], groups: Sequence[Sequence[Sample]]) -> StageWorth:
         game, answers = self._manifest.game, bool(self._rules.final(self._manifest.game, stage, "#"))
         rewards: list[float] = []
         right: list[float] = []
@@ -84,12 +84,12 @@ class Rehearsal:
             earned, found = graded(game, scene, [sample.text for sample in group], question.answer)
             rewards += earned
             right += found
-        return Worth(mean(rewards), mean(right) if answers else None)
+        return StageWorth(mean(rewards), mean(right) if answers else None)
 
 
 def rehearse(
-    engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: Desk, *, greedy: bool = False
-) -> tuple[Worth, ...]:
+    engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: TaskContext, *, greedy: bool = False
+) -> tuple[StageWorth, ...]:
     """Play all stages on the questions; the same random numbers every time."""
-    round_ = Rehearsal(engine, manifest, questions, desk)
+    round_ = SelfPlay(engine, manifest, questions, desk)
     return tuple(round_.play(stage, greedy=greedy) for stage in range(len(manifest.stages)))

@@ -21,10 +21,10 @@ from node.runtime.game_plugins import load_games
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
 from node.trainer.engines.engine import Cancelled, Engine, TrainingGroup
 from node.trainer.engines.factory import load_engine
-from node.trainer.engines.process_group import ALONE, Gang
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from node.trainer.file_names import CHECKPOINTS, CURRENT
 from node.trainer.learning import grpo
-from node.trainer.learning.learner import NOTHING, Learner, Step
+from node.trainer.learning.learner import NOTHING, Learner, OptimizerStep
 from node.trainer.learning.off_policy_filter import disbelieved, usual_surprise
 from node.trainer.messages import (
     Evaluate,
@@ -38,7 +38,7 @@ from node.trainer.messages import (
     Trained,
 )
 from node.trainer.worker.rollouts import (
-    Deck,
+    ShuffledDeal,
     completion_of,
     fitted_prompt,
     most_external,
@@ -46,7 +46,7 @@ from node.trainer.worker.rollouts import (
     shelf_of,
     training_groups,
 )
-from protocols.games import Game, Scene, Shelf, body_author, body_seed, game_named
+from protocols.games import Game, Shelf, StageContext, body_author, body_seed, game_named
 from protocols.grading import grades
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
@@ -59,7 +59,7 @@ PAUSE = 0.02
 """Seconds: how often an imitated slow machine looks whether it was cancelled."""
 
 
-class Desk(msgspec.Struct, frozen=True):
+class TaskContext(msgspec.Struct, frozen=True):
     """How a task speaks to the node: is it cancelled, and how far it is (done, total)."""
 
     cancelled: Callable[[], bool]
@@ -78,7 +78,7 @@ class Session:
         setup: SetUp,
         engine: Engine | None = None,
         clock: Callable[[], float] = time.monotonic,
-        gang: Gang = ALONE,
+        gang: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         load_games()
         self.settings: TrainerSettings = setup.settings
@@ -103,7 +103,7 @@ class Session:
 
     # --- generate -----------------------------------------------------------------------------------------------
 
-    def generate(self, frame: Generate, desk: Desk) -> Generated:
+    def generate(self, frame: Generate, desk: TaskContext) -> Generated:
         """Sample groups for the questions assigned to this peer; the same seed and weights give the same body."""
         began = time.monotonic()
         rules = game_named(self.game.name)
@@ -130,7 +130,7 @@ class Session:
         return Generated(frame.task, body, len(groups), reward, time.monotonic() - began, right)
 
     def _worth(
-        self, groups: Sequence[Group], scenes: Sequence[Scene], questions: Sequence[Question]
+        self, groups: Sequence[Group], scenes: Sequence[StageContext], questions: Sequence[Question]
     ) -> tuple[float, float]:
         """Return the sums over groups of their mean reward and of the share that ends in the right answer."""
         reward = right = 0.0
@@ -148,10 +148,12 @@ class Session:
             for slot in range(frame.groups)
         ]
 
-    def _scenes(self, frame: Generate, questions: Sequence[Question]) -> list[Scene]:
+    def _scenes(self, frame: Generate, questions: Sequence[Question]) -> list[StageContext]:
         shelf = shelf_of(frame.shelf)
         return [
-            Scene(seed=frame.seed, stage=frame.stage, slot=slot, question=each.text, quoted=frame.quoted, shelf=shelf)
+            StageContext(
+                seed=frame.seed, stage=frame.stage, slot=slot, question=each.text, quoted=frame.quoted, shelf=shelf
+            )
             for slot, each in enumerate(questions)
         ]
 
@@ -166,7 +168,7 @@ class Session:
             log.warning("rollouts.too_large", size=len(body), limit=self._manifest.limits.body, groups=len(groups))
             groups = groups[: len(groups) * self._manifest.limits.body // len(body)] or groups[:1]
 
-    def _dawdle(self, groups: int, desk: Desk) -> None:
+    def _dawdle(self, groups: int, desk: TaskContext) -> None:
         """Imitate a slow machine: `slowdown` extra seconds per group."""
         end = time.monotonic() + self.settings.slowdown * groups
         while time.monotonic() < end:
@@ -176,11 +178,11 @@ class Session:
 
     # --- train --------------------------------------------------------------------------------------------------
 
-    def train(self, frame: Train, desk: Desk) -> Trained:
+    def train(self, frame: Train, desk: TaskContext) -> Trained:
         """Make at most `updates` updates, done within `seconds`."""
         began = self.learner.clock()
         own, external = self._decks(frame)
-        steps: list[Step] = []
+        steps: list[OptimizerStep] = []
         for number in range(frame.updates):
             step = self._update(own, external, began + frame.seconds, desk)
             if step is None:
@@ -189,13 +191,13 @@ class Session:
             desk.progress(number + 1, frame.updates)
         return self._trained(frame, steps, self.learner.clock() - began)
 
-    def _decks(self, frame: Train) -> tuple[Deck[TrainingGroup], Deck[TrainingGroup]]:
+    def _decks(self, frame: Train) -> tuple[ShuffledDeal[TrainingGroup], ShuffledDeal[TrainingGroup]]:
         """Return own groups, all of them, and external ones that have an advantage (SAPO's filter)."""
         shelf = shelf_of(frame.shelf)
         own = self._groups([frame.own], shelf, external=False)
         external = grpo.informative(self._groups(frame.external, shelf, external=True))
         rng = random.Random(self._lot("train", frame.round, frame.stage, b""))
-        return Deck(own, rng), Deck(external, rng)
+        return ShuffledDeal(own, rng), ShuffledDeal(external, rng)
 
     def _groups(self, bodies: Sequence[bytes], shelf: Shelf, *, external: bool) -> list[TrainingGroup]:
         read = [(rollouts, body_digest(body)) for body in bodies if (rollouts := read_body(body)) is not None]
@@ -214,7 +216,9 @@ class Session:
             )
         ]
 
-    def _update(self, own: Deck[TrainingGroup], external: Deck[TrainingGroup], until: float, desk: Desk) -> Step | None:
+    def _update(
+        self, own: ShuffledDeal[TrainingGroup], external: ShuffledDeal[TrainingGroup], until: float, desk: TaskContext
+    ) -> OptimizerStep | None:
         """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
         mine = own.deal(self.game.own)
         hands = zip_longest(mine, external.deal(most_external(self.game, len(mine))))
@@ -223,7 +227,7 @@ class Session:
             return NOTHING
         return self.learner.step(groups, until, desk.cancelled, usual_surprise(mine))
 
-    def _trained(self, frame: Train, steps: list[Step], seconds: float) -> Trained:
+    def _trained(self, frame: Train, steps: list[OptimizerStep], seconds: float) -> Trained:
         self.learner.worked(frame.round)
         done = [step for step in steps if step.outcome.stepped]
         external = sum(group.external for step in done for group in step.groups)
@@ -241,7 +245,7 @@ class Session:
 
     # --- evaluate, save -----------------------------------------------------------------------------------------
 
-    def evaluate(self, frame: Evaluate, desk: Desk) -> Evaluated:
+    def evaluate(self, frame: Evaluate, desk: TaskContext) -> Evaluated:
         """Sample one answer to each held-out question, with the same random numbers every time."""
         began = time.monotonic()
         questions = self._questions.held_out(self._manifest.data.held_out)
@@ -266,7 +270,7 @@ class Session:
 
 
 def graded(
-    game: GameSpec, scene: Scene, completions: Sequence[str], answer: str
+    game: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the reward of each completion, and whether what it gives as its answer is right."""
     rules = game_named(game.name)
@@ -275,14 +279,14 @@ def graded(
 
 
 def accuracy(
-    engine: Engine, game: GameSpec, questions: Sequence[Question], desk: Desk, *, greedy: bool = False
+    engine: Engine, game: GameSpec, questions: Sequence[Question], desk: TaskContext, *, greedy: bool = False
 ) -> float:
     """Return the mean reward of one answer to each question, asked as the first stage asks it.
 
     Sampled with the same random numbers every time.
     """
     rules = game_named(game.name)
-    scenes = [Scene(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
+    scenes = [StageContext(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
     texts = [fitted_prompt(game, scene, engine) for scene in scenes]
     rng = torch.Generator().manual_seed(EVALUATION_SEED)
     samples = engine.sample(texts, 1, rng, desk.cancelled, greedy=greedy, progress=desk.progress)

@@ -12,7 +12,7 @@ from node.chain.contract.swarm import CoordinatorFacts
 from node.chain.rpc.client import ConnectionLostError
 from node.config import ChainSettings, Config, TrainerSettings
 from node.exits import Exit, Refusal
-from node.identity.key_owner_cases import Facts
+from node.identity.key_owner_cases import OwnershipFacts
 from protocols.manifest import DataSpec, Deployment, GameSpec, Manifest, StageSpec, manifest_digest
 
 CONTRACT, OTHER = "0x" + "ab" * 20, "0x" + "cd" * 20
@@ -129,8 +129,8 @@ def test_a_grader_or_a_copy_that_is_missing_is_one_line() -> None:
 def test_a_key_becomes_its_own_only_where_somebody_says_so() -> None:
     """New and unsigned it is refused; said, signed, known, or where the contract knows no owners, it is not."""
     new, signed = (
-        Facts(node=CONTRACT, claimed=None, registered=None),
-        Facts(node=CONTRACT, claimed=OTHER, registered=None),
+        OwnershipFacts(node=CONTRACT, claimed=None, registered=None),
+        OwnershipFacts(node=CONTRACT, claimed=OTHER, registered=None),
     )
     with pytest.raises(Refusal, match="run `swarm login`, or start with --own") as caught:
         refuse_unowned(new, has_owners=True, is_known=False, own_owner=False)
@@ -143,7 +143,7 @@ def test_a_key_becomes_its_own_only_where_somebody_says_so() -> None:
 
 def test_another_owners_key_is_refused_whatever_is_said() -> None:
     """The contract has the key under another owner than the one who has signed here."""
-    taken = Facts(node=CONTRACT, claimed=OTHER, registered=CONTRACT)
+    taken = OwnershipFacts(node=CONTRACT, claimed=OTHER, registered=CONTRACT)
     with pytest.raises(Refusal) as caught:
         refuse_unowned(taken, has_owners=True, is_known=True, own_owner=True)
     assert caught.value.code == Exit.OTHER_OWNER

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from node.chain.rpc.client import ConnectionLostError, RpcError
-from node.chain.rpc.failover import FIRST_PAUSE, Attempts
+from node.chain.rpc.failover import FIRST_PAUSE, EndpointFailover
 from node.machine.commands import ReportReward
 from node.machine.inputs import ChainLost, ChainRestored
-from tests.support.rpc_standin import SEED, Line, followed
+from tests.support.rpc_standin import SEED, StandinConnection, followed
 
 REWARD = ReportReward(5, 0, SEED, 0.5)
 
@@ -29,7 +29,7 @@ def away(*_: Any) -> NoReturn:
 
 async def test_a_rate_limit_on_fees_is_waited_out(tmp_path: Path, autojump_clock: MockClock) -> None:
     """The connection stays, what is to be sent is tried again every few seconds."""
-    line = Line(a={"eth_feeHistory": limited})
+    line = StandinConnection(a={"eth_feeHistory": limited})
     inputs = await followed(line.service(tmp_path), 60.0, REWARD)
     assert len(line.dialled) == 1
     assert Counter(map(type, inputs))[ChainLost] == 0
@@ -38,7 +38,7 @@ async def test_a_rate_limit_on_fees_is_waited_out(tmp_path: Path, autojump_clock
 
 async def test_an_endpoint_that_refuses_the_account_is_kept(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Balance and price are looked at again later: stages are followed all the same."""
-    line = Line(a={"eth_gasPrice": limited})
+    line = StandinConnection(a={"eth_gasPrice": limited})
     service = line.service(tmp_path)
     service.take_part(await service.describe(), None)
     line.dialled.clear()
@@ -49,7 +49,7 @@ async def test_an_endpoint_that_refuses_the_account_is_kept(tmp_path: Path, auto
 
 async def test_sessions_that_break_at_once_come_ever_more_rarely(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Connected, caught up, and then refused: it is tried again after a pause that grows, not five times a second."""
-    line = Line(a={"eth_getTransactionCount": limited})
+    line = StandinConnection(a={"eth_getTransactionCount": limited})
     inputs = await followed(line.service(tmp_path), 300.0, REWARD)
     times = [at for _, at in line.dialled]
     assert len(times) < 50
@@ -59,7 +59,7 @@ async def test_sessions_that_break_at_once_come_ever_more_rarely(tmp_path: Path,
 
 async def test_the_other_endpoint_is_tried_where_one_breaks_at_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """It takes over without a pause, and stays."""
-    line = Line(a={"eth_getTransactionCount": limited}, b={})
+    line = StandinConnection(a={"eth_getTransactionCount": limited}, b={})
     inputs = await followed(line.service(tmp_path), 60.0)
     assert [url for url, _ in line.dialled] == ["http://a", "http://b"]
     assert [type(one) for one in inputs if isinstance(one, ChainLost | ChainRestored)] == [ChainRestored]
@@ -67,7 +67,7 @@ async def test_the_other_endpoint_is_tried_where_one_breaks_at_once(tmp_path: Pa
 
 async def test_a_chain_that_is_away_is_lost_once(tmp_path: Path, autojump_clock: MockClock) -> None:
     """Each endpoint was tried first; it is not told again with each attempt."""
-    line = Line(a={"eth_call": away}, b={"eth_call": away})
+    line = StandinConnection(a={"eth_call": away}, b={"eth_call": away})
     inputs = await followed(line.service(tmp_path), 300.0)
     assert inputs == [ChainLost("gone")]
     assert {url for url, _ in line.dialled} == set(line.urls)
@@ -79,7 +79,7 @@ async def test_a_providers_key_stays_out_of_the_journal(tmp_path: Path, autojump
     def refused(*_: Any) -> NoReturn:
         raise ConnectionLostError("eth_call: 401 for url 'https://rpc.example/v3/0123456789abcdef0123456789abcdef?k=1'")
 
-    (lost,) = await followed(Line(a={"eth_call": refused}).service(tmp_path), 5.0)
+    (lost,) = await followed(StandinConnection(a={"eth_call": refused}).service(tmp_path), 5.0)
     assert lost == ChainLost("eth_call: 401 for url 'https://rpc.example/v3/…'")
 
 
@@ -89,7 +89,7 @@ async def test_a_nonce_that_is_too_low_is_no_hot_loop(tmp_path: Path, autojump_c
     def low(*_: Any) -> NoReturn:
         raise RpcError(-32000, "nonce too low")
 
-    line = Line(a={"eth_sendRawTransaction": low})
+    line = StandinConnection(a={"eth_sendRawTransaction": low})
     await followed(line.service(tmp_path), 10.0, REWARD)
     assert 10 <= line.asked["eth_sendRawTransaction"] <= 25
 
@@ -99,7 +99,7 @@ async def test_a_nonce_that_is_too_low_is_no_hot_loop(tmp_path: Path, autojump_c
 def test_pauses_grow_until_a_session_is_steady(urls: str, sessions: list[float]) -> None:
     """No two attempts at one endpoint follow each other without a pause, unless the first of them was steady; pauses
     double up to the longest, and a steady session begins anew."""
-    attempts = Attempts(urls, 10.0)
+    attempts = EndpointFailover(urls, 10.0)
     tried = [(attempts.url, 0.0, 0.0)]
     for worked in sessions:
         attempts.ended(worked)
@@ -112,7 +112,7 @@ def test_pauses_grow_until_a_session_is_steady(urls: str, sessions: list[float])
 
 def test_the_longest_pause_is_reached() -> None:
     """However often one endpoint fails."""
-    attempts = Attempts(["a"], 10.0)
+    attempts = EndpointFailover(["a"], 10.0)
     for _ in range(1000):
         attempts.ended(0.0)
     assert attempts.pause == pytest.approx(10.0)

@@ -18,8 +18,8 @@ from node.identity import name_of
 from node.identity.key import load, new_key
 from node.identity.rsa import FILE as RSA_FILE
 from node.identity.rsa import RsaIdentity
-from node.machine.round_report import Account, Entry
-from node.machine.state import Body, Vote
+from node.machine.round_report import PeerRoundReport, RoundReport
+from node.machine.state import BodyRecord, VoteRecord
 from node.manifest_file import load_manifest
 from node.store.round_reports import FILE, RoundStore, read_round
 from protocols.identifiers import body_digest
@@ -51,12 +51,12 @@ def home(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest
     digest = body_digest(stored)
     (tmp_path / "bodies" / "4").mkdir(parents=True)
     (tmp_path / "bodies" / "4" / digest.hex()).write_bytes(stored)
-    body = Body(digest, len(stored), "arrived", 1, 0.0)
+    body = BodyRecord(digest, len(stored), "arrived", 1, 0.0)
     store = RoundStore(tmp_path / FILE)
-    for number, vote in ((3, None), (4, Vote(4, SEED, (), "done"))):
-        entry = Entry(me.address, "", 0, (body,), 1, 0.0, 0, 0.0, me.peer_id)
+    for number, vote in ((3, None), (4, VoteRecord(4, SEED, (), "done"))):
+        entry = PeerRoundReport(me.address, "", 0, (body,), 1, 0.0, 0, 0.0, me.peer_id)
         store.put(
-            Account(round=number, seed=SEED, me=me.address, at=0.0, opened=0, game="share", sealed=True, winners=1,
+            RoundReport(round=number, seed=SEED, me=me.address, at=0.0, opened=0, game="share", sealed=True, winners=1,
                     minimum_groups=1, entries=(entry,), vote=vote, no_vote="" if vote else "no other peer could win")
         )  # fmt: skip
     store.close()
@@ -138,10 +138,10 @@ def test_two_peers_of_one_name_are_told_apart(home: Path, capsys: pytest.Capture
     """Three words are no proof of who is meant: both addresses are named."""
     store = RoundStore(home / FILE)
     me = load(home / "swarm.pem")
-    entry = Entry(me.address, "", 0, (None,), 0, 0.0, 0, 0.0, me.peer_id)
+    entry = PeerRoundReport(me.address, "", 0, (None,), 0, 0.0, 0, 0.0, me.peer_id)
     twin = replace(entry, peer="0x" + "99" * 20)
     store.put(
-        Account(round=5, seed=SEED, me=me.address, at=0.0, opened=0, game="share", sealed=True, winners=1,
+        RoundReport(round=5, seed=SEED, me=me.address, at=0.0, opened=0, game="share", sealed=True, winners=1,
                 minimum_groups=1, entries=(entry, twin), no_vote="no other peer could win")
     )  # fmt: skip
     store.close()

@@ -15,7 +15,7 @@ from node.cli.eval import bounds
 from node.config import TrainerSettings
 from node.exits import Exit
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.sft_warmup import build_base_model
 from node.trainer.learning.optimizer import make_optimizer
 from protocols.manifest import GameSpec
@@ -110,7 +110,7 @@ def test_the_newest_checkpoint_is_measured_and_exported(
 ) -> None:
     """Without a model named it is the node's own: round and updates are told, one certain checkpoint can be asked
     for, and what is exported measures the same."""
-    engine = TinyEngine.load(model, GameSpec())
+    engine = BuiltinEngine.load(model, GameSpec())
     checkpoints = Checkpoints(tmp_path / "trainer" / "checkpoints", 2, tmp_path / "trainer" / "model")
     for number in (3, 4):
         counters = Counters(round=number, updates=2 * number)

@@ -12,7 +12,7 @@ from node.explain.regrade import Regraded, RegradedGroup
 from node.explain.report_text import PEERS_SHOWN, WIDTH, delivered, overview, peer_text
 from node.explain.round_facts import Delivery, Explanation, PeerFact, explanation
 from node.identity import name_of
-from node.machine.state import Vote
+from node.machine.state import VoteRecord
 from tests.support.explained_rounds import ADA, BOB, ME, NUMBER, PEER_IDS, SEED, STAGES, account, explained, records
 
 GOLDEN = Path(__file__).parent
@@ -90,7 +90,7 @@ def test_a_round_without_a_vote_has_no_ballots() -> None:
 
 def test_an_open_swarm_casts_one_vote() -> None:
     """Where votes are not sealed there is one message."""
-    vote = Vote(NUMBER, SEED, (ADA,), "committing")
+    vote = VoteRecord(NUMBER, SEED, (ADA,), "committing")
     facts = explanation(replace(account(vote), sealed=False), STAGES, {}, None, PEER_IDS[ME], "-")
     assert [(each.what, each.state) for each in facts.deliveries[:2]] == [("vote", "not sent"), ("reward", "not sent")]
 

@@ -10,9 +10,9 @@ from eth_abi.abi import encode
 
 from node.chain.contract.swarm import ABI
 from node.chain.rpc.client import RpcError
-from node.cli.chain_history import MOST_QUERIES, WIDEST, History
+from node.cli.chain_history import MOST_QUERIES, WIDEST, ChainHistory
 from node.exits import Exit, Refusal
-from node.explain.leaderboard_rows import Board, board_text, places_of
+from node.explain.leaderboard_rows import Leaderboard, board_text, places_of
 from node.explain.round_facts import Trace
 from protocols.tally import Registered, Rewarded, Voted
 from tests.support.explained_rounds import ADA, BOB, CYD, ME, NUMBER, OWNERS, PEER_IDS, account
@@ -95,8 +95,8 @@ class Chain:
         return [each for each in LOGS if first <= int(each["blockNumber"], 16) <= last and each["topics"][0] in kinds]
 
 
-def history(chain: Chain) -> History:
-    return History(chain.ask, CONTRACT, DEPLOYED)
+def history(chain: Chain) -> ChainHistory:
+    return ChainHistory(chain.ask, CONTRACT, DEPLOYED)
 
 
 @pytest.mark.parametrize("widest", [WIDEST, 700, 9])
@@ -142,7 +142,7 @@ def test_the_leaderboard_shows_names_owners_and_shared_places() -> None:
     ids = {ADA: PEER_IDS[ADA]}
     places = places_of(registered, votes, [Rewarded(1, 0, BOB, 250_000)], ids)
     assert [each.place for each in places] == [1, 2, 2, 4]
-    text = board_text(Board(contract=CONTRACT, chain=1, first=1, last=1, votes=4, places=places))
+    text = board_text(Leaderboard(contract=CONTRACT, chain=1, first=1, last=1, votes=4, places=places))
     assert "giant hunting lion" in text
     assert all(owner in text for owner in OWNERS.values())
     assert CYD in text

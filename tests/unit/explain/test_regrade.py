@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from node.explain.regrade import Regraded, regrade
 from node.explain.round_facts import StageFact
-from node.machine.round_report import Account
+from node.machine.round_report import RoundReport
 from node.validation.body_check import check_body
 from protocols.assignment import assignment
 from protocols.identifiers import body_digest
@@ -16,7 +16,7 @@ from tests.support.debate_tables import ROUND, SEED, Doubles, Memory
 
 PEER = "0x" + "11" * 20
 MANIFEST = Manifest(name="t", game=GameSpec(generated=4, minimum=2, group_size=2, max_completion=4, common=1))
-ACCOUNT = Account(
+ACCOUNT = RoundReport(
     round=ROUND,
     seed=SEED,
     me=PEER,

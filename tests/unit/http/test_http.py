@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from node.config import HttpSettings
 from node.http.metrics import LABELLED, TOTALS, documented
 from node.http.routes import reasons_not_ready
-from node.http.service import HttpService, ListenError
+from node.http.service import HttpListenError, HttpService
 from node.machine.status import CurvePoint, PeerStatus, Status, Totals, VoteStatus
 
 ME = "0x" + "ab" * 20
@@ -134,7 +134,7 @@ async def test_an_address_that_is_taken_is_one_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         service = HttpService(HttpSettings(port=port), tmp_path, lambda: READY)
-        with pytest.raises(ListenError, match=rf"127.0.0.1:{port}: .*http.port"):
+        with pytest.raises(HttpListenError, match=rf"127.0.0.1:{port}: .*http.port"):
             await service.run()
 
 

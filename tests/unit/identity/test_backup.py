@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.exits import Exit, Refusal
-from node.identity.backup import MOST_WORK, Identity, head_of, seal, unseal
+from node.identity.backup import MOST_WORK, BackedUpIdentity, head_of, seal, unseal
 from node.identity.secret import Secret
 
 PASSPHRASE = Secret(b"open sesame")
-IDENTITY = Identity("0x" + "12" * 20, 1_700_000_000.0, b"the key's PEM", b"rsa", b"delegation", b"votes")
+IDENTITY = BackedUpIdentity("0x" + "12" * 20, 1_700_000_000.0, b"the key's PEM", b"rsa", b"delegation", b"votes")
 WORK = 2
 SEALED = seal(IDENTITY, PASSPHRASE, WORK)
 

@@ -21,7 +21,7 @@ from node.identity.delegation_file import (
 )
 from node.identity.key import NodeKey
 from node.identity.owner_orders import (
-    Order,
+    OwnerOrder,
     answered,
     decode_order,
     encode_order,
@@ -130,7 +130,7 @@ def test_a_delegation_is_kept_with_the_nodes_consent(tmp_path: Path) -> None:
         load_delegation(tmp_path)
 
 
-def revocation(serial: int) -> Order:
+def revocation(serial: int) -> OwnerOrder:
     said = Revocation(OWNER.address, NODE.address, serial)
     return answered(order_of(DOMAIN, said), OWNER.address, OWNER.sign_message(DOMAIN, said))
 

@@ -10,7 +10,7 @@ import structlog
 
 from node.config import LogSettings
 from node.exits import Exit, Refusal
-from node.identity.backup import Identity
+from node.identity.backup import BackedUpIdentity
 from node.identity.key import NodeKey, pem_of
 from node.identity.keystore import decrypt, encrypt
 from node.identity.secret import BACKUP_PASSPHRASE, OWNER_KEY, Secret, find, known
@@ -75,7 +75,7 @@ def test_no_variable_of_a_trace_shows_a_secret() -> None:
 def test_nothing_that_holds_a_secret_shows_it() -> None:
     """repr and str of keys, passphrases and identities, and a log line with them, hold nothing of it."""
     key, passphrase = NodeKey(SECRET), Secret(PASSPHRASE.encode())
-    identity = Identity(key.address, 0.0, pem_of(key))
+    identity = BackedUpIdentity(key.address, 0.0, pem_of(key))
     assert not shown(f"{key!r} {key} {passphrase!r} {passphrase} {identity!r} {identity}")
     stream = io.StringIO()
     configure(LogSettings(format="json", level="debug"), stream)

@@ -3,9 +3,9 @@ import pytest
 
 from node.cli.eval import Evaluation, StageShare
 from node.localnet.demo_compare import compared
-from node.localnet.demo_plan import Options, demo_plan
+from node.localnet.demo_plan import DemoOptions, demo_plan
 from node.localnet.demo_summary import (
-    Summary,
+    DemoSummary,
     answer_remark,
     finished,
     remarks,
@@ -20,11 +20,11 @@ from node.localnet.learning_curves import reward_curve
 from node.machine.status import RewardPoint, Totals
 from tests.support.demo_snapshots import ADDRESSES, sighting, snapshot, status, vote
 
-PLAN = demo_plan(Options(peers=2, rounds=4))
+PLAN = demo_plan(DemoOptions(peers=2, rounds=4))
 OVER = PLAN.last_round + 1
 
 
-def summary(after: float = 0.6) -> Summary:
+def summary(after: float = 0.6) -> DemoSummary:
     first = sighting(1, status(1, round_number=OVER, curve=((0, 0.2), (OVER, after))))
     totals = Totals(own_groups=10, external_groups=0, stages_skipped=4)
     second = sighting(2, status(2, round_number=OVER, curve=((0, 0.3),), totals=totals), ("2 s of round 3 were left",))
@@ -64,7 +64,7 @@ def test_the_table_has_a_line_for_each_peer_and_the_mean() -> None:
 def test_everything_is_in_the_json() -> None:
     """The summary survives JSON, and its remarks name gain, share and contract."""
     found = summary()
-    assert msgspec.json.decode(msgspec.json.encode(found), type=Summary) == found
+    assert msgspec.json.decode(msgspec.json.encode(found), type=DemoSummary) == found
     text = " ".join(remarks(found))
     assert "+20.0 points" in text
     assert "33.3 %" in text
@@ -121,7 +121,7 @@ def evaluated(first: float, last: float) -> Evaluation:
 
 def test_stages_are_compared_at_both_ends() -> None:
     """Rewards of the first and the last rounds are means over peers; final answers stand against first ones."""
-    plan = demo_plan(Options(game="debate", peers=2, rounds=4))
+    plan = demo_plan(DemoOptions(game="debate", peers=2, rounds=4))
     points = tuple(
         RewardPoint(number, 0.1 * number + 0.1 * stage, stage, right=0.0 if stage == 1 else 0.1 * number + 0.05 * stage)
         for number in range(2, 6)

@@ -3,13 +3,13 @@ from pathlib import Path
 
 from rich.console import Console
 
-from node.localnet.demo_plan import Options, demo_plan
+from node.localnet.demo_plan import DemoOptions, demo_plan
 from node.localnet.demo_summary import summed_up
 from node.localnet.demo_view import PlainView, head, line, picture, view_for
 from node.localnet.learning_curves import draw, mean_curve
 from tests.support.demo_snapshots import sighting, snapshot, status, vote
 
-PLAN = demo_plan(Options(peers=3, rounds=4))
+PLAN = demo_plan(DemoOptions(peers=3, rounds=4))
 SWARM = snapshot(
     sighting(1, status(1, round_number=4, curve=((0, 0.2), (4, 0.55)))),
     sighting(2, status(2, round_number=3, curve=((0, 0.3),), note="no peer is connected: training goes on alone")),

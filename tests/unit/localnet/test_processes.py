@@ -3,7 +3,7 @@ import sys
 import time
 from pathlib import Path
 
-from node.localnet.processes import Child, end_all, memory_of, process_tree
+from node.localnet.processes import ManagedProcess, end_all, memory_of, process_tree
 
 FAMILY = (
     "import subprocess, sys, time;"
@@ -14,7 +14,7 @@ FAMILY = (
 
 def test_grandchildren_in_other_groups_end_too(tmp_path: Path) -> None:
     """A trainer that its node put into a session of its own does not outlive the demo."""
-    child = Child("family", [sys.executable, "-c", FAMILY], tmp_path / "log")
+    child = ManagedProcess("family", [sys.executable, "-c", FAMILY], tmp_path / "log")
     deadline = time.monotonic() + 20
     while not (text := child.log.read_text().strip()) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -29,7 +29,7 @@ def test_a_process_that_will_not_listen_is_killed(tmp_path: Path) -> None:
     stubborn = (
         "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(60)"
     )
-    child = Child("stubborn", [sys.executable, "-c", stubborn], tmp_path / "log")
+    child = ManagedProcess("stubborn", [sys.executable, "-c", stubborn], tmp_path / "log")
     while child.exit_code is None and child.log.read_text() != "up\n":
         time.sleep(0.01)
     end_all([child], seconds=0.1)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from node.machine.doppelganger import SEEDS_KEPT, is_twin, round_began
-from node.machine.state import Listening
+from node.machine.state import DoppelgangerWatch
 
 ROUNDS = st.lists(st.tuples(st.integers(0, 30), st.booleans()), min_size=1, max_size=30)
 
@@ -17,7 +17,7 @@ def seed(round_number: int) -> bytes:
 def test_it_ends_after_a_whole_round_in_which_somebody_could_be_heard(seen: list[tuple[int, bool]]) -> None:
     """Whatever order rounds are seen in (missed, repeated, undone by a reorg): when listening ends, the round before
     began while it listened, its beginning and end were both seen, and a twin could be heard in it."""
-    listening = Listening()
+    listening = DoppelgangerWatch()
     entered: list[int] = []
     for round_number, reached in seen:
         before = listening
@@ -37,7 +37,7 @@ def test_it_ends_after_a_whole_round_in_which_somebody_could_be_heard(seen: list
 @given(st.integers(0, 1000), ROUNDS)
 def test_old_messages_prove_nothing(first: int, seen: list[tuple[int, bool]]) -> None:
     """A message bound to a seed from before it began to listen never counts, whatever happens meanwhile."""
-    listening: Listening | None = round_began(Listening(), first, seed(first), True)
+    listening: DoppelgangerWatch | None = round_began(DoppelgangerWatch(), first, seed(first), True)
     for later, (step, reached) in enumerate(seen, first + 1):
         assert listening is not None
         assert not any(is_twin(listening, seed(old)) for old in range(max(0, first - 3), first + 1))
@@ -48,7 +48,7 @@ def test_old_messages_prove_nothing(first: int, seen: list[tuple[int, bool]]) ->
 
 def test_a_twin_of_the_rounds_before_is_still_one() -> None:
     """Its message may come after its round; the seeds of the rounds listened to are remembered."""
-    listening: Listening | None = Listening()
+    listening: DoppelgangerWatch | None = DoppelgangerWatch()
     for round_number in (5, 6, 7):
         assert listening is not None
         listening = round_began(listening, round_number, seed(round_number), False)

@@ -23,7 +23,7 @@ from node.machine.external_bodies import (
 )
 from node.machine.pacing import groups_that_fit, local_deadline, margin, training_estimate
 from node.machine.peer_score import SHUNNED_AT
-from node.machine.state import MAX_BODIES, MAX_PEERS, Body, Pace, State, initial
+from node.machine.state import MAX_BODIES, MAX_PEERS, BodyRecord, State, TrainerSpeed, initial
 from node.machine.step import HANDLERS, step
 from protocols.identifiers import body_digest
 from protocols.manifest import Manifest, StageSpec
@@ -134,7 +134,7 @@ def test_the_peer_list_is_bounded_but_never_without_this_node() -> None:
 def test_the_bodies_of_one_training_fit_its_frame(sizes: list[int]) -> None:
     """However large bodies are, what one training takes is bounded in number and bytes, and is what is there."""
     pool = {
-        address(number): Body(body_digest(str(number).encode()), size, "arrived", 4, 1.0)
+        address(number): BodyRecord(body_digest(str(number).encode()), size, "arrived", 4, 1.0)
         for number, size in enumerate(sizes, 2)
     }
     state = replace(in_round(3, 1), pools={3: pool})
@@ -150,7 +150,7 @@ def test_the_bodies_of_one_training_fit_its_frame(sizes: list[int]) -> None:
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0, 80))
 def test_the_groups_asked_for_fit_the_time(generate: float, train: float, at: float) -> None:
     """Measured speed times groups, training and the margin end by the deadline; one group more would not."""
-    state = replace(in_round(3, 1), pace=Pace(generate, train))
+    state = replace(in_round(3, 1), pace=TrainerSpeed(generate, train))
     left = local_deadline(state) - at - margin(state) - training_estimate(state)
     groups = groups_that_fit(state, at)
 

@@ -24,7 +24,7 @@ from protocols.carried import (
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from protocols.wire import NOTHING
-from tests.support.machine_watch import ME, PEERS, Watch
+from tests.support.machine_watch import ME, PEERS, MachineWatch
 
 ROUNDS = st.integers(0, 5)
 STAGES = st.integers(0, 2)
@@ -80,7 +80,7 @@ class Machine(RuleBasedStateMachine):
         self.now = 1000.0
         self.state = initial(ME, self.manifest)
         self.journal: list[i.Stamped] = []
-        self.watch = Watch(self.manifest)
+        self.watch = MachineWatch(self.manifest)
         self.feed(i.NodeStarted())
         for peer in PEERS[:4]:
             self.feed(i.PeerRegistered(peer, 0))

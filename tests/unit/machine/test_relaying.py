@@ -13,7 +13,7 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages
 from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA
-from node.machine.state import Body, State, initial
+from node.machine.state import BodyRecord, State, initial
 from node.machine.step import step
 from protocols.carried import CarriedCommitment, CarriedDelegation, CarriedReward, CarriedVote
 from protocols.identifiers import body_digest
@@ -87,7 +87,7 @@ def test_those_who_worked_come_first() -> None:
     state = relayer(9)
     for number in (2, 3, 4, 5):
         state = carrying(state, number, COMMITMENT, COMMITMENT, replace(COMMITMENT, round=2))
-    arrived = Body(bytes(32), 10, "arrived", 4, 1.0)
+    arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
     pools = {1: {address(5): arrived}, 2: {**state.pools[2], address(3): arrived}}
     (first,), *_ = turns(replace(state, pools=pools))
 
@@ -100,7 +100,7 @@ def test_votes_for_the_same_winners_stand_together() -> None:
     voters = [address(number) for number in range(2, 402)]
     state = relayer(402)
     state = replace(state, cargo={voter: (vote(dice, camps),) for voter in voters})
-    arrived = Body(bytes(32), 10, "arrived", 4, 1.0)
+    arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
     state = replace(state, pools={2: dict.fromkeys(voters[::2], arrived)})
     (first,), *_ = turns(state)
     named = {winner for load in first.loads if isinstance(load.message, CarriedVote) for winner in load.message.winners}

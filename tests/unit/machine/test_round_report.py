@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.round_report import MAX_ENTRIES, Account, account_of, changed_votes, ended_rounds, with_vote
-from node.machine.state import Body, State, initial, with_body
+from node.machine.round_report import MAX_ENTRIES, RoundReport, account_of, changed_votes, ended_rounds, with_vote
+from node.machine.state import BodyRecord, State, initial, with_body
 from node.machine.step import step
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest, StageSpec, VotingSpec
@@ -39,8 +39,8 @@ def playing(manifest: Manifest, *peers: str) -> State:
     return at(state, i.NodeStarted(), i.ChainRestored(0.0), opened(2))
 
 
-def arrived(groups: int, mean: float) -> Body:
-    return Body(body_digest(bytes([groups])), 100, "arrived", groups, groups * mean)
+def arrived(groups: int, mean: float) -> BodyRecord:
+    return BodyRecord(body_digest(bytes([groups])), 100, "arrived", groups, groups * mean)
 
 
 def share(minimum_groups: int = 2) -> State:
@@ -50,10 +50,10 @@ def share(minimum_groups: int = 2) -> State:
     bodies = {ME: arrived(4, 0.9), ADA: arrived(4, 0.5), BOB: arrived(3, 0.75), CYD: arrived(1, 1.0)}
     for peer, body in bodies.items():
         state = with_body(state, 2, peer, body)
-    return with_body(state, 2, DAN, Body(bytes(32), 9, "refused", reason="assignment"))
+    return with_body(state, 2, DAN, BodyRecord(bytes(32), 9, "refused", reason="assignment"))
 
 
-def account(before: State, after: State, number: int = 2) -> Account:
+def account(before: State, after: State, number: int = 2) -> RoundReport:
     return account_of(before, after, number, 7.0, {BOB: "16Uiu2bob"})
 
 
@@ -103,7 +103,7 @@ def test_a_shunned_peer_has_no_rank() -> None:
 
 def test_what_arrives_after_the_ranking_changes_no_account() -> None:
     """The account is taken from the state before the round was over; a late body is no part of it."""
-    before = with_body(share(), 2, DAN, Body(body_digest(b"late"), 9, "fetching"))
+    before = with_body(share(), 2, DAN, BodyRecord(body_digest(b"late"), 9, "fetching"))
     after = at(before, opened(3), i.RolloutsArrived(DAN, 2, 0, body_digest(b"late"), 4, 4.0))
     late = after.pools[2][DAN]
     assert late.state == "arrived"

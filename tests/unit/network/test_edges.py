@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from node.identity import NodeKey
 from node.identity.local_peer import local_peer
 from node.machine.commands import PublishRollouts
-from node.network.libp2p_patches.log_throttle import Quiet
+from node.network.libp2p_patches.log_throttle import LogThrottle
 from node.network.pubsub.announcer import signed_announcement
 from node.network.pubsub.hardened import SeenMessages, isolated
 from node.network.reqresp.streams import StreamFault, read_frame
@@ -83,7 +83,7 @@ async def test_a_task_of_the_library_fails_alone() -> None:
 
 def test_the_library_log_has_one_line_per_peer() -> None:
     """Of many warnings about one peer one event is logged; another peer's is not lost; debug is never shown."""
-    quiet = Quiet()
+    quiet = LogThrottle()
     logger = logging.Logger("libp2p.pubsub.test")
     logger.addHandler(quiet)
     with structlog.testing.capture_logs() as lines:

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from node.identity import new_key
-from node.network.host import Host, ListenError, open_host
+from node.network.host import Host, HostListenError, open_host
 
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 
@@ -41,7 +41,7 @@ async def test_two_hosts_do_not_share_a_port() -> None:
     async with listening(ANY_PORT) as host:
         transport = transport_of(host)
         async with open_host(new_key(), (), 8) as other:
-            with pytest.raises(ListenError, match=f"{transport}: in use"):
+            with pytest.raises(HostListenError, match=f"{transport}: in use"):
                 await other.listen([transport])
             await other.listen([transport, ANY_PORT])
             assert transport not in other.addresses[0]

@@ -15,7 +15,7 @@ from node.machine.commands import PublishRollouts
 from node.network.host import _key_pair
 from node.network.pubsub.announcer import signed_announcement
 from node.network.pubsub.hardened import _bounded_rsa
-from node.network.pubsub.validator import Heard, Intake
+from node.network.pubsub.validator import AnnouncementValidator, InboundMessage
 from node.ports import RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import body_digest
@@ -36,14 +36,14 @@ def announced(me: LocalPeer, body: bytes = b"body", limits: Limits = LIMITS) -> 
     return signed_announcement(me, SWARM, limits, PublishRollouts(5, 0, SEED, body_digest(body), len(body)), body)
 
 
-def intake(domain: Domain | None, *peers: str) -> Intake:
-    memory = Intake(SWARM, LIMITS, domain)
+def intake(domain: Domain | None, *peers: str) -> AnnouncementValidator:
+    memory = AnnouncementValidator(SWARM, LIMITS, domain)
     memory.move(RoundWindow(swarm=SWARM, round=5, stage=0, stages=1, seeds={5: SEED}, peers=frozenset(peers)))
     return memory
 
 
-def hear(memory: Intake, data: bytes) -> str:
-    judged = memory.judge(Heard(data=data, origin=None))
+def hear(memory: AnnouncementValidator, data: bytes) -> str:
+    judged = memory.judge(InboundMessage(data=data, origin=None))
     return judged.reason or judged.outcome
 
 

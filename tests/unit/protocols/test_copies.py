@@ -9,7 +9,7 @@ from itertools import combinations, product
 
 import pytest
 
-from node.validation.copy_detector import NGRAMS_COMPARED, PEERS_KEPT, STAGES_KEPT, Comparison
+from node.validation.copy_detector import NGRAMS_COMPARED, PEERS_KEPT, STAGES_KEPT, CopyDetector
 from protocols.copies import COMPARED, Written, chance, is_copy, ngrams, surprise, written
 from protocols.likeness import are_alike, sketch
 from protocols.wire import PROTOCOL_VERSION, Announcement
@@ -120,7 +120,7 @@ def said(stage: int) -> Announcement:
 
 def test_bodies_are_compared_within_a_stage_and_not_with_the_own_one() -> None:
     """The same answers in another stage are other answers; a body that comes twice is no copy of itself."""
-    comparison = Comparison()
+    comparison = CopyDetector()
     body = dict(enumerate(map(written, sums(random.Random(1), 12, 0.6))))
 
     assert comparison.alike("0xa", said(0), body) == ()
@@ -131,7 +131,7 @@ def test_bodies_are_compared_within_a_stage_and_not_with_the_own_one() -> None:
 
 def test_what_is_remembered_is_bounded() -> None:
     """Stages are forgotten, and a stage keeps so many bodies."""
-    comparison = Comparison()
+    comparison = CopyDetector()
     one = {0: written(["a", "b"])}
     for stage in range(STAGES_KEPT + 3):
         for peer in range(3):
@@ -163,7 +163,7 @@ def test_who_writes_most_is_forgotten_first(monkeypatch: pytest.MonkeyPatch) -> 
     """A stage keeps so many n-grams; rich bodies can't push out one that says less, whoever came first."""
     most = 4 * NGRAMS_COMPARED
     monkeypatch.setattr("node.validation.copy_detector.NGRAMS_KEPT", most)
-    comparison, modest = Comparison(), digits(0, 60)
+    comparison, modest = CopyDetector(), digits(0, 60)
     comparison.alike("modest", said(0), modest)
     for peer in range(9):
         comparison.alike(str(peer), said(0), digits(peer % 3, 16_384 // 32))

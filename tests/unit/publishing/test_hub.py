@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from node.publishing.hub_push import CREDENTIAL, TokenError, find_token, line_of
-from node.publishing.hub_service import FIRST_PAUSE, LONGEST_PAUSE, Mark, next_pause, public_name, read_mark
+from node.publishing.hub_service import FIRST_PAUSE, LONGEST_PAUSE, PushMark, next_pause, public_name, read_mark
 from node.trainer.engines.hub_download import is_whole
 
 
@@ -32,7 +32,7 @@ def test_a_mark_of_another_repository_counts_for_nothing(tmp_path: Path) -> None
     path.write_text("{")
     assert read_mark(path, "a/b") is None
     path.write_text('{"repo": "a/b", "round": 7}')
-    assert read_mark(path, "a/b") == Mark("a/b", 7)
+    assert read_mark(path, "a/b") == PushMark("a/b", 7)
     assert read_mark(path, "a/c") is None
 
 

@@ -13,7 +13,7 @@ from trio.testing import wait_all_tasks_blocked
 
 from node.config import TrackerSettings
 from node.machine import inputs as i
-from node.publishing.trackers import Measures, TensorBoard, Tracker, TrackerService, configured, measures
+from node.publishing.trackers import ExperimentTracker, Measures, TensorBoard, TrackerService, configured, measures
 from node.runtime.bus import Bus
 from protocols.manifest import Manifest
 
@@ -73,7 +73,7 @@ async def test_a_tracker_hears_the_bus_and_is_closed() -> None:
 async def test_a_missing_package_is_one_line(logged: LogCapture) -> None:
     """The line says what to install; other trackers go on."""
 
-    def missing() -> Tracker:
+    def missing() -> ExperimentTracker:
         raise ModuleNotFoundError("No module named 'wandb'")
 
     bus, notebook = Bus(), Notebook()

@@ -17,7 +17,7 @@ from node.machine.inputs import (
     Stamped,
     TimerFired,
 )
-from node.runtime.bus import SOURCES, Bus, Policy, Source
+from node.runtime.bus import SOURCES, Bus, Policy, SourcePolicy
 
 
 def refused(stage: int) -> AnyInput:
@@ -51,7 +51,7 @@ async def test_a_flood_of_gossip_does_not_starve_the_others() -> None:
 
 async def test_gossip_beyond_its_bound_is_dropped_and_counted() -> None:
     """The oldest stay, the newest are dropped, and the counter says how many."""
-    bus = Bus({"gossip": Source(3, Policy.DROP_NEWEST)})
+    bus = Bus({"gossip": SourcePolicy(3, Policy.DROP_NEWEST)})
     for number in range(8):
         await bus.reporter("gossip")(refused(number))
     assert [each.stage for each in await taken(bus, 3)] == [0, 1, 2]
@@ -61,7 +61,7 @@ async def test_gossip_beyond_its_bound_is_dropped_and_counted() -> None:
 
 async def test_the_last_number_of_peers_is_never_dropped() -> None:
     """A change of the network goes into a full gossip queue, and the latest one is what the machine sees."""
-    bus = Bus({"gossip": Source(2, Policy.DROP_NEWEST)})
+    bus = Bus({"gossip": SourcePolicy(2, Policy.DROP_NEWEST)})
     report = bus.reporter("gossip")
     for happened in (refused(0), refused(1), NetworkChanged(1), NetworkChanged(2), NetworkChanged(0)):
         await report(happened)
@@ -89,7 +89,7 @@ async def test_timers_of_one_name_coalesce() -> None:
 
 async def test_a_blocking_source_waits_and_loses_nothing() -> None:
     """A chain that reports more than fits waits for room; every input arrives, in order."""
-    bus = Bus({"chain": Source(2, Policy.BLOCK)})
+    bus = Bus({"chain": SourcePolicy(2, Policy.BLOCK)})
     done = []
 
     async def produce() -> None:
@@ -107,7 +107,7 @@ async def test_a_blocking_source_waits_and_loses_nothing() -> None:
 
 async def test_a_cancelled_reporter_leaves_the_queue_usable() -> None:
     """A reporter that gives up waiting adds nothing, and the next one gets the room."""
-    bus = Bus({"chain": Source(1, Policy.BLOCK)})
+    bus = Bus({"chain": SourcePolicy(1, Policy.BLOCK)})
     report = bus.reporter("chain")
     await report(ChainLost("first"))
     with trio.move_on_after(0) as scope:

@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from node.app.round_recorder import RoundKeeper
+from node.app.round_recorder import RoundRecorder
 from node.exits import Exit, Refusal
 from node.machine import inputs as i
-from node.machine.round_report import Account
-from node.machine.state import State, Vote, initial
+from node.machine.round_report import RoundReport
+from node.machine.state import State, VoteRecord, initial
 from node.machine.step import step
 from node.store.round_reports import KEPT, RoundStore, kept_rounds, read_round
 from protocols.identifiers import body_digest
@@ -21,11 +21,11 @@ from protocols.manifest import Manifest
 
 ME = "0x" + "11" * 20
 SEED = body_digest(b"seed")
-VOTE = Vote(3, SEED, (), "planned")
+VOTE = VoteRecord(3, SEED, (), "planned")
 
 
-def account(number: int, seed: bytes = SEED, vote: Vote | None = None) -> Account:
-    return Account(
+def account(number: int, seed: bytes = SEED, vote: VoteRecord | None = None) -> RoundReport:
+    return RoundReport(
         round=number, seed=seed, me=ME, at=1.0, opened=0, game="share", sealed=True, winners=2, minimum_groups=1,
         entries=(), vote=vote, no_vote="" if vote else "no other peer could win",
     )  # fmt: skip
@@ -97,7 +97,7 @@ def test_a_file_of_a_newer_version_is_refused(tmp_path: Path) -> None:
 def test_a_damaged_round_is_refused_and_costs_the_node_nothing(tmp_path: Path) -> None:
     """The reader names the file; the node that would write the vote into it goes on."""
     store = RoundStore(tmp_path / "rounds.sqlite")
-    keeper = RoundKeeper(store, lambda peers: {})
+    keeper = RoundRecorder(store, lambda peers: {})
     state = run(beginning(), keeper, i.NodeStarted(), i.ChainRestored(0.0), opened(1))
     with sqlite3.connect(store.path) as db:
         db.execute("INSERT INTO rounds VALUES (3, ?, x'00')", (SEED,))
@@ -111,7 +111,7 @@ def opened(number: int, seed: bytes = b"") -> i.StageOpened:
     return i.StageOpened(number, 0, seed or body_digest(bytes([number])), 60 * number + 60, 60 * number, 1)
 
 
-def run(state: State, keeper: RoundKeeper, *happened: i.AnyInput) -> State:
+def run(state: State, keeper: RoundRecorder, *happened: i.AnyInput) -> State:
     """Take inputs as the loop does: first the state, then whoever follows it."""
     for each in happened:
         state, _ = step(state, i.Stamped(5.0, each))
@@ -126,11 +126,11 @@ def beginning() -> State:
 def test_a_round_is_kept_when_the_next_one_opens_and_when_it_was_killed_in_between(tmp_path: Path) -> None:
     """After kill -9 between the journal's write and this one the round is written at the next start."""
     store = RoundStore(tmp_path / "rounds.sqlite")
-    keeper = RoundKeeper(store, lambda peers: {})
+    keeper = RoundRecorder(store, lambda peers: {})
     state = run(beginning(), keeper, i.NodeStarted(), i.ChainRestored(0.0), opened(1), opened(2))
     assert kept_rounds(store.path) == [1]
     state, _ = step(state, i.Stamped(5.0, opened(3)))
-    run(state, RoundKeeper(store, lambda peers: {}), i.NodeStarted())
+    run(state, RoundRecorder(store, lambda peers: {}), i.NodeStarted())
     assert kept_rounds(store.path) == [1, 2]
     store.close()
 
@@ -138,7 +138,7 @@ def test_a_round_is_kept_when_the_next_one_opens_and_when_it_was_killed_in_betwe
 def test_a_reorg_to_another_seed_replaces_the_round(tmp_path: Path) -> None:
     """What was ranked under the seed that is gone explains nothing any more; the same seed again changes nothing."""
     store = RoundStore(tmp_path / "rounds.sqlite")
-    keeper = RoundKeeper(store, lambda peers: {})
+    keeper = RoundRecorder(store, lambda peers: {})
     state = run(beginning(), keeper, i.NodeStarted(), i.ChainRestored(0.0), opened(1), opened(2))
     first = read_round(store.path, 1)
     fork = replace(opened(1, b"f" * 32), rewound=True)

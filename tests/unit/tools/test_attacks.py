@@ -12,7 +12,7 @@ from node.data.local_files import read_questions
 from node.machine.commands import GenerateRollouts
 from node.ports import Questions, Verdict
 from node.validation.body_check import check_body
-from node.validation.copy_detector import Comparison
+from node.validation.copy_detector import CopyDetector
 from protocols.identifiers import Address, body_digest
 from protocols.likeness import REFERENCE_LEAST, parts
 from protocols.manifest import Checks, Manifest
@@ -32,7 +32,7 @@ class Stage:
         write_questions(home / "questions.jsonl")
         self.manifest = manifest_for(home / "questions.jsonl")
         self.questions: Questions = read_questions(home / "questions.jsonl", self.manifest.data)
-        self._comparison = Comparison()
+        self._comparison = CopyDetector()
         self.honest = self.made(HONEST, 0.5)
 
     def made(self, peer: Address, skill: float) -> Rollouts:

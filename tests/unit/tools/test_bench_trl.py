@@ -3,7 +3,7 @@
 import msgspec
 import pytest
 
-from node.trainer.engines.builtin.builtin_model import TinyShape
+from node.trainer.engines.builtin.builtin_model import BuiltinShape
 from protocols.games.share import has_advantage
 from tools.bench_trl.cases import CASES, Job, Turn, alternating, tiny
 from tools.bench_trl.generation import sampling_flops
@@ -65,7 +65,7 @@ def test_a_verdict_is_a_goal_met_or_missed() -> None:
 
 def test_operations_of_sampling_are_counted_once_per_token() -> None:
     """Worked out by hand for one layer: a prompt of 2 tokens, completions of 1 and 3."""
-    shape = TinyShape(
+    shape = BuiltinShape(
         vocab_size=5, hidden_size=4, intermediate_size=6, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1,
     )  # fmt: skip

@@ -12,7 +12,7 @@ from protocols.games.share import rewards
 from protocols.manifest import GameSpec
 from protocols.poison import flaw
 from protocols.wire import Completion, Group, Rollouts
-from tools.hostile.arms import Arm, Result, Terms, arms_of, ratio
+from tools.hostile.arms import HostileArm, HostileResult, HostileSettings, arms_of, ratio
 from tools.hostile.attacks import ATTACKS, spoilt
 from tools.hostile.report import reasons, table_of
 from tools.hostile.swarm import run
@@ -96,15 +96,15 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_swarm_plays_and_is_the_same_again(base: Path) -> None:
     """Everybody trains and measures; but for the time it took, all depends on arm and seed alone."""
-    terms = Terms(honest=1, rounds=1, questions=8, generated=2)
-    arm = Arm(name="with hostile", hostile=("liar",))
+    terms = HostileSettings(honest=1, rounds=1, questions=8, generated=2)
+    arm = HostileArm(name="with hostile", hostile=("liar",))
     found, again = (msgspec.structs.replace(run(base, arm, terms, 3), seconds=0.0) for _ in range(2))
     assert found == again
     assert (len(found.before), len(found.after), found.offered, found.skipped) == (1, 1, 1, 0)
 
 
-def result(arm: str, seed: int, accuracy: float) -> Result:
-    return Result(
+def result(arm: str, seed: int, accuracy: float) -> HostileResult:
+    return HostileResult(
         arm=arm, seed=seed, before=[0.2], after=[accuracy, accuracy], offered=4, used=1, refused={"poison": 2},
         wronged={}, votes=6, misled={"oracle": 1}, skipped=0, seconds=1.0,
     )  # fmt: skip

@@ -6,13 +6,13 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
-from node.trainer.engines.builtin.builtin_model import TinyModel, TinyShape
-from node.trainer.engines.builtin.builtin_tokenizer import TinyTokenizer, train_tokenizer
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
+from node.trainer.engines.builtin.builtin_model import BuiltinModel, BuiltinShape
+from node.trainer.engines.builtin.builtin_tokenizer import BuiltinTokenizer, train_tokenizer
 from protocols.manifest import GameSpec
 from tests.support.letters import letter_tokenizer
 
-SHAPE = TinyShape(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
+SHAPE = BuiltinShape(hidden_size=32, intermediate_size=48, num_hidden_layers=2, num_attention_heads=2)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -27,13 +27,13 @@ def letters() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> TinyTokenizer:
+def tiny_tokenizer() -> BuiltinTokenizer:
     return train_tokenizer()
 
 
 @pytest.fixture
-def tiny(tiny_tokenizer: TinyTokenizer) -> TinyEngine:
+def tiny(tiny_tokenizer: BuiltinTokenizer) -> BuiltinEngine:
     """A small model of the built-in kind with random weights, its start kept as reference."""
-    model = TinyModel(SHAPE)
+    model = BuiltinModel(SHAPE)
     model.initialise(1)
-    return TinyEngine(model, tiny_tokenizer, GameSpec(max_completion=12), kept=True)
+    return BuiltinEngine(model, tiny_tokenizer, GameSpec(max_completion=12), kept=True)

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from node.exits import Exit, Refusal
 from node.store.database import open_database
-from node.vote_protection import Signed, VoteProtection
+from node.vote_protection import SignedRecord, VoteProtection
 from node.vote_protection.guard import MIGRATIONS
 
 KEYS = st.tuples(
@@ -149,8 +149,8 @@ def test_records_of_the_first_schema_still_forbid(tmp_path: Path) -> None:
         assert len(guard.history()) == 1
 
 
-def signed(round_number: int, payload: bytes) -> Signed:
-    return Signed(b"a" * 32, "vote", round_number, bytes(32), payload, 1.0)
+def signed(round_number: int, payload: bytes) -> SignedRecord:
+    return SignedRecord(b"a" * 32, "vote", round_number, bytes(32), payload, 1.0)
 
 
 def test_merging_never_forgets(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.vote_protection import History, Signed, VoteProtection, decode_history, encode_history
+from node.vote_protection import SignedHistory, SignedRecord, VoteProtection, decode_history, encode_history
 
 VECTORS = json.loads((Path(__file__).parent / "vectors.json").read_text())
 NODE = "0x" + "12" * 20
@@ -18,17 +18,17 @@ PLACES = st.tuples(
     st.sampled_from([bytes(32), b"s" * 32]),
 )
 HISTORIES = st.dictionaries(PLACES, st.binary(max_size=3), max_size=8).map(
-    lambda found: tuple(Signed(*place, payload, 1.5) for place, payload in found.items())
+    lambda found: tuple(SignedRecord(*place, payload, 1.5) for place, payload in found.items())
 )
 
 
 @given(HISTORIES)
-def test_a_history_reads_back(signed: tuple[Signed, ...]) -> None:
+def test_a_history_reads_back(signed: tuple[SignedRecord, ...]) -> None:
     """Writing and reading changes nothing but the order, and equal histories are equal files."""
-    content = encode_history(History(NODE, signed))
+    content = encode_history(SignedHistory(NODE, signed))
     read = decode_history(content)
     assert (read.node, set(read.signed)) == (NODE, set(signed))
-    assert encode_history(History(NODE, read.signed[::-1])) == content
+    assert encode_history(SignedHistory(NODE, read.signed[::-1])) == content
 
 
 @pytest.mark.parametrize("vector", VECTORS["good"], ids=lambda vector: vector["about"])

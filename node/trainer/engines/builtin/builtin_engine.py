@@ -1,4 +1,4 @@
-"""The engine of the built-in model: `node.trainer.engines.engine.Engine` on `TinyModel`."""
+"""The engine of the built-in model: `node.trainer.engines.engine.Engine` on `BuiltinModel`."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from node.trainer.engines.builtin.builtin_model import TinyModel, read_shape
-from node.trainer.engines.builtin.builtin_tokenizer import TinyTokenizer, load_tokenizer
-from node.trainer.engines.tree_attention import Plan
+from node.trainer.engines.builtin.builtin_model import BuiltinModel, read_shape
+from node.trainer.engines.builtin.builtin_tokenizer import BuiltinTokenizer, load_tokenizer
+from node.trainer.engines.tree_attention import AttentionPlan
 from node.trainer.engines.tree_engine import TreeEngine
 from protocols.manifest import GameSpec
 
@@ -20,13 +20,19 @@ ROWS, ROOM = 512, 8192
 """Completions sampled, and tokens trained on, at the same time."""
 
 
-class TinyEngine(TreeEngine):
+class BuiltinEngine(TreeEngine):
     """Sampling and log-probabilities of the built-in model."""
 
     name = "tiny"
 
     def __init__(
-        self, model: TinyModel, tokenizer: TinyTokenizer, game: GameSpec, device: str = "auto", *, kept: bool = False
+        self,
+        model: BuiltinModel,
+        tokenizer: BuiltinTokenizer,
+        game: GameSpec,
+        device: str = "auto",
+        *,
+        kept: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._end = tokenizer.token(game.stop)
@@ -44,7 +50,7 @@ class TinyEngine(TreeEngine):
             raise ValueError(f"the built-in model holds {room} tokens, this game needs {need}: prompt and completion")
 
     @classmethod
-    def load(cls, directory: Path, game: GameSpec, device: str = "auto", *, kept: bool = False) -> TinyEngine:
+    def load(cls, directory: Path, game: GameSpec, device: str = "auto", *, kept: bool = False) -> BuiltinEngine:
         """Read a model made by `node.trainer.engines.builtin.sft_warmup`; `kept` keeps a copy as the reference of
         `reference_logps`.
 
@@ -55,7 +61,7 @@ class TinyEngine(TreeEngine):
             raise ValueError(
                 f"{directory} holds no built-in model; make one with python -m node.trainer.engines.builtin.sft_warmup"
             )
-        model = TinyModel(shape)
+        model = BuiltinModel(shape)
         model.load(directory)
         return cls(model, load_tokenizer(directory), game, device, kept=kept)
 
@@ -77,7 +83,7 @@ class TinyEngine(TreeEngine):
         """Return texts without the end token that closes them; one elsewhere, or any other special one, shows."""
         return self._tokenizer.decode([row[:-1] if row and row[-1] in self._ends else row for row in rows])
 
-    def _forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+    def _forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
         hidden: Tensor = self._model(ids, positions, plan)
         return hidden
 

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional
 
-from node.trainer.engines.tree_attention import Plan
+from node.trainer.engines.tree_attention import AttentionPlan
 
 MARKER = "swarm_builtin"
 """Key in `config.json` that tells a built-in model from any other Qwen2."""
@@ -23,7 +23,7 @@ WEIGHTS = "model.safetensors"
 CONFIG = "config.json"
 
 
-class TinyShape(msgspec.Struct, frozen=True, kw_only=True):
+class BuiltinShape(msgspec.Struct, frozen=True, kw_only=True):
     """The part of `config.json` that this code reads."""
 
     vocab_size: int = 512
@@ -51,7 +51,7 @@ class TinyShape(msgspec.Struct, frozen=True, kw_only=True):
 class Attention(nn.Module):
     """The projections of one attention block."""
 
-    def __init__(self, shape: TinyShape) -> None:
+    def __init__(self, shape: BuiltinShape) -> None:
         super().__init__()
         self.q_proj = nn.Linear(shape.hidden_size, shape.hidden_size)
         self.k_proj = nn.Linear(shape.hidden_size, shape.key_value_size)
@@ -62,7 +62,7 @@ class Attention(nn.Module):
 class Mlp(nn.Module):
     """The gated feed-forward block."""
 
-    def __init__(self, shape: TinyShape) -> None:
+    def __init__(self, shape: BuiltinShape) -> None:
         super().__init__()
         self.gate_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
         self.up_proj = nn.Linear(shape.hidden_size, shape.intermediate_size, bias=False)
@@ -72,7 +72,7 @@ class Mlp(nn.Module):
 class Layer(nn.Module):
     """One transformer block."""
 
-    def __init__(self, shape: TinyShape) -> None:
+    def __init__(self, shape: BuiltinShape) -> None:
         super().__init__()
         self.self_attn = Attention(shape)
         self.mlp = Mlp(shape)
@@ -93,7 +93,7 @@ class FusedLayer(msgspec.Struct, frozen=True):
     down: Tensor
 
 
-def fuse(layer: Layer, shape: TinyShape) -> FusedLayer:
+def fuse(layer: Layer, shape: BuiltinShape) -> FusedLayer:
     """Return the block's fused weights; differentiable, so that training may use them too."""
     attention, mlp = layer.self_attn, layer.mlp
     scale = shape.head_dim**-0.5
@@ -115,23 +115,23 @@ class Fused(msgspec.Struct, frozen=True):
     head: Tensor
 
 
-class Body(nn.Module):
+class DecoderStack(nn.Module):
     """Embedding, blocks and last norm; named as in transformers."""
 
-    def __init__(self, shape: TinyShape) -> None:
+    def __init__(self, shape: BuiltinShape) -> None:
         super().__init__()
         self.embed_tokens = nn.Embedding(shape.vocab_size, shape.hidden_size)
         self.layers = nn.ModuleList(Layer(shape) for _ in range(shape.num_hidden_layers))
         self.norm = nn.RMSNorm(shape.hidden_size, eps=shape.rms_norm_eps)
 
 
-class TinyModel(nn.Module):
+class BuiltinModel(nn.Module):
     """The weights, and the forward pass over a flat row of tokens that sampling and training use."""
 
-    def __init__(self, shape: TinyShape) -> None:
+    def __init__(self, shape: BuiltinShape) -> None:
         super().__init__()
         self.shape = shape
-        self.model = Body(shape)
+        self.model = DecoderStack(shape)
         self.register_buffer("rotations", rotations(shape), persistent=False)
         self._fused: Fused | None = None
 
@@ -164,7 +164,7 @@ class TinyModel(nn.Module):
         """Drop fused copies: the weights have changed."""
         self._fused = None
 
-    def forward(self, ids: Tensor, positions: Tensor, plan: Plan) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
         """Return the last hidden states [N, hidden] of ids [N] at positions [N] that attend as `plan` says."""
         shape = self.shape
         rotation = self.get_buffer("rotations")[:, positions].unsqueeze(2)
@@ -194,7 +194,7 @@ class TinyModel(nn.Module):
         self.load_state_dict(load_file(directory / WEIGHTS))
 
 
-def rotations(shape: TinyShape) -> Tensor:
+def rotations(shape: BuiltinShape) -> Tensor:
     """Return cosine and sine for every position: shape [2, positions, head / 2] (RoFormer, arXiv 2104.09864)."""
     exponents = torch.arange(0, shape.head_dim, 2).float() / shape.head_dim
     angles = torch.arange(shape.max_position_embeddings).float()[:, None] / shape.rope_theta**exponents
@@ -214,7 +214,7 @@ def rotate(x: Tensor, rotation: Tensor) -> Tensor:
     return torch.cat([first * cosine - second * sine, second * cosine + first * sine], -1)
 
 
-def project(shape: TinyShape, layer: FusedLayer, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project(shape: BuiltinShape, layer: FusedLayer, x: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return rotated queries (scaled), rotated keys and values, each [N, heads, head], of states [N, hidden]."""
     queries, keys = shape.num_attention_heads, shape.num_key_value_heads
     joint = functional.linear(unit(x, shape.rms_norm_eps), layer.qkv, layer.qkv_bias)
@@ -223,7 +223,7 @@ def project(shape: TinyShape, layer: FusedLayer, x: Tensor, rotation: Tensor) ->
     return rotated[:, :queries], rotated[:, queries:], joint[:, queries + keys :]
 
 
-def config_json(shape: TinyShape, end: int, pad: int) -> bytes:
+def config_json(shape: BuiltinShape, end: int, pad: int) -> bytes:
     """Return `config.json` as transformers reads it."""
     config = {
         "architectures": ["Qwen2ForCausalLM"],
@@ -241,7 +241,7 @@ def config_json(shape: TinyShape, end: int, pad: int) -> bytes:
     return msgspec.json.format(msgspec.json.encode(config), indent=2)
 
 
-def read_shape(directory: Path) -> TinyShape | None:
+def read_shape(directory: Path) -> BuiltinShape | None:
     """Return the shape of the built-in model in a directory, or None where it holds another model or none."""
     path = directory / CONFIG
     if not path.is_file():
@@ -249,4 +249,4 @@ def read_shape(directory: Path) -> TinyShape | None:
     raw = path.read_bytes()
     if MARKER not in msgspec.json.decode(raw, type=dict[str, object]):
         return None
-    return msgspec.json.decode(raw, type=TinyShape)
+    return msgspec.json.decode(raw, type=BuiltinShape)

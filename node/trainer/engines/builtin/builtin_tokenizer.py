@@ -23,7 +23,7 @@ CHAT_TEMPLATE = (
 )
 
 
-class TinyTokenizer:
+class BuiltinTokenizer:
     """Text to ids and back."""
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -68,12 +68,12 @@ class TinyTokenizer:
         (directory / "tokenizer_config.json").write_bytes(encoded)
 
 
-def load_tokenizer(directory: Path) -> TinyTokenizer:
-    """Read a tokenizer written by `TinyTokenizer.save`."""
-    return TinyTokenizer(Tokenizer.from_file(str(directory / FILE)))
+def load_tokenizer(directory: Path) -> BuiltinTokenizer:
+    """Read a tokenizer written by `BuiltinTokenizer.save`."""
+    return BuiltinTokenizer(Tokenizer.from_file(str(directory / FILE)))
 
 
-def train_tokenizer() -> TinyTokenizer:
+def train_tokenizer() -> BuiltinTokenizer:
     """Train the tokenizer; the same on every machine, so that peers may exchange ids. About a second."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
@@ -87,7 +87,7 @@ def train_tokenizer() -> TinyTokenizer:
         show_progress=False,
     )
     tokenizer.train_from_iterator(_texts(), trainer)
-    return TinyTokenizer(tokenizer)
+    return BuiltinTokenizer(tokenizer)
 
 
 def _texts() -> Iterator[str]:

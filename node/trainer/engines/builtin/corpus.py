@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from node.data.arithmetic import Draws, Problem, Step, problems, solution
+from node.data.arithmetic import CalculationStep, Draws, Problem, problems, solution
 
 Record = tuple[str, str]
 """Question and answer."""
@@ -47,10 +47,10 @@ def answer(problem: Problem, kind: str, draws: Draws) -> str:
     raise ValueError(f"no kind of answer is called {kind!r}")
 
 
-def spoilt(steps: tuple[Step, ...], draws: Draws) -> tuple[Step, ...]:
+def spoilt(steps: tuple[CalculationStep, ...], draws: Draws) -> tuple[CalculationStep, ...]:
     """Return the steps with the operation of one replaced; what follows goes on from its result."""
     wrong = draws.below(len(steps))
-    made: list[Step] = []
+    made: list[CalculationStep] = []
     for place, step in enumerate(steps):
         left, operation, right = step.left, step.operation, step.right
         if made and steps[place - 1].value == left:
@@ -59,5 +59,5 @@ def spoilt(steps: tuple[Step, ...], draws: Draws) -> tuple[Step, ...]:
             operation = draws.choice([each for each in OPERATIONS if each != step.operation])
             if operation == "-" and left < right:
                 left, right = right, left
-        made.append(Step(left, operation, right))
+        made.append(CalculationStep(left, operation, right))
     return tuple(made)

@@ -11,15 +11,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from node.data.arithmetic import Draws, Problem, Step, problems, solution
+from node.data.arithmetic import CalculationStep, Draws, Problem, problems, solution
 from node.trainer.engines.builtin.corpus import MIXED, Prompted, answer, spoilt
 from protocols.games.debate import (
     ANSWER,
     CRITIQUE,
     NONE,
     Critic,
+    DebateWording,
     Quote,
-    Words,
     majority,
     prompt_of,
 )
@@ -61,7 +61,7 @@ def debate_records(label: str) -> Iterator[Prompted]:
     """Return an endless stream of prompts and replies of all three stages; no question is a held-out one."""
     draws = Draws(label)
     spec = GameSpec(name="debate", parameters=COMPACT)
-    words = Words(**COMPACT)  # type: ignore[arg-type]
+    words = DebateWording(**COMPACT)  # type: ignore[arg-type]
     stages = _spread({str(stage): percent for stage, percent in enumerate(STAGES)})
     for problem in problems(draws, held_out=False):
         stage = int(draws.choice(stages))
@@ -93,7 +93,7 @@ def critique(problem: Problem, answers: Sequence[Quote], kind: str, draws: Draws
     raise ValueError(f"no kind of critique is called {kind!r}")
 
 
-def review(steps: Sequence[Step], answers: Sequence[Quote]) -> str:
+def review(steps: Sequence[CalculationStep], answers: Sequence[Quote]) -> str:
     """Return a solution, a line for each answer up to the first that agrees with it, and the pick."""
     own, value = solution(steps), steps[-1].value
     lines = [own]
@@ -126,7 +126,7 @@ def _spread(mix: Mapping[str, int]) -> list[str]:
     return [kind for kind, percent in mix.items() for _ in range(percent)]
 
 
-def _lines(steps: Sequence[Step]) -> str:
+def _lines(steps: Sequence[CalculationStep]) -> str:
     return "\n".join(map(str, steps))
 
 

@@ -24,8 +24,8 @@ import torch
 from torch import Tensor, nn
 
 from node.files.durable import replace_directory
-from node.trainer.engines.builtin.builtin_model import TinyModel, TinyShape
-from node.trainer.engines.builtin.builtin_tokenizer import TinyTokenizer, train_tokenizer
+from node.trainer.engines.builtin.builtin_model import BuiltinModel, BuiltinShape
+from node.trainer.engines.builtin.builtin_tokenizer import BuiltinTokenizer, train_tokenizer
 from node.trainer.engines.builtin.corpus import MIXED, SPARSE, Prompted, records
 from node.trainer.engines.builtin.debate_corpus import debate_records
 from node.trainer.engines.engine import TrainingGroup
@@ -42,7 +42,7 @@ FINAL_RATE = 0.03
 MAX_NORM = 1.0
 
 
-class Course(msgspec.Struct, frozen=True, kw_only=True):
+class WarmupPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One stretch of supervised training: corpus, steps, and the highest learning rates.
 
     `mix` says how word problems are answered; where it is empty, a debate is played.
@@ -55,11 +55,11 @@ class Course(msgspec.Struct, frozen=True, kw_only=True):
     adam_rate: float
 
 
-BASE = Course(corpus="base", mix=MIXED, steps=500, muon_rate=0.03, adam_rate=3e-3)
-SPOIL = Course(corpus="sparse", mix=SPARSE, steps=70, muon_rate=0.01, adam_rate=1e-3)
+BASE = WarmupPlan(corpus="base", mix=MIXED, steps=500, muon_rate=0.03, adam_rate=3e-3)
+SPOIL = WarmupPlan(corpus="sparse", mix=SPARSE, steps=70, muon_rate=0.01, adam_rate=1e-3)
 """What makes the sparse start of the base model."""
 
-DEBATE = Course(corpus="debate", mix={}, steps=1600, muon_rate=0.03, adam_rate=3e-3)
+DEBATE = WarmupPlan(corpus="debate", mix={}, steps=1600, muon_rate=0.03, adam_rate=3e-3)
 """What makes the model that plays all three stages of `debate`."""
 
 
@@ -80,7 +80,7 @@ def build_base_model(
     base = DEBATE if game == "debate" else BASE
     courses = [base if steps is None else msgspec.structs.replace(base, steps=steps), *([SPOIL] if sparse else [])]
     tokenizer = train_tokenizer()
-    model = TinyModel(TinyShape())
+    model = BuiltinModel(BuiltinShape())
     model.initialise(seed)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -94,7 +94,7 @@ def build_base_model(
         tokenizer.save(fresh)
 
 
-def train(model: TinyModel, tokenizer: TinyTokenizer, course: Course, seed: int, progress: Told) -> None:
+def train(model: BuiltinModel, tokenizer: BuiltinTokenizer, course: WarmupPlan, seed: int, progress: Told) -> None:
     """Train on one course; every record is seen once."""
     optimizers = _optimizers(model, course)
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
@@ -113,7 +113,7 @@ def train(model: TinyModel, tokenizer: TinyTokenizer, course: Course, seed: int,
         progress(step + 1, course.steps, loss.item())
 
 
-def _optimizers(model: TinyModel, course: Course) -> list[torch.optim.Optimizer]:
+def _optimizers(model: BuiltinModel, course: WarmupPlan) -> list[torch.optim.Optimizer]:
     matrices = [each for name, each in model.named_parameters() if each.ndim == 2 and "embed" not in name]
     chosen = set(map(id, matrices))
     others = [each for each in model.parameters() if id(each) not in chosen]
@@ -133,7 +133,7 @@ Encoded = tuple[list[int], int]
 """Ids of prompt, answer and end token; length of the prompt."""
 
 
-def prompted(label: str, course: Course) -> Iterator[Prompted]:
+def prompted(label: str, course: WarmupPlan) -> Iterator[Prompted]:
     """Return a course's records, questions in the game's default prompt."""
     if not course.mix:
         return debate_records(label)
@@ -141,14 +141,14 @@ def prompted(label: str, course: Course) -> Iterator[Prompted]:
     return ((question_text(game, question), answer) for question, answer in records(label, course.mix))
 
 
-def encoded(stream: Iterator[Prompted], tokenizer: TinyTokenizer) -> Iterator[Encoded]:
+def encoded(stream: Iterator[Prompted], tokenizer: BuiltinTokenizer) -> Iterator[Encoded]:
     """Return records as ids."""
     for text, answer in stream:
         prompt = tokenizer.encode(text)
         yield [*prompt, *tokenizer.encode(answer), tokenizer.end], len(prompt)
 
 
-def completion_loss(model: TinyModel, batch: Sequence[Encoded]) -> Tensor:
+def completion_loss(model: BuiltinModel, batch: Sequence[Encoded]) -> Tensor:
     """Return the mean negative log-probability of the answers' tokens. Records lie in one row without padding."""
     groups = [TrainingGroup(ids[:start], [ids[start:]], [], [], external=False) for ids, start in batch]
     packed = pack((), [group.prompt for group in groups], groups, torch.device("cpu"))

@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from node.chain.contract.abi import Abi, Revert
 from node.chain.contract.manifest_check import disagreement
 from node.chain.contract.rlswarm import REWARD_SCALE, RLSwarmBinding
-from node.chain.contract.rlswarm_clock import DURATIONS, Clock, Opening, estimated_seconds, round_seed
-from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, STAGES, Ledger
+from node.chain.contract.rlswarm_clock import DURATIONS, RLSwarmClock, StageOpening, estimated_seconds, round_seed
+from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, STAGES, RLSwarmLedger
 from node.chain.contract.rlswarm_peers import can_dial
 from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED
 from node.chain.contract.swarm import CoordinatorFacts, Voter
-from node.chain.rpc.blocks import BlockAdded, BlockUndone, Head, Log, RangeFilled
-from node.chain.stage_tracker import Tracker
+from node.chain.rpc.blocks import BlockAdded, BlockHead, BlockUndone, Log, RangeFilled
+from node.chain.stage_tracker import StageTracker
 from node.identity import NodeKey, base58
 from node.identity.local_peer import address_of_peer_id
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
@@ -35,9 +35,9 @@ RSA = "QmQ1cyNkEkEKajPmwRh4NwgpCjun8rVkmtAv8ttxXStKtA"
 SEED = b"s" * 32
 
 
-def head(number: int, *, at: int | None = None, fork: bytes = b"") -> Head:
+def head(number: int, *, at: int | None = None, fork: bytes = b"") -> BlockHead:
     name = "0x" + keccak256(b"block" + fork + number.to_bytes(8, "big")).hex()
-    return Head(number, name, "0x", number * 10 if at is None else at, 0, 0)
+    return BlockHead(number, name, "0x", number * 10 if at is None else at, 0, 0)
 
 
 def word(value: int) -> str:
@@ -136,7 +136,7 @@ def test_bootnodes_that_cannot_be_dialled_are_told_apart(text: str, dialable: bo
 def test_a_stage_is_taken_to_last_as_long_as_most_did(steps: list[int], default: int) -> None:
     """The estimate lies between the shortest and the longest of the last stages; the default before any was seen."""
     times = [sum(steps[:count]) for count in range(len(steps) + 1)]
-    openings = [Opening(0, 0, at, 0, b"") for at in times]
+    openings = [StageOpening(0, 0, at, 0, b"") for at in times]
     found = estimated_seconds(openings, default)
     recent = [after - before for before, after in pairwise(times)][-DURATIONS:]
     assert found == default if not recent else max(1, min(recent)) <= found <= max(1, *recent)
@@ -145,7 +145,7 @@ def test_a_stage_is_taken_to_last_as_long_as_most_did(steps: list[int], default:
 def test_one_stage_that_stood_still_does_not_move_the_estimate() -> None:
     """A manager who slept for a day leaves the median where it was."""
     times = [0, 300, 600, 86_400, 86_700, 87_000]
-    assert estimated_seconds([Opening(0, 0, at, 0, b"") for at in times], 60) == 300
+    assert estimated_seconds([StageOpening(0, 0, at, 0, b"") for at in times], 60) == 300
 
 
 def test_the_seed_is_made_from_contract_round_and_opening_block() -> None:
@@ -159,17 +159,17 @@ def test_the_seed_is_made_from_contract_round_and_opening_block() -> None:
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=40), st.data())
 def test_a_stage_is_the_same_whether_followed_or_read_later(steps: list[int], data: Any) -> None:
     """A node that restarts reads the same seed and deadline as one that was there all along."""
-    openings, at = [Opening(0, 0, 0, 0, b"0" * 32)], 0
+    openings, at = [StageOpening(0, 0, 0, 0, b"0" * 32)], 0
     for number, step in enumerate(steps, 1):
         at += step
-        openings.append(Opening(*divmod(number, 3), at, number, number.to_bytes(32, "big")))
-    followed = Clock(CONTRACT, [60] * 3)
+        openings.append(StageOpening(*divmod(number, 3), at, number, number.to_bytes(32, "big")))
+    followed = RLSwarmClock(CONTRACT, [60] * 3)
     start = data.draw(st.integers(1, len(openings)))
     last = followed.resume(openings[:start])
     for opening in openings[start:]:
         last = followed.opened(opening)
     assert last is not None
-    assert Clock(CONTRACT, [60] * 3).resume(openings[-DURATIONS - 3 :]) == last
+    assert RLSwarmClock(CONTRACT, [60] * 3).resume(openings[-DURATIONS - 3 :]) == last
 
 
 def test_a_new_round_opens_once_by_one_event_or_by_two() -> None:
@@ -184,8 +184,8 @@ def test_a_new_round_opens_once_by_one_event_or_by_two() -> None:
 # --- logs to inputs ---------------------------------------------------------------------------------------------------
 
 
-def tracked(*updates: Any, confirmations: int = 0) -> tuple[Tracker, list[Any]]:
-    tracker = Tracker(confirmations, a_binding())
+def tracked(*updates: Any, confirmations: int = 0) -> tuple[StageTracker, list[Any]]:
+    tracker = StageTracker(confirmations, a_binding())
     told: list[Any] = []
     for update in updates:
         tracker.take(update)
@@ -300,7 +300,7 @@ def test_what_the_contract_lacks_is_never_encoded() -> None:
 
 def test_the_ledger_forgets_everything_on_a_deep_reorg() -> None:
     """After a reset the rounds are counted anew."""
-    ledger = Ledger(CONTRACT, ME.address, ME.peer_id, [60])
+    ledger = RLSwarmLedger(CONTRACT, ME.address, ME.peer_id, [60])
     ledger.peer_registered(round_log(9))
     ledger.reset()
     assert ledger.peer_registered(peer_log(OTHER.peer_id, OTHER.address)) == PeerRegistered(OTHER.address, 1)

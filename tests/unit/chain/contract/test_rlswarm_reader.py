@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from node.chain.contract.rlswarm_clock import DURATIONS, round_seed
-from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, STAGES, Ledger
+from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, STAGES, RLSwarmLedger
 from node.chain.contract.rlswarm_reader import RLSwarmReader
 from node.chain.contract.swarm_reader import NoCoordinatorError
 from node.chain.rpc.client import RpcError
@@ -88,7 +88,7 @@ class Endpoint:
 
 
 def reader(endpoint: Endpoint) -> RLSwarmReader:
-    return RLSwarmReader(endpoint, CONTRACT, Ledger(CONTRACT, ME, "peer", [600] * 3))
+    return RLSwarmReader(endpoint, CONTRACT, RLSwarmLedger(CONTRACT, ME, "peer", [600] * 3))
 
 
 @pytest.mark.parametrize("endpoint", [Endpoint(), Endpoint(widest=500), Endpoint(pruned=True), Endpoint(widest=37)])

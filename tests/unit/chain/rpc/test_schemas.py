@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 from node.chain.contract.swarm import ABI
 from node.chain.rpc.blocks import parse_head
-from node.chain.rpc.client import ConnectionLostError, Message, RpcError, outcome
+from node.chain.rpc.client import ConnectionLostError, RpcError, RpcMessage, outcome
 from node.chain.rpc.schemas import HEADS, SHAPES, checked
 from node.chain.service import CoordinatorService
 from node.chain.transactions.fees import offer
@@ -140,7 +140,7 @@ def test_every_method_that_is_used_has_a_shape() -> None:
 @pytest.mark.parametrize("error", [{"code": [], "message": 3}, {}, "no", 7, [1]])
 def test_an_error_of_any_form_is_an_error(error: Any) -> None:
     """Its code and text are told as far as there are any."""
-    assert isinstance(outcome(Message(error=error)), RpcError)
+    assert isinstance(outcome(RpcMessage(error=error)), RpcError)
 
 
 # --- over a line ------------------------------------------------------------------------------------------------------

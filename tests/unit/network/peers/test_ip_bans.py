@@ -3,14 +3,14 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.network.peers.ip_bans import BANS_SHUT, MOST_ADDRESSES, SHUT_SECONDS, Doors, pruned, surplus
+from node.network.peers.ip_bans import BANS_SHUT, MOST_ADDRESSES, SHUT_SECONDS, IpBans, pruned, surplus
 
 CONNECTED = st.lists(st.tuples(st.uuids().map(str), st.sampled_from("abc")), max_size=30, unique_by=lambda one: one[0])
 
 
 def test_an_address_is_shut_after_some_bans_and_opens_again() -> None:
     """One banned peer shuts nobody out; the third one does, until the bans are old."""
-    doors = Doors()
+    doors = IpBans()
     for number in range(BANS_SHUT):
         assert not doors.is_shut("a", 10.0)
         doors.note_ban("a", 10.0 + number)
@@ -21,7 +21,7 @@ def test_an_address_is_shut_after_some_bans_and_opens_again() -> None:
 
 def test_the_memory_of_addresses_is_bounded() -> None:
     """Whoever has many addresses pushes out the oldest ones, not the newest."""
-    doors = Doors()
+    doors = IpBans()
     for number in range(2 * MOST_ADDRESSES):
         for _ in range(BANS_SHUT):
             doors.note_ban(str(number), float(number) / 1000)
@@ -61,7 +61,7 @@ def test_more_dialled_than_are_kept_are_pruned_like_others() -> None:
 
 def test_a_network_of_ipv6_is_one_address() -> None:
     """Whoever has one address of a /64 has all of them; a mapped IPv4 address is that address."""
-    doors = Doors()
+    doors = IpBans()
     for number in range(BANS_SHUT):
         doors.note_ban(f"2001:db8::{number}", 0.0)
         doors.note_ban("::ffff:192.0.2.1", 0.0)

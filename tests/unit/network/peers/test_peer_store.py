@@ -9,7 +9,7 @@ from node.network.peers.peer_store import (
     MOST_PEERS,
     PENALTY_HALF_LIFE,
     PENALTY_LIMIT,
-    PeerBook,
+    PeerStore,
 )
 
 PEER = "16Uiu2HAmEWQnHq2jLKJypwVnVoQeFCULuyop6atvq2eWjYSUjzNi"
@@ -18,11 +18,11 @@ PEER = "16Uiu2HAmEWQnHq2jLKJypwVnVoQeFCULuyop6atvq2eWjYSUjzNi"
 def test_the_book_survives_a_restart(tmp_path: Path) -> None:
     """What was saved is read again; nothing but the book stays in the directory."""
     path = tmp_path / "data" / "peers.json"
-    book = PeerBook(path)
+    book = PeerStore(path)
     book.hear("a", ["/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/2"])
     book.met("a", 100.0, "/ip4/10.0.0.2/tcp/2")
     book.save()
-    assert PeerBook(path).dialable(200.0) == [("a", ("/ip4/10.0.0.2/tcp/2", "/ip4/10.0.0.1/tcp/1"))]
+    assert PeerStore(path).dialable(200.0) == [("a", ("/ip4/10.0.0.2/tcp/2", "/ip4/10.0.0.1/tcp/1"))]
     assert [each.name for each in path.parent.iterdir()] == ["peers.json"]
 
 
@@ -31,7 +31,7 @@ def test_a_broken_book_is_put_aside(tmp_path: Path, content: bytes) -> None:
     """An unreadable book is kept under another name and a new one begun."""
     path = tmp_path / "peers.json"
     path.write_bytes(content)
-    assert len(PeerBook(path)) == 0
+    assert len(PeerStore(path)) == 0
     assert (tmp_path / "peers.json.bad").read_bytes() == content
 
 
@@ -39,17 +39,17 @@ def test_an_unwritable_book_costs_nothing_else(tmp_path: Path) -> None:
     """A book that can't be written is tried again at the next save."""
     blocker = tmp_path / "file"
     blocker.write_text("")
-    book = PeerBook(blocker / "peers.json")
+    book = PeerStore(blocker / "peers.json")
     book.met("a", 1.0)
     book.save()
     blocker.unlink()
     book.save()
-    assert len(PeerBook(tmp_path / "file" / "peers.json")) == 1
+    assert len(PeerStore(tmp_path / "file" / "peers.json")) == 1
 
 
 def test_the_book_is_bounded() -> None:
     """Peers that were never met go first, addresses of one peer are few."""
-    book = PeerBook(None)
+    book = PeerStore(None)
     book.met("friend", 5.0, "/ip4/10.0.0.1/tcp/1")
     for number in range(MOST_PEERS + 50):
         book.hear(f"p{number}", [f"/ip4/10.0.0.1/tcp/{port}" for port in range(1, 9)])
@@ -60,7 +60,7 @@ def test_the_book_is_bounded() -> None:
 
 def test_faults_add_up_to_a_ban_and_fade() -> None:
     """Penalties at once reach the limit; the same ones far apart do not; a ban ends by itself."""
-    book = PeerBook(None)
+    book = PeerStore(None)
     step = PENALTY_LIMIT / 2
     assert [book.penalise("a", step, 0.0), book.penalise("a", step, 1.0)] == [False, False]
     assert book.penalise("a", step, 2.0)
@@ -72,7 +72,7 @@ def test_faults_add_up_to_a_ban_and_fade() -> None:
 
 def test_the_banned_are_not_dialled() -> None:
     """A peer that is shut out is no candidate until its time is over."""
-    book = PeerBook(None)
+    book = PeerStore(None)
     book.hear("a", ["/ip4/10.0.0.1/tcp/1"])
     book.penalise("a", PENALTY_LIMIT, 0.0)
     assert book.dialable(1.0) == []
@@ -106,7 +106,7 @@ def test_every_interface_becomes_the_one_that_was_seen() -> None:
 
 def test_a_ban_that_is_over_keeps_nobody_in_the_book() -> None:
     """A thousand banned names, long forgiven, do not push out an honest peer that was just met."""
-    book = PeerBook(None)
+    book = PeerStore(None)
     for number in range(MOST_PEERS - 1):
         book.penalise(f"bad{number}", PENALTY_LIMIT, 0.0)
     for number in range(2):

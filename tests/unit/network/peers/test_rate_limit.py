@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from node.exits import Refusal
 from node.machine.commands import FetchRollouts
 from node.network.peers.addresses import host_of, neighbourhood, networks
-from node.network.peers.rate_limit import KNOWN, MOST_PEERS, STRANGER, Quota, Quotas, Spent, spend
-from node.network.pubsub.validator import Intake
-from node.network.reqresp.fetcher import STRANGERS_ASKED_AT_ONCE, Fetching
+from node.network.peers.rate_limit import KNOWN, MOST_PEERS, STRANGER, RateLimit, RateLimiter, UsedAllowance, spend
+from node.network.pubsub.validator import AnnouncementValidator
+from node.network.reqresp.fetcher import STRANGERS_ASKED_AT_ONCE, BodyFetcher
 from protocols.manifest import Limits
 
 FRAMES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5000), st.floats(0, 10)), max_size=60)
@@ -22,8 +22,8 @@ FRAMES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5000), st.floats(
 @given(FRAMES)
 def test_no_more_passes_than_burst_and_rate_allow(frames: list[tuple[int, int, float]]) -> None:
     """Whatever is sent when, what is taken stays below the burst and what has been added since."""
-    quota = Quota(100, 9000, 2.0, 500.0)
-    spent, now, messages, size = Spent(), 0.0, 0, 0
+    quota = RateLimit(100, 9000, 2.0, 500.0)
+    spent, now, messages, size = UsedAllowance(), 0.0, 0, 0
     for more, length, pause in frames:
         now += pause
         spent, within = spend(spent, quota, more, length, now)
@@ -36,7 +36,7 @@ def test_no_more_passes_than_burst_and_rate_allow(frames: list[tuple[int, int, f
 
 def test_a_peer_without_credit_may_send_less() -> None:
     """A stranger's burst is a quarter of that of a peer that has proven good; others are not affected."""
-    quotas = Quotas()
+    quotas = RateLimiter()
     count = {
         name: sum(quotas.takes(name, 1, 1000, 5.0, known=known) for _ in range(10_000))
         for name, known in (("stranger", False), ("good", True))
@@ -48,7 +48,7 @@ def test_a_peer_without_credit_may_send_less() -> None:
 
 def test_what_was_used_comes_back_with_time() -> None:
     """A peer that was cut short is heard again a second later."""
-    quotas = Quotas()
+    quotas = RateLimiter()
     assert quotas.takes("a", STRANGER.burst_messages, 0, 0.0, known=False)
     assert not quotas.takes("a", 1, 0, 0.0, known=False)
     assert quotas.takes("a", 1, 0, 1.0, known=False)
@@ -56,7 +56,7 @@ def test_what_was_used_comes_back_with_time() -> None:
 
 def test_quotas_are_kept_for_a_bounded_number_of_peers() -> None:
     """Names cost nothing: those not heard for longest are forgotten."""
-    quotas = Quotas()
+    quotas = RateLimiter()
     for number in range(MOST_PEERS + 10):
         quotas.takes(str(number), 1, 1, 0.0, known=False)
     assert len(quotas._spent) == MOST_PEERS
@@ -107,7 +107,9 @@ async def test_silent_strangers_keep_no_body_of_a_known_peer_waiting() -> None:
     async def report(said: object) -> None:
         raise AssertionError(said)
 
-    fetching = Fetching(Intake(bytes(32), Limits()), Empty(), lambda *_: 1 / 0, 10, lambda peer: peer == "good")  # type: ignore[arg-type,return-value]
+    fetching = BodyFetcher(
+        AnnouncementValidator(bytes(32), Limits()), Empty(), lambda *_: 1 / 0, 10, lambda peer: peer == "good"
+    )  # type: ignore[arg-type,return-value]
     for number in range(2 * STRANGERS_ASKED_AT_ONCE):
         fetching.want(FetchRollouts(f"stranger {number}", 1, 0, bytes(32), b"stranger", 10))
     fetching.want(FetchRollouts("good", 1, 0, bytes(32), b"good", 10))

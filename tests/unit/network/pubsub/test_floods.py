@@ -9,8 +9,8 @@ import pytest
 from node.config import GossipSettings
 from node.identity import NodeKey
 from node.identity.local_peer import address_of_peer, local_peer
-from node.network.pubsub.validator import Heard
-from node.network.service import DROPPED_AT_MOST, GossipNode
+from node.network.pubsub.validator import InboundMessage
+from node.network.service import DROPPED_AT_MOST, NetworkService
 from node.ports import RoundWindow, Verdict
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
@@ -39,9 +39,9 @@ def announcement(key: NodeKey, round_number: int, number: int = 0, **changes: ob
 
 
 @pytest.fixture(name="node")
-def _node(tmp_path: Path) -> GossipNode:
+def _node(tmp_path: Path) -> NetworkService:
     me = local_peer(PEERS[0], None, Domain(1, "0x" + "00" * 20, bytes(32)))
-    return GossipNode(
+    return NetworkService(
         GossipSettings(), me, Limits(), SWARM, Memory(), lambda *_: Verdict(reason=""), tmp_path / "book", no_bootnodes
     )
 
@@ -50,16 +50,16 @@ async def no_bootnodes() -> tuple[str, ...]:
     return ()
 
 
-def brings(node: GossipNode, data: Callable[[int], bytes], late: bool = False) -> bool:
+def brings(node: NetworkService, data: Callable[[int], bytes], late: bool = False) -> bool:
     """Have one peer bring a flood; tell whether it is held against it."""
     origin = address_of_peer(PEERS[3].peer_id)
     for number in range(DROPPED_AT_MOST + 20):
-        node._hear(SERVER, Heard(data=data(number), origin=None if late else origin, late=late))
+        node._hear(SERVER, InboundMessage(data=data(number), origin=None if late else origin, late=late))
     return node.counters["flood"] > 0
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_node_that_lags_bans_nobody_for_what_is_ahead(node: GossipNode, late: bool) -> None:
+def test_a_node_that_lags_bans_nobody_for_what_is_ahead(node: NetworkService, late: bool) -> None:
     """Two rounds behind, or on another fork, or before it knows the round, it hears much that is right and no use."""
     assert not brings(node, lambda number: announcement(PEERS[3], 5, number), late)
     node.update_window(WINDOW)
@@ -68,7 +68,7 @@ def test_a_node_that_lags_bans_nobody_for_what_is_ahead(node: GossipNode, late: 
     assert set(node.counters) == {"window", "early", "seed"}
 
 
-def test_what_was_asked_for_is_no_flood(node: GossipNode) -> None:
+def test_what_was_asked_for_is_no_flood(node: NetworkService) -> None:
     """An answer may bring what came meanwhile, what is old here, and peers that are not known here."""
     node.update_window(WINDOW)
     stranger = NodeKey(bytes([8]) * 32)
@@ -78,7 +78,7 @@ def test_what_was_asked_for_is_no_flood(node: GossipNode) -> None:
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_flood_is_counted_and_cut(node: GossipNode, late: bool) -> None:
+def test_a_flood_is_counted_and_cut(node: NetworkService, late: bool) -> None:
     """What no honest peer brings is held against it, also in an answer; by gossip repetitions and strangers too."""
     node.update_window(WINDOW)
     garbled = announcement(PEERS[3], 5)[:-65] + bytes([9]) * 65
@@ -86,7 +86,7 @@ def test_a_flood_is_counted_and_cut(node: GossipNode, late: bool) -> None:
 
 
 @pytest.mark.parametrize("key", [PEERS[3], NodeKey(bytes([8]) * 32)])
-def test_repetitions_and_strangers_are_a_flood_in_gossip(node: GossipNode, key: NodeKey) -> None:
+def test_repetitions_and_strangers_are_a_flood_in_gossip(node: NetworkService, key: NodeKey) -> None:
     """An honest neighbour sends nothing twice, nor what it drops itself."""
     node.update_window(WINDOW)
     assert brings(node, lambda number: announcement(key, 5))

@@ -9,7 +9,7 @@ from libp2p.io.exceptions import MessageTooLarge
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.utils.varint import encode_varint_prefixed
 
-from node.network.pubsub.rpc_frames import Frames, first_frame
+from node.network.pubsub.rpc_frames import RpcFrames, first_frame
 
 LIMIT = 300
 
@@ -29,7 +29,7 @@ async def test_frames_come_out_as_they_went_in(sent: list[bytes], cuts: list[int
     """However the stream cuts them, every frame is read whole and in order, then comes the stream's end."""
     data = b"".join(map(encode_varint_prefixed, sent))
     places = sorted({0, len(data), *(cut for cut in cuts if cut < len(data))})
-    frames = Frames(Parts([data[a:b] for a, b in pairwise(places)]), LIMIT)
+    frames = RpcFrames(Parts([data[a:b] for a, b in pairwise(places)]), LIMIT)
     assert [await frames.next() for _ in sent] == sent
     with pytest.raises(StreamEOF):
         await frames.next()

@@ -5,7 +5,14 @@ from hypothesis import strategies as st
 
 from node.identity import NodeKey
 from node.identity.local_peer import address_of_peer
-from node.network.pubsub.validator import HELD_KNOWN, HELD_PER_SLOT, HELD_STRANGERS, Heard, Intake, announced
+from node.network.pubsub.validator import (
+    HELD_KNOWN,
+    HELD_PER_SLOT,
+    HELD_STRANGERS,
+    AnnouncementValidator,
+    InboundMessage,
+    announced,
+)
 from node.ports import RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import body_digest
@@ -40,14 +47,14 @@ def signed(
     return encode(Envelope(payload, key.sign(signing_hash(payload))))
 
 
-def intake() -> Intake:
-    fresh = Intake(SWARM, LIMITS)
+def intake() -> AnnouncementValidator:
+    fresh = AnnouncementValidator(SWARM, LIMITS)
     fresh.move(window())
     return fresh
 
 
-def hear(memory: Intake, data: bytes, origin: NodeKey | None = ALICE) -> str:
-    judged = memory.judge(Heard(data=data, origin=origin.address if origin else None))
+def hear(memory: AnnouncementValidator, data: bytes, origin: NodeKey | None = ALICE) -> str:
+    judged = memory.judge(InboundMessage(data=data, origin=origin.address if origin else None))
     return judged.reason or judged.outcome
 
 
@@ -95,7 +102,7 @@ def test_a_stranger_is_told_from_a_forger() -> None:
 @given(st.binary(max_size=300))
 def test_no_bytes_break_the_intake(data: bytes) -> None:
     """Any bytes at all are judged without an exception and never accepted."""
-    assert intake().judge(Heard(data=data, origin=None)).outcome == "drop"
+    assert intake().judge(InboundMessage(data=data, origin=None)).outcome == "drop"
 
 
 @given(st.integers(0, 300), st.integers(0, 255))
@@ -114,7 +121,7 @@ def test_a_second_body_is_evidence() -> None:
     """Two bodies for one slot: the second is passed on as evidence, once, so that nobody credits either."""
     memory = intake()
     assert hear(memory, signed()) == "accept"
-    later = [memory.judge(Heard(signed(body=body), ALICE.address)) for body in (b"other", b"other", b"third")]
+    later = [memory.judge(InboundMessage(signed(body=body), ALICE.address)) for body in (b"other", b"other", b"third")]
     assert [(each.outcome, each.reason) for each in later] == [
         ("accept", "equivocation"), ("drop", "equivocation"), ("drop", "equivocation"),
     ]  # fmt: skip
@@ -128,17 +135,17 @@ def test_evidence_that_could_not_be_taken_in_may_come_again() -> None:
     """A full queue costs the conviction, not the first body."""
     memory = intake()
     hear(memory, signed())
-    convicting = memory.judge(Heard(signed(body=b"other"), ALICE.address)).accepted
+    convicting = memory.judge(InboundMessage(signed(body=b"other"), ALICE.address)).accepted
     assert convicting
     memory.forget(convicting)
     assert memory.announced(Slot(ALICE.address, 5, 0, seed(5))) == body_digest(b"body")
-    assert memory.judge(Heard(signed(body=b"other"), ALICE.address)).accepted
+    assert memory.judge(InboundMessage(signed(body=b"other"), ALICE.address)).accepted
 
 
 def test_what_had_to_be_asked_for_is_told_to_be_late() -> None:
     """When it came says nothing about who was first."""
     for late in (True, False):
-        judged = intake().judge(Heard(data=signed(), origin=ALICE.address, late=late))
+        judged = intake().judge(InboundMessage(data=signed(), origin=ALICE.address, late=late))
         assert judged.accepted is not None
         assert announced(judged.accepted).late is late
 
@@ -146,7 +153,7 @@ def test_what_had_to_be_asked_for_is_told_to_be_late() -> None:
 def test_the_next_stage_is_held_until_the_window_moves() -> None:
     """An announcement that comes before its stage is accepted, with its carrier, when the window has moved there."""
     memory = intake()
-    assert memory.judge(Heard(data=signed(stage=1), origin=ALICE.address, carrier="c")).outcome == "hold"
+    assert memory.judge(InboundMessage(data=signed(stage=1), origin=ALICE.address, carrier="c")).outcome == "hold"
     (accepted,) = memory.move(window(5, 1))
     assert (accepted.peer, accepted.said.stage, accepted.heard.carrier) == (ALICE.address, 1, "c")
     assert memory.move(window(5, 1)) == []
@@ -200,7 +207,7 @@ def test_a_reorg_opens_the_slot_again() -> None:
 
 def test_nothing_is_accepted_before_the_chain_is_known() -> None:
     """Without a window every announcement is dropped (and learnt later by catching up)."""
-    memory = Intake(SWARM, LIMITS)
+    memory = AnnouncementValidator(SWARM, LIMITS)
     assert hear(memory, signed()) == "window"
     memory.move(window())
     assert hear(memory, signed()) == "accept"

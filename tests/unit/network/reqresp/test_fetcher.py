@@ -9,9 +9,9 @@ import trio
 from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.network.peers.request_backoff import FIRST_REST, FORGIVEN
-from node.network.pubsub.validator import Intake
+from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.body_exchange import BodyExchange
-from node.network.reqresp.fetcher import ASKED_AT_ONCE, Fetching
+from node.network.reqresp.fetcher import ASKED_AT_ONCE, BodyFetcher
 from node.network.reqresp.streams import FRAME_SECONDS
 from node.ports import Verdict
 from protocols.identifiers import Digest, body_digest
@@ -67,8 +67,11 @@ async def seconds_until_good(answers: Any, commands: Sequence[FetchRollouts]) ->
         if isinstance(happened, RolloutsArrived):
             arrived.set()
 
-    fetching = Fetching(
-        Intake(SWARM, Limits()), Shelf(), lambda peer, said, body: Verdict(reason="", groups=1), Limits().body
+    fetching = BodyFetcher(
+        AnnouncementValidator(SWARM, Limits()),
+        Shelf(),
+        lambda peer, said, body: Verdict(reason="", groups=1),
+        Limits().body,
     )
     for command in commands:
         fetching.want(command)
@@ -110,8 +113,8 @@ async def test_a_false_size_is_held_against_who_announced_it(autojump_clock: obj
         told.append(happened)
         refused.set()
 
-    fetching = Fetching(
-        Intake(SWARM, Limits()),
+    fetching = BodyFetcher(
+        AnnouncementValidator(SWARM, Limits()),
         shelf,
         lambda peer, said, body: Verdict(reason="" if len(body) == said.size else "size"),
         Limits().body,

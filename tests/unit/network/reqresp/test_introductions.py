@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from node.identity import NodeKey
 from node.identity.rsa import RsaIdentity
 from node.machine.inputs import NodeIntroduced
-from node.network.reqresp.introductions import Pace, introduced_by
+from node.network.reqresp.introductions import IntroductionRate, introduced_by
 from protocols.carried import CarriedDelegation
 from protocols.typed_data import Domain
 from protocols.wire import BoundDelegation, Malformed, encode
@@ -21,7 +21,7 @@ DELEGATION = CarriedDelegation(OTHER.address, KEY.address, 1, 2, bytes(65), byte
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 20)), max_size=80))
 def test_nobody_is_taken_too_often(arrivals: list[tuple[str, float]]) -> None:
     """In any minute a peer is taken once at most, and all together as often as is allowed; else nobody is put off."""
-    pace, now = Pace(60, 4), 0.0
+    pace, now = IntroductionRate(60, 4), 0.0
     taken: list[tuple[str, float]] = []
     for peer, later in arrivals:
         now += later

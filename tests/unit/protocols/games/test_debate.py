@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 
 from node.ports import Verdict
 from node.validation.body_check import check_body
-from node.validation.quoted_bodies import Library, closure
-from protocols.games import Scene, game_named, game_problems
-from protocols.games.debate import Words, critique_reward, majority, picked, shown_answers, voted, worths
+from node.validation.quoted_bodies import QuoteResolver, closure
+from protocols.games import StageContext, game_named, game_problems
+from protocols.games.debate import DebateWording, critique_reward, majority, picked, shown_answers, voted, worths
 from protocols.games.quoting import MOST_ROOM, content_key, drawn
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import GameSpec, Manifest, StageSpec
@@ -31,7 +31,7 @@ from tests.support.debate_tables import (
 GAME = game_named("debate")
 MANIFEST = debate()
 SPEC = MANIFEST.game
-WORDS = Words()
+WORDS = DebateWording()
 PEERS = tuple(f"0x{number:040x}" for number in range(1, 5))
 
 
@@ -54,10 +54,12 @@ class Table:
         self.bodies[body_digest(body)] = body
         return body_digest(body)
 
-    def scene(self, stage: int, *quoted: Digest, slot: int = 0) -> Scene:
+    def scene(self, stage: int, *quoted: Digest, slot: int = 0) -> StageContext:
         index = GAME.question(Doubles.digest, SEED, PEERS[0], 0, slot, 50)
         text = Doubles()[index].text
-        return Scene(seed=SEED, stage=stage, slot=slot, question=text, quoted=quoted, shelf=shelf_of(self.bodies))
+        return StageContext(
+            seed=SEED, stage=stage, slot=slot, question=text, quoted=quoted, shelf=shelf_of(self.bodies)
+        )
 
     def truth(self, slot: int = 0) -> str:
         return Doubles()[GAME.question(Doubles.digest, SEED, PEERS[0], 0, slot, 50)].answer
@@ -65,7 +67,7 @@ class Table:
     def verdict(self, peer: str, digest: Digest) -> Verdict:
         body = self.bodies[digest]
         stage = decode_rollouts(body, digest, len(body)).stage
-        return check_body(MANIFEST, Doubles(), peer, announced(body, stage), body, Library(self.bodies))
+        return check_body(MANIFEST, Doubles(), peer, announced(body, stage), body, QuoteResolver(self.bodies))
 
 
 @pytest.fixture
@@ -73,7 +75,7 @@ def table() -> Table:
     return Table()
 
 
-def number_of(scene: Scene, text: str) -> int:
+def number_of(scene: StageContext, text: str) -> int:
     return [quote.text for quote in shown_answers(scene, 5)].index(text) + 1
 
 
@@ -169,8 +171,8 @@ def test_a_critique_ends_in_one_pick(text: str, pick: int | None) -> None:
 
 def test_the_word_for_none_is_read_in_any_case_that_the_pattern_takes() -> None:
     """Also in one that lower case does not lead back to, as a dotless i; a number can be the word too."""
-    assert picked(Words(none="neither"), "Best answer: ne\u0131ther", 3) == 0
-    assert [picked(Words(none="2"), f"Best answer: {said}", 30) for said in ("2", "25", "0")] == [0, 25, 0]
+    assert picked(DebateWording(none="neither"), "Best answer: ne\u0131ther", 3) == 0
+    assert [picked(DebateWording(none="2"), f"Best answer: {said}", 30) for said in ("2", "25", "0")] == [0, 25, 0]
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import protocols.games
 from node.manifest_file import load_manifest
 from node.runtime.game_plugins import GAMES, load_games
 from node.validation.body_check import check_body
-from protocols.games import Scene, game_named, register_game
+from protocols.games import StageContext, game_named, register_game
 from protocols.games.share import Share
 from protocols.manifest import GameSpec, Manifest
 from protocols.manifest_rules import parse_manifest
@@ -86,7 +86,7 @@ def test_no_package_can_take_the_name_of_another_game() -> None:
 def test_share_asks_the_peer_its_own_questions_and_knows_no_parameters() -> None:
     """The built-in single stage quotes nothing."""
     share, spec = game_named("share"), GameSpec()
-    scene = Scene(seed=SEED, stage=0, slot=0, question="1+1?")
+    scene = StageContext(seed=SEED, stage=0, slot=0, question="1+1?")
     assert share.prompt(spec, scene, 10) == spec.prompt.replace("{question}", "1+1?")
     assert share.rewards(spec, scene, ["#### 2", "#### 3"], "#### 2") == (1.0, 0.0)
     assert share.quotes(0) == ()

@@ -18,7 +18,7 @@ from node.trainer.checkpoints.export import (
     export_model,
     link_or_copy,
 )
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.sft_warmup import build_base_model
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import Engine
@@ -58,7 +58,7 @@ def qwen(directory: Path) -> CausalEngine:
 
 def test_transformers_loads_what_is_exported(base: Path, tmp_path: Path) -> None:
     """Model and tokenizer of the built-in model and of a Qwen2 say what the engine says."""
-    for name, engine in (("tiny", TinyEngine.load(base, GameSpec())), ("qwen", qwen(tmp_path / "base"))):
+    for name, engine in (("tiny", BuiltinEngine.load(base, GameSpec())), ("qwen", qwen(tmp_path / "base"))):
         save(engine, tmp_path / name, 4)
         found = export_model(tmp_path / name, tmp_path / f"{name}-out")
         assert found.counters.round == 4
@@ -73,7 +73,7 @@ def test_transformers_loads_what_is_exported(base: Path, tmp_path: Path) -> None
 
 def test_a_damaged_checkpoint_gives_way_to_the_one_before(base: Path, tmp_path: Path) -> None:
     """What is exported is intact; without any intact checkpoint nothing is written."""
-    engine = TinyEngine.load(base, GameSpec())
+    engine = BuiltinEngine.load(base, GameSpec())
     save(engine, tmp_path, 1)
     save(engine, tmp_path, 2)
     newest = current_model(tmp_path)
@@ -92,7 +92,7 @@ def test_a_checkpoint_that_is_removed_meanwhile_gives_way_to_a_newer_one(
     base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Before its first file was copied, or after; what can't be written is no reason to try again."""
-    engine = TinyEngine.load(base, GameSpec())
+    engine = BuiltinEngine.load(base, GameSpec())
     moments = iter(["found", "copying"])
 
     def trainer_goes_on() -> None:
@@ -123,7 +123,7 @@ def test_a_checkpoint_that_is_removed_meanwhile_gives_way_to_a_newer_one(
 
 def test_links_outlive_their_checkpoint(base: Path, tmp_path: Path) -> None:
     """A model that is being pushed stays whole while the trainer goes on and removes its checkpoint."""
-    engine = TinyEngine.load(base, GameSpec())
+    engine = BuiltinEngine.load(base, GameSpec())
     save(engine, tmp_path, 1)
     staged = export_model(tmp_path, tmp_path / "out", link_or_copy)
     before = (staged.directory / "model.safetensors").read_bytes()

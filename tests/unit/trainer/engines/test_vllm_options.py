@@ -7,7 +7,7 @@ import pytest
 
 from node.trainer.engines.parallel_vllm import deals_out
 from node.trainer.engines.vllm_engine import options
-from node.trainer.memory.memory_plan import Ask, ModelShape, Plan, plan_memory
+from node.trainer.memory.memory_plan import MemoryPlan, MemoryRequest, ModelShape, plan_memory
 from node.trainer.rank_environment import nth_gpu
 from node.trainer.worker.rank_worker import place_of
 
@@ -18,8 +18,8 @@ SHAPE = ModelShape(
 )  # fmt: skip
 
 
-def plan(ranks: int) -> Plan:
-    return plan_memory(SHAPE, Ask(weights=2, arithmetic=2, vllm=True, ranks=ranks, overhead=GB), 72 * GB)
+def plan(ranks: int) -> MemoryPlan:
+    return plan_memory(SHAPE, MemoryRequest(weights=2, arithmetic=2, vllm=True, ranks=ranks, overhead=GB), 72 * GB)
 
 
 def test_ranks_are_taken_as_vllm_s_own() -> None:
@@ -49,7 +49,9 @@ def test_a_rank_holds_its_share_of_vllm_s_weights_and_cache() -> None:
     assert four.engine == one.engine // 4
     rows = {"sample_rows": 64}
     caches = [
-        plan_memory(SHAPE, msgspec.structs.replace(Ask(arithmetic=2, vllm=True, ranks=ranks), **rows), GB).cache
+        plan_memory(
+            SHAPE, msgspec.structs.replace(MemoryRequest(arithmetic=2, vllm=True, ranks=ranks), **rows), GB
+        ).cache
         for ranks in (1, 4, 8)
     ]
     assert caches[1] == caches[2] < caches[0]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from node.config import TrainerSettings
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.engine import Cancelled, TrainingGroup
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
@@ -21,7 +21,7 @@ from protocols.manifest import GameSpec
 
 NO_SCALE = LossScale(needed=False)
 PLAIN = grpo.Objective()
-WIDE = grpo.Room(1 << 20, 1 << 20)
+WIDE = grpo.MicroBatchLimit(1 << 20, 1 << 20)
 
 
 def group(advantages: list[float], behaviour: list[list[float]], *, external: bool = False) -> TrainingGroup:
@@ -183,7 +183,7 @@ def test_parts_hold_every_completion_once_and_have_room(completions: int, tokens
     def cost(each: TrainingGroup) -> int:
         return len(each.prompt) + sum(map(len, each.completions))
 
-    parts = grpo.micro_batches(groups, grpo.Room(completions, tokens), cost)
+    parts = grpo.micro_batches(groups, grpo.MicroBatchLimit(completions, tokens), cost)
     assert sorted(row for part in parts for g in part for row in g.completions) == sorted(
         row for g in groups for row in g.completions
     )
@@ -194,8 +194,8 @@ def test_parts_hold_every_completion_once_and_have_room(completions: int, tokens
 
 
 def updated(
-    engine: TinyEngine, room: grpo.Room, groups: list[TrainingGroup]
-) -> tuple[grpo.Outcome, list[torch.Tensor]]:
+    engine: BuiltinEngine, room: grpo.MicroBatchLimit, groups: list[TrainingGroup]
+) -> tuple[grpo.UpdateOutcome, list[torch.Tensor]]:
     before = [each.detach().clone() for each in engine.parameters()]
     optimizer = torch.optim.SGD(engine.parameters(), lr=1.0)
     outcome = grpo.update(
@@ -209,8 +209,16 @@ def updated(
     return outcome, [new - old for new, old in zip(after, before, strict=True)]
 
 
-@pytest.mark.parametrize("room", [grpo.Room(1, 1 << 20), grpo.Room(3, 1 << 20), grpo.Room(256, 25), grpo.Room(7, 40)])
-def test_the_split_changes_no_result(tiny: TinyEngine, room: grpo.Room) -> None:
+@pytest.mark.parametrize(
+    "room",
+    [
+        grpo.MicroBatchLimit(1, 1 << 20),
+        grpo.MicroBatchLimit(3, 1 << 20),
+        grpo.MicroBatchLimit(256, 25),
+        grpo.MicroBatchLimit(7, 40),
+    ],
+)
+def test_the_split_changes_no_result(tiny: BuiltinEngine, room: grpo.MicroBatchLimit) -> None:
     """Loss, norm and step are the same in one part or in many."""
     groups = ragged(5, 7)
     whole, step = updated(tiny, WIDE, groups)
@@ -220,12 +228,12 @@ def test_the_split_changes_no_result(tiny: TinyEngine, room: grpo.Room) -> None:
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
-def test_completion_log_probabilities_are_the_plain_ones(tiny: TinyEngine) -> None:
+def test_completion_log_probabilities_are_the_plain_ones(tiny: BuiltinEngine) -> None:
     """Prompts computed once give what one padded row per completion gives, gradients included."""
     groups = ragged(3, 11)
     packed = tiny.completion_logps(groups)
     plain = torch.cat(
-        [tiny.completion_logps([alone]) for g in groups for alone in grpo.cut(g, grpo.Room(1, 1), tiny.cost)]
+        [tiny.completion_logps([alone]) for g in groups for alone in grpo.cut(g, grpo.MicroBatchLimit(1, 1), tiny.cost)]
     )
     torch.testing.assert_close(packed, plain, atol=1e-4, rtol=0)
     ours, theirs = (torch.autograd.grad(each.sum(), list(tiny.parameters())) for each in (packed, plain))
@@ -236,7 +244,7 @@ def test_completion_log_probabilities_are_the_plain_ones(tiny: TinyEngine) -> No
 # --- what may go wrong ------------------------------------------------------------------------------------------------
 
 
-def spoil(engine: TinyEngine) -> Callable[[], None]:
+def spoil(engine: BuiltinEngine) -> Callable[[], None]:
     parameter = next(engine.parameters())
     good = parameter.detach().clone()
     with torch.no_grad():
@@ -249,7 +257,7 @@ def spoil(engine: TinyEngine) -> Callable[[], None]:
     return mend
 
 
-def test_a_loss_that_is_not_finite_changes_nothing(tiny: TinyEngine) -> None:
+def test_a_loss_that_is_not_finite_changes_nothing(tiny: BuiltinEngine) -> None:
     """The step is skipped and no gradient is left behind."""
     mend = spoil(tiny)
     others = [deepcopy(each.data) for each in list(tiny.parameters())[1:]]
@@ -261,7 +269,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(tiny: TinyEngine) -> None:
     assert all(each.grad is None for each in tiny.parameters())
 
 
-def test_a_cancelled_update_leaves_no_gradient(tiny: TinyEngine) -> None:
+def test_a_cancelled_update_leaves_no_gradient(tiny: BuiltinEngine) -> None:
     """Given up between two micro-batches, the weights are as before."""
 
     def watch(done: int) -> None:
@@ -271,12 +279,14 @@ def test_a_cancelled_update_leaves_no_gradient(tiny: TinyEngine) -> None:
     before = [each.detach().clone() for each in tiny.parameters()]
     optimizer = torch.optim.SGD(tiny.parameters(), lr=1.0)
     with pytest.raises(Cancelled):
-        grpo.update(tiny, optimizer, ragged(3, 3), PLAIN, room=grpo.Room(2, 1 << 20), scale=NO_SCALE, watch=watch)
+        grpo.update(
+            tiny, optimizer, ragged(3, 3), PLAIN, room=grpo.MicroBatchLimit(2, 1 << 20), scale=NO_SCALE, watch=watch
+        )
     assert all(torch.equal(a, b) for a, b in zip(tiny.parameters(), before, strict=True))
     assert all(each.grad is None for each in tiny.parameters())
 
 
-def test_the_loss_scale_changes_no_step(tiny: TinyEngine) -> None:
+def test_the_loss_scale_changes_no_step(tiny: BuiltinEngine) -> None:
     """What is multiplied in is divided out again before the gradient is clipped."""
     groups = ragged(3, 5)
     _, plain = updated(tiny, WIDE, groups)

@@ -13,10 +13,10 @@ from msgspec.structs import replace
 
 from node.config import TrainerSettings
 from node.trainer.checkpoints.checkpoint import Checkpoints
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.engine import Cancelled, NotFinite, TrainingGroup
 from node.trainer.learning.learner import Learner
-from node.trainer.learning.throughput import Pace, affordable
+from node.trainer.learning.throughput import ThroughputEstimate, affordable
 from node.trainer.memory.oom import is_memory
 from node.trainer.service.worker_client import shrunk
 from protocols.manifest import GameSpec
@@ -34,7 +34,7 @@ class Clock:
 
 
 def learner_on(
-    engine: TinyEngine, directory: Path, clock: Callable[[], float] | None = None, **settings: object
+    engine: BuiltinEngine, directory: Path, clock: Callable[[], float] | None = None, **settings: object
 ) -> Learner:
     checkpoints = Checkpoints(directory / "checkpoints", 2, directory / "model")
     chosen = TrainerSettings(**settings)  # type: ignore[arg-type]
@@ -48,7 +48,7 @@ def groups(count: int) -> list[TrainingGroup]:
     ]
 
 
-def weights(engine: TinyEngine) -> list[torch.Tensor]:
+def weights(engine: BuiltinEngine) -> list[torch.Tensor]:
     return [each.detach().clone() for each in engine.parameters()]
 
 
@@ -63,14 +63,14 @@ def never() -> bool:
 # --- not finite -------------------------------------------------------------------------------------------------------
 
 
-def poisoned(engine: TinyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def poisoned(engine: BuiltinEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """Have every log-probability be no number, whatever the weights are."""
     true = engine.completion_logps
     monkeypatch.setattr(engine, "completion_logps", lambda some: true(some) * math.nan)
 
 
 def test_three_bad_steps_lead_back_to_the_last_checkpoint(
-    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two are skipped and counted; with the third the weights, optimiser and count of the checkpoint are back."""
     learner = learner_on(tiny, tmp_path, learning_rate=0.01)
@@ -94,7 +94,7 @@ def test_three_bad_steps_lead_back_to_the_last_checkpoint(
     assert (learner.counters.round, learner.counters.updates, learner.counters.skipped) == (4, 1, 3)
 
 
-def test_a_good_step_forgets_bad_ones(tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_good_step_forgets_bad_ones(tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only steps in a row count."""
     learner = learner_on(tiny, tmp_path)
     for _ in range(3):
@@ -106,7 +106,7 @@ def test_a_good_step_forgets_bad_ones(tiny: TinyEngine, tmp_path: Path, monkeypa
     assert (learner.counters.updates, learner.counters.skipped) == (3, 6)
 
 
-def test_weights_that_are_not_finite_are_not_saved(tiny: TinyEngine, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_not_saved(tiny: BuiltinEngine, tmp_path: Path) -> None:
     """The last good checkpoint stays the newest, and there always is one."""
     learner = learner_on(tiny, tmp_path)
     good = weights(tiny)
@@ -119,7 +119,7 @@ def test_weights_that_are_not_finite_are_not_saved(tiny: TinyEngine, tmp_path: P
     assert same(weights(tiny), good)
 
 
-def test_sampling_from_what_is_not_finite_is_refused(tiny: TinyEngine) -> None:
+def test_sampling_from_what_is_not_finite_is_refused(tiny: BuiltinEngine) -> None:
     """No token is drawn from logits that are no numbers."""
     with torch.no_grad():
         next(tiny.parameters()).fill_(math.nan)
@@ -127,7 +127,7 @@ def test_sampling_from_what_is_not_finite_is_refused(tiny: TinyEngine) -> None:
         tiny.sample(["What is 2 + 2?"], 2, torch.Generator().manual_seed(1), never)
 
 
-def test_float16_overflows_are_no_faults(tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float16_overflows_are_no_faults(tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The loss scale is halved; nothing is counted until it is 1."""
     tiny.half_precision = True
     learner = learner_on(tiny, tmp_path)
@@ -143,7 +143,7 @@ def test_float16_overflows_are_no_faults(tiny: TinyEngine, tmp_path: Path, monke
 
 
 def test_short_memory_shrinks_the_parts_of_an_update(
-    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same step is made in smaller parts, and the smaller size is kept."""
     true = tiny.completion_logps
@@ -173,7 +173,7 @@ def test_memory_is_short_by_whatever_says_so() -> None:
 
 
 def test_memory_that_is_short_for_the_optimiser_leaves_no_half_of_it(
-    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first step makes the moments: where only some of them find room, it can be made again."""
     learner = learner_on(tiny, tmp_path, micro_batch=8)
@@ -199,7 +199,7 @@ def test_memory_that_is_short_for_the_optimiser_leaves_no_half_of_it(
 
 
 def test_memory_that_is_short_for_one_completion_is_a_fault(
-    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is nothing left to shrink; the weights are as before."""
 
@@ -214,7 +214,7 @@ def test_memory_that_is_short_for_one_completion_is_a_fault(
 
 
 def test_short_memory_shrinks_sampling_and_changes_no_outcome(
-    tiny: TinyEngine, monkeypatch: pytest.MonkeyPatch
+    tiny: BuiltinEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer completions at once give the same completions."""
     texts = [f"What is {n} + {n}?" for n in range(6)]
@@ -233,7 +233,7 @@ def test_short_memory_shrinks_sampling_and_changes_no_outcome(
     assert [[s.tokens for s in some] for some in apart] == [[s.tokens for s in some] for some in whole]
 
 
-def test_of_several_ranks_none_begins_again_by_itself(tiny: TinyEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_ranks_none_begins_again_by_itself(tiny: BuiltinEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others would wait for tokens that it does not draw: all begin anew."""
 
     def full(*_: object) -> torch.Tensor:
@@ -257,7 +257,7 @@ def test_a_child_killed_for_memory_begins_smaller() -> None:
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_update_takes_what_there_is_time_for(tiny: TinyEngine, tmp_path: Path) -> None:
+def test_an_update_takes_what_there_is_time_for(tiny: BuiltinEngine, tmp_path: Path) -> None:
     """Once the speed is known, an update is made on fewer groups, from the front, and none without time for one."""
     clock = Clock(tick=1.0)
     learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
@@ -273,7 +273,7 @@ def test_an_update_takes_what_there_is_time_for(tiny: TinyEngine, tmp_path: Path
     assert learner.counters.updates == 2
 
 
-def test_an_update_that_turns_out_too_slow_is_given_up(tiny: TinyEngine, tmp_path: Path) -> None:
+def test_an_update_that_turns_out_too_slow_is_given_up(tiny: BuiltinEngine, tmp_path: Path) -> None:
     """Between two parts, with the weights as before; its speed is known from then on."""
     clock = Clock(tick=1.0)
     learner, before = learner_on(tiny, tmp_path, clock, micro_batch=2), weights(tiny)
@@ -283,7 +283,7 @@ def test_an_update_that_turns_out_too_slow_is_given_up(tiny: TinyEngine, tmp_pat
     assert clock.now < 8
 
 
-def slowed(engine: TinyEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
+def slowed(engine: BuiltinEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch, seconds: float) -> None:
     """Have every part take so long that goes through the model."""
     true = engine.completion_logps
 
@@ -294,7 +294,7 @@ def slowed(engine: TinyEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch, se
     monkeypatch.setattr(engine, "completion_logps", timed)
 
 
-def test_a_stall_is_got_over(tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stall_is_got_over(tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that was suspended during an update is found to be quick again after some trainings, though none can
     be begun by the estimate that it left."""
     clock = Clock()
@@ -313,7 +313,7 @@ def test_a_stall_is_got_over(tiny: TinyEngine, tmp_path: Path, monkeypatch: pyte
 
 
 def test_an_end_of_a_training_too_short_for_a_group_says_nothing_of_the_speed(
-    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was measured just before is believed."""
     clock = Clock()
@@ -333,7 +333,7 @@ def strange(count: int) -> list[TrainingGroup]:
 
 
 def test_judging_others_groups_ends_with_the_time(
-    tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more than one part late; the next time as much is begun as there is time for."""
     clock = Clock()
@@ -348,7 +348,9 @@ def test_judging_others_groups_ends_with_the_time(
     assert clock.now <= began + 30
 
 
-def test_what_is_only_judged_tells_the_speed(tiny: TinyEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_only_judged_tells_the_speed(
+    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where all is left out, in one part, a training of many such updates still ends with its time."""
     clock = Clock()
     learner = learner_on(tiny, tmp_path, clock)
@@ -357,7 +359,7 @@ def test_what_is_only_judged_tells_the_speed(tiny: TinyEngine, tmp_path: Path, m
     assert learner.step(strange(2), 10.0, never) is None
 
 
-def test_a_cancelled_update_ends_before_its_next_part(tiny: TinyEngine, tmp_path: Path) -> None:
+def test_a_cancelled_update_ends_before_its_next_part(tiny: BuiltinEngine, tmp_path: Path) -> None:
     """The weights are as before."""
     learner, before = learner_on(tiny, tmp_path, micro_batch=2), weights(tiny)
     asked = iter([False, False, True])
@@ -368,14 +370,14 @@ def test_a_cancelled_update_ends_before_its_next_part(tiny: TinyEngine, tmp_path
 
 def test_speed_is_an_average_of_late_measurements() -> None:
     """The first measurement counts whole, later ones half; nothing is learned from nothing."""
-    assert Pace().learned(2.0, 10).each == pytest.approx(0.2)
-    assert Pace(0.2).learned(4.0, 10).each == pytest.approx(0.3)
-    assert Pace(0.2, stale=True).learned(4.0, 0) == Pace(0.2, stale=True)
+    assert ThroughputEstimate().learned(2.0, 10).each == pytest.approx(0.2)
+    assert ThroughputEstimate(0.2).learned(4.0, 10).each == pytest.approx(0.3)
+    assert ThroughputEstimate(0.2, stale=True).learned(4.0, 0) == ThroughputEstimate(0.2, stale=True)
     assert len(affordable(groups(5), lambda each: 10, 0.0, 0.001)) == 5
     assert len(affordable(groups(5), lambda each: 10, 1.0, 25.0)) == 2
 
 
-def test_the_step_size_rises_then_stays(tiny: TinyEngine, tmp_path: Path) -> None:
+def test_the_step_size_rises_then_stays(tiny: BuiltinEngine, tmp_path: Path) -> None:
     """Over `warm_up` updates, counted from the checkpoint on."""
     learner = learner_on(tiny, tmp_path, learning_rate=0.1, warm_up=2)
     seen = []

@@ -10,11 +10,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
-from node.trainer.engines.builtin.builtin_model import TinyModel, TinyShape
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
+from node.trainer.engines.builtin.builtin_model import BuiltinModel, BuiltinShape
 from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
 from node.trainer.engines.engine import TrainingGroup
-from node.trainer.learning.grpo import Room
+from node.trainer.learning.grpo import MicroBatchLimit
 from node.trainer.learning.off_policy_filter import MOST_SURPRISE, credible, disbelieved, is_credible, usual_surprise
 from protocols.manifest import GameSpec
 
@@ -89,14 +89,16 @@ def test_what_was_sampled_as_said_is_no_lie_however_the_policies_differ(seed: in
 
 
 @pytest.fixture(scope="module")
-def engine() -> TinyEngine:
-    model = TinyModel(TinyShape())
+def engine() -> BuiltinEngine:
+    model = BuiltinModel(BuiltinShape())
     model.initialise(0)
-    return TinyEngine(model, train_tokenizer(), GameSpec(), "cpu")
+    return BuiltinEngine(model, train_tokenizer(), GameSpec(), "cpu")
 
 
-@pytest.mark.parametrize("room", [Room(64, 8192), Room(3, 8192), Room(64, 1)])
-def test_no_verdict_depends_on_how_much_goes_through_the_model_at_once(engine: TinyEngine, room: Room) -> None:
+@pytest.mark.parametrize("room", [MicroBatchLimit(64, 8192), MicroBatchLimit(3, 8192), MicroBatchLimit(64, 1)])
+def test_no_verdict_depends_on_how_much_goes_through_the_model_at_once(
+    engine: BuiltinEngine, room: MicroBatchLimit
+) -> None:
     """Own groups, one that is honest and one whose second completion is claimed too unlikely, in any batches."""
     completions = [[5, 6, 7], [8, 9], [10, 11, 12, 13], [14]]
     true = [[-6.2] * len(each) for each in completions]

@@ -12,9 +12,9 @@ from transformers import Qwen2Config
 from node.config import TrainerSettings
 from node.trainer.memory.memory_plan import (
     GPU_OVERHEAD,
-    Ask,
+    MemoryPlan,
+    MemoryRequest,
     ModelShape,
-    Plan,
     cache_bytes,
     mps_watermarks,
     plan_memory,
@@ -79,9 +79,9 @@ def test_known_models_take_what_is_known(
 ) -> None:  # fmt: skip
     """Qwen 2.5's parameters and gigabytes: weights, full training by either Adam, adapters of rank 16, NF4, cache."""
     shape = shapes[name]
-    narrow = Ask(weights=2, arithmetic=2)
+    narrow = MemoryRequest(weights=2, arithmetic=2)
     eight = msgspec.structs.replace(narrow, adam8bit=True)
-    whole, small = Ask(), msgspec.structs.replace(narrow, lora=16)
+    whole, small = MemoryRequest(), msgspec.structs.replace(narrow, lora=16)
     assert shape.parameters / GB == pytest.approx(parameters, rel=0.01)
     assert weight_bytes(shape, narrow) / GB == pytest.approx(bf16, rel=0.05)
     assert (weight_bytes(shape, whole) + sum(trained_bytes(shape, whole))) / GB == pytest.approx(fp32_adam, rel=0.02)
@@ -93,17 +93,17 @@ def test_known_models_take_what_is_known(
 
 
 TARGETS = [
-    ("16 GB, 0.5B, bf16 whole", "0.5B", Ask(weights=2, arithmetic=2), 14.4),
-    ("16 GB, 1.5B, LoRA", "1.5B", Ask(weights=2, arithmetic=2, lora=16), 14.4),
-    ("80 GB, 7B, LoRA", "7B", Ask(weights=2, arithmetic=2, lora=16), 72),
-    ("80 GB, 7B, 8-bit Adam", "7B", Ask(weights=2, arithmetic=2, adam8bit=True), 72),
-    ("80 GB, 32B, NF4", "32B", Ask(weights=2, arithmetic=2, lora=16, nf4=True), 72),
-    ("80 GB, 72B, NF4", "72B", Ask(weights=2, arithmetic=2, lora=16, nf4=True), 72),
+    ("16 GB, 0.5B, bf16 whole", "0.5B", MemoryRequest(weights=2, arithmetic=2), 14.4),
+    ("16 GB, 1.5B, LoRA", "1.5B", MemoryRequest(weights=2, arithmetic=2, lora=16), 14.4),
+    ("80 GB, 7B, LoRA", "7B", MemoryRequest(weights=2, arithmetic=2, lora=16), 72),
+    ("80 GB, 7B, 8-bit Adam", "7B", MemoryRequest(weights=2, arithmetic=2, adam8bit=True), 72),
+    ("80 GB, 32B, NF4", "32B", MemoryRequest(weights=2, arithmetic=2, lora=16, nf4=True), 72),
+    ("80 GB, 72B, NF4", "72B", MemoryRequest(weights=2, arithmetic=2, lora=16, nf4=True), 72),
 ]
 
 
 @pytest.mark.parametrize(("name", "ask", "budget"), [each[1:] for each in TARGETS], ids=[each[0] for each in TARGETS])
-def test_the_targets_fit(shapes: dict[str, ModelShape], name: str, ask: Ask, budget: float) -> None:
+def test_the_targets_fit(shapes: dict[str, ModelShape], name: str, ask: MemoryRequest, budget: float) -> None:
     """What the documentation promises for a machine has room there, a whole group at once."""
     plan = plan_memory(shapes[name], msgspec.structs.replace(ask, completion=200), int(budget * GB))
     assert plan.fits
@@ -127,11 +127,11 @@ def test_the_documented_table_is_what_the_plan_says(shapes: dict[str, ModelShape
     assert row in (ROOT / "docs/trainer.md").read_text(), row
 
 
-def on_a_gpu(ask: Ask) -> Ask:
+def on_a_gpu(ask: MemoryRequest) -> MemoryRequest:
     return msgspec.structs.replace(ask, overhead=GPU_OVERHEAD, laid_out=False)
 
 
-def cell(plan: Plan) -> str:
+def cell(plan: MemoryPlan) -> str:
     if not plan.fits:
         return "-"
     return f"{plan.sample_rows}, {plan.micro_tokens:,}{' r' * plan.recompute}"
@@ -151,8 +151,8 @@ def test_what_does_not_fit_is_refused_with_the_mildest_remedy(
     shapes: dict[str, ModelShape], name: str, budget: float, advice: str
 ) -> None:
     """One line: what is needed, what there is, what to set."""
-    said = refusal(shapes[name], Ask(), int(budget * GB))
-    assert not plan_memory(shapes[name], Ask(), int(budget * GB)).fits
+    said = refusal(shapes[name], MemoryRequest(), int(budget * GB))
+    assert not plan_memory(shapes[name], MemoryRequest(), int(budget * GB)).fits
     assert f"{budget:.1f} GB may be used: " in said
     assert advice in said
     assert "\n" not in said
@@ -165,7 +165,7 @@ def test_more_memory_never_means_less_at_once(budget: int, rank: int, completion
         parameters=500_000_000, matrices=350_000_000, edges=550_000, layers=24, hidden=896, inner=4864, heads=14,
         key_value_heads=2, head_width=64, vocabulary=152_000,
     )  # fmt: skip
-    ask = Ask(weights=2, arithmetic=2, lora=rank, nf4=quantised and rank > 0, completion=completion)
+    ask = MemoryRequest(weights=2, arithmetic=2, lora=rank, nf4=quantised and rank > 0, completion=completion)
     small, large = (plan_memory(shape, ask, int(each * GB)) for each in (budget, budget + 4))
     assert small.fits == (small.peak <= budget * GB)
     assert large.fits or not small.fits
@@ -176,22 +176,22 @@ def test_more_memory_never_means_less_at_once(budget: int, rank: int, completion
 
 def test_the_operator_overrides_the_plan(shapes: dict[str, ModelShape]) -> None:
     """What is set is not chosen; what then does not fit is said."""
-    ask = Ask(micro_tokens=100, sample_rows=24, recompute="always")
+    ask = MemoryRequest(micro_tokens=100, sample_rows=24, recompute="always")
     plan = plan_memory(shapes["0.5B"], ask, 20 * GB)
     assert (plan.micro_tokens, plan.sample_rows, plan.recompute, plan.fits) == (100, 24, True, True)
-    assert not plan_memory(shapes["0.5B"], Ask(micro_tokens=1_000_000, recompute="never"), 20 * GB).fits
+    assert not plan_memory(shapes["0.5B"], MemoryRequest(micro_tokens=1_000_000, recompute="never"), 20 * GB).fits
 
 
 def test_a_reference_model_is_counted_once_it_is_kept(shapes: dict[str, ModelShape]) -> None:
     """The divergence needs a second copy of whole weights; adapters are simply switched off."""
-    ask = Ask(reference=True)
+    ask = MemoryRequest(reference=True)
     assert plan_memory(shapes["0.5B"], ask, 20 * GB).reference == weight_bytes(shapes["0.5B"], ask)
     assert plan_memory(shapes["0.5B"], msgspec.structs.replace(ask, lora=8), 20 * GB).reference == 0
 
 
 def test_the_table_names_what_was_chosen(shapes: dict[str, ModelShape]) -> None:
     """Each row is a part and an amount; parts that take nothing are left out."""
-    rows = dict(table(plan_memory(shapes["0.5B"], Ask(lora=8, weights=2, arithmetic=2), 20 * GB)))
+    rows = dict(table(plan_memory(shapes["0.5B"], MemoryRequest(lora=8, weights=2, arithmetic=2), 20 * GB)))
     assert rows["weights"] == "988 MB"
     assert rows["may be used"] == "20.0 GB"
     assert "reference model" not in rows
@@ -239,7 +239,7 @@ def test_game_and_settings_ask_for_memory() -> None:
     """The longest lengths of the game count, and every setting that takes or saves memory."""
     settings = TrainerSettings(lora=8, quantise="nf4", optimizer="adam8bit", kl=0.1, micro_tokens=64, sample_rows=16)
     game = GameSpec(max_prompt=100, max_completion=20, group_size=4, generated=8, own=3, external=9)
-    assert ask_of(settings, game, Placement(CPU, torch.bfloat16, None), 7) == Ask(
+    assert ask_of(settings, game, Placement(CPU, torch.bfloat16, None), 7) == MemoryRequest(
         weights=2, arithmetic=2, lora=8, nf4=True, adam8bit=True, reference=True, prefix=7, prompt=100, completion=20,
         group=4, groups=12, micro_tokens=64, sample_rows=16,
     )  # fmt: skip

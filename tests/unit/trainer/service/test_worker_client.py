@@ -11,7 +11,7 @@ from node.config import TrainerSettings
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.trainer import messages as f
-from node.trainer.service.worker_client import Lost, TrainerLink
+from node.trainer.service.worker_client import WorkerClient, WorkerLost
 from protocols.identifiers import Digest
 from protocols.manifest import Manifest, StageSpec
 
@@ -48,7 +48,7 @@ class Linked:
 
     def __init__(self, manifest: Manifest) -> None:
         self.child, self.shelf = Child(), Shelf()
-        self.link = TrainerLink(TrainerSettings(), manifest, "0x" + "11" * 20, Path("nowhere"), self.shelf)
+        self.link = WorkerClient(TrainerSettings(), manifest, "0x" + "11" * 20, Path("nowhere"), self.shelf)
         self.link._child = self.child  # type: ignore[assignment]
 
     def hears(self, *frames: f.FromChild) -> None:
@@ -56,7 +56,7 @@ class Linked:
             self.link._take(self.child, frame)  # type: ignore[arg-type]
 
     async def lost(self) -> str:
-        with pytest.raises(Lost) as lost:
+        with pytest.raises(WorkerLost) as lost:
             await self.link._listen(self.child)  # type: ignore[arg-type]
         return str(lost.value)
 
@@ -110,12 +110,12 @@ async def test_what_becomes_of_aborted_work_is_not_taken_for_the_new(linked: Lin
 
 async def test_an_answer_nobody_asked_for_ends_the_child(linked: Linked) -> None:
     """Nor may an aborted task be answered twice."""
-    with pytest.raises(Lost, match="task 7"):
+    with pytest.raises(WorkerLost, match="task 7"):
         linked.hears(f.Saved(7, 3))
     await linked.link.execute(AGAIN)
     await linked.link.execute(c.AbortWork(3, 0, "late"))
     linked.hears(f.Failed(1, "cancelled", ""))
-    with pytest.raises(Lost, match="task 1"):
+    with pytest.raises(WorkerLost, match="task 1"):
         linked.hears(f.Failed(1, "cancelled", ""))
 
 

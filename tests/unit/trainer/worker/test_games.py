@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.data.arithmetic import Draws, Step, draw_problem
-from node.localnet.demo_plan import Options, demo_plan
+from node.data.arithmetic import CalculationStep, Draws, draw_problem
+from node.localnet.demo_plan import DemoOptions, demo_plan
 from node.machine import commands as c
-from node.trainer.engines.builtin.builtin_tokenizer import TinyTokenizer, train_tokenizer
+from node.trainer.engines.builtin.builtin_tokenizer import BuiltinTokenizer, train_tokenizer
 from node.trainer.engines.builtin.corpus import MIXED
 from node.trainer.engines.builtin.debate_corpus import (
     COMPACT,
@@ -30,7 +30,7 @@ from node.trainer.service.jobs import order_for, quotes_that_fit
 from node.trainer.worker.rollouts import fitted_prompt, has_its_quotes, shelf_of, training_groups
 from node.validation.body_check import quotes_problem, scene_of
 from protocols.games import game_named, game_problems
-from protocols.games.debate import ANSWER, CRITIQUE, RESOLVE, Quote, Words, picked
+from protocols.games.debate import ANSWER, CRITIQUE, RESOLVE, DebateWording, Quote, picked
 from protocols.games.quoting import MOST_ROOM, drawn
 from protocols.games.share import one_each
 from protocols.grading import final_number
@@ -189,13 +189,15 @@ def records() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="module")
-def tokenizer() -> TinyTokenizer:
+def tokenizer() -> BuiltinTokenizer:
     return train_tokenizer()
 
 
-def test_the_corpus_fits_the_game_that_the_demo_plays(records: list[tuple[str, str]], tokenizer: TinyTokenizer) -> None:
+def test_the_corpus_fits_the_game_that_the_demo_plays(
+    records: list[tuple[str, str]], tokenizer: BuiltinTokenizer
+) -> None:
     """Prompts and replies of all stages are within the demo's lengths; the file that comes along has its wording."""
-    plan, shipped = demo_plan(Options(game="debate")), parse_manifest(CONFIG.read_bytes())
+    plan, shipped = demo_plan(DemoOptions(game="debate")), parse_manifest(CONFIG.read_bytes())
     game = plan.manifest.game
     assert game_problems(plan.manifest) == []
     assert game.parameters == shipped.game.parameters == COMPACT
@@ -205,7 +207,7 @@ def test_the_corpus_fits_the_game_that_the_demo_plays(records: list[tuple[str, s
 
 def test_all_stages_and_habits_are_in_the_corpus(records: list[tuple[str, str]]) -> None:
     """Nothing of the debate is new to the model when it begins to play."""
-    words = Words(**COMPACT)  # type: ignore[arg-type]
+    words = DebateWording(**COMPACT)  # type: ignore[arg-type]
     played = Counter(("\n1 " in prompt) + ("@" in prompt) for prompt, _ in records)
     assert min(played[stage] for stage in (ANSWER, CRITIQUE, RESOLVE)) > 100
     assert sum(MIXED.values()) == sum(CRITIQUES.values()) == sum(RESOLUTIONS.values()) == 100
@@ -215,7 +217,7 @@ def test_all_stages_and_habits_are_in_the_corpus(records: list[tuple[str, str]])
 
 def test_a_good_critique_picks_a_right_answer() -> None:
     """What the corpus calls good is what the game pays for."""
-    words, draws = Words(**COMPACT), Draws("critiques")  # type: ignore[arg-type]
+    words, draws = DebateWording(**COMPACT), Draws("critiques")  # type: ignore[arg-type]
     for _ in range(50):
         problem = draw_problem(draws)
         answers = peer_answers(problem, 50, draws, 4)
@@ -226,7 +228,7 @@ def test_a_good_critique_picks_a_right_answer() -> None:
 
 def test_a_critic_reviews_answers_up_to_the_first_that_agrees() -> None:
     """Each is set beside the critic's own result; one without the mark has no result that counts."""
-    steps = (Step(4, "+", 2), Step(4, "+", 6))
+    steps = (CalculationStep(4, "+", 2), CalculationStep(4, "+", 6))
     answers = [Quote(b"a", "#### 9"), Quote(b"b", "4+6=10"), Quote(b"c", "4+6=10\n#### 10"), Quote(b"d", "#### 10")]
 
     assert review(steps, answers) == "4+2=6\n4+6=10\n#### 10\n1 9=10x\n2 -x\n3 10=10+@3"

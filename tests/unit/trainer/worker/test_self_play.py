@@ -8,12 +8,12 @@ import torch
 
 from node.ports import Question
 from node.trainer.engines.engine import Sample
-from node.trainer.worker.self_play import Worth, rehearse
-from node.trainer.worker.session import Desk
+from node.trainer.worker.self_play import StageWorth, rehearse
+from node.trainer.worker.session import TaskContext
 from protocols.manifest import Manifest
 from tests.support.debate_tables import debate
 
-DESK = Desk(lambda: False, lambda done, total: None)
+DESK = TaskContext(lambda: False, lambda done, total: None)
 QUESTIONS = [Question(f"twice {number}?", f"#### {2 * number}") for number in range(1, 5)]
 
 Script = Callable[[str, int], str]
@@ -65,7 +65,11 @@ def reply(prompt: str, part: int) -> str:
 def test_later_stages_quote_what_the_model_said_before() -> None:
     """Half of the first answers are right, every critic picks the right one, every final answer is right."""
     engine: Any = Scripted(reply)
-    assert rehearse(engine, manifest(), QUESTIONS, DESK) == (Worth(0.5, 0.5), Worth(1.0, None), Worth(1.0, 1.0))
+    assert rehearse(engine, manifest(), QUESTIONS, DESK) == (
+        StageWorth(0.5, 0.5),
+        StageWorth(1.0, None),
+        StageWorth(1.0, 1.0),
+    )
     assert all("Answer 2:" in prompt for prompt in engine.prompts[len(QUESTIONS) :])
     assert all(prompt.count("Critic:") == 2 for prompt in engine.prompts[2 * len(QUESTIONS) :])
 

@@ -15,11 +15,11 @@ from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.files.durable import replace_directory
 from node.trainer import messages as f
-from node.trainer.engines.builtin.builtin_engine import TinyEngine
-from node.trainer.engines.builtin.builtin_model import TinyModel
-from node.trainer.engines.builtin.builtin_tokenizer import TinyTokenizer
+from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
+from node.trainer.engines.builtin.builtin_model import BuiltinModel
+from node.trainer.engines.builtin.builtin_tokenizer import BuiltinTokenizer
 from node.trainer.engines.engine import Cancelled
-from node.trainer.worker.session import Desk, Session
+from node.trainer.worker.session import Session, TaskContext
 from protocols.identifiers import body_digest
 from protocols.manifest import DataSpec, GameSpec, Manifest
 from protocols.wire import decode_rollouts, encode
@@ -29,17 +29,17 @@ SEED = bytes(range(32))
 MANIFEST = Manifest(
     name="test", data=DataSpec(held_out=4), game=GameSpec(generated=4, own=2, external=2, updates=3, max_completion=12)
 )
-IDLE = Desk(lambda: False, lambda done, total: None)
+IDLE = TaskContext(lambda: False, lambda done, total: None)
 
 
 @pytest.fixture
-def opened(tiny_tokenizer: TinyTokenizer, tmp_path: Path) -> Callable[..., Session]:
+def opened(tiny_tokenizer: BuiltinTokenizer, tmp_path: Path) -> Callable[..., Session]:
     """Opens the directory as a new process would: fresh weights, then what is on disk."""
 
     def build(clock: Callable[[], float] | None = None, **settings: object) -> Session:
-        model = TinyModel(SHAPE)
+        model = BuiltinModel(SHAPE)
         model.initialise(1)
-        engine = TinyEngine(model, tiny_tokenizer, MANIFEST.game)
+        engine = BuiltinEngine(model, tiny_tokenizer, MANIFEST.game)
         chosen = TrainerSettings(learning_rate=0.01, **settings)  # type: ignore[arg-type]
         setup = f.SetUp(chosen, MANIFEST, "0x" + "11" * 20, str(tmp_path))
         return Session(setup, engine, clock) if clock else Session(setup, engine)
@@ -170,7 +170,7 @@ def test_cancelling_stops_before_the_next_token(
     """Not one forward pass is made once the task is given up."""
     session = opened()
     engine = session.engine
-    assert isinstance(engine, TinyEngine)
+    assert isinstance(engine, BuiltinEngine)
     passes, true = [0], engine._forward
 
     def counted(*arguments: object) -> torch.Tensor:
@@ -179,7 +179,7 @@ def test_cancelling_stops_before_the_next_token(
 
     monkeypatch.setattr(engine, "_forward", counted)
     with pytest.raises(Cancelled):
-        session.generate(f.Generate(1, 0, 0, SEED, 4), Desk(lambda: passes[0] >= 3, lambda done, total: None))
+        session.generate(f.Generate(1, 0, 0, SEED, 4), TaskContext(lambda: passes[0] >= 3, lambda done, total: None))
     assert passes[0] == 3
 
 
