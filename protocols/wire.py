@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from protocols.carried import Cargo, CarriedDelegation
 from protocols.identifiers import Address, Digest, Seed, body_digest, keccak256
 from protocols.session import SessionStatement
+from protocols.signed_messages import AttachedMessages, SignedDelegation
 
 PROTOCOL_VERSION = 1
 ENVELOPE_DOMAIN = b"swarm/announcement/1"
@@ -46,7 +46,7 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     size: int
     inline: bytes
     relays: bool = False
-    carried: Cargo = ()
+    carried: AttachedMessages = ()
 
 
 class BoundAnnouncement(Announcement, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -58,7 +58,7 @@ class BoundAnnouncement(Announcement, frozen=True, array_like=True, forbid_unkno
 class BoundDelegation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="bound"):
     """How a newcomer with an RSA identity introduces itself: its delegation, and what binds that node to it."""
 
-    delegation: CarriedDelegation
+    delegation: SignedDelegation
     session: SessionStatement
 
 
@@ -123,15 +123,21 @@ _announcements = msgspec.msgpack.Decoder(Announcement)
 _bound_announcements = msgspec.msgpack.Decoder(BoundAnnouncement)
 _BOUND_HEAD = bytes([0x90 + len(BoundAnnouncement.__struct_fields__)])
 """MessagePack's head of an array of so many elements: the two kinds of announcement differ in their number."""
-_introductions: msgspec.msgpack.Decoder[CarriedDelegation | BoundDelegation] = msgspec.msgpack.Decoder(
-    CarriedDelegation | BoundDelegation
+_introductions: msgspec.msgpack.Decoder[SignedDelegation | BoundDelegation] = msgspec.msgpack.Decoder(
+    SignedDelegation | BoundDelegation
 )
 _bodies = msgspec.msgpack.Decoder(Rollouts)
 _quotings = msgspec.msgpack.Decoder(Quoting)
 
 
 def encode(
-    message: Announcement | Envelope | Rollouts | CarriedDelegation | BoundDelegation | SessionStatement | Cargo,
+    message: Announcement
+    | Envelope
+    | Rollouts
+    | SignedDelegation
+    | BoundDelegation
+    | SessionStatement
+    | AttachedMessages,
 ) -> bytes:
     """Return the message as MessagePack."""
     return _encoder.encode(message)
@@ -173,7 +179,7 @@ def _shape_problem(envelope: Envelope, said: Announcement) -> tuple[str, str] | 
     return None
 
 
-def decode_introduction(data: bytes) -> CarriedDelegation | BoundDelegation:
+def decode_introduction(data: bytes) -> SignedDelegation | BoundDelegation:
     """Decode a newcomer's delegation. Raises `Malformed` with codes size or schema."""
     if len(data) > INTRODUCTION_LIMIT:
         raise Malformed("size", f"{len(data)} bytes, limit {INTRODUCTION_LIMIT}")

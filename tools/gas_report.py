@@ -18,10 +18,17 @@ import contracts
 from contracts import Parameters, creation_code, load_artifact
 from node.chain.contract.swarm import ABI, signed_words
 from node.chain.relay import batch_calls as batches
-from node.chain.relay.batch_calls import Reveal, SignedCommitment, SignedRevocation, SignedReward, SignedVote, sign
+from node.chain.relay.signatures import own_delegation, sign
 from node.localnet.local_chain import LocalChain
-from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, keccak256
+from protocols.signed_messages import (
+    SignedCommitment,
+    SignedDelegation,
+    SignedRevocation,
+    SignedReward,
+    SignedVote,
+    VoteReveal,
+)
 from protocols.typed_data import Commitment, Delegation, Domain, Revocation, Reward, Vote
 from protocols.voting import vote_commitment
 
@@ -93,7 +100,7 @@ class Meter:
         serial = time.time_ns() // 1_000_000
         while len(self.nodes) < count:
             new = [account(len(self.nodes) + number) for number in range(min(BATCH, count - len(self.nodes)))]
-            signed = [batches.own_delegation(self.domain, node, serial) for node in new]
+            signed = [own_delegation(self.domain, node, serial) for node in new]
             each = self.gas(batches.registrations_call(signed)) // len(new)
             self.nodes += new
         return each
@@ -128,7 +135,7 @@ def open_votes(meter: Meter, voters: list[LocalAccount], among: int) -> int:
     said = meter.view("current")[0] - 1
     seed = meter.view("seedOf", said)[0]
     votes = [Vote(said, seed, meter.winners(voter, among)) for voter in voters]
-    signed = [SignedVote(vote, sign(meter.domain, vote, voter)) for vote, voter in zip(votes, voters, strict=True)]
+    signed = [SignedVote.of(vote, sign(meter.domain, vote, voter)) for vote, voter in zip(votes, voters, strict=True)]
     return meter.gas(batches.votes_call(said, signed)) // len(signed)
 
 
@@ -136,9 +143,9 @@ def sealed_votes(meter: Meter, voters: list[LocalAccount], among: int) -> tuple[
     """Bring a batch of commitments, and the next round their reveals; return the gas of each."""
     said = meter.view("current")[0] - 1
     seed = meter.view("seedOf", said)[0]
-    reveals = [Reveal(name(voter), meter.winners(voter, among), SALT) for voter in voters]
-    made = [Commitment(said, seed, vote_commitment(said, seed, one.node, one.winners, SALT)) for one in reveals]
-    signed = [SignedCommitment(one, sign(meter.domain, one, voter)) for one, voter in zip(made, voters, strict=True)]
+    reveals = [(name(voter), VoteReveal(said, meter.winners(voter, among), SALT)) for voter in voters]
+    made = [Commitment(said, seed, vote_commitment(said, seed, node, one.winners, SALT)) for node, one in reveals]
+    signed = [SignedCommitment.of(one, sign(meter.domain, one, voter)) for one, voter in zip(made, voters, strict=True)]
     commit = meter.gas(batches.commitments_call(said, signed)) // len(signed)
     meter.advance()
     return commit, meter.gas(batches.reveals_call(said, reveals)) // len(reveals)
@@ -148,7 +155,7 @@ def rewards(meter: Meter, voters: list[LocalAccount]) -> int:
     """Bring a batch of rewards of the present round; return the gas of each."""
     now, stage, seed = meter.view("current")[:3]
     said = Reward(now, stage, seed, 500_000)
-    signed = [SignedReward(said, sign(meter.domain, said, voter)) for voter in voters]
+    signed = [SignedReward.of(said, sign(meter.domain, said, voter)) for voter in voters]
     return meter.gas(batches.rewards_call(now, stage, signed)) // len(signed)
 
 
@@ -157,11 +164,11 @@ def delegations(meter: Meter, number: int) -> Gas:
     owner, node = account(1_000_000 + number), account(2_000_000 + number)
     serial = time.time_ns() // 1_000_000
     said = Delegation(name(owner), name(node), serial, 2**64 - 1)
-    both = SignedDelegation(said, sign(meter.domain, said, owner), sign(meter.domain, said, node))
+    both = SignedDelegation.of(said, sign(meter.domain, said, owner), sign(meter.domain, said, node))
     newer = Delegation(name(owner), name(node), serial + 1, 2**64 - 1)
-    renewal = SignedDelegation(newer, sign(meter.domain, newer, owner), b"")
+    renewal = SignedDelegation.of(newer, sign(meter.domain, newer, owner), b"")
     end = Revocation(name(owner), name(node), serial + 2)
-    ended = SignedRevocation(end, sign(meter.domain, end, owner))
+    ended = SignedRevocation.of(end, sign(meter.domain, end, owner))
     return {
         REGISTER: meter.gas(ABI.call("register", signed_words(both))),
         "renewal, alone": meter.gas(ABI.call("register", signed_words(renewal))),

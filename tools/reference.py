@@ -19,7 +19,7 @@ from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
 from node.runtime.log_events import COMMAND_EVENTS, INPUT_EVENTS
-from protocols import carried, manifest, session, wire
+from protocols import manifest, session, signed_messages, wire
 from protocols.reasons import BODY_REASONS
 
 ROOT = Path(__file__).parents[1]
@@ -300,12 +300,12 @@ WIRE = (
     wire.BoundAnnouncement,
     session.SessionStatement,
     wire.BoundDelegation,
-    carried.CarriedDelegation,
-    carried.CarriedRevocation,
-    carried.CarriedCommitment,
-    carried.CarriedReveal,
-    carried.CarriedVote,
-    carried.CarriedReward,
+    signed_messages.SignedDelegation,
+    signed_messages.SignedRevocation,
+    signed_messages.SignedCommitment,
+    signed_messages.VoteReveal,
+    signed_messages.SignedVote,
+    signed_messages.SignedReward,
     wire.Rollouts,
     wire.Group,
     wire.Completion,

@@ -53,9 +53,9 @@ from node.store.round_reports import RoundStore
 from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import BodyCheck
 from node.vote_protection import VoteProtection
-from protocols.carried import MAX_CARRIED, Carried, CarriedDelegation
 from protocols.identifiers import Address, Digest, swarm_id
 from protocols.manifest import Manifest
+from protocols.signed_messages import MAX_ATTACHED, SignedDelegation, SignedMessage
 
 log = structlog.get_logger()
 
@@ -223,12 +223,12 @@ class Node:
         """Return what trains as the peer that this node counts as."""
         return WorkerClient(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
 
-    def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
+    def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[SignedMessage, ...]:
         """Return what an announcement carries: this node's own messages, then its owner's orders."""
         self._take_delegation()
-        return (*self.chain.carry(commands), *self._orders())[:MAX_CARRIED]
+        return (*self.chain.carry(commands), *self._orders())[:MAX_ATTACHED]
 
-    def _orders(self) -> tuple[Carried, ...]:
+    def _orders(self) -> tuple[SignedMessage, ...]:
         """Return the owner's orders that are not on chain yet, as far as the register's entry is known."""
         facts, entry = self.facts, self.chain.entry
         if facts is None or entry is None:
@@ -239,7 +239,7 @@ class Node:
             log.warning("orders.unreadable", reason=str(error))
             return ()
 
-    def _introduction(self) -> CarriedDelegation | None:
+    def _introduction(self) -> SignedDelegation | None:
         self._take_delegation()
         return self.chain.introduction()
 

@@ -7,8 +7,8 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
+from node.chain.contract.interface import RelayReader
 from node.chain.contract.swarm import NodeEntry
-from node.chain.contract.swarm_reader import SwarmReader
 from node.chain.relay.relayer import spent_on
 from node.chain.rpc.block_follower import BlockFollower
 from node.chain.rpc.blocks import Log
@@ -18,8 +18,9 @@ from node.chain.transactions.tx_queue import TransactionQueue
 from node.config import ChainSettings
 from node.machine.inputs import DelegationRead, FundsChanged
 from node.ports import Report
-from protocols.delegation import SignedDelegation, renews
+from protocols.delegation import renews
 from protocols.identifiers import Address
+from protocols.signed_messages import SignedDelegation
 
 log = structlog.get_logger()
 
@@ -63,7 +64,7 @@ class AccountWatch:
         topic = "0x" + self._address[2:].zfill(64)
         return any(topic in found["topics"] for found in logs)
 
-    async def run(self, endpoint: RpcEndpoint, reader: SwarmReader, follower: BlockFollower, report: Report) -> None:
+    async def run(self, endpoint: RpcEndpoint, reader: RelayReader, follower: BlockFollower, report: Report) -> None:
         """Look until cancelled; what the endpoint refuses is looked at the next time. Raises what else it raises."""
         self._relays = None
         while True:
@@ -87,7 +88,7 @@ class AccountWatch:
             log.info("chain.funds", relays=relays, balance_gwei=balance // GWEI)
             await report(FundsChanged(relays))
 
-    async def _tell_delegation(self, reader: SwarmReader, follower: BlockFollower, report: Report) -> None:
+    async def _tell_delegation(self, reader: RelayReader, follower: BlockFollower, report: Report) -> None:
         """Report the end of this node's delegation, and whether a newer one waits to be brought."""
         if follower.tip is None:
             return

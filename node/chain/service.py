@@ -17,11 +17,11 @@ from eth_account.signers.local import LocalAccount
 from node.chain.account_watch import AccountWatch
 from node.chain.contract.interface import CoordinatorBinding, CoordinatorReader, Name, SwarmBinding, detect
 from node.chain.contract.rlswarm import RLSwarmBinding
-from node.chain.contract.swarm import CoordinatorFacts, NodeEntry, Voter, key_of
-from node.chain.contract.swarm_reader import NoCoordinatorError, SwarmReader
-from node.chain.relay.batch_calls import own_delegation
+from node.chain.contract.swarm import CoordinatorFacts, NodeEntry, Voter
+from node.chain.contract.swarm_reader import NoCoordinatorError
 from node.chain.relay.batcher import Batcher
 from node.chain.relay.relayer import Relayer
+from node.chain.relay.signatures import own_delegation
 from node.chain.relay.signer import MessageSigner
 from node.chain.rpc.block_follower import BlockFollower, latest_head
 from node.chain.rpc.blocks import BlockAdded, BlockHead, Update, parse_head
@@ -30,7 +30,7 @@ from node.chain.rpc.failover import LAST_PAUSE, EndpointFailover, shown
 from node.chain.stage_tracker import ClockOffset, StageTracker
 from node.chain.transactions.fees import GWEI
 from node.chain.transactions.tx_manager import STUCK_SECONDS, TransactionManager
-from node.chain.transactions.tx_queue import OutboxStore, QueuedTransaction, TransactionQueue
+from node.chain.transactions.tx_queue import DeploymentKey, OutboxStore, QueuedTransaction, TransactionQueue
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
@@ -38,18 +38,14 @@ from node.logs import redacted
 from node.machine.commands import ChainCommand
 from node.machine.inputs import ChainLost, ChainRestored, PauseChanged, TransactionSettled
 from node.ports import Report, VoteGuard
-from protocols.carried import Carried, CarriedDelegation
-from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, swarm_id
 from protocols.manifest import Manifest
+from protocols.signed_messages import SignedDelegation, SignedMessage
 
 log = structlog.get_logger()
 
 PAUSE_SHARE = 0.2
 """No pause is longer than this share of the shortest stage: a vote has one stage to reach the chain once it is back."""
-
-DEPLOYMENT = "deployment"
-"""The outbox key that remembers which deployment its records are for."""
 
 FAULTS = (ConnectionLostError, RpcError, NoCoordinatorError, DecodingError)
 """What endpoints do wrong; anything else is a fault of this node's, and ends the service visibly."""
@@ -122,13 +118,12 @@ class CoordinatorService:
         A command that failed before is tried anew: the simulation tells at no cost whether it fails again. One that
         waits takes the form that it was given last: when it is to be sent may have changed.
         """
-        key = key_of(command)
-        known = self._shelf.get(key)
+        known = self._shelf.get(command.key)
         if known is not None and known.state == "settled" and known.ok:
-            self._answers.append(known.settled)
+            self._answers.append(known.outcome)
             self._answered.set()
         elif known is None or known.state != "sent":
-            self._shelf.put(QueuedTransaction(key=key, command=command))
+            self._shelf.put(QueuedTransaction(key=command.key, command=command))
             self._sender.wake()
 
     def take_part(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
@@ -140,18 +135,18 @@ class CoordinatorService:
             self._sender.voter = voter
             self._watch.take(delegation)
 
-    def carry(self, commands: tuple[ChainCommand, ...]) -> tuple[Carried, ...]:
+    def carry(self, commands: tuple[ChainCommand, ...]) -> tuple[SignedMessage, ...]:
         """Return this node's own messages as they travel in an announcement; none before `take_part`."""
-        return self._carrier.carried(commands) if self._carrier else ()
+        return self._carrier.messages(commands) if self._carrier else ()
 
     @property
     def entry(self) -> NodeEntry | None:
         """How the register has this node, as far as it is confirmed; None until it was read."""
         return self._watch.entry
 
-    def introduction(self) -> CarriedDelegation | None:
+    def introduction(self) -> SignedDelegation | None:
         """Return the delegation with which anybody can register this node."""
-        return self._carrier.introduction() if self._carrier else None
+        return self._carrier.delegation if self._carrier else None
 
     async def describe(self) -> CoordinatorFacts:
         """Return what the contract fixed, from the first endpoint that answers.
@@ -243,8 +238,8 @@ class CoordinatorService:
             nursery.start_soon(
                 self._sender.work, endpoint, binding, voter, facts.chain_id, self._relayer(reader, facts)
             )
-            if self._carrier is not None and isinstance(reader, SwarmReader):
-                nursery.start_soon(self._watch.run, endpoint, reader, self._follower, self._report)
+            if self._carrier is not None and reader.relay is not None:
+                nursery.start_soon(self._watch.run, endpoint, reader.relay, self._follower, self._report)
             while True:
                 head, pushed = await self._next_head(endpoint)
                 now = self._clock()
@@ -257,9 +252,9 @@ class CoordinatorService:
     # --- relaying -------------------------------------------------------------------------------------------------
 
     def _relayer(self, reader: CoordinatorReader, facts: CoordinatorFacts) -> Relayer | None:
-        if self._carrier is None or not isinstance(reader, SwarmReader):
+        if self._carrier is None or reader.relay is None:
             return None
-        batcher = Batcher(reader, facts.domain)
+        batcher = Batcher(reader.relay, facts.domain)
         return Relayer(self._address, batcher, self._carrier, self._shelf, self._settings.relay_gas_per_day)
 
     def _take(self, update: Update) -> None:
@@ -321,13 +316,13 @@ class CoordinatorService:
         """
         facts = await reader.facts()
         found = facts.deployment_block_hash.hex()
-        known = self._shelf.get(DEPLOYMENT)
+        known = self._shelf.get(DeploymentKey())
         if known is not None and known.transaction != found:
             raise NoCoordinatorError(
                 "this is not the chain that this node joined: the coordinator's deployment block differs; "
                 "check [chain] urls, or join the new swarm with a new data directory"
             )
-        self._shelf.put(QueuedTransaction(key=DEPLOYMENT, command=None, state="settled", transaction=found))
+        self._shelf.put(QueuedTransaction(key=DeploymentKey(), command=None, state="settled", transaction=found))
         self._follower.start = facts.deployment_block
         self._facts = facts
         return facts

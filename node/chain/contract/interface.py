@@ -5,11 +5,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, Protocol
 
 from node.chain.contract import swarm as binding
 from node.chain.contract.abi import Abi, DecodedEvent, Revert
-from node.chain.contract.swarm import CoordinatorFacts, Voter
+from node.chain.contract.swarm import CoordinatorFacts, NodeEntry, Voter
 from node.chain.contract.swarm_reader import NoCoordinatorError, SwarmReader
 from node.chain.rpc.blocks import BlockHead, Log
 from node.chain.rpc.client import RpcEndpoint, RpcError
@@ -22,6 +23,22 @@ SettlementVerdict = Literal["done", "retry", "wait", "ask", "failed"]
 never."""
 
 Name = Literal["swarm", "rl-swarm"]
+
+
+class RelayReader(Protocol):
+    """The views that relaying needs: what stands of nodes' messages. Each raises as those of `CoordinatorReader`."""
+
+    async def node(self, address: Address, block: str = "latest") -> NodeEntry:
+        """Return what the register says of a node, in a block (hexadecimal)."""
+
+    async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
+        """Return each node's ballot of one of the last two rounds: its state, and what is kept of its commitment."""
+
+    async def rewards(self, nodes: Sequence[Address], round_number: int) -> list[int]:
+        """Return for each node the stages, as bits, whose rewards of one of the last two rounds are on chain."""
+
+    async def gas_of(self, data: str) -> int | None:
+        """Return the gas that a call from anybody would take now; None where it would fail, or the endpoint says so."""
 
 
 class CoordinatorReader(Protocol):
@@ -54,6 +71,10 @@ class CoordinatorReader(Protocol):
 
     async def owner(self, node: Address) -> Address | None:
         """Return whose a node is; None where the contract does not know it, or knows no owners."""
+
+    @property
+    def relay(self) -> RelayReader | None:
+        """The views that relaying needs; None where the contract takes no messages from others."""
 
     async def holder(self) -> Address | None:
         """Return whose this node's identity is in the contract; None where nobody has it or it can't be taken."""

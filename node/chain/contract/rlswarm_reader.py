@@ -233,6 +233,11 @@ class RLSwarmReader:
         """Return nothing: nobody brings anything for others here."""
         return "", 0
 
+    @property
+    def relay(self) -> None:
+        """See `CoordinatorReader`: each node sends its own transactions here."""
+        return None
+
     async def owner(self, node: Address) -> Address | None:
         """Return None: a peer belongs to the account that registered it, see `holder`."""
         return None

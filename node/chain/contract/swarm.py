@@ -25,8 +25,9 @@ from node.machine.commands import (
     RevealVote,
 )
 from node.machine.inputs import PeerRegistered, StageOpened
-from protocols.delegation import FOR_EVER, SignedDelegation
+from protocols.delegation import FOR_EVER
 from protocols.identifiers import Address, Digest, keccak256
+from protocols.signed_messages import SignedDelegation
 from protocols.tally import read_votes
 from protocols.typed_data import Domain
 from protocols.voting import vote_commitment, vote_salt
@@ -36,7 +37,7 @@ ABI = Abi(load_artifact().abi)
 REWARD_SCALE = 1_000_000
 """Rewards travel in millionths."""
 
-COMMITTED, VOTED = 1, 2
+EMPTY, COMMITTED, VOTED = range(3)
 """States of a ballot in the contract."""
 
 KEPT_BYTES = 23
@@ -99,27 +100,6 @@ class Voter:
     delegation: SignedDelegation | None = None
 
 
-def key_of(command: ChainCommand) -> str:
-    """Return the outbox key under which a command is kept and settled."""
-    match command:
-        case RegisterNode():
-            return "register"
-        case RenewDelegation():
-            return f"renew:{command.serial}"
-        case AdvanceStage():
-            return f"advance:{command.round}:{command.stage}"
-        case CommitVote():
-            return f"commit:{command.round}:{command.seed.hex()}"
-        case RevealVote():
-            return f"reveal:{command.round}:{command.seed.hex()}"
-        case CastVote():
-            return f"vote:{command.round}:{command.seed.hex()}"
-        case ReportReward():
-            return f"reward:{command.round}:{command.stage}"
-        case RelayMessages():
-            return f"relay:{command.kind}:{command.round}:{command.stage}:{command.turn}"
-
-
 def call_data(command: ChainCommand, voter: Voter) -> str:
     """Return the transaction data ("0x...") that carries a command out. Raises ValueError for `RelayMessages`: what of
     them can be brought is known only when it was compared with the chain."""
@@ -139,7 +119,7 @@ def call_data(command: ChainCommand, voter: Voter) -> str:
             reward = millionths(command.reward)
             return ABI.call("submitReward", command.round, command.stage, command.seed, reward)
         case RelayMessages():
-            raise ValueError(f"messages of kind {command.kind} are not brought by one call")
+            raise ValueError(f"{command.topic} is not one call")
 
 
 def signed_words(signed: SignedDelegation | None) -> tuple[Any, ...]:

@@ -125,6 +125,11 @@ class SwarmReader:
         """Return the bootnodes' multiaddrs."""
         return tuple((await self.view("bootnodes"))[0])
 
+    @property
+    def relay(self) -> SwarmReader:
+        """See `CoordinatorReader`."""
+        return self
+
     # --- commands -----------------------------------------------------------------------------------------------
 
     async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:

@@ -8,13 +8,12 @@ import msgspec
 
 from node.chain.relay.batcher import Batcher
 from node.chain.relay.signer import MessageSigner
-from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue
+from node.chain.transactions.tx_queue import QueuedTransaction, RelayGasKey, TransactionQueue
 from node.machine.commands import RelayMessages
-from protocols.carried import Load
+from node.machine.transaction_keys import MessageKey
 from protocols.identifiers import Address
+from protocols.signed_messages import RelayedMessage
 
-BUDGET = "relay-gas"
-"""The outbox key under which stands what was spent: `nonce` is the day (Unix time / 86,400), `gas` the sum."""
 DAY = 86_400
 
 
@@ -49,11 +48,14 @@ class Relayer:
             count //= 2
         return None
 
-    def _own(self, command: RelayMessages, queued: Sequence[QueuedTransaction]) -> list[Load]:
-        """Return this node's own messages of the command's kind: a key is the kind, for a vote with its seed behind."""
-        kind = f"{command.kind}:"
-        waiting = [each.command for each in queued if each.command is not None and f"{each.key}:".startswith(kind)]
-        return [Load(self._address, message) for message in self._carrier.carried(waiting)]
+    def _own(self, command: RelayMessages, queued: Sequence[QueuedTransaction]) -> list[RelayedMessage]:
+        """Return this node's own messages of the command's topic."""
+        waiting = [
+            each.command
+            for each in queued
+            if each.command is not None and isinstance(each.key, MessageKey) and each.key.topic == command.topic
+        ]
+        return [RelayedMessage(self._address, message) for message in self._carrier.messages(waiting)]
 
     def affords(self, gas: int, now: float) -> bool:
         """Tell whether so much gas is left of today's budget; `now` in Unix seconds."""
@@ -62,12 +64,12 @@ class Relayer:
     def spent(self, gas: int, now: float) -> None:
         """Note what a batch has cost."""
         known = QueuedTransaction(
-            key=BUDGET, command=None, state="settled", nonce=int(now // DAY), gas=spent_on(self._shelf, now)
+            key=RelayGasKey(), command=None, state="settled", nonce=int(now // DAY), gas=spent_on(self._shelf, now)
         )
         self._shelf.put(msgspec.structs.replace(known, gas=known.gas + gas))
 
 
 def spent_on(shelf: TransactionQueue, now: float) -> int:
     """Return the gas spent on others on the day of `now`."""
-    known = shelf.get(BUDGET)
+    known = shelf.get(RelayGasKey())
     return known.gas if known is not None and known.nonce == int(now // DAY) else 0

@@ -47,7 +47,7 @@ class Nonces:
         unsent = [nonce for nonce in range(mined, self._next) if nonce not in sent]
         for nonce in unsent:
             if nonce in history:
-                log.info("chain.sent_again", key=history[nonce].key, nonce=nonce)
+                log.info("chain.sent_again", key=str(history[nonce].key), nonce=nonce)
                 self._shelf.put(msgspec.structs.replace(history[nonce], state="sent"))
         return [nonce for nonce in unsent if nonce not in history and nonce >= pending]
 

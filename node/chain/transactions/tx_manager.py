@@ -21,9 +21,10 @@ from node.chain.rpc.client import RpcEndpoint, RpcError
 from node.chain.transactions.fees import GWEI, Fees, offer, raised
 from node.chain.transactions.nonces import Nonces
 from node.chain.transactions.send_errors import KNOWN, NONCE_LOW, UNDERPRICED, UNFUNDED, says
-from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue, transaction_of
+from node.chain.transactions.tx_queue import FillerKey, QueuedTransaction, TransactionQueue, transaction_of
 from node.machine.commands import CastVote, CommitVote, RelayMessages, RevealVote
 from node.machine.inputs import TransactionSettled
+from node.machine.transaction_keys import Key
 from node.ports import VoteGuard
 from protocols.identifiers import Address
 
@@ -64,13 +65,13 @@ class TransactionManager:
         self._confirmations, self._cap, self._stuck_seconds = confirmations, max_fee, stuck_seconds
         self._clock = clock
         self._relayer: Relayer | None = None
-        self._waiting: set[str] = set()
+        self._waiting: set[Key] = set()
         self._wake = trio.Event()
         self._head: BlockHead | None = None
         self._looked: BlockHead | None = None
         self._nonces = Nonces(account.address, shelf)
-        self._due: dict[str, float] = {}
-        self._sent_at: dict[str, tuple[int, float]] = {}
+        self._due: dict[Key, float] = {}
+        self._sent_at: dict[Key, tuple[int, float]] = {}
         self._endpoint: RpcEndpoint
         self._binding: CoordinatorBinding
         self._reader: CoordinatorReader
@@ -115,7 +116,7 @@ class TransactionManager:
     async def _turn(self) -> None:
         if self._nonces.doubtful:
             for nonce in await self._nonces.compare(self._endpoint):
-                await self._fill(QueuedTransaction(key="fill", command=None, nonce=nonce), 0)
+                await self._fill(QueuedTransaction(key=FillerKey(nonce, 0), command=None, nonce=nonce), 0)
         if self._head is not self._looked:
             self._looked = self._head
             soon = trio.current_time() + SOON
@@ -202,7 +203,7 @@ class TransactionManager:
         revert = self._binding.abi.revert(error.data)
         if revert is None:
             unfunded = says(error, UNFUNDED)
-            log.warning("chain.unfunded" if unfunded else "chain.refused", key=record.key, error=error.message)
+            log.warning("chain.unfunded" if unfunded else "chain.refused", key=str(record.key), error=error.message)
             self._later(record, LATER)
             return
         await self._judge(record, revert)
@@ -256,9 +257,9 @@ class TransactionManager:
             elif fresh:
                 self._give_back(record, error)
             else:
-                log.warning("chain.not_sent_again", key=record.key, error=error.message)
+                log.warning("chain.not_sent_again", key=str(record.key), error=error.message)
         else:
-            log.info("chain.sent", key=record.key, transaction=record.hashes[-1], nonce=record.nonce)
+            log.info("chain.sent", key=str(record.key), transaction=record.hashes[-1], nonce=record.nonce)
 
     async def _nonce_is_taken(self, record: QueuedTransaction) -> None:
         """Ours, mined already (an answer got lost); or the key was used elsewhere, or receipts lag behind nonces."""
@@ -272,7 +273,7 @@ class TransactionManager:
         self._requeue(record)
         self._later(record, SOON if says(error, UNDERPRICED) else LATER)
         event = "chain.unfunded" if says(error, UNFUNDED) else "chain.refused"
-        log.warning(event, key=record.key, error=error.message, account=self._account.address)
+        log.warning(event, key=str(record.key), error=error.message, account=self._account.address)
 
     def _requeue(self, record: QueuedTransaction) -> None:
         """Forget a record's transaction; a filler has nothing left to do without its nonce."""
@@ -298,7 +299,7 @@ class TransactionManager:
         fees = raised(Fees(record.tip, record.max_fee), base, self._cap)
         if fees.max_fee <= record.max_fee:
             return  # the limit is reached: wait for cheaper blocks
-        log.info("chain.fee_raised", key=record.key, nonce=record.nonce, max_fee_gwei=fees.max_fee / GWEI)
+        log.info("chain.fee_raised", key=str(record.key), nonce=record.nonce, max_fee_gwei=fees.max_fee / GWEI)
         better = msgspec.structs.replace(record, tip=fees.tip, max_fee=fees.max_fee)
         await self._broadcast(self.shelf.put(self._signed(better)), fresh=False)
 
@@ -327,7 +328,7 @@ class TransactionManager:
         if int(receipt["status"], 16):
             await self._settle(record, ok=True, error="", transaction=name, block=block)
             return
-        log.info("chain.reverted", key=record.key, transaction=name)
+        log.info("chain.reverted", key=str(record.key), transaction=name)
         reason = await self._outdated(record)
         if reason is not None:
             await self._settle(record, ok=not reason, error=reason, transaction=name, block=block)
@@ -354,8 +355,8 @@ class TransactionManager:
         self._sent_at.pop(record.key, None)
         self._waiting.discard(record.key)
         if record.command is not None:
-            log.info("chain.settled", key=record.key, ok=ok, error=error, transaction=transaction)
-            await self._settled(done.settled)
+            log.info("chain.settled", key=str(record.key), ok=ok, error=error, transaction=transaction)
+            await self._settled(done.outcome)
 
     async def _fill(self, record: QueuedTransaction, base: int) -> None:
         """Take a record's nonce with an empty transfer, dearer than the record's own: it must not be mined any more."""
@@ -364,7 +365,7 @@ class TransactionManager:
             more = raised(Fees(record.tip, record.max_fee), base, self._cap)
             fees = Fees(max(fees.tip, more.tip), max(fees.max_fee, more.max_fee))
         filler = QueuedTransaction(
-            key=f"fill:{record.nonce}:{time.time_ns()}",
+            key=FillerKey(record.nonce, time.time_ns()),
             command=None,
             nonce=record.nonce,
             gas=TRANSFER_GAS,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeAlias
 
 import msgspec
 from eth_account.types import TransactionDictType
@@ -11,6 +11,7 @@ from eth_utils.address import to_checksum_address
 
 from node.machine.commands import CastVote, ChainCommand, CommitVote, ReportReward, RevealVote
 from node.machine.inputs import TransactionSettled
+from node.machine.transaction_keys import Key, TransactionKey, encode_key
 from protocols.identifiers import Address
 
 
@@ -30,6 +31,27 @@ class OutboxStore(Protocol):
         """Return the `count` records settled last."""
 
 
+class FillerKey(Key, frozen=True, tag="filler"):
+    """An empty transfer that takes a nonce; `at` (nanoseconds) tells it from an earlier one."""
+
+    nonce: int
+    at: int
+
+    def __str__(self) -> str:
+        return f"filler:{self.nonce}"
+
+
+class DeploymentKey(Key, frozen=True, tag="deployment"):
+    """No transaction: `transaction` of its record is the hash of the block of the deployment that the file is for."""
+
+
+class RelayGasKey(Key, frozen=True, tag="relay-gas"):
+    """No transaction: `gas` of its record was spent on others on the day `nonce` (Unix time / 86,400)."""
+
+
+OutboxKey: TypeAlias = TransactionKey | FillerKey | DeploymentKey | RelayGasKey
+
+
 class QueuedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     """One command on its way. `command` None fills a nonce that must not stay a hole.
 
@@ -38,7 +60,7 @@ class QueuedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     none of `hashes` where somebody else has brought it. Fees in wei per gas.
     """
 
-    key: str
+    key: OutboxKey
     command: ChainCommand | None
     state: Literal["queued", "sent", "settled"] = "queued"
     nonce: int = -1
@@ -60,9 +82,11 @@ class QueuedTransaction(msgspec.Struct, frozen=True, kw_only=True):
         return command.after if isinstance(command, CommitVote | RevealVote | CastVote | ReportReward) else 0.0
 
     @property
-    def settled(self) -> TransactionSettled:
-        """The input that tells the machine how it ended."""
-        return TransactionSettled(self.key, self.ok, self.transaction, self.error)
+    def outcome(self) -> TransactionSettled:
+        """The input that tells the machine how its command ended. Raises ValueError where there is no command."""
+        if self.command is None:
+            raise ValueError(f"{self.key} is no command's")
+        return TransactionSettled(self.command.key, self.ok, self.transaction, self.error)
 
 
 def transaction_of(record: QueuedTransaction, to: Address, chain_id: int) -> TransactionDictType:
@@ -93,22 +117,22 @@ class TransactionQueue:
 
     def __init__(self, store: OutboxStore) -> None:
         self._store = store
-        self.open: dict[str, QueuedTransaction] = {}
+        self.open: dict[Key, QueuedTransaction] = {}
         for raw in store.unsettled():
             record = _decoder.decode(raw)
             self.open[record.key] = record
 
-    def get(self, key: str) -> QueuedTransaction | None:
+    def get(self, key: OutboxKey) -> QueuedTransaction | None:
         """Return a record, settled or not."""
         if key in self.open:
             return self.open[key]
-        raw = self._store.get(key)
+        raw = self._store.get(encode_key(key))
         return _decoder.decode(raw) if raw is not None else None
 
     def put(self, record: QueuedTransaction) -> QueuedTransaction:
         """Keep a record durably and return it."""
         unsettled = record.state != "settled"
-        self._store.put(record.key, msgspec.msgpack.encode(record), unsettled=unsettled)
+        self._store.put(encode_key(record.key), msgspec.msgpack.encode(record), unsettled=unsettled)
         if unsettled:
             self.open[record.key] = record
         else:

@@ -7,9 +7,10 @@ from eth_account import Account
 
 from node.chain.contract.abi import Revert
 from node.chain.contract.swarm import NodeEntry, Verdict, Voter, is_registered, verdict
-from node.chain.relay.batch_calls import compact, own_delegation, sign, signer_of
+from node.chain.relay.signatures import compact, own_delegation, sign, signer_of
 from node.machine.commands import AdvanceStage, CastVote, ChainCommand, RegisterNode, ReportReward
-from protocols.delegation import FOR_EVER, SignedDelegation
+from protocols.delegation import FOR_EVER
+from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Commitment, Delegation, Domain
 
 DOMAIN = Domain(1, "0x" + "c0" * 20, b"s" * 32)
@@ -35,7 +36,7 @@ def voter(delegation: SignedDelegation | None) -> Voter:
 )
 def test_a_delegation_is_brought_where_it_adds_something(entry: NodeEntry, registered: bool) -> None:
     """Not where the register has the same owner for at least as long; where it has not, the contract decides."""
-    mine = voter(SignedDelegation(Delegation(OWNER, ME, 1, 5_000), b"", b""))
+    mine = voter(SignedDelegation.of(Delegation(OWNER, ME, 1, 5_000), b"", b""))
     assert is_registered(mine, entry, NOW) == registered
 
 
