@@ -94,15 +94,14 @@ def test_both_have_to_sign(swarm: Swarm, owner: int, node: int, error: str) -> N
 def test_what_was_signed_can_not_be_changed(swarm: Swarm) -> None:
     """Another expiry, node or owner is another message."""
     signed = swarm.delegation(NODE, OWNER, swarm.now() + 100)
-    said = signed.delegation
     for changed in (
-        replace(said, expiry=said.expiry + 1),
-        replace(said, node=swarm.accounts[2]),
-        replace(said, owner=swarm.accounts[21]),
-        replace(said, serial=said.serial + 1),
+        replace(signed, expiry=signed.expiry + 1),
+        replace(signed, node=swarm.accounts[2]),
+        replace(signed, owner=swarm.accounts[21]),
+        replace(signed, serial=signed.serial + 1),
     ):
         with pytest.raises(Refused, match="Bad"):
-            bring(swarm, replace(signed, delegation=changed))
+            bring(swarm, changed)
 
 
 def test_signatures_are_of_one_deployment(chain: LocalChain, swarm: Swarm) -> None:
@@ -323,7 +322,7 @@ def test_bad_revocations_do_not_sink_a_batch(swarm: Swarm) -> None:
     swarm.register(1, OWNER)
     swarm.register(2, OWNER)
     good = swarm.revocation(1, OWNER)
-    events = swarm.bring(revocations_call([replace(good, signature=b""), good, good, swarm.revocation(3, OWNER)]))
+    events = swarm.bring(revocations_call([replace(good, owner_signature=b""), good, good, swarm.revocation(3, OWNER)]))
     assert skipped(events) == {0: "BadSignature", 2: "DelegationOver", 3: "NotRegistered"}
     assert entry(swarm, 2)[2] == FOR_EVER
 
