@@ -6,7 +6,7 @@ protection, transactions by the outbox key, trainer work by round and stage.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
@@ -56,39 +56,36 @@ class AdvanceStage(Command, frozen=True):
 
 
 class VoteCommand(Command, frozen=True):
-    """What the commands of a vote have in common."""
+    """Base of the commands of a vote."""
 
+    kind: ClassVar[MessageKind]
     round: int
     seed: Seed
     winners: tuple[Address, ...]
     after: float = 0.0
 
+    @property
+    def key(self) -> MessageKey:
+        """What it settles under."""
+        return MessageKey(MessageTopic(self.kind, self.round), self.seed)
+
 
 class CommitVote(VoteCommand, frozen=True):
     """Commit to the winners of a round."""
 
-    @property
-    def key(self) -> MessageKey:
-        """What it settles under."""
-        return MessageKey(MessageTopic(MessageKind.COMMIT, self.round), self.seed)
+    kind = MessageKind.COMMIT
 
 
 class RevealVote(VoteCommand, frozen=True):
     """Reveal the committed winners."""
 
-    @property
-    def key(self) -> MessageKey:
-        """What it settles under."""
-        return MessageKey(MessageTopic(MessageKind.REVEAL, self.round), self.seed)
+    kind = MessageKind.REVEAL
 
 
 class CastVote(VoteCommand, frozen=True):
     """Submit the winners of a round in the open mode."""
 
-    @property
-    def key(self) -> MessageKey:
-        """What it settles under."""
-        return MessageKey(MessageTopic(MessageKind.VOTE, self.round), self.seed)
+    kind = MessageKind.VOTE
 
 
 class ReportReward(Command, frozen=True):

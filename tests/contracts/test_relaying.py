@@ -10,7 +10,7 @@ import trio
 from eth_account import Account
 
 from node.chain.contract.abi import DecodedEvent
-from node.chain.contract.swarm_reader import SwarmReader
+from node.chain.readers.swarm_reader import SwarmReader
 from node.chain.relay.batcher import Batch, Batcher
 from node.chain.relay.signatures import sign
 from node.chain.rpc.client import connect

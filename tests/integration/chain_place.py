@@ -14,7 +14,7 @@ from eth_account import Account
 from contracts import DeployedContract, Parameters, deploy, send
 from node.chain.contract.swarm import ABI, signed_words
 from node.chain.relay.signatures import sign
-from node.chain.service import CoordinatorService
+from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import ChainSettings
 from node.localnet.local_chain import LocalChain, developer_keys
 from node.machine.commands import ChainCommand, RegisterNode
@@ -98,7 +98,8 @@ class Place:
         outbox = SqliteOutbox(self.home / "outbox.sqlite")
         manifest = Manifest(name="test", confirmations=changed.pop("confirmations", 0))
         guard = guard or Permissive()
-        return CoordinatorService(settings, self.account, manifest, outbox, guard, bytes(self.account.key), **changed)
+        identity = ChainIdentity(self.account, delegation=changed.pop("delegation", None))
+        return CoordinatorService(settings, manifest, identity, outbox, guard, **changed)
 
     @asynccontextmanager
     async def running(self, guard: Permissive | None = None, **changed: Any) -> AsyncIterator[Running]:

@@ -42,11 +42,11 @@ async def test_the_facts_are_what_was_deployed(place: Place) -> None:
     """A node learns from the contract what it has to compare with its manifest."""
     send(place.chain.url, KEYS[0], place.deployment.address, "addBootnode", "/ip4/192.0.2.7/tcp/1")
     service = place.service()
-    facts = await service.describe()
+    facts = await service.read_facts()
     assert (facts.chain_id, facts.stage_seconds, facts.voting_mode) == (31337, (60, 60), "open")
     assert facts.manifest_digest == b"m" * 32
     assert facts.deployment_block_hash == place.deployment.block_hash
-    assert await service.bootnodes() == ("/ip4/192.0.2.7/tcp/1",)
+    assert await service.read_bootnodes() == ("/ip4/192.0.2.7/tcp/1",)
 
 
 @pytest.mark.parametrize("transport", ["url", "http_url"])
@@ -210,7 +210,7 @@ async def relaying(place: Place, changed: dict[str, Any]) -> AsyncIterator[Runni
     """Run a node that knows its deployment, and so may bring messages of others."""
     async with trio.open_nursery() as nursery:
         service = place.service(**changed)
-        service.take_part(await service.describe(), None)
+        service.join(await service.read_facts(), None)
         running = Running(service, nursery.cancel_scope)
         nursery.start_soon(service.run, running.report)
         yield running
@@ -222,13 +222,13 @@ async def test_a_running_node_takes_a_new_delegation(place: Place) -> None:
     first, second = (place.delegation(KEYS[2], KEYS[1], place.now() + term) for term in (1_000, 100_000))
     async with trio.open_nursery() as nursery:
         service = place.service()
-        facts = await service.describe()
-        service.take_part(facts, first)
+        facts = await service.read_facts()
+        service.join(facts, first)
         node = Running(service, nursery.cancel_scope)
         nursery.start_soon(service.run, node.report)
         await node.execute(RegisterNode())
         assert (await node.until(DelegationRead)).expiry == first.delegation.expiry
-        service.take_part(facts, second)
+        service.join(facts, second)
         waits = await node.until(DelegationRead, lambda one: one.renewal > 0)
         assert waits == DelegationRead(first.delegation.expiry, second.delegation.serial)
         await node.execute(RenewDelegation(waits.renewal))

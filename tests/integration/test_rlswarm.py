@@ -13,12 +13,12 @@ import trio
 from eth_account import Account
 
 from contracts import send
-from node.chain.contract.interface import detect
 from node.chain.contract.rlswarm import REWARD_SCALE
-from node.chain.contract.rlswarm_ledger import ABI, RLSwarmLedger
-from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED, RLSwarmReader
+from node.chain.contract.rlswarm_ledger import ABI, SIGNED, UNSIGNED, RLSwarmLedger
+from node.chain.readers.detection import detect
+from node.chain.readers.rlswarm_reader import RLSwarmReader
 from node.chain.rpc.client import connect
-from node.chain.service import CoordinatorService
+from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
@@ -65,9 +65,8 @@ class Swarm:
         if home not in self.guards:
             self.guards[home] = VoteProtection(home / "votes.sqlite")
         outbox = SqliteOutbox(home / "outbox.sqlite")
-        return CoordinatorService(
-            settings, Account.from_key(key.secret), manifest, outbox, self.guards[home], key.secret
-        )
+        identity = ChainIdentity(Account.from_key(key.secret))
+        return CoordinatorService(settings, manifest, identity, outbox, self.guards[home])
 
     @asynccontextmanager
     async def running(self, *numbers: int) -> AsyncIterator[list[Running]]:
@@ -171,7 +170,7 @@ async def test_two_nodes_play_over_a_restart_of_the_chain(version: str, tmp_path
 
 async def test_the_interface_is_found_out_and_what_it_fixes_is_told(swarm: Swarm) -> None:
     """Stage count and deployment are known; manifest and durations are nowhere on chain."""
-    facts = await swarm.service(1).describe()
+    facts = await swarm.service(1).read_facts()
     assert (facts.stage_seconds, facts.manifest_digest, facts.voting_mode) == ((0,) * swarm.stages, b"", "open")
     (created,) = swarm.chain.call("eth_getLogs", {"fromBlock": "0x0", "topics": [ABI.topic("Initialized")]})
     assert facts.deployment_block_hash.hex() == created["blockHash"][2:]
@@ -204,7 +203,7 @@ async def test_a_peer_id_of_another_account_is_refused(old: Swarm) -> None:
     """Before the start with the account named; a squatter who comes later makes registration fail, in words."""
     send(old.chain.url, KEYS[3], old.address, "registerPeer", old.ids[1].peer_id, artifact=ARTIFACT)
     with pytest.raises(Refusal, match=old.ids[3].address) as refused:
-        await old.service(1).describe()
+        await old.service(1).read_facts()
     assert refused.value.code == Exit.IDENTITY
     async with old.running(1) as (node,):
         await node.service.execute(RegisterNode())
@@ -295,7 +294,7 @@ async def test_bootnodes_that_cannot_be_dialled_are_left_out(old: Swarm) -> None
     good = f"/ip4/192.0.2.7/tcp/30011/p2p/{old.ids[3].peer_id}"
     bad = ["/ip4/192.0.2.7/udp/1/quic/p2p/QmQ1cyNkEkEKajPmwRh4NwgpCjun8rVkmtAv8ttxXStKtA", "nonsense"]
     send(old.chain.url, KEYS[0], old.address, "addBootnodes", [bad[0], good, bad[1]], artifact=ARTIFACT)
-    assert await old.service(1).bootnodes() == (good,)
+    assert await old.service(1).read_bootnodes() == (good,)
 
 
 async def test_a_node_that_comes_late_finds_rounds_and_peers(old: Swarm) -> None:

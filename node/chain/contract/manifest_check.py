@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from node.chain.contract.swarm import CoordinatorFacts
+from protocols.deployment import CoordinatorFacts
 from protocols.manifest import Manifest, manifest_digest
 
 

@@ -18,6 +18,9 @@ ABI = Abi(load_artifact("RLSwarmCoordinator").abi)
 
 PEERS, ROUNDS, STAGES = (ABI.topic(name) for name in ("PeerRegistered", "RoundAdvanced", "StageAdvanced"))
 
+SIGNED, UNSIGNED = (f"submitReward(uint256,uint256,{kind},string)" for kind in ("int256", "uint256"))
+"""The reward function of newer and of older releases."""
+
 BEFORE = (-1, -1)
 """A position before every log."""
 

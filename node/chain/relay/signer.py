@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 from eth_account.signers.local import LocalAccount
 
-from node.chain.contract.swarm import Voter, guarded
+from node.chain.contract.swarm import Voter, protection_record
 from node.chain.relay.batch_rules import OWN_MESSAGES
 from node.chain.relay.signatures import sign
-from node.machine.commands import CastVote, ChainCommand, CommitVote, RevealVote
+from node.machine.commands import ChainCommand, VoteCommand
 from node.ports import VoteGuard
 from protocols.signed_messages import SignedDelegation, SignedMessage
 from protocols.typed_data import Domain, TypedMessage
@@ -39,9 +39,9 @@ class MessageSigner:
         return message
 
     def _may_sign(self, command: ChainCommand) -> bool:
-        if not isinstance(command, CommitVote | RevealVote | CastVote):
+        if not isinstance(command, VoteCommand):
             return True
-        kind, payload = guarded(command, self._voter)
+        kind, payload = protection_record(command, self._voter)
         return self._guard.admit(kind, command.round, command.seed, payload)
 
     def _sign(self, said: TypedMessage) -> bytes:

@@ -15,6 +15,7 @@ import trio
 import trio_websocket
 
 from node.chain.rpc.schemas import HEADS, checked
+from node.ports import ChainUnavailableError
 
 HTTP_TRIES, HTTP_PAUSE = 3, 0.2
 """How often a request is made over HTTP before the endpoint counts as lost, and the seconds between."""
@@ -25,7 +26,7 @@ MAX_MESSAGE = 64 << 20
 HEAD_QUEUE = 256
 
 
-class RpcError(Exception):
+class RpcError(ChainUnavailableError):
     """The node answered with a JSON-RPC error; `data` holds revert data where there is any."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
@@ -33,7 +34,7 @@ class RpcError(Exception):
         self.code, self.message, self.data = code, message, data
 
 
-class ConnectionLostError(Exception):
+class ConnectionLostError(ChainUnavailableError):
     """No answer: the connection broke, stayed silent, or brought what can be none. The request may or may not have been
     carried out."""
 

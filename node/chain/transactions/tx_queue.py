@@ -1,4 +1,4 @@
-"""What the outbox keeps of each command, and what it asks of the disk."""
+"""The queue of transactions: what is kept of each command, and what that asks of the disk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class OutboxStore(Protocol):
     """A durable map of records by key; each write is on disk when it returns."""
 
     def put(self, key: str, record: bytes, *, unsettled: bool) -> None:
-        """Keep a record, replacing what stood under the key."""
+        """Keep a record, replacing the one under its key."""
 
     def get(self, key: str) -> bytes | None:
         """Return a record, None where there is none (or it was settled long ago)."""
@@ -53,11 +53,11 @@ OutboxKey: TypeAlias = TransactionKey | FillerKey | DeploymentKey | RelayGasKey
 
 
 class QueuedTransaction(msgspec.Struct, frozen=True, kw_only=True):
-    """One command on its way. `command` None fills a nonce that must not stay a hole.
+    """One command and its transaction. Without a command it fills a nonce that must not stay a gap.
 
-    queued: not signed yet. sent: signed, on disk before it was sent; `raw` is the newest of its forms, `hashes` are
-    those of all. settled: over, `transaction` is the hash that was mined in `block` (0 where that is not known); it is
-    none of `hashes` where somebody else has brought it. Fees in wei per gas.
+    queued: not signed yet. sent: signed, and on disk before it was sent; `raw` is the newest of its signed forms,
+    `hashes` are those of all. settled: over; `transaction` is the hash that was mined in `block` (0 where that is not
+    known), and none of `hashes` where somebody else submitted the message. Fees in wei per gas.
     """
 
     key: OutboxKey
@@ -76,13 +76,13 @@ class QueuedTransaction(msgspec.Struct, frozen=True, kw_only=True):
     block: int = 0
 
     @property
-    def after(self) -> float:
+    def send_after(self) -> float:
         """Local time before which the command is left to relayers; 0.0 where it is sent at once."""
         command = self.command
         return command.after if isinstance(command, CommitVote | RevealVote | CastVote | ReportReward) else 0.0
 
     @property
-    def outcome(self) -> TransactionSettled:
+    def report(self) -> TransactionSettled:
         """The input that tells the machine how its command ended. Raises ValueError where there is no command."""
         if self.command is None:
             raise ValueError(f"{self.key} is no command's")
@@ -144,10 +144,10 @@ class TransactionQueue:
         return [record for record in self.open.values() if record.state == "queued"]
 
     def sent(self) -> list[QueuedTransaction]:
-        """Return what is under way, by nonce."""
+        """Return what is pending, by nonce."""
         return sorted((r for r in self.open.values() if r.state == "sent"), key=lambda record: record.nonce)
 
-    def done(self, count: int) -> dict[int, QueuedTransaction]:
-        """Return transactions settled lately, by nonce."""
+    def settled(self, count: int) -> dict[int, QueuedTransaction]:
+        """Return the last `count` transactions that were settled, by nonce."""
         records = [_decoder.decode(raw) for raw in reversed(self._store.recent(count))]
         return {record.nonce: record for record in records if record.raw}
