@@ -35,7 +35,7 @@ class Memory(dict[Digest, bytes]):
         self[digest] = body
 
 
-def debate(**parameters: str | int) -> Manifest:
+def debate(**parameters: str | int | float | bool) -> Manifest:
     """A small debate: groups of two."""
     return Manifest(
         name="t",
