@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from node.ports import Question
+from node.data.questions import Question
 from protocols.games import game_named
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import GameSpec, Manifest, StageSpec
