@@ -21,9 +21,13 @@ from node.http.metrics import documented
 from node.runtime.log_events import COMMAND_EVENTS, INPUT_EVENTS
 from protocols import manifest, session, signed_messages, wire
 from protocols.reasons import BODY_REASONS
+from tools.import_rules import load_rooms, rooms_table
 
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / "docs" / "reference"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ROOMS_BEGIN = "<!-- rooms: written by `make docs` from tools/rooms.toml -->"
+ROOMS_END = "<!-- rooms end -->"
 NOTICE = "<!-- Written by `make docs` from the code: change it there. -->"
 LEVELS = ("debug", "info", "warning", "error", "exception")
 LOGGED_IN = ("node", "tools")
@@ -37,6 +41,7 @@ def main() -> int:
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
             print(f"written {path.relative_to(ROOT)}")
+    ARCHITECTURE.write_text(with_rooms(ARCHITECTURE.read_text()))
     return 0
 
 
@@ -54,6 +59,13 @@ def pages() -> dict[str, str]:
         "reasons.md": reasons_page(),
         "wire.md": structs_page("Messages between peers", (wire.__doc__ or "").partition("\n\n")[2], WIRE),
     }
+
+
+def with_rooms(text: str) -> str:
+    """Return docs/architecture.md with the table of rooms as tools/rooms.toml has it."""
+    head, _, rest = text.partition(ROOMS_BEGIN)
+    _, _, tail = rest.partition(ROOMS_END)
+    return f"{head}{ROOMS_BEGIN}\n\n{rooms_table(load_rooms())}\n\n{ROOMS_END}{tail}"
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import structlog
 import trio
 
-from node.chain.contract.views import RelayReader
+from node.chain.contract.reader import RelayReader
 from node.chain.relay.relayer import spent_on
 from node.chain.rpc.block_follower import BlockFollower
 from node.chain.rpc.blocks import Log

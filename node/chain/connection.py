@@ -10,7 +10,7 @@ import structlog
 import trio
 from eth_abi.exceptions import DecodingError
 
-from node.chain.contract.views import CoordinatorReader, NoCoordinatorError
+from node.chain.contract.reader import CoordinatorReader, NoCoordinatorError
 from node.chain.contract_access import FAULTS, ContractAccess, leaves
 from node.chain.readers.detection import ContractInterface
 from node.chain.rpc.block_follower import BlockFollower, latest_head

@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 import structlog
 from eth_abi.exceptions import DecodingError
 
-from node.chain.contract.views import CoordinatorReader, NoCoordinatorError
+from node.chain.contract.reader import CoordinatorReader, NoCoordinatorError
 from node.chain.readers.detection import ContractInterface, detect, rlswarm_interface, swarm_interface
 from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from node.config import ChainSettings

@@ -22,8 +22,8 @@ from node.chain.relay.signer import MessageSigner
 from node.chain.rpc.block_follower import BlockFollower
 from node.chain.rpc.blocks import BlockAdded
 from node.chain.rpc.client import RpcEndpoint, connect
+from node.chain.transactions.chain_session import ChainSession
 from node.chain.transactions.fees import GWEI
-from node.chain.transactions.session import ChainSession
 from node.chain.transactions.tx_manager import STUCK_SECONDS, SendingRules, TransactionManager
 from node.chain.transactions.tx_queue import OutboxStore, QueuedTransaction, TransactionQueue
 from node.config import ChainSettings

@@ -17,12 +17,12 @@ from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 from msgspec.structs import replace
 
+from node.data.questions import Questions
 from node.machine.uncounted_bodies import COPY_MARGIN
 from node.network.pubsub.topic import AnnouncementTopic
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.streams import read_frame, write_frame
 from node.network.service import NetworkService
-from node.ports import Questions
 from protocols.admission import Slot
 from protocols.identifiers import Address, body_digest
 from protocols.manifest import Manifest

@@ -96,7 +96,7 @@ def stand_back() -> None:
 
 def speak_from(address: str) -> None:
     """Have every connection of this process come from an address of this machine."""
-    trio.open_tcp_stream = partial(trio.open_tcp_stream, local_address=address)  # type: ignore[assignment]
+    trio.open_tcp_stream = partial(trio.open_tcp_stream, local_address=address)
 
 
 def be(home: Path) -> None:
@@ -106,7 +106,7 @@ def be(home: Path) -> None:
     address = f"127.0.66.{1 + list(ATTACKS).index(attack)}"
     speak_from(address)
     app.Node = HostileNode  # type: ignore[misc]
-    app.GossipNode = partial(HostileGossip, attack=ATTACKS[attack])  # type: ignore[misc,assignment]
+    app.NetworkService = partial(HostileGossip, attack=ATTACKS[attack])  # type: ignore[misc,assignment]
     with (home / "log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

@@ -112,6 +112,7 @@ def published(mesh: AnnouncementTopic, said: Announcement) -> rpc_pb2.Message:
     me = mesh.pubsub.my_id.to_bytes()
     message = rpc_pb2.Message(from_id=me, data=data, topicIDs=[mesh._topic], seqno=os.urandom(8))
     key = mesh.pubsub.sign_key
+    assert key is not None
     message.signature = key.sign(PUBSUB_SIGNING_PREFIX.encode() + message.SerializeToString())
     message.key = mesh.pubsub.host.get_public_key().serialize()
     return message

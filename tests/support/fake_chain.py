@@ -7,9 +7,9 @@ from collections import deque
 
 import trio
 
+from node.chain.contract.reader import DONE, Outcome
 from node.chain.contract.swarm import Voter, ascending, classify, millionths, own_ballot, protection_record
 from node.chain.contract.swarm import commitment as commitment_of
-from node.chain.contract.views import DONE, Outcome
 from node.chain.relay.signatures import is_signed, own_delegation
 from node.chain.relay.signer import MessageSigner
 from node.chain.service import ChainIdentity

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from node.chain.contract.binding import CoordinatorBinding, SwarmBinding
+from node.chain.contract.reader import CoordinatorReader, NoCoordinatorError
 from node.chain.contract.rlswarm import RLSwarmBinding
-from node.chain.contract.views import CoordinatorReader, NoCoordinatorError
 from node.chain.readers.rlswarm_reader import RLSwarmReader
 from node.chain.readers.swarm_reader import SwarmReader
 from node.chain.rpc.client import RpcEndpoint, RpcError

@@ -9,11 +9,11 @@ from typing import Any
 import structlog
 from eth_abi.exceptions import DecodingError
 
+from node.chain.contract.reader import DONE, Inclusion, NoCoordinatorError, Outcome
 from node.chain.contract.rlswarm_clock import DURATIONS, StageOpening, round_seed
 from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, SIGNED, STAGES, UNSIGNED, RLSwarmLedger, place_of
 from node.chain.contract.rlswarm_peers import can_dial
 from node.chain.contract.swarm import Voter
-from node.chain.contract.views import DONE, Inclusion, NoCoordinatorError, Outcome
 from node.chain.rpc.blocks import BlockHead, Log, parse_head
 from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from node.machine.commands import (

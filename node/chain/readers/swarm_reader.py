@@ -8,8 +8,8 @@ from typing import Any
 from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
+from node.chain.contract.reader import DONE, Inclusion, NoCoordinatorError, Outcome
 from node.chain.contract.swarm import ABI, Voter, includes, inclusion_topics, is_registered, own_ballot
-from node.chain.contract.views import DONE, Inclusion, NoCoordinatorError, Outcome
 from node.chain.rpc.client import RpcEndpoint, RpcError
 from node.machine.commands import (
     AdvanceStage,

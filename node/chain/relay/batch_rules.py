@@ -9,8 +9,8 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
+from node.chain.contract.reader import RelayReader
 from node.chain.contract.swarm import COMMITTED, EMPTY, KEPT_BYTES, Voter, ascending, commitment, millionths
-from node.chain.contract.views import RelayReader
 from node.chain.relay import batch_calls as calls
 from node.machine.commands import CastVote, ChainCommand, CommitVote, OwnMessage, ReportReward, RevealVote
 from protocols.identifiers import Address, Seed

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from node.chain.contract.views import RelayReader
+from node.chain.contract.reader import RelayReader
 from node.chain.relay.batch_rules import BATCH_RULES, BatchRules
 from node.chain.relay.signatures import is_signed
 from node.machine.commands import RelayMessages

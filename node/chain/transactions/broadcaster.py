@@ -10,9 +10,9 @@ import structlog
 from eth_account.signers.local import LocalAccount
 
 from node.chain.rpc.client import RpcError
+from node.chain.transactions.chain_session import ChainSession
 from node.chain.transactions.fees import GWEI, Fees, bumped, suggested_fees
 from node.chain.transactions.send_errors import SendError, classify_send_error
-from node.chain.transactions.session import ChainSession
 from node.chain.transactions.tx_queue import FillerKey, QueuedTransaction, TransactionQueue, transaction_of
 
 log = structlog.get_logger()

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any, Literal, TypeAlias
 
 from node.chain.contract.abi import Revert
-from node.chain.contract.views import DONE, Outcome
+from node.chain.contract.reader import DONE, Outcome
 from node.chain.rpc.client import RpcError
-from node.chain.transactions.session import ChainSession
+from node.chain.transactions.chain_session import ChainSession
 from node.chain.transactions.tx_queue import QueuedTransaction
 
 Verdict: TypeAlias = Outcome | Literal["retry", "wait"]

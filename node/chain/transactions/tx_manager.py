@@ -12,15 +12,15 @@ import structlog
 import trio
 from eth_account.signers.local import LocalAccount
 
-from node.chain.contract.views import DONE, Inclusion, Outcome
+from node.chain.contract.reader import DONE, Inclusion, Outcome
 from node.chain.rpc.blocks import BlockHead
 from node.chain.rpc.client import RpcError
 from node.chain.transactions import outcomes
 from node.chain.transactions.broadcaster import Broadcaster, SendResult
+from node.chain.transactions.chain_session import ChainSession
 from node.chain.transactions.nonces import Nonces
 from node.chain.transactions.retry_schedule import LATER, SOON, RetrySchedule
 from node.chain.transactions.send_errors import classify_send_error
-from node.chain.transactions.session import ChainSession
 from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue
 from node.machine.commands import RelayMessages, VoteCommand
 from node.machine.inputs import TransactionSettled

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from node.chain.contract.binding import CoordinatorBinding
+from node.chain.contract.reader import CoordinatorReader
 from node.chain.contract.swarm import Voter
-from node.chain.contract.views import CoordinatorReader
 from node.chain.relay.relayer import Relayer
 from node.chain.rpc.client import RpcEndpoint
 from protocols.identifiers import Address
