@@ -8,9 +8,9 @@ FOR_EVER = 2**32 - 1
 """The contract's largest expiry, in chain seconds: whatever lies beyond it is kept as this."""
 
 
-def renews(said: Delegation, serial: int, expiry: int) -> bool:
+def renews(delegation: Delegation, serial: int, expiry: int) -> bool:
     """Return True if a delegation was signed later than the register's, and holds for longer.
 
     `serial` (milliseconds) and `expiry` (chain seconds) are the register's.
     """
-    return said.serial > serial and said.expiry > expiry
+    return delegation.serial > serial and delegation.expiry > expiry

@@ -2,7 +2,7 @@
 
 Nodes attach these messages to their announcements; a node with funds submits them for the others (`docs/relay.md`).
 Each is complete but for what the receiver knows: who announced it, the deployment's EIP-712 domain and the round's
-seed. `MESSAGE_RULES` is the table of all kinds; how the contract takes a batch of a kind stands in the table of
+seed. `MESSAGE_RULES` is the table of all kinds; how the contract takes a batch of a kind is the table of
 `node.chain.relay.batch_rules`.
 """
 
@@ -87,9 +87,9 @@ class SignedDelegation(WireMessage, frozen=True, tag=MessageKind.DELEGATION.valu
     node_signature: Annotated[bytes, Meta(max_length=65)]
 
     @classmethod
-    def of(cls, said: Delegation, owner_signature: bytes, node_signature: bytes) -> SignedDelegation:
+    def of(cls, typed: Delegation, owner_signature: bytes, node_signature: bytes) -> SignedDelegation:
         """Return a delegation with the signatures under its digest."""
-        return cls(said.owner, said.node, said.serial, said.expiry, owner_signature, node_signature)
+        return cls(typed.owner, typed.node, typed.serial, typed.expiry, owner_signature, node_signature)
 
     @property
     def delegation(self) -> Delegation:
@@ -106,9 +106,9 @@ class SignedRevocation(WireMessage, frozen=True, tag=MessageKind.REVOCATION.valu
     owner_signature: OwnerSignature
 
     @classmethod
-    def of(cls, said: Revocation, signature: bytes) -> SignedRevocation:
+    def of(cls, typed: Revocation, signature: bytes) -> SignedRevocation:
         """Return a revocation with the owner's signature under its digest."""
-        return cls(said.owner, said.node, said.serial, signature)
+        return cls(typed.owner, typed.node, typed.serial, signature)
 
     @property
     def revocation(self) -> Revocation:
@@ -124,9 +124,9 @@ class SignedCommitment(WireMessage, frozen=True, tag=MessageKind.COMMIT.value):
     signature: Signature
 
     @classmethod
-    def of(cls, said: Commitment, signature: bytes) -> SignedCommitment:
+    def of(cls, typed: Commitment, signature: bytes) -> SignedCommitment:
         """Return a commitment with the signature under its digest."""
-        return cls(said.round, said.commitment, signature)
+        return cls(typed.round, typed.commitment, signature)
 
 
 class VoteReveal(WireMessage, frozen=True, tag=MessageKind.REVEAL.value):
@@ -145,9 +145,9 @@ class SignedVote(WireMessage, frozen=True, tag=MessageKind.VOTE.value):
     signature: Signature
 
     @classmethod
-    def of(cls, said: Vote, signature: bytes) -> SignedVote:
+    def of(cls, typed: Vote, signature: bytes) -> SignedVote:
         """Return a vote with the signature under its digest."""
-        return cls(said.round, said.winners, signature)
+        return cls(typed.round, typed.winners, signature)
 
 
 class SignedReward(WireMessage, frozen=True, tag=MessageKind.REWARD.value):
@@ -159,9 +159,9 @@ class SignedReward(WireMessage, frozen=True, tag=MessageKind.REWARD.value):
     signature: Signature
 
     @classmethod
-    def of(cls, said: Reward, signature: bytes) -> SignedReward:
+    def of(cls, typed: Reward, signature: bytes) -> SignedReward:
         """Return a reward with the signature under its digest."""
-        return cls(said.round, said.stage, said.reward, signature)
+        return cls(typed.round, typed.stage, typed.reward, signature)
 
 
 SignedMessage: TypeAlias = (
@@ -221,47 +221,47 @@ class MessageRules(msgspec.Struct, Generic[MessageT], frozen=True, kw_only=True)
 MESSAGE_RULES: dict[MessageKind, MessageRules[Any]] = {
     MessageKind.DELEGATION: MessageRules(
         message=SignedDelegation,
-        place=lambda said: (),
-        signed=lambda said, seed: said.delegation,
-        signature=lambda said: said.owner_signature,
-        owner=lambda said: said.owner,
-        in_window=lambda said, now: True,
+        place=lambda message: (),
+        signed=lambda message, seed: message.delegation,
+        signature=lambda message: message.owner_signature,
+        owner=lambda message: message.owner,
+        in_window=lambda message, now: True,
     ),
     MessageKind.REVOCATION: MessageRules(
         message=SignedRevocation,
-        place=lambda said: (),
-        signed=lambda said, seed: said.revocation,
-        signature=lambda said: said.owner_signature,
-        owner=lambda said: said.owner,
-        in_window=lambda said, now: True,
+        place=lambda message: (),
+        signed=lambda message, seed: message.revocation,
+        signature=lambda message: message.owner_signature,
+        owner=lambda message: message.owner,
+        in_window=lambda message, now: True,
     ),
     MessageKind.COMMIT: MessageRules(
         message=SignedCommitment,
-        place=lambda said: (said.round,),
-        signed=lambda said, seed: Commitment(said.round, seed, said.commitment),
-        signature=lambda said: said.signature,
-        in_window=lambda said, now: now.sealed and _is_due(said.round, commit_step, now),
+        place=lambda message: (message.round,),
+        signed=lambda message, seed: Commitment(message.round, seed, message.commitment),
+        signature=lambda message: message.signature,
+        in_window=lambda message, now: now.sealed and _is_due(message.round, commit_step, now),
     ),
     MessageKind.REVEAL: MessageRules(
         message=VoteReveal,
-        place=lambda said: (said.round,),
+        place=lambda message: (message.round,),
         signed=None,
-        signature=lambda said: said.salt,
-        in_window=lambda said, now: now.sealed and _is_due(said.round, reveal_step, now),
+        signature=lambda message: message.salt,
+        in_window=lambda message, now: now.sealed and _is_due(message.round, reveal_step, now),
     ),
     MessageKind.VOTE: MessageRules(
         message=SignedVote,
-        place=lambda said: (said.round,),
-        signed=lambda said, seed: Vote(said.round, seed, said.winners),
-        signature=lambda said: said.signature,
-        in_window=lambda said, now: not now.sealed and _is_due(said.round, commit_step, now),
+        place=lambda message: (message.round,),
+        signed=lambda message, seed: Vote(message.round, seed, message.winners),
+        signature=lambda message: message.signature,
+        in_window=lambda message, now: not now.sealed and _is_due(message.round, commit_step, now),
     ),
     MessageKind.REWARD: MessageRules(
         message=SignedReward,
-        place=lambda said: (said.round, said.stage),
-        signed=lambda said, seed: Reward(said.round, said.stage, seed, said.reward),
-        signature=lambda said: said.signature,
-        in_window=lambda said, now: (said.round, said.stage) == (now.round, now.stage),
+        place=lambda message: (message.round, message.stage),
+        signed=lambda message, seed: Reward(message.round, message.stage, seed, message.reward),
+        signature=lambda message: message.signature,
+        in_window=lambda message, now: (message.round, message.stage) == (now.round, now.stage),
     ),
 }
 

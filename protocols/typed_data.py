@@ -24,7 +24,7 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class Delegation(msgspec.Struct, frozen=True):
-    """An owner takes a node for its own. Signed by the owner, and for a registration by the node.
+    """An owner takes ownership of a node. Signed by the owner, and for a registration by the node.
 
     `serial` is milliseconds of the signer's clock, above that of the node's last delegation or revocation. `expiry` is
     in chain seconds.

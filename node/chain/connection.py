@@ -39,7 +39,7 @@ Work: TypeAlias = Callable[[RpcEndpoint, ContractInterface, CoordinatorFacts, Bl
 class ChainConnection:
     """Stays connected to one of the endpoints and reports what the contract does.
 
-    `manager` hears of new heads and of pauses, `logs_seen` of each new block's logs.
+    `manager` gets new heads and hears of pauses; `block_added` gets each new block.
     """
 
     def __init__(
@@ -139,7 +139,7 @@ class ChainConnection:
         return (parse_head(pushed), True) if pushed is not None else (await latest_head(endpoint), False)
 
     async def _report_news(self, follower: BlockFollower, tracker: StageTracker, reader: CoordinatorReader) -> None:
-        """Report what the last updates brought; read the stage from the contract where they do not show it."""
+        """Report what is new in the last updates; read the stage from the contract where they do not show it."""
         news = tracker.news()
         for one in news:
             await self._report(one)

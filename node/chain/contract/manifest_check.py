@@ -1,4 +1,4 @@
-"""Whether manifest and contract speak of the same swarm. Pure."""
+"""The manifest check: whether manifest and contract describe the same swarm. Pure."""
 
 from __future__ import annotations
 

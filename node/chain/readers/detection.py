@@ -1,4 +1,4 @@
-"""Which coordinator stands at an address, and the binding and reader for it."""
+"""Which coordinator is at an address, and the binding and reader for it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ ContractName = Literal["swarm", "rl-swarm"]
 
 
 async def detect(endpoint: RpcEndpoint, contract: Address) -> ContractName:
-    """Return whose interface a contract has, by the view that only it has. Raises `NoCoordinatorError` for neither."""
+    """Return which interface a contract has, by a view that only it has. Raises `NoCoordinatorError` for neither."""
     if await _answers(endpoint, contract, "current()"):
         return "swarm"
     if await _answers(endpoint, contract, "currentRound()"):

@@ -125,7 +125,7 @@ class RLSwarmReader:
         """Return the stage that was open in a block, its seed and estimated deadline, from the openings up to it."""
         opened = self._ledger.clock.resume(await self._openings(block))
         if opened is None:
-            raise NoCoordinatorError(f"the logs of {self._contract} do not tell when its round began")
+            raise NoCoordinatorError(f"the logs of {self._contract} do not show when its round began")
         return opened
 
     async def paused_until(self, block: int) -> int:

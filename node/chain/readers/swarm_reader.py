@@ -101,7 +101,7 @@ class SwarmReader:
     async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
         """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
 
-        States: 0 none, 1 committed, 2 voted. See `node.chain.relay.batch_calls` for what stands in the way of an entry.
+        States: 0 empty, 1 committed, 2 voted.
         """
         states, kept = await self.view("ballotsOf", list(nodes), round_number)
         return list(zip(states, kept, strict=True))

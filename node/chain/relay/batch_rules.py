@@ -46,8 +46,8 @@ class OwnMessageRules(Generic[CommandT]):
 class BatchRules:
     """How the contract takes messages of a kind.
 
-    `call` is the batch call ("0x...") for good messages. `read` returns what stands on chain for each of some nodes in
-    a round, `is_missing` says whether a message would add to that; without `read`, each message is simulated by itself.
+    `call` is the batch call ("0x...") for good messages. `read` returns what each of some nodes has on chain for a
+    round, `is_missing` says whether a message would add to that; without `read`, each message is simulated by itself.
     `own` is None for what only owners sign.
     """
 
@@ -61,8 +61,8 @@ class BatchRules:
 
 
 def _commitment(command: CommitVote, voter: Voter, sign: Sign) -> SignedCommitment:
-    said = Commitment(command.round, command.seed, commitment(command, voter))
-    return SignedCommitment.of(said, sign(said))
+    typed = Commitment(command.round, command.seed, commitment(command, voter))
+    return SignedCommitment.of(typed, sign(typed))
 
 
 def _reveal(command: RevealVote, voter: Voter, sign: Sign) -> VoteReveal:
@@ -71,13 +71,13 @@ def _reveal(command: RevealVote, voter: Voter, sign: Sign) -> VoteReveal:
 
 
 def _vote(command: CastVote, voter: Voter, sign: Sign) -> SignedVote:
-    said = Vote(command.round, command.seed, tuple(ascending(command.winners)))
-    return SignedVote.of(said, sign(said))
+    typed = Vote(command.round, command.seed, tuple(ascending(command.winners)))
+    return SignedVote.of(typed, sign(typed))
 
 
 def _reward(command: ReportReward, voter: Voter, sign: Sign) -> SignedReward:
-    said = Reward(command.round, command.stage, command.seed, millionths(command.reward))
-    return SignedReward.of(said, sign(said))
+    typed = Reward(command.round, command.stage, command.seed, millionths(command.reward))
+    return SignedReward.of(typed, sign(typed))
 
 
 # --- what is missing on chain -----------------------------------------------------------------------------------------

@@ -1,6 +1,6 @@
 """Batches of other nodes' messages, checked against their signers and the chain before anything is paid for.
 
-What stands on chain already, or would be skipped, is left out: a relayer never knowingly pays twice for one message.
+What is on chain already, or would be skipped, is left out: a relayer never knowingly pays twice for one message.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ class Batcher:
             signed = [one for one in by_peer.values() if is_signed(self._domain, one, command.seed)]
             found = await rules.read(self._reader, [one.peer for one in signed], topic.round)
             pairs = zip(signed, found, strict=True)
-            relayed = [one for one, standing in pairs if rules.is_missing(one, command.seed, standing)]
+            relayed = [one for one, on_chain in pairs if rules.is_missing(one, command.seed, on_chain)]
         elif relayed:
             relayed = await self._orders(command, rules, relayed)
         return Batch(len(relayed), lambda count: rules.call(topic, relayed[:count]))

@@ -13,7 +13,7 @@ from protocols.signed_messages import MESSAGE_RULES, RelayedMessage, SignedDeleg
 from protocols.typed_data import Delegation, Domain, TypedMessage, digest
 
 HALF_ORDER = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0
-"""Half the order of secp256k1: a signature with an s above it has a twin below (EIP-2)."""
+"""Half the order of secp256k1: a signature with an s above it is malleable (EIP-2)."""
 
 
 def sign(domain: Domain, message: TypedMessage, account: LocalAccount) -> bytes:
@@ -39,18 +39,18 @@ def is_signed(domain: Domain, relayed: RelayedMessage, seed: Seed) -> bool:
     rules = MESSAGE_RULES[kind_of(relayed.message)]
     if rules.signed is None:
         return True
-    said, signature = rules.signed(relayed.message, seed), rules.signature(relayed.message)
-    return signer_of(domain, said, signature) == signer_named(relayed)
+    typed, signature = rules.signed(relayed.message, seed), rules.signature(relayed.message)
+    return signer_of(domain, typed, signature) == signer_named(relayed)
 
 
 def own_delegation(domain: Domain, account: LocalAccount, serial: int) -> SignedDelegation:
     """Return the delegation of a node that is its own owner, for ever; `serial` in milliseconds."""
     address = str(account.address).lower()
-    said = Delegation(address, address, serial, 2**64 - 1)
-    signature = sign(domain, said, account)
-    return SignedDelegation.of(said, signature, signature)
+    typed = Delegation(address, address, serial, 2**64 - 1)
+    signature = sign(domain, typed, account)
+    return SignedDelegation.of(typed, signature, signature)
 
 
 def compact(signature: bytes) -> bytes:
-    """Return a 65-byte signature in the 64 bytes of EIP-2098: the parity stands in the top bit of s."""
+    """Return a 65-byte signature in the 64 bytes of EIP-2098: the parity is the top bit of s."""
     return signature[:32] + bytes([signature[32] | (signature[64] - 27) << 7]) + signature[33:64]

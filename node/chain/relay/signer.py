@@ -44,5 +44,5 @@ class MessageSigner:
         kind, payload = protection_record(command, self._voter)
         return self._guard.admit(kind, command.round, command.seed, payload)
 
-    def _sign(self, said: TypedMessage) -> bytes:
-        return sign(self._domain, said, self._account)
+    def _sign(self, typed: TypedMessage) -> bytes:
+        return sign(self._domain, typed, self._account)

@@ -47,7 +47,7 @@ class TransactionManager:
     """Works off a queue, over one session at a time; what it knows survives the session.
 
     One task does all of it, one step after another: nonces are assigned in the order of signing and sending. `settled`
-    is told how each command ended. `clock` gives Unix seconds.
+    gets how each command ended. `clock` gives Unix seconds.
     """
 
     def __init__(

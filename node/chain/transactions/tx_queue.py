@@ -32,7 +32,7 @@ class OutboxStore(Protocol):
 
 
 class FillerKey(Key, frozen=True, tag="filler"):
-    """An empty transfer that takes a nonce; `at` (nanoseconds) tells it from an earlier one."""
+    """An empty transfer that takes a nonce; `at` (nanoseconds) distinguishes it from an earlier one."""
 
     nonce: int
     at: int

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from node.chain.contract.swarm import ABI
 from node.chain.rpc.blocks import parse_head
-from node.chain.rpc.client import ConnectionLostError, RpcError, RpcMessage, outcome
-from node.chain.rpc.schemas import HEADS, SHAPES, checked
+from node.chain.rpc.client import ConnectionLostError, RpcError, RpcMessage, result_of
+from node.chain.rpc.schemas import HEADS, RESPONSE_SCHEMAS, validated
 from node.chain.service import ChainIdentity, CoordinatorService
 from node.chain.transactions.fees import suggested_fees
 from node.config import ChainSettings
@@ -114,7 +114,7 @@ def test_what_passes_can_be_read(data: st.DataObject, method: str, new: Any) -> 
     path = data.draw(st.sampled_from(list(places(GOOD[method]))))
     answer = changed(GOOD[method], path, new)
     try:
-        passed = checked(method, answer)
+        passed = validated(method, answer)
     except ValueError:
         return
     try:
@@ -126,7 +126,7 @@ def test_what_passes_can_be_read(data: st.DataObject, method: str, new: Any) -> 
 @pytest.mark.parametrize("method", sorted(GOOD))
 def test_good_answers_pass(method: str) -> None:
     """As they are."""
-    assert checked(method, GOOD[method]) == GOOD[method]
+    assert validated(method, GOOD[method]) == GOOD[method]
     read(method, GOOD[method])
 
 
@@ -134,13 +134,13 @@ def test_every_method_that_is_used_has_a_shape() -> None:
     """A method without one could not be asked."""
     sources = [path.read_text() for path in (ROOT / "node" / "chain").rglob("*.py")]
     used = {word for text in sources for word in text.split('"') if word.startswith("eth_")}
-    assert used - {"eth_subscription"} <= SHAPES.keys()
+    assert used - {"eth_subscription"} <= RESPONSE_SCHEMAS.keys()
 
 
 @pytest.mark.parametrize("error", [{"code": [], "message": 3}, {}, "no", 7, [1]])
 def test_an_error_of_any_form_is_an_error(error: Any) -> None:
     """Its code and text are told as far as there are any."""
-    assert isinstance(outcome(RpcMessage(error=error)), RpcError)
+    assert isinstance(result_of(RpcMessage(error=error)), RpcError)
 
 
 # --- over a line ------------------------------------------------------------------------------------------------------
