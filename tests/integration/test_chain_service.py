@@ -133,8 +133,8 @@ async def test_the_same_key_under_another_owner_is_refused(place: Place) -> None
 
 
 async def test_a_pause_is_waited_out(place: Place) -> None:
-    """What the organiser's pause refuses is done once it is over; pause and end are reported with the deadline they make,
-    and again to a node that was away."""
+    """What the organiser's pause refuses is done once it is over. Pause and end are reported with the new deadline, and
+    again to a node that was away."""
     async with place.running() as node:
         opened = await node.until(StageOpened)
         send(place.chain.url, KEYS[0], place.deployment.address, "pause", 3600)
@@ -218,7 +218,7 @@ async def relaying(place: Place, changed: dict[str, Any]) -> AsyncIterator[Runni
 
 
 async def test_a_running_node_takes_a_new_delegation(place: Place) -> None:
-    """Signed anew, it is reported as waiting with its serial, and submitted when asked for; then nothing waits any more."""
+    """It is reported as waiting, with its serial, and submitted when asked for; then nothing waits any more."""
     first, second = (place.delegation(KEYS[2], KEYS[1], place.now() + term) for term in (1_000, 100_000))
     async with trio.open_nursery() as nursery:
         service = place.service()
