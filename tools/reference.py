@@ -20,7 +20,7 @@ from node.exits import MEANING
 from node.http.metrics import documented
 from node.machine.phases import VOTE, WORK
 from node.runtime.log_events import EVENTS
-from protocols import carried, manifest, session, wire
+from protocols import manifest, session, signed_messages, wire
 from protocols.reasons import BODY_REASONS
 from tools.import_rules import load_rooms, rooms_table
 
@@ -332,12 +332,12 @@ WIRE = (
     wire.BoundAnnouncement,
     session.SessionStatement,
     wire.BoundDelegation,
-    carried.CarriedDelegation,
-    carried.CarriedRevocation,
-    carried.CarriedCommitment,
-    carried.CarriedReveal,
-    carried.CarriedVote,
-    carried.CarriedReward,
+    signed_messages.SignedDelegation,
+    signed_messages.SignedRevocation,
+    signed_messages.SignedCommitment,
+    signed_messages.VoteReveal,
+    signed_messages.SignedVote,
+    signed_messages.SignedReward,
     wire.Rollouts,
     wire.Group,
     wire.Completion,

@@ -16,19 +16,19 @@ from node.machine.commands import RelayMessages, SetTimer
 from node.machine.delegation import renewals
 from node.machine.pacing import moment_of
 from node.machine.state import Result, State, counts, current_step
-from protocols.carried import (
-    Carried,
-    CarriedCommitment,
-    CarriedDelegation,
-    CarriedReveal,
-    CarriedRevocation,
-    CarriedReward,
-    CarriedVote,
-    Load,
-    kind_of,
+from protocols.identifiers import Address
+from protocols.schedule import RELAY_END, RELAY_START, relay_turns, turn_order
+from protocols.signed_messages import (
+    MessageTopic,
+    RelayedMessage,
+    SignedDelegation,
+    SignedMessage,
+    SignedVote,
+    StageView,
+    VoteReveal,
+    in_window,
+    topic_of,
 )
-from protocols.identifiers import Address, Seed
-from protocols.schedule import RELAY_END, RELAY_START, commit_step, relay_turns, reveal_step, turn_order
 
 SLACK = 0.05
 """Seconds by which a timer may fire early and still count."""
@@ -88,26 +88,18 @@ def with_cargo(state: State, said: i.RolloutsAnnounced, step: int) -> State:
         state = replace(state, relayers={**state.relayers, said.peer: step})
     if step != current_step(state) or said.peer in state.cargo or len(state.cargo) >= MAX_CARGO:
         return state
-    found: dict[object, Carried] = {}
+    found: dict[object, SignedMessage] = {}
     for message in said.carried:
         if is_timely(state, message):
-            found.setdefault(message if _is_lasting(message) else kind_of(message), message)
+            topic = topic_of(message)
+            found.setdefault(topic if topic.has_round else message, message)
     return replace(state, cargo={**state.cargo, said.peer: tuple(found.values())}) if found else state
 
 
-def is_timely(state: State, message: Carried) -> bool:
-    """Tell whether the contract takes such a message in the current stage."""
-    step, stages, sealed = current_step(state), state.terms.stages, state.terms.sealed
-    match message:
-        case CarriedDelegation() | CarriedRevocation():
-            return True
-        case CarriedReward():
-            return (message.round, message.stage) == (state.round, state.stage)
-        case CarriedReveal():
-            return sealed and message.round in state.seeds and step == reveal_step(message.round, stages)
-        case CarriedCommitment() | CarriedVote():
-            due = message.round in state.seeds and step == commit_step(message.round, stages)
-            return due and sealed == isinstance(message, CarriedCommitment)
+def is_timely(state: State, message: SignedMessage) -> bool:
+    """Return True if the contract takes such a message in the current stage."""
+    terms = state.terms
+    return in_window(message, StageView(state.round, state.stage, terms.stages, terms.sealed, state.seeds.keys()))
 
 
 def node_introduced(state: State, introduced: i.NodeIntroduced, at: float) -> Result:
@@ -168,18 +160,19 @@ def _batches(state: State, turn: int, share: float) -> Iterator[RelayMessages]:
     Where there are more than one batch holds, each turn begins at another place among them: at the share of the
     messages at which it stands among the turns. So all of them are reached, whoever's turns they are.
     """
-    kinds: dict[str, list[Load]] = {}
+    topics: dict[MessageTopic, list[RelayedMessage]] = {}
     for load in _ordered(state):
-        kinds.setdefault(kind_of(load.message), []).append(load)
+        topics.setdefault(topic_of(load.message), []).append(load)
     progress = (share - RELAY_START) / (RELAY_END - RELAY_START)
-    for kind, loads in sorted(kinds.items()):
+    for topic, loads in sorted(topics.items()):
         within = _within_quota(state, loads)
         first = int(round(progress * len(within), 6)) if len(within) > MAX_BATCH else 0
         batch = (*within[first:], *within[:first])[:MAX_BATCH]
-        yield RelayMessages(kind, state.round, state.stage, _seed_of(state, batch[0].message), turn, batch)
+        seed = state.seeds[topic.round] if topic.has_round else state.seed
+        yield RelayMessages(topic, state.round, state.stage, seed, turn, batch)
 
 
-def _ordered(state: State) -> list[Load]:
+def _ordered(state: State) -> list[RelayedMessage]:
     """Return what is to be brought: first of those whose rollouts were accepted lately, then of the others.
 
     Votes for the same winners stand together: a batch pays for each winner that it names (contracts/GAS.md).
@@ -187,17 +180,17 @@ def _ordered(state: State) -> list[Load]:
     pools = [state.pools.get(current_step(state) - back, {}) for back in (0, 1)]
     accepted = {peer for pool in pools for peer, body in pool.items() if body.state == "arrived"}
     carriers = sorted(state.cargo, key=lambda peer: (peer not in accepted, peer))
-    loads = [Load(peer, message) for peer in carriers for message in state.cargo[peer]]
-    loads += [Load(node, message) for node, message in sorted(state.introduced.items())]
+    loads = [RelayedMessage(peer, message) for peer in carriers for message in state.cargo[peer]]
+    loads += [RelayedMessage(node, message) for node, message in sorted(state.introduced.items())]
     loads.sort(key=lambda load: (load.peer not in accepted, _winners(load.message)))
-    lasting: dict[Carried, Load] = {}
+    lasting: dict[SignedMessage, RelayedMessage] = {}
     for load in loads:
-        if _is_lasting(load.message):
+        if not topic_of(load.message).has_round:
             lasting.setdefault(load.message, load)
-    return [load for load in loads if not _is_lasting(load.message)] + list(lasting.values())
+    return [load for load in loads if topic_of(load.message).has_round] + list(lasting.values())
 
 
-def _within_quota(state: State, loads: list[Load]) -> list[Load]:
+def _within_quota(state: State, loads: list[RelayedMessage]) -> list[RelayedMessage]:
     """Return the messages without those beyond a carrier's owner's quota, and without those of too many newcomers.
 
     What counts is who carries a message, not whose it says it is: forged ones must use up their forger's quota.
@@ -216,21 +209,10 @@ def _within_quota(state: State, loads: list[Load]) -> list[Load]:
     return within
 
 
-def _newcomer(state: State, message: Carried) -> Address:
+def _newcomer(state: State, message: SignedMessage) -> Address:
     """Return the node that a message is to register; empty where it is about another matter."""
-    return message.node if isinstance(message, CarriedDelegation) and message.node not in state.peers else ""
+    return message.node if isinstance(message, SignedDelegation) and message.node not in state.peers else ""
 
 
-def _winners(message: Carried) -> tuple[Address, ...]:
-    return message.winners if isinstance(message, CarriedVote | CarriedReveal) else ()
-
-
-def _is_lasting(message: Carried) -> bool:
-    """Tell whether a message is bound to no round: it speaks of the node that it names, whoever carries it."""
-    return isinstance(message, CarriedDelegation | CarriedRevocation)
-
-
-def _seed_of(state: State, message: Carried) -> Seed:
-    if isinstance(message, CarriedDelegation | CarriedRevocation):
-        return state.seed
-    return state.seeds[message.round]
+def _winners(message: SignedMessage) -> tuple[Address, ...]:
+    return message.winners if isinstance(message, SignedVote | VoteReveal) else ()

@@ -15,11 +15,11 @@ from node.machine.commands import AnyCommand
 from node.machine.notices import AnyNotice
 from node.machine.phases import VotePhase, WorkEvent, WorkPhase, becomes_work
 from node.machine.status import CurvePoint, Presence, RewardPoint, Totals
-from protocols.carried import Carried, CarriedDelegation
 from protocols.games import game_named
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
 from protocols.schedule import step_number
+from protocols.signed_messages import SignedDelegation, SignedMessage
 
 MAX_PEERS = 16_384
 MAX_BODIES = 256
@@ -188,8 +188,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     relays: bool = False
     relayers: dict[Address, int] = {}
-    cargo: dict[Address, tuple[Carried, ...]] = {}
-    introduced: dict[Address, CarriedDelegation] = {}
+    cargo: dict[Address, tuple[SignedMessage, ...]] = {}
+    introduced: dict[Address, SignedDelegation] = {}
     relay_turn: int = 0
 
     expiry: int = 0

@@ -9,7 +9,8 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import notices as n
-from protocols.carried import Load
+from node.machine.transaction_keys import Key
+from protocols.signed_messages import MessageTopic, RelayedMessage
 
 INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.NodeStarted: ("info", "node.started"),
@@ -93,8 +94,10 @@ def readable(value: object) -> object:
             return value.hex()[:16]
         case tuple():
             return [readable(item) for item in value]
-        case Load():
+        case RelayedMessage():
             return value.peer
+        case Key() | MessageTopic():
+            return str(value)
         case msgspec.Struct():
             return type(value).__name__
         case float():

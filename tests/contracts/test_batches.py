@@ -10,20 +10,16 @@ from msgspec.structs import replace
 from node.chain.contract.abi import DecodedEvent
 from node.chain.contract.swarm import ABI
 from node.chain.relay.batch_calls import (
-    Reveal,
-    SignedCommitment,
-    SignedReward,
-    SignedVote,
     commitments_call,
-    compact,
     reveals_call,
     revocations_call,
     rewards_call,
-    sign,
-    signer_of,
     votes_call,
 )
+from node.chain.relay.signatures import compact, sign, signer_of
 from node.localnet.local_chain import LocalChain
+from protocols.identifiers import Address
+from protocols.signed_messages import SignedCommitment, SignedReward, SignedVote, VoteReveal
 from protocols.typed_data import Commitment, Reward, Vote
 from protocols.voting import vote_commitment
 from tests.contracts.conftest import Refused, Swarm, key, parameters, skipped, votes_in
@@ -59,22 +55,22 @@ def seed(swarm: Swarm, round_number: int = 1) -> bytes:
 
 def vote(swarm: Swarm, voter: int, *winners: int, signer: int | None = None) -> SignedVote:
     said = Vote(1, seed(swarm), named(swarm, *winners))
-    return SignedVote(said, swarm.sign(voter if signer is None else signer, said))
+    return SignedVote.of(said, swarm.sign(voter if signer is None else signer, said))
 
 
-def reveal(swarm: Swarm, voter: int, *winners: int) -> Reveal:
-    return Reveal(swarm.accounts[voter], named(swarm, *winners), SALT)
+def reveal(swarm: Swarm, voter: int, *winners: int) -> tuple[Address, VoteReveal]:
+    return swarm.accounts[voter], VoteReveal(1, named(swarm, *winners), SALT)
 
 
 def commitment(swarm: Swarm, voter: int, *winners: int) -> SignedCommitment:
     made = vote_commitment(1, seed(swarm), swarm.accounts[voter], named(swarm, *winners), SALT)
     said = Commitment(1, seed(swarm), made)
-    return SignedCommitment(said, swarm.sign(voter, said))
+    return SignedCommitment.of(said, swarm.sign(voter, said))
 
 
 def reward(swarm: Swarm, node: int, amount: int, stage: int = 0) -> SignedReward:
     said = Reward(1, stage, seed(swarm), amount)
-    return SignedReward(said, swarm.sign(node, said))
+    return SignedReward.of(said, swarm.sign(node, said))
 
 
 def rewards_in(events: list[DecodedEvent]) -> dict[str, int]:
@@ -105,7 +101,7 @@ def test_bad_votes_do_not_sink_good_ones(ballot: Swarm) -> None:
         vote(ballot, 3, 1, 2, 4, 5),
         vote(ballot, 4, 7),
         vote(ballot, 7, 2),
-        SignedVote(unsorted, ballot.sign(4, unsorted)),
+        SignedVote.of(unsorted, ballot.sign(4, unsorted)),
         vote(ballot, 5),
         replace(vote(ballot, 5, 2), signature=bytes(64) + b"\x1b"),
         vote(ballot, 6, 2),
@@ -138,9 +134,9 @@ def test_votes_of_another_seed_contract_or_chain_are_strangers(chain: LocalChain
     other = Swarm(chain, parameters(mode="open"))
     said = Vote(1, seed(ballot), named(ballot, 2))
     domains = [other.domain, replace(ballot.domain, chain_id=1), replace(ballot.domain, salt=bytes(32))]
-    votes = [SignedVote(said, sign(domain, said, key(1))) for domain in domains]
+    votes = [SignedVote.of(said, sign(domain, said, key(1))) for domain in domains]
     for changed in (replace(said, seed=b"x" * 32), replace(said, round=2)):
-        votes.append(SignedVote(said, ballot.sign(1, changed)))
+        votes.append(SignedVote.of(said, ballot.sign(1, changed)))
     events = ballot.bring(votes_call(1, [*votes, vote(ballot, 1, 2)]))
     assert skipped(events) == dict.fromkeys(range(5), "NotRegistered")
 
@@ -176,7 +172,7 @@ def test_a_revocation_reaches_a_node_that_has_voted_before(ballot: Swarm) -> Non
     ballot.bring(revocations_call([ballot.revocation(1)]))
     ballot.next_round()
     said = Vote(2, seed(ballot, 2), named(ballot, 2))
-    mine = SignedVote(said, ballot.sign(1, said))
+    mine = SignedVote.of(said, ballot.sign(1, said))
     with pytest.raises(Refused, match="NothingCounted"):
         ballot.bring(votes_call(2, [mine]))
     ballot.register(1)
@@ -243,7 +239,8 @@ def test_commitments_and_reveals_are_brought_by_anybody(urn: Swarm) -> None:
 def test_a_copied_commitment_is_worthless(urn: Swarm) -> None:
     """Signed by the copyist it is his, and opens for nobody; brought under the victim's name it is the victim's."""
     mine = commitment(urn, 1, 2)
-    copied = SignedCommitment(mine.said, urn.sign(4, mine.said))
+    said = Commitment(1, seed(urn), mine.commitment)
+    copied = SignedCommitment.of(said, urn.sign(4, said))
     urn.bring(commitments_call(1, [copied, mine]))
     urn.next_stage()
     events = urn.bring(reveals_call(1, [reveal(urn, 4, 2), reveal(urn, 1, 2)]))
@@ -312,7 +309,8 @@ def test_rewards_of_two_rounds_lie_apart(urn: Swarm) -> None:
 def test_a_relay_knows_who_signed(ballot: Swarm) -> None:
     """The same answer as the contract's; None for what is no signature."""
     good = vote(ballot, 1, 2)
-    assert signer_of(ballot.domain, good.said, good.signature) == ballot.accounts[1]
-    assert signer_of(ballot.domain, replace(good.said, round=2), good.signature) != ballot.accounts[1]
-    assert signer_of(ballot.domain, good.said, b"x" * 64) is None
-    assert signer_of(ballot.domain, good.said, bytes(65)) is None
+    said = Vote(1, seed(ballot), good.winners)
+    assert signer_of(ballot.domain, said, good.signature) == ballot.accounts[1]
+    assert signer_of(ballot.domain, replace(said, round=2), good.signature) != ballot.accounts[1]
+    assert signer_of(ballot.domain, said, b"x" * 64) is None
+    assert signer_of(ballot.domain, said, bytes(65)) is None

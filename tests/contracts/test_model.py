@@ -14,10 +14,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from node.chain.relay.batch_calls import (
-    Reveal,
-    SignedCommitment,
-    SignedReward,
-    SignedVote,
     commitments_call,
     registrations_call,
     reveals_call,
@@ -27,6 +23,7 @@ from node.chain.relay.batch_calls import (
 )
 from node.localnet.local_chain import LocalChain
 from protocols.schedule import commit_step, reveal_step, step_number
+from protocols.signed_messages import SignedCommitment, SignedReward, SignedVote, VoteReveal
 from protocols.tally import Voted
 from protocols.typed_data import Commitment, Reward, Vote
 from protocols.voting import vote_commitment
@@ -170,11 +167,11 @@ class History:
             winners = self.named(few)
             if self.mode == "open":
                 vote = Vote(said, seed, winners)
-                signed.append(SignedVote(vote, self.swarm.sign(node, vote)))
+                signed.append(SignedVote.of(vote, self.swarm.sign(node, vote)))
             else:
                 made = vote_commitment(said, seed, self.swarm.accounts[node], winners, SALT)
                 message = Commitment(said, seed, made)
-                signed.append(SignedCommitment(message, self.swarm.sign(node, message)))
+                signed.append(SignedCommitment.of(message, self.swarm.sign(node, message)))
         data = votes_call(said, signed) if self.mode == "open" else commitments_call(said, signed)
         if self.step != commit_step(said, self.stages):
             assert self.refused(data)
@@ -187,7 +184,7 @@ class History:
         if honest:
             mine = [(node, set(few)) for (node, one), few in self.model.committed.items() if one == said]
             entries = [*entries, *mine, *mine[:1]]
-        reveals = [Reveal(self.swarm.accounts[node], self.named(few), SALT) for node, few in entries]
+        reveals = [(self.swarm.accounts[node], VoteReveal(said, self.named(few), SALT)) for node, few in entries]
         data = reveals_call(said, reveals)
         if self.mode == "open" or self.step != reveal_step(said, self.stages):
             assert self.refused(data)
@@ -210,7 +207,9 @@ class History:
     def report(self, back: int, stage: int, reporters: list[int]) -> None:
         said = max(0, self.round - back)
         message = Reward(said, stage, self.swarm.view("seedOf", said), 7)
-        data = rewards_call(said, stage, [SignedReward(message, self.swarm.sign(node, message)) for node in reporters])
+        data = rewards_call(
+            said, stage, [SignedReward.of(message, self.swarm.sign(node, message)) for node in reporters]
+        )
         newest = self.step - step_number(said, 0, self.stages)
         if (back > 1 and said < self.round - 1) or stage >= self.stages or stage > newest:
             assert self.refused(data)

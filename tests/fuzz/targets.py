@@ -20,10 +20,10 @@ from node.network.reqresp.streams import StreamFault, read_frame
 from node.trainer import messages as frames
 from node.validation.body_check import check_body
 from protocols.assignment import assignment
-from protocols.carried import CarriedDelegation, CarriedReveal, CarriedReward
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest
 from protocols.session import SessionStatement
+from protocols.signed_messages import SignedDelegation, SignedReward, VoteReveal
 from protocols.typed_data import Domain
 from protocols.wire import (
     PROTOCOL_VERSION,
@@ -78,8 +78,8 @@ def targets() -> tuple[Target, ...]:
     manifest = Manifest(name="fuzz", game=GameSpec(generated=4, minimum=2, group_size=2))
     body = encode(_rollouts(questions))
     announced = _announcement(body, body)
-    delegation = CarriedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
-    cargo = (delegation, CarriedReveal(2, (PEER,), SEED), CarriedReward(3, 0, -(2**40), bytes(65)))
+    delegation = SignedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
+    cargo = (delegation, VoteReveal(2, (PEER,), SEED), SignedReward(3, 0, -(2**40), bytes(65)))
     statement = _sessions.decode(STATEMENT)
     bound = BoundAnnouncement(**msgspec.structs.asdict(announced), session=statement)
     carrying = msgspec.structs.replace(announced, relays=True, carried=cargo)

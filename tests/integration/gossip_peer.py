@@ -23,9 +23,9 @@ from node.machine.inputs import AnyInput, RolloutsAnnounced
 from node.network.bootnode_host import run_bootnode
 from node.network.service import NetworkService
 from node.ports import RoundWindow, Verdict
-from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
+from protocols.signed_messages import SignedCommitment, SignedDelegation, SignedMessage
 from protocols.typed_data import Domain
 from protocols.wire import NOTHING, Announcement
 
@@ -69,16 +69,16 @@ def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
     return Verdict(reason="rubbish" if body.startswith(b"bad") else "", groups=1, reward=1.0)
 
 
-def carry(commands: tuple[OwnMessage, ...]) -> tuple[Carried, ...]:
+def carry(commands: tuple[OwnMessage, ...]) -> tuple[SignedMessage, ...]:
     """Return commitments that nobody signed."""
     return tuple(
-        CarriedCommitment(each.round, each.seed, bytes(65)) for each in commands if isinstance(each, CommitVote)
+        SignedCommitment(each.round, each.seed, bytes(65)) for each in commands if isinstance(each, CommitVote)
     )
 
 
-def delegation(number: int) -> CarriedDelegation:
+def delegation(number: int) -> SignedDelegation:
     """Return a delegation of the test's peer that nobody signed."""
-    return CarriedDelegation(peer_key(9).address, peer_key(number).address, 1, 2, bytes(65), bytes(65))
+    return SignedDelegation(peer_key(9).address, peer_key(number).address, 1, 2, bytes(65), bytes(65))
 
 
 def tell(**fields: Any) -> None:

@@ -22,11 +22,11 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 from libp2p.utils.varint import encode_uvarint
 
-from node.chain.contract.swarm import CoordinatorFacts
 from node.identity import new_key
 from node.network.host import Host, open_host
 from node.network.pubsub.hardened import FRAME_LIMIT
 from node.network.pubsub.topic import AnnouncementTopic, join
+from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import body_digest, swarm_id
 from protocols.manifest import Limits
 from protocols.wire import Announcement, Envelope, encode, signing_hash

@@ -9,10 +9,10 @@ from msgspec.structs import asdict
 
 from node.identity.local_peer import LocalPeer
 from node.machine.commands import FetchRollouts, OwnMessage, PublishRollouts
-from protocols.carried import MAX_CARRIED, Cargo, Carried
 from protocols.identifiers import Digest
 from protocols.manifest import Limits
 from protocols.session import SessionStatement
+from protocols.signed_messages import MAX_ATTACHED, AttachedMessages, SignedMessage
 from protocols.wire import (
     ENVELOPE_OVERHEAD,
     PROTOCOL_VERSION,
@@ -23,7 +23,7 @@ from protocols.wire import (
     signing_hash,
 )
 
-Carry: TypeAlias = Callable[[tuple[OwnMessage, ...]], tuple[Carried, ...]]
+Carry: TypeAlias = Callable[[tuple[OwnMessage, ...]], tuple[SignedMessage, ...]]
 """Gives the signed messages of commands; none for a command that may not be signed, or where nobody could bring it."""
 
 
@@ -32,7 +32,7 @@ def announcement_of(
     swarm: Digest,
     inline: bytes = b"",
     relays: bool = False,
-    carried: Cargo = (),
+    carried: AttachedMessages = (),
 ) -> Announcement:
     """Return the announcement that a command speaks of."""
     return Announcement(
@@ -60,14 +60,14 @@ def signed_announcement(
     limits: Limits,
     command: PublishRollouts,
     body: bytes,
-    carried: tuple[Carried, ...] = (),
+    carried: tuple[SignedMessage, ...] = (),
 ) -> bytes:
     """Return the encoded envelope for a body, which travels inside when it is small. Signing is deterministic.
 
     What is carried comes before an inline body: that can be fetched. Of what does not fit, the last is left out.
     """
     room = limits.announcement - ENVELOPE_OVERHEAD - (len(encode(me.statement)) if me.statement else 0)
-    cargo = carried[:MAX_CARRIED]
+    cargo = carried[:MAX_ATTACHED]
     while cargo and len(encode(cargo)) > room:
         cargo = cargo[:-1]
     small = len(body) <= min(limits.inline, room - (len(encode(cargo)) if cargo else 0))

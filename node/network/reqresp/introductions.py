@@ -18,7 +18,7 @@ from node.identity.rsa import bound_peer
 from node.machine.inputs import NodeIntroduced
 from node.network.host import Host
 from node.network.reqresp.streams import StreamFault, read_frame, write_frame
-from protocols.carried import CarriedDelegation
+from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Domain
 from protocols.wire import INTRODUCTION_LIMIT, BoundDelegation, Malformed, decode_introduction, encode
 
@@ -30,7 +30,7 @@ ACCEPTED_EVERY, SENT_EVERY = 60.0, 65.0
 MOST_AT_ONCE = 64
 """Introductions taken in `ACCEPTED_EVERY` seconds, of all peers together."""
 
-Introduction: TypeAlias = Callable[[], CarriedDelegation | None]
+Introduction: TypeAlias = Callable[[], SignedDelegation | None]
 """Gives this node's delegation; None where it has none."""
 
 

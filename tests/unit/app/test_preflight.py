@@ -8,11 +8,11 @@ import trio
 from trio.testing import MockClock
 
 from node.app.preflight import agree, open_questions, placed, read_facts, refuse_unowned
-from node.chain.contract.swarm import CoordinatorFacts
 from node.chain.rpc.client import ConnectionLostError
 from node.config import ChainSettings, Config, TrainerSettings
 from node.exits import Exit, Refusal
 from node.identity.key_owner_cases import OwnershipFacts
+from protocols.deployment import CoordinatorFacts
 from protocols.manifest import DataSpec, Deployment, GameSpec, Manifest, StageSpec, manifest_digest
 
 CONTRACT, OTHER = "0x" + "ab" * 20, "0x" + "cd" * 20
@@ -52,7 +52,7 @@ class Chain:
     def __init__(self, facts: CoordinatorFacts | None = None) -> None:
         self.facts = facts
 
-    async def describe(self) -> CoordinatorFacts:
+    async def read_facts(self) -> CoordinatorFacts:
         if self.facts is None:
             raise ConnectionLostError("away")
         return self.facts

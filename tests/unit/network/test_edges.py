@@ -15,9 +15,9 @@ from node.network.libp2p_patches.log_throttle import LogThrottle
 from node.network.pubsub.announcer import signed_announcement
 from node.network.pubsub.hardened import SeenMessages, isolated
 from node.network.reqresp.streams import StreamFault, read_frame
-from protocols.carried import CarriedCommitment, CarriedDelegation
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
+from protocols.signed_messages import SignedCommitment, SignedDelegation
 from protocols.typed_data import Domain
 from protocols.wire import ENVELOPE_OVERHEAD, NOTHING, decode_envelope, encode
 
@@ -123,8 +123,8 @@ def test_an_announcement_always_fits(size: int, inline: int) -> None:
 @pytest.mark.parametrize("size", [1, 8_000])
 def test_what_is_carried_comes_before_an_inline_body(limit: int, size: int) -> None:
     """As many messages as fit travel, the first ones first; then the body, if there is room; all within the limit."""
-    large = CarriedDelegation("0x" + "a" * 40, "0x" + "b" * 40, 2**60, 2**60, bytes(1024), bytes(65))
-    vote = CarriedCommitment(2**60, bytes(32), bytes(65))
+    large = SignedDelegation("0x" + "a" * 40, "0x" + "b" * 40, 2**60, 2**60, bytes(1024), bytes(65))
+    vote = SignedCommitment(2**60, bytes(32), bytes(65))
     cargo = (vote, *[large] * 9)
     body = bytes(size)
     command = PublishRollouts(2**60, 2**20, bytes(32), body_digest(body), size, relays=True)
@@ -139,7 +139,7 @@ def test_what_is_carried_comes_before_an_inline_body(limit: int, size: int) -> N
 
 def test_an_announcement_without_rollouts_carries_messages() -> None:
     """A node that made nothing says so, and what it carries is there."""
-    vote = CarriedCommitment(2, bytes(32), bytes(65))
+    vote = SignedCommitment(2, bytes(32), bytes(65))
     command = PublishRollouts(3, 0, bytes(32), NOTHING, 0)
     _, said = decode_envelope(signed_announcement(ME, bytes(32), Limits(), command, b"", (vote,)), 65_536)
     assert (said.size, said.body, said.inline, said.carried) == (0, NOTHING, b"", (vote,))

@@ -17,9 +17,9 @@ from node.machine.inputs import (
     RolloutsRefused,
 )
 from node.ports import RoundWindow, Verdict
-from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
+from protocols.signed_messages import SignedCommitment, SignedDelegation, SignedMessage
 from protocols.wire import NOTHING, Announcement
 from tests.support.fake_network import FakeGossipNode, FakeSwarm
 
@@ -36,11 +36,11 @@ def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
     return Verdict(reason="rubbish" if body.startswith(b"bad") else "", groups=2, reward=1.5)
 
 
-def carry(commands: tuple[OwnMessage, ...]) -> tuple[Carried, ...]:
-    return tuple(CarriedCommitment(each.round, each.seed, bytes(65)) for each in commands)
+def carry(commands: tuple[OwnMessage, ...]) -> tuple[SignedMessage, ...]:
+    return tuple(SignedCommitment(each.round, each.seed, bytes(65)) for each in commands)
 
 
-DELEGATION = CarriedDelegation(KEYS[1].address, KEYS[0].address, 1, 2, bytes(65), bytes(65))
+DELEGATION = SignedDelegation(KEYS[1].address, KEYS[0].address, 1, 2, bytes(65), bytes(65))
 
 
 class Party:

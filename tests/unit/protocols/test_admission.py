@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.admission import Admission, admit, slot_of
-from protocols.carried import CarriedCommitment
 from protocols.manifest import Limits
 from protocols.schedule import step_number
+from protocols.signed_messages import SignedCommitment
 from protocols.wire import NOTHING, Announcement
 
 SWARM, BODY = bytes([7]) * 32, bytes([8]) * 32
@@ -95,7 +95,7 @@ def test_a_slot_is_filled_once() -> None:
 
 def test_an_announcement_without_rollouts_fills_the_slot_too() -> None:
     """Who said that it has none is accepted once, whatever it carries, and contradicts itself if it has some then."""
-    cargo = (CarriedCommitment(1, bytes(32), bytes(65)),)
+    cargo = (SignedCommitment(1, bytes(32), bytes(65)),)
     nothing = said(body=NOTHING, size=0, carried=cargo)
     assert judge(nothing).outcome == "accept"
     assert judge(msgspec.structs.replace(nothing, carried=()), known=NOTHING).reason == "duplicate"

@@ -15,16 +15,16 @@ from node.chain.contract.abi import Abi, Revert
 from node.chain.contract.manifest_check import disagreement
 from node.chain.contract.rlswarm import REWARD_SCALE, RLSwarmBinding
 from node.chain.contract.rlswarm_clock import DURATIONS, RLSwarmClock, StageOpening, estimated_seconds, round_seed
-from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, STAGES, RLSwarmLedger
+from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, SIGNED, STAGES, UNSIGNED, RLSwarmLedger
 from node.chain.contract.rlswarm_peers import can_dial
-from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED
-from node.chain.contract.swarm import CoordinatorFacts, Voter
+from node.chain.contract.swarm import Voter
 from node.chain.rpc.blocks import BlockAdded, BlockHead, BlockUndone, Log, RangeFilled
 from node.chain.stage_tracker import StageTracker
 from node.identity import NodeKey, base58
 from node.identity.local_peer import address_of_peer_id
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
 from node.machine.inputs import PeerRegistered, StageOpened
+from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import keccak256
 from protocols.manifest import Manifest, StageSpec, VotingSpec, manifest_digest
 
@@ -268,7 +268,7 @@ def test_a_vote_names_peer_ids_in_one_transaction() -> None:
 def test_rewards_are_sums_in_whole_points(signed: bool, reward: float, points: int) -> None:
     """RL Swarm's nodes report the sum of a stage; below zero only where the contract takes it."""
     binding = a_binding()
-    binding._ledger.signed = signed
+    binding.ledger.signed = signed
     expected = ABI.call(SIGNED if signed else UNSIGNED, 3, 1, points, ME.peer_id)
     assert binding.call_data(ReportReward(3, 1, SEED, reward), VOTER) == expected
     assert points in (round(reward * REWARD_SCALE), 0)
@@ -277,8 +277,8 @@ def test_rewards_are_sums_in_whole_points(signed: bool, reward: float, points: i
 @pytest.mark.parametrize(
     ("command", "error", "said"),
     [
-        (RegisterNode(), "PeerIdAlreadyRegistered", "ask"),
-        (CastVote(1, SEED, (OTHER.address,)), "WinnerAlreadyVoted", "ask"),
+        (RegisterNode(), "PeerIdAlreadyRegistered", "compare"),
+        (CastVote(1, SEED, (OTHER.address,)), "WinnerAlreadyVoted", "compare"),
         (CastVote(1, SEED, (OTHER.address,)), "InvalidRoundNumber", "retry"),
         (CastVote(1, SEED, (OTHER.address,)), "InvalidVoterPeerId", "failed"),
         (ReportReward(1, 2, SEED, 0.5), "RewardAlreadySubmitted", "done"),
@@ -288,7 +288,7 @@ def test_rewards_are_sums_in_whole_points(signed: bool, reward: float, points: i
 )
 def test_refusals_are_told_apart(command: Any, error: str, said: str) -> None:
     """Done already, too soon, or never: as the contract's errors mean it."""
-    assert a_binding().judge(command, Revert(error, {})) == said
+    assert a_binding().classify(command, Revert(error, {})) == said
 
 
 def test_what_the_contract_lacks_is_never_encoded() -> None:

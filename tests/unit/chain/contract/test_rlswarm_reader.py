@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import trio
 
+from node.chain.contract.reader import NoCoordinatorError
 from node.chain.contract.rlswarm_clock import DURATIONS, round_seed
 from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, STAGES, RLSwarmLedger
-from node.chain.contract.rlswarm_reader import RLSwarmReader
-from node.chain.contract.swarm_reader import NoCoordinatorError
+from node.chain.readers.rlswarm_reader import RLSwarmReader
 from node.chain.rpc.client import RpcError
 from protocols.identifiers import keccak256
 
