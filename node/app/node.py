@@ -205,7 +205,7 @@ class Node:
             self.home / "peers.json",
             self.chain.read_bootnodes,
             incognito=is_marked(self.home),
-            carry=self._carry,
+            carry=self._attached_messages,
             introduction=self._introduction,
             credit=lambda peer: has_credit(self.state, peer),
         )
@@ -220,8 +220,8 @@ class Node:
         """Return what trains as the peer that this node counts as."""
         return WorkerClient(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
 
-    def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[SignedMessage, ...]:
-        """Return what an announcement carries: this node's own messages, then its owner's orders."""
+    def _attached_messages(self, commands: tuple[c.OwnMessage, ...]) -> tuple[SignedMessage, ...]:
+        """Return what is attached to an announcement: this node's own messages, then its owner's orders."""
         self._take_delegation()
         return (*self.chain.signed_messages(commands), *self._orders())[:MAX_ATTACHED]
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.advancing import wait_for_turn
-from node.machine.announcing import carry_alone
+from node.machine.announcing import announce_messages
 from node.machine.joining import join, registration_settled
 from node.machine.pausing import wait_for_lapse
 from node.machine.relaying import owned_by, wait_for_relay
@@ -83,7 +83,7 @@ def transaction_settled(state: State, settled: i.TransactionSettled, at: float) 
                 state = replace(state, work=replace(state.work, reported=True))
             return state, ()
         case MessageKey() as key:
-            return in_turn(state, at, lambda s, t: vote_settled(s, key, settled, t), carry_alone, pursue)
+            return in_turn(state, at, lambda s, t: vote_settled(s, key, settled, t), announce_messages, pursue)
         case _:
             return state, ()
 

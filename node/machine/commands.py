@@ -104,7 +104,7 @@ class ReportReward(Command, frozen=True):
 
 
 OwnMessage: TypeAlias = CommitVote | RevealVote | CastVote | ReportReward
-"""What a node signs, and a relayer may bring."""
+"""What a node signs, and a relayer may submit."""
 
 
 class RelayMessages(Command, frozen=True):
@@ -133,7 +133,7 @@ class RelayMessages(Command, frozen=True):
 class PublishRollouts(Command, frozen=True):
     """Sign and announce this node's body of a stage; without one `size` is 0 and `body` is `protocols.wire.NOTHING`.
 
-    `relays` tells the others that this node brings messages in this stage; `carries` are its own commands whose signed
+    `relays` tells the others that this node relays in this stage; `carries` are its own commands whose signed
     messages travel with the announcement.
     """
 
@@ -158,7 +158,7 @@ class FetchRollouts(Command, frozen=True):
 
 
 class IntroduceNode(Command, frozen=True):
-    """Show every peer this node's delegation until it is registered: somebody with funds may bring it on chain."""
+    """Show every peer this node's delegation until it is registered: somebody with funds may submit it."""
 
 
 # --- trainer --------------------------------------------------------------------------------------------------------

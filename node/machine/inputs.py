@@ -100,7 +100,7 @@ class DelegationRead(Input, frozen=True):
 
 
 class FundsChanged(Input, frozen=True):
-    """Whether this node has the funds, and today's budget, to bring other nodes' messages on chain."""
+    """Whether this node has the funds, and today's budget, to relay other nodes' messages."""
 
     relays: bool
 

@@ -153,8 +153,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     included. `pending` is the newest stage reported while the chain is not yet known to be caught up with.
 
     `relays` tells whether this node can pay for others, `relayers` in which step each peer last said that it does;
-    `cargo` is what the announcements of the current stage carry, `introduced` the delegations of newcomers, and
-    `relay_turn` counts the own turns of the stage that were taken (or missed).
+    `message_pool` is what announcements of the current stage had attached, `introduced` the delegations of newcomers,
+    and `relay_turn` counts the own turns of the stage that were taken (or missed).
     """
 
     me: Address
@@ -188,7 +188,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     relays: bool = False
     relayers: dict[Address, int] = {}
-    cargo: dict[Address, tuple[SignedMessage, ...]] = {}
+    message_pool: dict[Address, tuple[SignedMessage, ...]] = {}
     introduced: dict[Address, SignedDelegation] = {}
     relay_turn: int = 0
 

@@ -46,7 +46,7 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.RevealVote: ("info", "vote.revealing"),
     c.CastVote: ("info", "vote.casting"),
     c.ReportReward: ("debug", "reward.reporting"),
-    c.RelayMessages: ("info", "relay.bringing"),
+    c.RelayMessages: ("info", "relay.submitting"),
     c.PublishRollouts: ("info", "rollouts.publishing"),
     c.FetchRollouts: ("debug", "rollouts.fetching"),
     c.IntroduceNode: ("debug", "node.introducing"),
@@ -87,7 +87,7 @@ def log_line(happened: object) -> tuple[str, str, dict[str, Any]] | None:
 def readable(value: object) -> object:
     """Return a value as it stands in a log line: bytes as their first 16 hex digits, sequences as lists.
 
-    Of a command, or of a signed message, only the name is told, of a load only whose it is.
+    Of a command or a signed message only the name is logged, of a relayed message its announcer.
     """
     match value:
         case bytes():

@@ -112,17 +112,17 @@ class Swarm:
         return SignedRevocation.of(said, self.sign(owner, said))
 
     def register(self, node: int, owner: int | None = None, expiry: int = 2**64 - 1) -> list[DecodedEvent]:
-        """Register an account as a node; anybody brings it."""
+        """Register an account as a node; anybody submits it."""
         return self.send(9, "register", signed_words(self.delegation(node, owner, expiry)))
 
-    def bring(self, data: str, sender: int = 9) -> list[DecodedEvent]:
+    def submit(self, data: str, sender: int = 9) -> list[DecodedEvent]:
         """Mine encoded calls of `node.chain.relay.batch_calls`; return the events. Raises `Refused`."""
         receipt = self._mined(sender, {"to": self.address, "data": data})
         return [event for log in receipt["logs"] if (event := ABI.event(log))]
 
     def counted(self, *numbers: int) -> None:
         """Register accounts and go on until they count; `current` is then the first round of theirs."""
-        self.bring(registrations_call([self.delegation(number) for number in numbers]))
+        self.submit(registrations_call([self.delegation(number) for number in numbers]))
         since = max(self.view("nodes", self.accounts[number])[1] for number in numbers)
         while self.view("current")[0] < since:
             self.next_stage()

@@ -131,7 +131,7 @@ class History:
         self.swarm = Swarm(chain, parameters(stages=stages, mode=mode, winners=MOST))
         self.model = Model()
         self.heard: list[Voted] = []
-        self.swarm.bring(registrations_call([self.swarm.delegation(node, OWNERS[0]) for node in COUNTED]))
+        self.swarm.submit(registrations_call([self.swarm.delegation(node, OWNERS[0]) for node in COUNTED]))
         for node in COUNTED:
             self.model.register[node] = Node(OWNERS[0], self.since(node), float("inf"))
         for _ in range(3):
@@ -176,7 +176,7 @@ class History:
         if self.step != commit_step(said, self.stages):
             assert self.refused(data)
             return
-        self.brought(data, [self.entered(node, said, few) for node, few in entries])
+        self.submitted(data, [self.entered(node, said, few) for node, few in entries])
 
     def reveal(self, shift: int, entries: list[tuple[int, set[int]]], honest: bool) -> None:
         """Reveal what was committed, and anything else beside it."""
@@ -190,7 +190,7 @@ class History:
             assert self.refused(data)
             return
         now = self.swarm.now() + 1
-        self.brought(data, [self.model.reveal(node, said, now, self.order(few)) for node, few in entries])
+        self.submitted(data, [self.model.reveal(node, said, now, self.order(few)) for node, few in entries])
 
     def a_round(self, entries: list[tuple[int, set[int]]], more: list[tuple[int, set[int]]], lost: int | None) -> None:
         """What should happen in a round; between vote and reveal a node may be revoked."""
@@ -215,7 +215,7 @@ class History:
             assert self.refused(data)
             return
         now = self.swarm.now() + 1
-        self.brought(data, [self.model.reward(node, said, stage, now) for node in reporters])
+        self.submitted(data, [self.model.reward(node, said, stage, now) for node in reporters])
 
     # --- what must hold -----------------------------------------------------------------------------------------
 
@@ -282,17 +282,17 @@ class History:
 
     def refused(self, data: str) -> bool:
         try:
-            self.swarm.bring(data)
+            self.swarm.submit(data)
         except Refused:
             return True
         return False
 
-    def brought(self, data: str, reasons: list[str]) -> None:
-        """Bring a batch; the contract must say of each entry what the model says."""
+    def submitted(self, data: str, reasons: list[str]) -> None:
+        """Submit a batch; the contract must say of each entry what the model says."""
         if all(reasons):
             assert self.refused(data)
             return
-        events = self.swarm.bring(data)
+        events = self.swarm.submit(data)
         assert skipped(events) == {place: reason for place, reason in enumerate(reasons) if reason}
         said = [event.fields["round"] for event in events if event.name == "VotesCounted"]
         self.heard += [Voted(said[0], voter, winners) for voter, winners in votes_in(events).items()]

@@ -125,7 +125,7 @@ class Place:
         return SignedDelegation.of(said, *(sign(domain, said, account) for account in both))
 
     def register(self, key: str, owner: str | None = None) -> None:
-        """Somebody else brings a registration; without an owner the node is its own."""
+        """Somebody else submits a registration; without an owner the node is its own."""
         data = ABI.call("register", signed_words(self.delegation(owner or key, key)))
         sender = Account.from_key(KEYS[3]).address
         call = {"from": sender, "to": self.deployment.address, "data": data, "gas": hex(500_000)}

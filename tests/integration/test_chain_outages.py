@@ -91,7 +91,7 @@ async def test_a_fresh_chain_at_the_same_url_is_refused(place: Place) -> None:
 
 
 async def test_a_reorg_across_a_stage_rewinds(place: Place) -> None:
-    """The stage that a reorg took away is told as it is now, marked."""
+    """The stage that a reorg changed is reported as it is now, marked."""
     async with place.running() as node:
         await node.until(StageOpened)
         place.chain.call("anvil_mine", "0x5")

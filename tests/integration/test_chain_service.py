@@ -110,7 +110,7 @@ async def test_a_registration_there_already_is_done(place: Place) -> None:
 
 
 async def test_a_node_registers_for_its_owner(place: Place) -> None:
-    """With an owner's delegation it brings that one; a newer one with a longer term is brought as a renewal."""
+    """With an owner's delegation it submits that one; a newer one with a longer term is submitted as a renewal."""
     node_address = place.account.address
     for term in (1_000, 100_000):
         signed = place.delegation(KEYS[2], KEYS[1], place.now() + term)
@@ -133,8 +133,8 @@ async def test_the_same_key_under_another_owner_is_refused(place: Place) -> None
 
 
 async def test_a_pause_is_waited_out(place: Place) -> None:
-    """What the organiser's pause refuses is done once it is over; pause and end are told with the deadline they make,
-    and told again to a node that was away."""
+    """What the organiser's pause refuses is done once it is over. Pause and end are reported with the new deadline, and
+    again to a node that was away."""
     async with place.running() as node:
         opened = await node.until(StageOpened)
         send(place.chain.url, KEYS[0], place.deployment.address, "pause", 3600)
@@ -156,7 +156,7 @@ async def test_a_pause_is_waited_out(place: Place) -> None:
 
 
 async def test_a_refused_call_costs_no_transaction(place: Place) -> None:
-    """The simulation tells the contract's error before a nonce is used."""
+    """The simulation shows the contract's error before a nonce is used."""
     async with place.running() as node:
         seed = (await node.until(StageOpened)).seed
         await node.execute(ReportReward(0, 0, seed, 0.5))
@@ -182,32 +182,32 @@ async def test_what_waits_for_relayers_is_sent_when_it_is_asked_for_anew(place: 
 
 async def test_a_day_has_a_budget_for_others(place: Place) -> None:
     """What a relayer has spent on others counts over a restart: beyond the budget nothing is sent. The next day has
-    a budget of its own; of a batch that is dearer, half is brought."""
+    a budget of its own; of a batch that is dearer, half is submitted."""
     later = 0.0
     topic = MessageTopic(MessageKind.DELEGATION)
     budget: dict[str, Any] = {"relay_gas_per_day": 120_000, "clock": lambda: time.time() + later}
 
-    async def brings(node: Running, *numbers: int) -> TransactionSettled:
+    async def relays(node: Running, *numbers: int) -> TransactionSettled:
         orders = [place.delegation(KEYS[3], KEYS[number]) for number in numbers]
         turn, relayed = sum(numbers), tuple(RelayedMessage(order.node, order) for order in orders)
         await node.execute(RelayMessages(topic, 0, 0, bytes(32), turn, relayed))
         return await node.settled(RelayKey(topic, 0, 0, turn))
 
     async with relaying(place, budget) as node:
-        assert (await brings(node, 0)).ok
+        assert (await relays(node, 0)).ok
     async with relaying(place, budget) as node:
-        done = await brings(node, 2)
+        done = await relays(node, 2)
         assert (done.ok, done.error, place.nonce()) == (False, "OverBudget", 1)
     later = 86_400.0
     async with relaying(place, budget) as node:
-        assert (await brings(node, 2, 3)).ok
+        assert (await relays(node, 2, 3)).ok
     known = [place.view("nodes", Account.from_key(key).address)[1] for key in KEYS]
     assert known == [1, 0, 1, 0]
 
 
 @asynccontextmanager
 async def relaying(place: Place, changed: dict[str, Any]) -> AsyncIterator[Running]:
-    """Run a node that knows its deployment, and so may bring messages of others."""
+    """Run a node that knows its deployment, and so may relay messages of others."""
     async with trio.open_nursery() as nursery:
         service = place.service(**changed)
         service.join(await service.read_facts(), None)
@@ -218,7 +218,7 @@ async def relaying(place: Place, changed: dict[str, Any]) -> AsyncIterator[Runni
 
 
 async def test_a_running_node_takes_a_new_delegation(place: Place) -> None:
-    """Signed anew, it is told as waiting with its serial, and brought when asked for; then nothing waits any more."""
+    """It is reported as waiting, with its serial, and submitted when asked for; then nothing waits any more."""
     first, second = (place.delegation(KEYS[2], KEYS[1], place.now() + term) for term in (1_000, 100_000))
     async with trio.open_nursery() as nursery:
         service = place.service()

@@ -78,7 +78,7 @@ class Swarm:
             nursery.cancel_scope.cancel()
 
     async def advance(self, first: Running, *others: Running, seconds: int = 100) -> StageOpened:
-        """The manager opens the next stage; return it as the first node tells it."""
+        """The manager opens the next stage; return it as the first node reports it."""
         self.chain.call("evm_increaseTime", seconds)
         self.manager.update()
         place = self.manager.place()
@@ -133,7 +133,7 @@ async def test_two_nodes_play_over_a_restart_of_the_chain(version: str, tmp_path
             await swarm.joined(one, two)
             expected = {PeerRegistered(swarm.ids[number].address, 1) for number in (1, 2)}
             for peer in expected:
-                assert await one.until(PeerRegistered, lambda told, peer=peer: told == peer)
+                assert await one.until(PeerRegistered, lambda one, peer=peer: one == peer)
             for number in range(1, 4):
                 await swarm.next_round(one, two)
                 opened = await one.at((number, 0))
@@ -309,5 +309,5 @@ async def test_a_node_that_comes_late_finds_rounds_and_peers(old: Swarm) -> None
     async with old.running(3) as (late,):
         opened = await late.until(StageOpened)
         assert (opened.round, opened.stage, opened.seed) == (2, 0, seed)
-        told = {one for one in late.inputs if isinstance(one, PeerRegistered)}
-        assert told == {PeerRegistered(old.ids[1].address, 1), PeerRegistered(old.ids[2].address, 3)}
+        known = {one for one in late.inputs if isinstance(one, PeerRegistered)}
+        assert known == {PeerRegistered(old.ids[1].address, 1), PeerRegistered(old.ids[2].address, 3)}

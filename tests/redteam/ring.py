@@ -40,7 +40,7 @@ class Ring:
             Delegation(owner.address.lower(), node, int(time.time() * 1000) + place, 2**40)
             for place, node in enumerate(self.addresses)
         ]
-        self._bring(registrations_call([
+        self._submit(registrations_call([
             SignedDelegation.of(each, sign(self._domain, each, owner), sign(self._domain, each, key))
             for each, key in zip(said, self._keys, strict=True)
         ]))  # fmt: skip
@@ -54,15 +54,15 @@ class Ring:
         ]
         pairs = zip(said, self._keys, strict=True)
         signed = [SignedCommitment.of(each, sign(self._domain, each, key)) for each, key in pairs]
-        self._bring(commitments_call(round_number, signed))
+        self._submit(commitments_call(round_number, signed))
 
     def reveal(self, round_number: int, winner: Address) -> None:
         """Reveal them."""
-        self._bring(
+        self._submit(
             reveals_call(round_number, [(node, VoteReveal(round_number, (winner,), SALT)) for node in self.addresses])
         )
 
-    def _bring(self, data: str) -> None:
+    def _submit(self, data: str) -> None:
         chain: Any = self._swarm.chain
         call = {"from": chain.call("eth_accounts")[5], "to": self._swarm.contract.address, "data": data}
         sent = chain.call("eth_sendTransaction", {**call, "gas": hex(12_000_000)})

@@ -151,9 +151,11 @@ def _settled(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]
 def _announced(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     body, size = (NOTHING, 0) if "nothing" in words else (at.names.body(peer, where, options), 1000)
-    cargo = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
+    message_pool = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
     late = "late" in words
-    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo, late)]
+    return [
+        i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, message_pool, late)
+    ]
 
 
 def _heard(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:

@@ -35,7 +35,7 @@ class RevertedError(Exception):
 
 
 class FakeCoordinator:
-    """One deployment. `votes` and `rewards` are what its events would tell; `watchers` hear of each event at once."""
+    """One deployment. `votes` and `rewards` are what its events would show; `watchers` get each event at once."""
 
     def __init__(self, manifest: Manifest, clock: Callable[[], float], bootnodes: tuple[str, ...] = ()) -> None:
         self.bootnodes = bootnodes

@@ -10,7 +10,7 @@ from node.machine import notices as n
 from node.machine import views
 from node.machine.external_bodies import to_quote
 from node.machine.pacing import local_deadline
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA, is_timely
+from node.machine.relaying import MAX_BATCH, MAX_INTRODUCED, MAX_NEWCOMERS, MAX_POOLED_PEERS, OWNER_QUOTA, is_timely
 from node.machine.stage_transition import AHEAD
 from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, Output, State, counts
 from protocols.manifest import Manifest
@@ -166,9 +166,9 @@ class MachineWatch:
         assert len(state.curve) <= MAX_CURVE
         assert len(state.rewards) <= MAX_REWARDS
         assert min(msgspec.structs.astuple(state.totals)) >= 0
-        assert len(state.cargo) <= MAX_CARGO
+        assert len(state.message_pool) <= MAX_POOLED_PEERS
         assert len(state.introduced) <= MAX_INTRODUCED
         assert not set(state.introduced) & set(state.peers)
-        assert ME not in {*state.relayers, *state.cargo, *state.introduced}
+        assert ME not in {*state.relayers, *state.message_pool, *state.introduced}
         assert set(views.window_seeds(state)) <= set(state.seeds)
         assert views.status(state).round == state.round

@@ -66,7 +66,7 @@ async def test_the_other_endpoint_is_tried_where_one_breaks_at_once(tmp_path: Pa
 
 
 async def test_a_chain_that_is_away_is_lost_once(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Each endpoint was tried first; it is not told again with each attempt."""
+    """Each endpoint was tried first; it is not reported again with each attempt."""
     line = StandinConnection(a={"eth_call": away}, b={"eth_call": away})
     inputs = await followed(line.service(tmp_path), 300.0)
     assert inputs == [ChainLost("gone")]

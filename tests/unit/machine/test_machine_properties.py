@@ -182,14 +182,14 @@ class Machine(RuleBasedStateMachine):
         self.feed(i.FundsChanged(True))
         here, before = self.state.round, max(0, self.state.round - 1)
         for peer in sorted(carriers):
-            cargo = (
+            message_pool = (
                 SignedCommitment(before, WORD, SIGNATURE),
                 VoteReveal(before, (PEERS[1],), WORD),
                 VoteReveal(max(0, before - 1), (PEERS[1],), WORD),
                 SignedVote(before, (PEERS[1],), SIGNATURE),
                 SignedReward(here, self.state.stage, 5, SIGNATURE),
             )
-            self.feed(i.RolloutsAnnounced(peer, here, self.state.stage, NOTHING, 0, False, relays, cargo))
+            self.feed(i.RolloutsAnnounced(peer, here, self.state.stage, NOTHING, 0, False, relays, message_pool))
         self.now = max(self.now, local_deadline(self.state) - 20 * (1 - share))
         if "relay" in self.watch.timers:
             del self.watch.timers["relay"]

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA
+from node.machine.relaying import MAX_BATCH, MAX_INTRODUCED, MAX_NEWCOMERS, MAX_POOLED_PEERS, OWNER_QUOTA
 from node.machine.state import BodyRecord, State, initial
 from node.machine.step import step
 from protocols.identifiers import body_digest
@@ -60,11 +60,11 @@ def turns(state: State) -> list[list[RelayMessages]]:
 def test_three_turns_reach_everybody(carriers: int) -> None:
     """Up to three batches of peers are all brought within a lone relayer's turns, none twice in one command."""
     state = relayer(3 * MAX_BATCH + 1)
-    state = replace(state, cargo={address(number): (COMMITMENT,) for number in range(2, carriers + 2)})
+    state = replace(state, message_pool={address(number): (COMMITMENT,) for number in range(2, carriers + 2)})
     batches = [command for turn in turns(state) for command in turn]
     reached = Counter(load.peer for command in batches for load in command.messages)
 
-    assert set(reached) == set(state.cargo)
+    assert set(reached) == set(state.message_pool)
     for command in batches:
         assert len(command.messages) == min(carriers, MAX_BATCH) == len({load.peer for load in command.messages})
         assert (str(command.topic), command.seed) == ("commit:1", SEEDS[1])
@@ -99,7 +99,7 @@ def test_votes_for_the_same_winners_stand_together() -> None:
     camps, dice = [range(at, at + 20) for at in range(1_000, 1_400, 20)], random.Random(1)
     voters = [address(number) for number in range(2, 402)]
     state = relayer(402)
-    state = replace(state, cargo={voter: (vote(dice, camps),) for voter in voters})
+    state = replace(state, message_pool={voter: (vote(dice, camps),) for voter in voters})
     arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
     state = replace(state, pools={2: dict.fromkeys(voters[::2], arrived)})
     (first,), *_ = turns(state)
@@ -119,15 +119,15 @@ def vote(dice: random.Random, camps: list[range]) -> SignedVote:
 
 def test_what_is_kept_is_bounded() -> None:
     """Neither peers with cargo nor newcomers fill the memory; a newcomer that comes again stays."""
-    state = relayer(MAX_CARGO + 20)
-    for number in range(2, MAX_CARGO + 20):
+    state = relayer(MAX_POOLED_PEERS + 20)
+    for number in range(2, MAX_POOLED_PEERS + 20):
         state = carrying(state, number, COMMITMENT)
     for number in range(2_000, 2_000 + MAX_INTRODUCED + 5):
         for node in (address(number), address(2_000)):
             message = SignedDelegation(ME, node, 1, 2, bytes(65), bytes(65))
             state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, message)))
 
-    assert len(state.cargo) == MAX_CARGO
+    assert len(state.message_pool) == MAX_POOLED_PEERS
     assert len(state.introduced) == MAX_INTRODUCED
     assert address(2_000) in state.introduced
 

@@ -125,14 +125,14 @@ def test_what_is_carried_comes_before_an_inline_body(limit: int, size: int) -> N
     """As many messages as fit travel, the first ones first; then the body, if there is room; all within the limit."""
     large = SignedDelegation("0x" + "a" * 40, "0x" + "b" * 40, 2**60, 2**60, bytes(1024), bytes(65))
     vote = SignedCommitment(2**60, bytes(32), bytes(65))
-    cargo = (vote, *[large] * 9)
+    message_pool = (vote, *[large] * 9)
     body = bytes(size)
     command = PublishRollouts(2**60, 2**20, bytes(32), body_digest(body), size, relays=True)
-    data = signed_announcement(ME, bytes(32), Limits(announcement=limit), command, body, cargo)
+    data = signed_announcement(ME, bytes(32), Limits(announcement=limit), command, body, message_pool)
     _, said = decode_envelope(data, limit)
 
     assert said.relays
-    assert said.carried == cargo[: len(said.carried)]
+    assert said.carried == message_pool[: len(said.carried)]
     assert len(said.carried) == min(8, 1 + max(0, (limit - ENVELOPE_OVERHEAD - 120) // 1_220))
     assert said.inline == (body if size <= limit - ENVELOPE_OVERHEAD - len(encode(said.carried)) else b"")
 

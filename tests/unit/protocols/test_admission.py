@@ -95,8 +95,8 @@ def test_a_slot_is_filled_once() -> None:
 
 def test_an_announcement_without_rollouts_fills_the_slot_too() -> None:
     """Who said that it has none is accepted once, whatever it carries, and contradicts itself if it has some then."""
-    cargo = (SignedCommitment(1, bytes(32), bytes(65)),)
-    nothing = said(body=NOTHING, size=0, carried=cargo)
+    message_pool = (SignedCommitment(1, bytes(32), bytes(65)),)
+    nothing = said(body=NOTHING, size=0, carried=message_pool)
     assert judge(nothing).outcome == "accept"
     assert judge(msgspec.structs.replace(nothing, carried=()), known=NOTHING).reason == "duplicate"
     assert judge(said(), known=NOTHING).reason == "equivocation"

@@ -173,7 +173,7 @@ def test_a_stage_is_the_same_whether_followed_or_read_later(steps: list[int], da
 
 
 def test_a_new_round_opens_once_by_one_event_or_by_two() -> None:
-    """Some releases tell a new round by RoundAdvanced alone, some by StageAdvanced too."""
+    """Some releases announce a new round by RoundAdvanced alone, some by StageAdvanced too."""
     for logs in ([round_log(1)], [round_log(1), stage_log(1, 0)], [stage_log(1, 0), round_log(1)]):
         binding = a_binding()
         opened = [one for log in logs if (one := binding.stage_opened(log, head(5)))]
@@ -186,29 +186,29 @@ def test_a_new_round_opens_once_by_one_event_or_by_two() -> None:
 
 def tracked(*updates: Any, confirmations: int = 0) -> tuple[StageTracker, list[Any]]:
     tracker = StageTracker(confirmations, a_binding())
-    told: list[Any] = []
+    reported: list[Any] = []
     for update in updates:
         tracker.take(update)
-        told += tracker.news()
-    return tracker, told
+        reported += tracker.news()
+    return tracker, reported
 
 
 def test_a_peer_counts_from_the_round_after_its_registration() -> None:
     """In old ranges and in new blocks alike the round is followed along with the registrations."""
     old = [round_log(4), peer_log(ME.peer_id, ME.address), round_log(5)]
     new = [peer_log(OTHER.peer_id, OTHER.address), round_log(6), peer_log(RSA, OTHER.address)]
-    _, told = tracked(RangeFilled(old, 0, 9), BlockAdded(head(10), new))
+    _, reported = tracked(RangeFilled(old, 0, 9), BlockAdded(head(10), new))
     expected = [(ME.address, 5), (OTHER.address, 6), (address_of_peer_id(RSA), 7)]
-    assert told == [PeerRegistered(peer, since) for peer, since in expected]
+    assert reported == [PeerRegistered(peer, since) for peer, since in expected]
 
 
 def test_undone_blocks_take_peers_and_rounds_back() -> None:
     """After a reorg the same registration counts from where the new branch has it."""
     logs = [round_log(4), peer_log(OTHER.peer_id, OTHER.address)]
-    tracker, told = tracked(
+    tracker, reported = tracked(
         RangeFilled([round_log(3)], 0, 8), BlockAdded(head(9), logs), BlockUndone(head(9), logs[::-1])
     )
-    assert told == [PeerRegistered(OTHER.address, 5)]
+    assert reported == [PeerRegistered(OTHER.address, 5)]
     assert tracker.peers == {}
     tracker.take(BlockAdded(head(9, fork=b"x"), logs[1:]))
     assert {peer: one.since_round for peer, one in tracker.peers.items()} == {OTHER.address: 4}
@@ -217,16 +217,16 @@ def test_undone_blocks_take_peers_and_rounds_back() -> None:
 def test_a_history_that_is_read_twice_says_the_same() -> None:
     """An endpoint that fails half way through leaves nobody registered in a later round."""
     logs = [peer_log(ME.peer_id, ME.address), round_log(1), peer_log(OTHER.peer_id, OTHER.address), round_log(2)]
-    _, told = tracked(RangeFilled(logs, 0, 9), RangeFilled(logs[:3], 0, 5), RangeFilled(logs, 0, 9))
-    assert set(told) == {PeerRegistered(ME.address, 1), PeerRegistered(OTHER.address, 2)}
+    _, reported = tracked(RangeFilled(logs, 0, 9), RangeFilled(logs[:3], 0, 5), RangeFilled(logs, 0, 9))
+    assert set(reported) == {PeerRegistered(ME.address, 1), PeerRegistered(OTHER.address, 2)}
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", "no peer id", "Q" * 5000, ""])
 def test_a_registration_that_is_no_peer_id_is_passed_over(text: str | bytes) -> None:
     """What anybody may write into the contract stops nobody."""
     log = peer_log(text, OTHER.address)
-    _, told = tracked(BlockAdded(head(1), [log, peer_log(OTHER.peer_id, OTHER.address)]))
-    assert told == [PeerRegistered(OTHER.address, 1)]
+    _, reported = tracked(BlockAdded(head(1), [log, peer_log(OTHER.peer_id, OTHER.address)]))
+    assert reported == [PeerRegistered(OTHER.address, 1)]
 
 
 def test_a_log_that_does_not_decode_is_passed_over() -> None:
@@ -237,8 +237,8 @@ def test_a_log_that_does_not_decode_is_passed_over() -> None:
 
 def test_the_own_peer_id_under_another_account_is_not_this_node() -> None:
     """A squatter does not register this node, whatever the event says."""
-    _, told = tracked(BlockAdded(head(1), [peer_log(ME.peer_id, OTHER.address)]))
-    assert told == []
+    _, reported = tracked(BlockAdded(head(1), [peer_log(ME.peer_id, OTHER.address)]))
+    assert reported == []
 
 
 # --- calls and refusals -----------------------------------------------------------------------------------------------

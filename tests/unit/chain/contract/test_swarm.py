@@ -62,7 +62,7 @@ def test_a_node_of_its_own_is_registered_for_ever() -> None:
 def test_a_refusal_is_done_to_be_tried_again_or_final(
     command: ChainCommand, revert: Revert, said: SettlementVerdict
 ) -> None:
-    """What somebody else has done is done; a pause passes; the rest is told."""
+    """What somebody else has done is done; a pause passes; the rest has failed."""
     assert classify(command, revert) == said
 
 

@@ -139,7 +139,7 @@ def test_every_method_that_is_used_has_a_shape() -> None:
 
 @pytest.mark.parametrize("error", [{"code": [], "message": 3}, {}, "no", 7, [1]])
 def test_an_error_of_any_form_is_an_error(error: Any) -> None:
-    """Its code and text are told as far as there are any."""
+    """Its code and text are kept as far as there are any."""
     assert isinstance(result_of(RpcMessage(error=error)), RpcError)
 
 
@@ -224,7 +224,7 @@ async def test_garbage_alone_is_a_chain_that_is_away(tmp_path: Path) -> None:
 
 
 async def test_a_log_that_does_not_fit_has_the_history_read_again(tmp_path: Path) -> None:
-    """What such an endpoint has told is not to be trusted: the next one is asked for all of it."""
+    """What such an endpoint said is not to be trusted: the next one is asked for all of it."""
     log = {**LOG, "topics": [ABI.topic("PeerRegistered"), "0x" + "00" * 32, "0x" + "00" * 32], "data": "0x00"}
     with served({"eth_getLogs": [log]}) as (bad, _), served({}) as (good, asked):
         inputs = await until(lambda: asked["eth_getLogs"], service(tmp_path, bad, good))
