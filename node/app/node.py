@@ -34,9 +34,10 @@ from node.machine.peer_score import has_credit
 from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
+from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.pubsub.announcer import announcement_of
-from node.network.service import NetworkService
-from node.ports import RoundWindow, Service, TrainerService
+from node.network.service import Libp2pNetwork
+from node.ports import NetworkService, RoundWindow, Service, TrainerService
 from node.publishing.hub_service import HubService
 from node.publishing.trackers import TrackerService, configured
 from node.runtime.bus import Bus
@@ -203,21 +204,21 @@ class Node:
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
         self.trainer = self.trainer_of(self.me.address)
         self.check = BodyCheck(self.manifest, questions, self.bodies)
-        self.gossip = NetworkService(
-            self.config.gossip,
-            self.me,
-            self.manifest.limits,
-            self.swarm,
-            self.bodies,
-            self.check,
-            self.home / "peers.json",
-            self.chain.bootnodes,
-            incognito=is_marked(self.home),
-            carry=self._carry,
-            introduction=self._introduction,
-            credit=lambda peer: has_credit(self.state, peer),
+        self.gossip = self.network_of(
+            SwarmMember(self.me, self.swarm, self.manifest.limits, ephemeral_peer_id=is_marked(self.home)),
+            NetworkCallbacks(
+                check_body=self.check,
+                bootnodes=self.chain.bootnodes,
+                attach_messages=self._carry,
+                introduction=self._introduction,
+                has_positive_score=lambda peer: has_credit(self.state, peer),
+            ),
         )
         self._move_window()
+
+    def network_of(self, member: SwarmMember, callbacks: NetworkCallbacks) -> NetworkService:
+        """Return the network in which this node is a member of the swarm."""
+        return Libp2pNetwork(self.config.gossip, member, self.bodies, callbacks, self.home / "peers.json")
 
     def trainer_of(self, peer: Address) -> TrainerService:
         """Return what trains as the peer that this node counts as."""
@@ -283,7 +284,7 @@ class Node:
             case c.EndListening():
                 unmark(self.home)
                 if self.gossip:
-                    self.gossip.show_itself()
+                    self.gossip.switch_identity()
             case c.SkipToRound() | c.AskForRenewal() | c.RefuseBody() | c.ShunPeer() | c.StopNode():
                 pass
             case c.RegisterNode():

@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from node.identity.rsa import RsaIdentity
 from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
 from node.machine.inputs import AnyInput, RolloutsAnnounced
 from node.network.bootnode_host import run_bootnode
-from node.network.service import NetworkService
+from node.network.parameters import NetworkCallbacks, SwarmMember
+from node.network.service import Libp2pNetwork
 from node.ports import RoundWindow, Verdict
 from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
@@ -56,7 +56,7 @@ def window(round_number: int, stage: int, peers: int) -> RoundWindow:
     )
 
 
-class Shelf(dict[Digest, bytes]):
+class MemoryBodies(dict[Digest, bytes]):
     """Bodies in memory."""
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
@@ -64,12 +64,12 @@ class Shelf(dict[Digest, bytes]):
         self[digest] = body
 
 
-def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
+def check(peer: Address, announcement: Announcement, body: bytes) -> Verdict:
     """Refuse what begins with "bad"."""
     return Verdict(reason="rubbish" if body.startswith(b"bad") else "", groups=1, reward=1.0)
 
 
-def carry(commands: tuple[OwnMessage, ...]) -> tuple[Carried, ...]:
+def attach(commands: tuple[OwnMessage, ...]) -> tuple[Carried, ...]:
     """Return commitments that nobody signed."""
     return tuple(
         CarriedCommitment(each.round, each.seed, bytes(65)) for each in commands if isinstance(each, CommitVote)
@@ -93,7 +93,7 @@ class Peer:
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.shelf = Shelf()
+        self.bodies = MemoryBodies()
         self.running = trio.CancelScope()
         self.round, self.stage = 1, 0
         gossip = GossipSettings(
@@ -103,17 +103,15 @@ class Peer:
         )
         rsa = RsaIdentity(bytes.fromhex(settings["rsa"])) if "rsa" in settings else None
         self.me = local_peer(peer_key(settings["number"]), rsa, DOMAIN)
-        self.node = NetworkService(
-            gossip, self.me, Limits(), SWARM, self.shelf, check,
-            Path(settings["home"]) / f"peers-{settings['number']}.json", self.no_bootnodes,
-            carry=carry, introduction=lambda: delegation(settings["number"]),
-            incognito=settings.get("incognito", False),
-        )  # fmt: skip
+        self.node = Libp2pNetwork(
+            gossip,
+            SwarmMember(self.me, SWARM, Limits(), settings.get("ephemeral_peer_id", False)),
+            self.bodies,
+            NetworkCallbacks(check, attach_messages=attach, introduction=lambda: delegation(settings["number"])),
+            Path(settings["home"]) / f"peers-{settings['number']}.json",
+        )
         if "round" in settings:
             self.move(settings["round"], settings["stage"])
-
-    async def no_bootnodes(self) -> Sequence[str]:
-        return ()
 
     def move(self, round_number: int, stage: int) -> None:
         self.round, self.stage = round_number, stage
@@ -123,10 +121,8 @@ class Peer:
         name = type(happened).__name__
         tell(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
         if isinstance(happened, RolloutsAnnounced) and happened.size and self.settings.get("fetch", True):
-            said = happened
-            await self.node.execute(
-                FetchRollouts(said.peer, said.round, said.stage, seed(said.round), said.body, said.size)
-            )
+            where = (happened.peer, happened.round, happened.stage, seed(happened.round))
+            await self.node.execute(FetchRollouts(*where, happened.body, happened.size))
 
     async def obey(self) -> None:
         async for line in trio.wrap_file(sys.stdin):
@@ -134,7 +130,7 @@ class Peer:
             match told["do"]:
                 case "publish":
                     body = os.urandom(told["size"]) if "size" in told else told["body"].encode()
-                    self.shelf.put(body_digest(body), body, 1)
+                    self.bodies.put(body_digest(body), body, 1)
                     round_number, stage = told.get("round", self.round), told.get("stage", self.stage)
                     tell(event="publishing", body=body_digest(body).hex())
                     await self.node.execute(
@@ -148,8 +144,8 @@ class Peer:
                     await self.node.execute(IntroduceNode())
                 case "window":
                     self.move(told["round"], told["stage"])
-                case "show":
-                    self.node.show_itself()
+                case "switch":
+                    self.node.switch_identity()
                 case "counters":
                     tell(event="counters", counters=dict(self.node.counters))
                 case "restart":
