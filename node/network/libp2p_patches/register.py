@@ -39,8 +39,7 @@ REPLACEMENTS = "node.network.libp2p_patches.replacements"
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
     """One row. `target` is a module, or module and class with a colon between; `where` is the module of the repair.
 
-    `upstream` is the issue, or the change that brought the defect, or "not reported". `replacement` is set for the
-    process-wide ones.
+    `upstream` names an issue of the library, or says that none is known. `replacement` is set for the process-wide ones.
     """
 
     target: str
@@ -76,7 +75,7 @@ REPLACED = (
         why="Every read sends a window update, however small: a gossip message that is read in three parts costs three "
         "encrypted frames.",
         where=YAMUX,
-        upstream="came with libp2p/py-libp2p#1269",
+        upstream="not reported; the method came with libp2p/py-libp2p#1269",
         replacement=update_window,
     ),
     *(
@@ -87,7 +86,7 @@ REPLACED = (
             why="The same address record is verified with every RPC, and the whole RPC is dropped where identify has "
             "brought a newer one.",
             where=REPLACEMENTS,
-            upstream="came with libp2p/py-libp2p#889",
+            upstream="not reported; records in RPCs came with libp2p/py-libp2p#889",
             replacement=ignore_record,
         )
         for module in ("pubsub", "gossipsub")
@@ -99,7 +98,7 @@ REPLACED = (
             kind="replaced",
             why="Every RPC parses all listen addresses of the host again, to find that its record has not changed.",
             where=REPLACEMENTS,
-            upstream="came with libp2p/py-libp2p#889",
+            upstream="not reported; records in RPCs came with libp2p/py-libp2p#889",
             replacement=cached_record,
         )
         for module in ("pubsub", "gossipsub")
@@ -130,7 +129,7 @@ REPLACED_ON_OBJECTS = (
         kind="replaced on an object",
         why="One exception in a task for one peer ends the whole service: Pubsub, or the host with all connections.",
         where=TASKS,
-        upstream="libp2p/py-libp2p#910 has one such task",
+        upstream="libp2p/py-libp2p#910, of one such task",
     ),
     Repair(
         target="libp2p.host.basic_host:BasicHost",

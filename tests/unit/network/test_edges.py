@@ -16,7 +16,7 @@ from node.network.libp2p_patches.tasks import isolated
 from node.network.pubsub.announcer import sign_announcement
 from node.network.pubsub.seen_messages import SeenMessages
 from node.network.reqresp.streams import StreamFault, read_frame
-from protocols.carried import CarriedCommitment, CarriedDelegation
+from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
 from protocols.typed_data import Domain
@@ -66,7 +66,7 @@ async def test_a_silent_stream_is_given_up(autojump_clock: object) -> None:
 
     class Silent:
         async def read(self, n: int) -> bytes:
-            await trio.sleep_forever()
+            await trio.sleep(3600.0)
             return b""
 
     with pytest.raises(StreamFault, match="stream-timeout"):
@@ -122,11 +122,11 @@ def test_an_announcement_always_fits(size: int, inline: int) -> None:
 
 @pytest.mark.parametrize("limit", [1_000, 4_000, 12_000, 65_536])
 @pytest.mark.parametrize("size", [1, 8_000])
-def test_what_is_carried_comes_before_an_inline_body(limit: int, size: int) -> None:
+def test_attached_messages_come_before_an_inline_body(limit: int, size: int) -> None:
     """As many messages as fit travel, the first ones first; then the body, if there is room; all within the limit."""
     large = CarriedDelegation("0x" + "a" * 40, "0x" + "b" * 40, 2**60, 2**60, bytes(1024), bytes(65))
     vote = CarriedCommitment(2**60, bytes(32), bytes(65))
-    cargo = (vote, *[large] * 9)
+    cargo: tuple[Carried, ...] = (vote, *[large] * 9)
     body = bytes(size)
     command = PublishRollouts(2**60, 2**20, bytes(32), body_digest(body), size, relays=True)
     data = sign_announcement(ME, bytes(32), Limits(announcement=limit), command, body, cargo)
@@ -138,7 +138,7 @@ def test_what_is_carried_comes_before_an_inline_body(limit: int, size: int) -> N
     assert said.inline == (body if size <= limit - ENVELOPE_OVERHEAD - len(encode(said.carried)) else b"")
 
 
-def test_an_announcement_without_rollouts_carries_messages() -> None:
+def test_an_announcement_without_rollouts_has_messages_attached() -> None:
     """A node that made nothing says so, and what it carries is there."""
     vote = CarriedCommitment(2, bytes(32), bytes(65))
     command = PublishRollouts(3, 0, bytes(32), NOTHING, 0)

@@ -29,7 +29,7 @@ async def test_a_cancelled_host_leaves_nobody_at_its_port() -> None:
         async with listening(ANY_PORT) as host:
             transport = transport_of(host)
             session.cancel()
-            await trio.sleep_forever()
+            await trio.lowlevel.checkpoint()
     with pytest.raises(OSError):
         await trio.open_tcp_stream("127.0.0.1", int(transport.rpartition("/")[2]))
     async with listening(transport) as again:

@@ -119,6 +119,7 @@ def test_a_bound_announcement_fits(size: int) -> None:
     """The statement leaves less room for the body inside; the whole stays within the limit."""
     limits = Limits(announcement=2_048, inline=2_000)
     _, announcement = decode_envelope(announced(BOUND, bytes(size), limits), limits.announcement)
+    assert BOUND.statement is not None
     assert bool(announcement.inline) == (size <= limits.announcement - ENVELOPE_OVERHEAD - len(encode(BOUND.statement)))
 
 

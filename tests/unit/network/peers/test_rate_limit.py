@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -22,7 +24,9 @@ from node.network.peers.rate_limit import (
 )
 from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.fetcher import MAX_UNTRUSTED_REQUESTS, BodyFetcher
+from node.ports import Verdict
 from protocols.manifest import Limits
+from protocols.wire import Announcement
 
 FRAMES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5000), st.floats(0, 10)), max_size=60)
 
@@ -112,17 +116,22 @@ async def test_silent_strangers_keep_no_body_of_a_known_peer_waiting() -> None:
         def get(self, digest: bytes) -> None:
             return None
 
+        def put(self, digest: bytes, body: bytes, round_number: int) -> None:
+            raise AssertionError(digest)
+
+    def check(peer: str, announcement: Announcement, body: bytes) -> Verdict:
+        raise AssertionError(peer)
+
     async def report(said: object) -> None:
         raise AssertionError(said)
 
-    fetcher = BodyFetcher(
-        AnnouncementValidator(bytes(32), Limits()), Empty(), lambda *_: 1 / 0, 10, lambda peer: peer == "good"
-    )  # type: ignore[arg-type,return-value]
+    fetcher = BodyFetcher(AnnouncementValidator(bytes(32), Limits()), Empty(), check, 10, lambda peer: peer == "good")
     for number in range(2 * MAX_UNTRUSTED_REQUESTS):
         fetcher.enqueue(FetchRollouts(f"stranger {number}", 1, 0, bytes(32), b"stranger", 10))
     fetcher.enqueue(FetchRollouts("good", 1, 0, bytes(32), b"good", 10))
+    silent: Any = Silent()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fetcher.run, Silent(), lambda: {"somebody"}, report)
+        nursery.start_soon(fetcher.run, silent, lambda: {"somebody"}, report)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 

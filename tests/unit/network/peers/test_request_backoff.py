@@ -8,6 +8,7 @@ from node.network.peers.request_backoff import (
     SAME_INCIDENT_SECONDS,
     TOLERATED_TIMEOUTS,
     RequestBackoff,
+    backoff_after,
 )
 from node.network.reqresp.streams import TIMEOUT
 
@@ -64,3 +65,9 @@ def test_names_cost_no_memory_without_end() -> None:
 def test_slowness_bans_nobody() -> None:
     """A swarm on busy machines must not shut itself out for half an hour."""
     assert PENALTIES[TIMEOUT] == 0.0
+
+
+def test_timeouts_for_days_are_one_long_backoff() -> None:
+    """However often a peer has timed out, the back-off is the longest one."""
+    assert backoff_after(TOLERATED_TIMEOUTS) == 0.0
+    assert backoff_after(100_000) == LONGEST_BACKOFF
