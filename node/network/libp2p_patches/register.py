@@ -39,7 +39,7 @@ REPLACEMENTS = "node.network.libp2p_patches.replacements"
 class Repair(msgspec.Struct, frozen=True, kw_only=True):
     """One row. `target` is a module, or module and class with a colon between; `where` is the module of the repair.
 
-    `upstream` names an issue of the library, or says that none is known. `replacement` is set for the process-wide ones.
+    `upstream` names an issue of the library, or says that none is known. `replacement` is set for process-wide ones.
     """
 
     target: str
