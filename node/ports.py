@@ -104,30 +104,8 @@ CheckBody = Callable[[Address, Announcement, bytes], Verdict]
 """Check a fetched body of `peer` against its announcement: digest, schema, assignment, completeness, reward."""
 
 
-class Question(msgspec.Struct, frozen=True):
-    """One question and its reference answer."""
-
-    text: str
-    answer: str
-
-
-class Questions(Protocol):
-    """A data set: training questions by index, held-out ones apart."""
-
-    digest: Digest
-
-    def __len__(self) -> int:
-        """Return the number of training questions."""
-
-    def __getitem__(self, index: int) -> Question:
-        """Return a training question."""
-
-    def held_out(self, count: int) -> list[Question]:
-        """Return `count` held-out questions (fewer where there are fewer), always the same ones."""
-
-
 __all__ = [
-    "Bodies", "ChainService", "CheckBody", "NetworkService", "Question", "Questions", "Report", "Rollouts",
+    "Bodies", "ChainService", "CheckBody", "NetworkService", "Report", "Rollouts",
     "RoundWindow", "Service", "TrainerService", "Verdict",
 ]  # fmt: skip
 

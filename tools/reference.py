@@ -18,13 +18,17 @@ from node.cli import swarm
 from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
-from node.network.libp2p_patches.register import LIBRARY, REPAIRS, REQUIRED_VERSION
+from node.network.libp2p_patches.repairs import LIBRARY, REPAIRS, REQUIRED_VERSION
 from node.runtime.log_events import COMMAND_EVENTS, INPUT_EVENTS
 from protocols import carried, manifest, session, wire
 from protocols.reasons import BODY_REASONS
+from tools.import_rules import load_rooms, rooms_table
 
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / "docs" / "reference"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ROOMS_BEGIN = "<!-- rooms: written by `make docs` from tools/rooms.toml -->"
+ROOMS_END = "<!-- rooms end -->"
 NOTICE = "<!-- Written by `make docs` from the code: change it there. -->"
 LEVELS = ("debug", "info", "warning", "error", "exception")
 LOGGED_IN = ("node", "tools")
@@ -38,6 +42,7 @@ def main() -> int:
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
             print(f"written {path.relative_to(ROOT)}")
+    ARCHITECTURE.write_text(with_rooms(ARCHITECTURE.read_text()))
     return 0
 
 
@@ -56,6 +61,13 @@ def pages() -> dict[str, str]:
         "reasons.md": reasons_page(),
         "wire.md": structs_page("Messages between peers", (wire.__doc__ or "").partition("\n\n")[2], WIRE),
     }
+
+
+def with_rooms(text: str) -> str:
+    """Return docs/architecture.md with the table of rooms as tools/rooms.toml has it."""
+    head, _, rest = text.partition(ROOMS_BEGIN)
+    _, _, tail = rest.partition(ROOMS_END)
+    return f"{head}{ROOMS_BEGIN}\n\n{rooms_table(load_rooms())}\n\n{ROOMS_END}{tail}"
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------

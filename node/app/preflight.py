@@ -16,13 +16,13 @@ from node.chain.contract.swarm import CoordinatorFacts
 from node.chain.service import CoordinatorService
 from node.config import Config
 from node.data.load import load_questions
+from node.data.questions import Questions
 from node.errors import describe
 from node.exits import Exit, Refusal
 from node.files.private import replace_private
 from node.grading.registry import require_grader
 from node.identity.key_owner_cases import OwnershipFacts, refuse_other_owner
 from node.manifest_file import with_contract
-from node.ports import Questions
 from protocols.identifiers import Address
 from protocols.manifest import Manifest, allows_model, manifest_digest
 

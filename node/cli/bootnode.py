@@ -47,7 +47,7 @@ def bootnode(data_dir: Path, **flags: Any) -> int:
 def _serve(config: Config, home: Path) -> int:
     from node.identity import IdentityError, load_or_create
     from node.network.host import HostListenError
-    from node.network.libp2p_patches.register import check_version
+    from node.network.libp2p_patches.repairs import check_version
 
     check_version()
     try:

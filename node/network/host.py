@@ -30,7 +30,7 @@ from multiaddr import Multiaddr
 from node.identity import NodeKey
 from node.identity.rsa import RsaIdentity
 from node.network.libp2p_patches.log_throttle import install_log_throttle
-from node.network.libp2p_patches.register import install
+from node.network.libp2p_patches.repairs import install
 from node.network.libp2p_patches.tasks import isolate_tasks, isolated
 from node.network.reqresp.streams import (
     IDLE,

@@ -1,6 +1,6 @@
 """The network service over libp2p: announcements by GossipSub, bodies by digest, peers kept connected.
 
-What decides stands apart, without I/O: `pubsub.validator`, `peers.reputation`, `peers.rate_limit`, `peers.ip_bans`.
+What decides stands apart, without I/O: `pubsub.validator`, `reputation`, `peers.rate_limit`, `peers.ip_bans`.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from node.identity.local_peer import address_of_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
 from node.network.host import Host, open_host
-from node.network.libp2p_patches.register import check_version
+from node.network.libp2p_patches.repairs import check_version
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.peers.addresses import networks
 from node.network.peers.peer_manager import PeerManager
 from node.network.peers.peer_store import PeerStore
 from node.network.peers.rate_limit import RateLimiter
-from node.network.peers.reputation import FLOOD, FLOOD_SECONDS, PeerReputation
 from node.network.pubsub.announcer import sign_announcement
-from node.network.pubsub.messages import AcceptedAnnouncement, InboundMessage, rollouts_announced
+from node.network.pubsub.inbound_message import AcceptedAnnouncement, InboundMessage, rollouts_announced
 from node.network.pubsub.own_announcements import OwnAnnouncements
 from node.network.pubsub.topic import Topic, TopicSettings, join
 from node.network.pubsub.validator import AnnouncementValidator
+from node.network.reputation import FLOOD, FLOOD_SECONDS, PeerReputation
 from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.catch_up import CatchUp
 from node.network.reqresp.fetcher import BodyFetcher

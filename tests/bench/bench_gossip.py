@@ -91,7 +91,9 @@ def lead() -> list[dict[str, Any]]:
     """Fork the nodes, connect them, give the start signal, collect what they heard."""
     context = get_context("fork")
     with tempfile.TemporaryDirectory() as home:
-        links, processes, boots = [], [], []
+        links: list[Any] = []
+        processes: list[Any] = []
+        boots: list[Any] = []
         for number in range(NODES):
             ours, theirs = context.Pipe()
             process = context.Process(target=follow, args=(number, home, tuple(boots), theirs), daemon=True)

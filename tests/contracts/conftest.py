@@ -18,6 +18,7 @@ from node.chain.relay.batch_calls import SignedRevocation, registrations_call, s
 from node.localnet.local_chain import ChainCallError, LocalChain, developer_keys
 from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
+from protocols.schedule import step_number
 from protocols.tally import Voted, read_votes
 from protocols.typed_data import Delegation, Domain, Message, Revocation
 
@@ -55,6 +56,11 @@ class Swarm:
         data = self.chain.call("eth_call", {"to": self.address, "data": ABI.call(function, *arguments)}, "latest")
         results = ABI.result(function, data)
         return results[0] if len(results) == 1 else results
+
+    def step(self, stages: int) -> int:
+        """Return the number of the open stage, counted from the first round's first."""
+        number, stage = self.view("current")[:2]
+        return step_number(number, stage, stages)
 
     def wait(self, seconds: int) -> None:
         """Let chain time pass, and a block come."""

@@ -113,9 +113,10 @@ def test_the_windows_are_those_of_the_schedule(chain: LocalChain, stages: int) -
     voted = swarm.view("current")[0]
     winners = named(swarm, 2)
     commitment = sealed(swarm, 1, winners, voted)
-    committed, revealed = [], []
+    committed: list[int] = []
+    revealed: list[int] = []
     last = step_number(voted + 2, 1, stages) + 1
-    while (step := step_number(*swarm.view("current")[:2], stages)) <= last:
+    while (step := swarm.step(stages)) <= last:
         for function, arguments, accepted in (
             ("commitVote", [voted, seed(swarm, voted), commitment], committed),
             ("revealVote", [voted, winners, SALT], revealed),

@@ -118,8 +118,8 @@ class Place:
         salt = self.view("eip712Domain")[5]
         domain = Domain(int(self.chain.call("eth_chainId"), 16), self.deployment.address, salt)
         both = [Account.from_key(key) for key in (owner, node)]
-        names = [str(account.address).lower() for account in both]
-        said = Delegation(*names, time.time_ns() // 1_000_000, expiry)
+        owner, node = (str(account.address).lower() for account in both)
+        said = Delegation(owner, node, time.time_ns() // 1_000_000, expiry)
         return SignedDelegation(said, *(sign(domain, said, account) for account in both))
 
     def register(self, key: str, owner: str | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import get_args
+from typing import Literal, get_args
 
 import msgspec
 import pytest
@@ -67,7 +67,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 CASES = [Case(when, command) for command in COMMANDS for when in ("before", "after")]
 
 
-def manifest(mode: str) -> Manifest:
+def manifest(mode: Literal["sealed", "open"]) -> Manifest:
     """Return a swarm of short rounds whose bodies are all fetched (none is small enough to travel inline)."""
     return Manifest(
         name="crashes",

@@ -21,8 +21,8 @@ from node.identity.rsa import RsaIdentity
 from node.network.host import Host, open_host
 from node.network.peers.peer_manager import PEERS_PROTOCOL, PeerManager
 from node.network.peers.peer_store import PeerStore
-from node.network.peers.reputation import IP_COLOCATION
 from node.network.pubsub.topic import Topic, TopicSettings, join
+from node.network.reputation import IP_COLOCATION
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.catch_up import CATCHUP_PROTOCOL
 from protocols.admission import MessageAcceptance

@@ -15,6 +15,7 @@ import trio
 import yaml
 from structlog.testing import LogCapture
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from trio.testing import wait_all_tasks_blocked
 
 from node.config import HubSettings, TrainerSettings
 from node.machine.inputs import CheckpointSaved, Stamped
@@ -154,12 +155,12 @@ async def test_the_model_goes_to_the_hub_every_so_many_rounds(
     running = Running(base, tmp_path / "trainer", private=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         running.saved(5)
         running.saved(6)
         await until(lambda: (running.trainer / "hub.json").exists() and b'"round":6' in read(running.trainer))
         running.saved(7)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         running.saved(8)
         await until(lambda: b'"round":8' in read(running.trainer))
         nursery.cancel_scope.cancel()
@@ -190,7 +191,7 @@ async def test_a_push_that_fails_is_a_warning_and_is_tried_again(
     running = Running(base, tmp_path / "trainer", every=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         running.saved(1)
         await until(lambda: any(entry["event"] == "hub.push_failed" for entry in logged.entries))
         hub.token = TOKEN

@@ -17,13 +17,13 @@ from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 from msgspec.structs import replace
 
+from node.data.questions import Questions
 from node.identity.local_peer import LocalPeer
 from node.machine.uncounted_bodies import COPY_MARGIN
 from node.network.host import StreamHandler
 from node.network.pubsub.topic import Topic
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.streams import read_frame, write_frame
-from node.ports import Questions
 from protocols.admission import Slot
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Manifest

@@ -22,7 +22,7 @@ from node.machine.inputs import (
 )
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.pubsub.announcer import announcement_of, sign_announcement
-from node.network.pubsub.messages import AcceptedAnnouncement, InboundMessage, rollouts_announced
+from node.network.pubsub.inbound_message import AcceptedAnnouncement, InboundMessage, rollouts_announced
 from node.network.pubsub.own_announcements import OwnAnnouncements
 from node.network.pubsub.validator import AnnouncementValidator
 from node.ports import Bodies, Report, RoundWindow

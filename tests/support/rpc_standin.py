@@ -97,7 +97,7 @@ class StandIn:
         """See `node.chain.rpc.client.Endpoint`."""
         await trio.sleep(0.001)
         self._asked[method] += 1
-        return self._otherwise.get(method, lambda *given: answered(method, *given))(*parameters)
+        return self._otherwise.get(method, lambda *given: answered(method, *given))(*parameters)  # type: ignore[no-untyped-call]
 
 
 class StandinConnection:

@@ -24,7 +24,7 @@ from node.network.peers.addresses import (
 )
 from node.network.peers.ip_diversity import surplus_peers
 from node.network.peers.peer_store import PeerStore
-from node.network.peers.reputation import IP_COLOCATION
+from node.network.reputation import IP_COLOCATION
 from node.network.reqresp.streams import StreamFault, StreamLostError, read_frame, write_frame
 
 log = structlog.get_logger()

@@ -6,7 +6,7 @@ from collections import OrderedDict
 
 import msgspec
 
-from node.network.pubsub.messages import InboundMessage
+from node.network.pubsub.inbound_message import InboundMessage
 from protocols.admission import Slot
 
 MAX_EARLY_REGISTERED, MAX_EARLY_UNREGISTERED, MAX_EARLY_PER_SLOT = 512, 64, 2

@@ -1,4 +1,4 @@
-"""py-libp2p's Pubsub with its defects repaired; `node.network.libp2p_patches.register` lists them."""
+"""py-libp2p's Pubsub with its defects repaired; `node.network.libp2p_patches.repairs` lists them."""
 
 from __future__ import annotations
 

@@ -12,9 +12,9 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 
 from node.network.host import Host
-from node.network.peers.reputation import SLOW_PEER
 from node.network.pubsub.pubsub import SafePubsub, TopicRule
 from node.network.pubsub.router import SafeGossipSub, new_router
+from node.network.reputation import SLOW_PEER
 from protocols.admission import MessageAcceptance
 
 AllowFrame = Callable[[str, int, int], bool]

@@ -19,6 +19,7 @@ import msgspec
 import structlog
 import trio
 
+import node
 from node.config import TrainerSettings
 from node.machine import commands as c
 from node.machine import inputs as i
@@ -47,7 +48,7 @@ END_SECONDS = 2.0
 REFUSED = 3
 """Exit code of a child that could not get data or model, and has said why."""
 
-HERE = Path(__file__).parents[2]
+HERE = Path(node.__file__).parents[1]
 """Where the packages of this program lie."""
 
 LEVELS = ("debug", "info", "warning", "error")

@@ -15,7 +15,7 @@ from node.machine.commands import PublishRollouts
 from node.network.host import _key_pair
 from node.network.libp2p_patches.replacements import bounded_rsa
 from node.network.pubsub.announcer import sign_announcement
-from node.network.pubsub.messages import InboundMessage
+from node.network.pubsub.inbound_message import InboundMessage
 from node.network.pubsub.validator import AnnouncementValidator
 from node.ports import RoundWindow
 from protocols.admission import Slot

@@ -36,7 +36,7 @@ from libp2p.utils.varint import encode_varint_prefixed
 from multiaddr import Multiaddr
 
 from node.identity import new_key
-from node.network.libp2p_patches.register import REPAIRS, USED, Repair
+from node.network.libp2p_patches.repairs import REPAIRS, USED, Repair
 from node.network.libp2p_patches.tasks import isolate_tasks
 from node.network.libp2p_patches.yamux import update_window, write_whole_frame
 from node.network.pubsub.router import new_router

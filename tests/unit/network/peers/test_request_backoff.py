@@ -1,6 +1,5 @@
 """A slow peer is asked more rarely, not banned."""
 
-from node.network.peers.reputation import PENALTIES
 from node.network.peers.request_backoff import (
     FIRST_BACKOFF,
     LONGEST_BACKOFF,
@@ -10,6 +9,7 @@ from node.network.peers.request_backoff import (
     RequestBackoff,
     backoff_after,
 )
+from node.network.reputation import PENALTIES
 from node.network.reqresp.streams import TIMEOUT
 
 

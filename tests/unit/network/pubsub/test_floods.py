@@ -10,8 +10,8 @@ from node.config import GossipSettings
 from node.identity import NodeKey
 from node.identity.local_peer import address_of_peer, local_peer
 from node.network.parameters import NetworkCallbacks, SwarmMember
-from node.network.peers.reputation import MAX_USELESS_ANNOUNCEMENTS
-from node.network.pubsub.messages import InboundMessage
+from node.network.pubsub.inbound_message import InboundMessage
+from node.network.reputation import MAX_USELESS_ANNOUNCEMENTS
 from node.network.service import Libp2pNetwork
 from node.ports import RoundWindow, Verdict
 from protocols.identifiers import body_digest

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from node.identity import NodeKey
 from node.identity.local_peer import address_of_peer
 from node.network.pubsub.early_queue import MAX_EARLY_PER_SLOT, MAX_EARLY_REGISTERED, MAX_EARLY_UNREGISTERED
-from node.network.pubsub.messages import InboundMessage, rollouts_announced
+from node.network.pubsub.inbound_message import InboundMessage, rollouts_announced
 from node.network.pubsub.validator import AnnouncementValidator
 from node.ports import RoundWindow
 from protocols.admission import Slot

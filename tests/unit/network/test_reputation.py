@@ -3,7 +3,8 @@
 import pytest
 
 from node.network.peers.peer_store import PENALTY_LIMIT, PeerStore
-from node.network.peers.reputation import (
+from node.network.pubsub.inbound_message import ValidationResult
+from node.network.reputation import (
     FLOOD,
     IP_COLOCATION,
     MAX_USELESS_ANNOUNCEMENTS,
@@ -14,7 +15,6 @@ from node.network.peers.reputation import (
     counts_as_flood,
     fault_of,
 )
-from node.network.pubsub.messages import ValidationResult
 from protocols.admission import REASONS, MessageAcceptance
 
 FAULTS_TO_BAN = int(PENALTY_LIMIT / PENALTY)

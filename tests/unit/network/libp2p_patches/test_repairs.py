@@ -12,8 +12,8 @@ from libp2p.pubsub.pubsub import Pubsub
 
 import node.network
 from node.exits import Refusal
-from node.network.libp2p_patches import register
-from node.network.libp2p_patches.register import OVERRIDDEN, REPAIRS, REPLACED, USED, Repair, install
+from node.network.libp2p_patches import repairs
+from node.network.libp2p_patches.repairs import OVERRIDDEN, REPAIRS, REPLACED, USED, Repair, install
 from node.network.pubsub.pubsub import SafePubsub
 from node.network.pubsub.router import SafeGossipSub
 from tests.unit.network.libp2p_patches.pristine import pristine, references, tree_of
@@ -108,6 +108,6 @@ def test_installing_twice_changes_nothing() -> None:
 
 def test_another_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """The line says which version is needed and why."""
-    monkeypatch.setattr(register, "REQUIRED_VERSION", "0.0.1")
+    monkeypatch.setattr(repairs, "REQUIRED_VERSION", "0.0.1")
     with pytest.raises(Refusal, match=r"libp2p 0\.8\.1 is installed; .* repairs defects of 0\.0\.1"):
         install()

@@ -11,7 +11,7 @@ import msgspec
 
 from node.network.peers.ip_bans import IpBans
 from node.network.peers.peer_store import PeerStore
-from node.network.pubsub.messages import ValidationResult
+from node.network.pubsub.inbound_message import ValidationResult
 from node.network.reqresp.streams import EOF, IDLE, TIMEOUT
 from protocols.admission import REASONS, MessageAcceptance
 
