@@ -269,7 +269,9 @@ OVERRIDDEN = (
 
 
 def _used(target: str, where: str, why: str, *names: str) -> tuple[Repair, ...]:
-    return tuple(Repair(target=target, name=name, kind="used", why=why, where=where) for name in names)
+    return tuple(
+        Repair(target=target, name=name, kind="used", why=why, where=where, upstream="no defect") for name in names
+    )
 
 
 USED = (
@@ -318,8 +320,29 @@ USED = (
         "Keeps frames from interleaving, as in the method that is replaced.",
         "_write_lock",
     ),
+    *_used(
+        "libp2p.stream_muxer.yamux.yamux:Yamux",
+        HOST,
+        "What a peer has sent and nobody has read: no window bounds it.",
+        "stream_buffers",
+    ),
+    *_used(
+        "libp2p.stream_muxer.yamux.yamux:Yamux",
+        PUBSUB,
+        "Shows at once that a stream's connection is gone.",
+        "event_shutting_down",
+    ),
+    *_used(
+        "libp2p.stream_muxer.yamux.yamux:Yamux",
+        HOST,
+        "The way down to a connection's socket: `close` waits for an unresponsive peer to read.",
+        "secured_conn",
+    ),
+    *_used("libp2p.security.secure_session:SecureSession", HOST, "The way down to a connection's socket.", "conn"),
+    *_used("libp2p.network.connection.raw_connection:RawConnection", HOST, "The same.", "stream"),
+    *_used("libp2p.io.trio:TrioTCPStream", HOST, "The same.", "stream"),
 )
-"""Private names that the repairs call, read or write, in addition to the names that they replace."""
+"""Internals that the repairs call, read or write, in addition to the names that they replace."""
 
 REPAIRS: tuple[Repair, ...] = (*REPLACED, *REPLACED_ON_OBJECTS, *OVERRIDDEN, *USED)
 

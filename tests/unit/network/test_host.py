@@ -36,6 +36,16 @@ async def test_a_cancelled_host_leaves_nobody_at_its_port() -> None:
         assert transport_of(again) == transport
 
 
+async def test_a_disconnected_peer_is_gone_at_once() -> None:
+    """The connection is closed below the library, which would first wait for the other side."""
+    async with listening(ANY_PORT) as host, open_host(new_key(), (), 8) as other:
+        assert await other.connect(transport_of(host), host.peer_id)
+        other.disconnect(host.peer_id)
+        with trio.fail_after(2):
+            while host.connected() or other.connected():  # noqa: ASYNC110 - the library has no event for it
+                await trio.sleep(0.01)
+
+
 async def test_two_hosts_do_not_share_a_port() -> None:
     """A port in use is refused by name; it is not shared with another host, and one free address is enough."""
     async with listening(ANY_PORT) as host:

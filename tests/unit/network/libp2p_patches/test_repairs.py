@@ -76,7 +76,7 @@ def test_every_private_name_in_use_is_registered() -> None:
     register has none that is not reached for."""
     reached = {name for path in ROOM.rglob("*.py") for name in private_names(ast.parse(path.read_text()))}
     assert reached <= {each.name for each in REPAIRS}
-    assert {each.name for each in USED} <= reached
+    assert {each.name for each in USED if each.name.startswith("_")} <= reached
 
 
 def private_names(tree: ast.Module) -> set[str]:
