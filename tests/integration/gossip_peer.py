@@ -81,7 +81,7 @@ def delegation(number: int) -> CarriedDelegation:
     return CarriedDelegation(peer_key(9).address, peer_key(number).address, 1, 2, bytes(65), bytes(65))
 
 
-def tell(**fields: Any) -> None:
+def emit(**fields: Any) -> None:
     """Write one line for the test."""
     line = json.dumps(fields | {"at": time.time()})
     sys.stdout.write(line + "\n")
@@ -89,7 +89,7 @@ def tell(**fields: Any) -> None:
 
 
 class Peer:
-    """Runs a node, fetches whatever is announced (unless told not to) and tells the test of everything."""
+    """Runs a node, fetches whatever is announced (unless set otherwise) and reports everything to the test."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
@@ -119,20 +119,20 @@ class Peer:
 
     async def report(self, happened: AnyInput) -> None:
         name = type(happened).__name__
-        tell(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
+        emit(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
         if isinstance(happened, RolloutsAnnounced) and happened.size and self.settings.get("fetch", True):
             where = (happened.peer, happened.round, happened.stage, seed(happened.round))
             await self.node.execute(FetchRollouts(*where, happened.body, happened.size))
 
-    async def obey(self) -> None:
+    async def follow_commands(self) -> None:
         async for line in trio.wrap_file(sys.stdin):
-            told = json.loads(line)
-            match told["do"]:
+            command = json.loads(line)
+            match command["do"]:
                 case "publish":
-                    body = os.urandom(told["size"]) if "size" in told else told["body"].encode()
+                    body = os.urandom(command["size"]) if "size" in command else command["body"].encode()
                     self.bodies.put(body_digest(body), body, 1)
-                    round_number, stage = told.get("round", self.round), told.get("stage", self.stage)
-                    tell(event="publishing", body=body_digest(body).hex())
+                    round_number, stage = command.get("round", self.round), command.get("stage", self.stage)
+                    emit(event="publishing", body=body_digest(body).hex())
                     await self.node.execute(
                         PublishRollouts(round_number, stage, seed(round_number), body_digest(body), len(body))
                     )
@@ -143,20 +143,20 @@ class Peer:
                 case "introduce":
                     await self.node.execute(IntroduceNode())
                 case "window":
-                    self.move(told["round"], told["stage"])
+                    self.move(command["round"], command["stage"])
                 case "switch":
                     self.node.switch_identity()
                 case "counters":
-                    tell(event="counters", counters=dict(self.node.counters))
+                    emit(event="counters", counters=dict(self.node.counters))
                 case "restart":
                     self.running.cancel()
                 case "stop":
                     return
 
-    async def tell_addresses(self) -> None:
+    async def emit_addresses(self) -> None:
         while not self.node.addresses:  # noqa: ASYNC110 - the service has no event for it
             await trio.sleep(0.02)
-        tell(event="up", addresses=self.node.addresses, peer_id=self.me.peer_id)
+        emit(event="up", addresses=self.node.addresses, peer_id=self.me.peer_id)
 
     async def run_again(self) -> None:
         while True:
@@ -164,12 +164,12 @@ class Peer:
             with self.running:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.node.run, self.report)
-                    nursery.start_soon(self.tell_addresses)
+                    nursery.start_soon(self.emit_addresses)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.run_again)
-            await self.obey()
+            await self.follow_commands()
             nursery.cancel_scope.cancel()
 
 
@@ -180,7 +180,7 @@ async def bootnode(number: int) -> None:
                 peer_key(number),
                 ["/ip4/127.0.0.1/tcp/0"],
                 ping_seconds=1.0,
-                started=lambda addresses: tell(event="up", addresses=addresses),
+                started=lambda addresses: emit(event="up", addresses=addresses),
             )
         )
         async for _ in trio.wrap_file(sys.stdin):

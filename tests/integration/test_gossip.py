@@ -95,7 +95,7 @@ async def test_the_next_stage_is_held_and_the_last_round_accepted(tmp_path: Path
         await nodes[0].do("window", round=1, stage=1)
         early = await nodes[0].publish(body="early")
         await nodes[1].counted("early")
-        assert not any(event["event"] == "RolloutsAnnounced" for event in nodes[1].said)
+        assert not any(event["event"] == "RolloutsAnnounced" for event in nodes[1].events)
         for node in nodes[1:]:
             await node.do("window", round=1, stage=1)
         for node in nodes[1:]:
@@ -127,7 +127,7 @@ async def test_a_killed_peer_comes_back(tmp_path: Path) -> None:
         await nodes[0].event("RolloutsArrived", body=before)
         await known_to(tmp_path / "peers-1.json", nodes[2])
         port = addresses(nodes[2])[0].split("/p2p/")[0]
-        mark = len(nodes[0].said)
+        mark = len(nodes[0].events)
         nodes[2].inner.send_signal(signal.SIGKILL)
         await nodes[0].event("NetworkChanged", since=mark, connected=1)
         between = await nodes[1].publish(body="between")
@@ -136,7 +136,7 @@ async def test_a_killed_peer_comes_back(tmp_path: Path) -> None:
         await again.event("RolloutsArrived", body=between)
         await again.publish(body="before")
         await nodes[0].counted("duplicate", seconds=20)
-        assert sum(event["event"] == "RolloutsAnnounced" and event["body"] == before for event in nodes[0].said) == 1
+        assert sum(event["event"] == "RolloutsAnnounced" and event["body"] == before for event in nodes[0].events) == 1
         after = await nodes[0].publish(body="after")
         await again.event("RolloutsArrived", body=after)
 
@@ -146,7 +146,7 @@ async def test_a_frozen_peer_is_cut(tmp_path: Path) -> None:
     async with swarm_of(tmp_path, 3) as swarm:
         nodes = await swarm.start_all(range(1, 4))
         await nodes[0].event("NetworkChanged", connected=2)
-        mark = len(nodes[0].said)
+        mark = len(nodes[0].events)
         os.kill(nodes[2].inner.pid, signal.SIGSTOP)
         await nodes[0].event("NetworkChanged", seconds=30, since=mark, connected=1)
         body = await nodes[1].publish(body="while frozen")
@@ -161,7 +161,7 @@ async def test_a_restarted_service_is_found_again(tmp_path: Path) -> None:
         nodes = await swarm.start_all(range(1, 4))
         body = await nodes[0].publish(body="before the restart")
         await nodes[1].event("RolloutsArrived", body=body)
-        mark = len(nodes[0].said)
+        mark = len(nodes[0].events)
         await nodes[0].do("restart")
         await nodes[0].event("NetworkChanged", since=mark, connected=2)
         up = await nodes[0].event("up", since=mark)
