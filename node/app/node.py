@@ -186,7 +186,7 @@ class Node:
 
     async def _join(self) -> None:
         """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
-        facts = await read_facts(self.chain, self.config.chain.contract, self.home / "coordinator.json")
+        facts = await read_facts(self.chain.read_facts, self.config.chain.contract, self.home / "coordinator.json")
         agree(self.manifest, facts)
         await self._own(facts)
         self.me = local_peer(self.key, self.rsa, facts.domain)

@@ -5,6 +5,7 @@ Each refusal is a `Refusal`: one line for the operator, who alone can mend it.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -21,7 +22,7 @@ from node.files.private import replace_private
 from node.grading.registry import require_grader
 from node.identity.key_owner_cases import OwnershipFacts, refuse_other_owner
 from node.manifest_file import with_contract
-from node.ports import ChainService, ChainUnavailableError
+from node.ports import ChainUnavailableError
 from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import Address
 from protocols.manifest import Manifest, allows_model, manifest_digest
@@ -59,11 +60,11 @@ def placed(config: Config, manifest: Manifest) -> Config:
     return msgspec.structs.replace(config, trainer=trainer)
 
 
-async def read_facts(chain: ChainService, contract: Address, path: Path) -> CoordinatorFacts:
-    """Read what the contract fixed at deployment, and keep it at `path`; without the chain, what was kept."""
+async def read_facts(ask: Callable[[], Awaitable[CoordinatorFacts]], contract: Address, path: Path) -> CoordinatorFacts:
+    """Ask what the contract fixed at deployment, and keep it at `path`; without the chain, return what was kept."""
     while True:
         try:
-            facts = await chain.read_facts()
+            facts = await ask()
         except ChainUnavailableError as error:
             kept = _kept_facts(contract, path)
             if kept is not None:

@@ -133,7 +133,7 @@ async def test_two_nodes_play_over_a_restart_of_the_chain(version: str, tmp_path
             await swarm.joined(one, two)
             expected = {PeerRegistered(swarm.ids[number].address, 1) for number in (1, 2)}
             for peer in expected:
-                assert await one.until(PeerRegistered, lambda one, peer=peer: one == peer)
+                assert await one.until(PeerRegistered, peer.__eq__)
             for number in range(1, 4):
                 await swarm.next_round(one, two)
                 opened = await one.at((number, 0))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from eth_abi import encode
+from eth_abi.abi import encode
 from eth_account import Account
 
 from node.chain.contract.swarm import ABI

@@ -61,7 +61,7 @@ class Chain:
 async def kept(path: Path, contract: str = CONTRACT) -> CoordinatorFacts | None:
     """Return the facts that a node starts with while the chain is away; None where it waits for the chain."""
     with trio.move_on_after(60):
-        return await read_facts(Chain(), contract, path)
+        return await read_facts(Chain().read_facts, contract, path)
     return None
 
 
@@ -69,7 +69,7 @@ async def test_facts_are_kept_for_a_start_without_the_chain(tmp_path: Path, auto
     """Those of this contract that can be read: a file that was cut off, or another contract's, is as good as none."""
     path = tmp_path / "coordinator.json"
     assert await kept(path) is None
-    assert await read_facts(Chain(FACTS), FACTS.contract, path) == FACTS
+    assert await read_facts(Chain(FACTS).read_facts, FACTS.contract, path) == FACTS
     assert await kept(path, FACTS.contract) == FACTS
     assert await kept(path, OTHER) is None
     for cut in (b"", path.read_bytes()[:50], b"\xff"):
@@ -80,7 +80,7 @@ async def test_facts_are_kept_for_a_start_without_the_chain(tmp_path: Path, auto
 async def test_facts_that_can_not_be_kept_are_used_all_the_same(tmp_path: Path) -> None:
     """A disk that fails costs the copy, not the start."""
     (tmp_path / "coordinator.json").mkdir()
-    assert await read_facts(Chain(FACTS), FACTS.contract, tmp_path / "coordinator.json") == FACTS
+    assert await read_facts(Chain(FACTS).read_facts, FACTS.contract, tmp_path / "coordinator.json") == FACTS
 
 
 def test_another_place_or_pace_is_refused() -> None:

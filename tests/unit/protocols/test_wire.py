@@ -107,7 +107,7 @@ def test_an_introduction_is_a_delegation_and_nothing_else() -> None:
 
     assert decode_introduction(data) == DELEGATION
     for bad, code in (
-        (encode(CARGO[1]), "schema"),
+        (msgspec.msgpack.encode(CARGO[1]), "schema"),
         (data + b"\0", "schema"),
         (data[:-1], "schema"),
         (bytes(INTRODUCTION_LIMIT + 1), "size"),
