@@ -12,8 +12,9 @@ import msgspec
 import structlog
 import trio
 
-from node.cli.options import config_flags, config_from, data_dir_option, expanded, first
+from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.config import Config
+from node.errors import first
 from node.exits import Exit, Refusal
 
 log = structlog.get_logger()
