@@ -19,6 +19,7 @@ import trio
 
 from node.backoff import Backoff
 from node.config import HubSettings
+from node.files.atomic import replace_file
 from node.machine.inputs import CheckpointSaved
 from node.machine.status import RewardPoint, Status
 from node.ports import Report
@@ -153,9 +154,7 @@ class HubService:
     def _note(self, number: int) -> None:
         """Remember, over a restart too, that rounds up to this one are on the hub."""
         self._mark = PushMark(self._settings.repo, number)
-        draft = self._trainer / f".{FILE}"
-        draft.write_bytes(msgspec.json.encode(self._mark))
-        draft.replace(self._trainer / FILE)
+        replace_file(self._trainer / FILE, msgspec.json.encode(self._mark), durable=False)
 
     async def _push(self) -> None:
         number = self._saved
