@@ -184,41 +184,6 @@ class SetTimer(Command, frozen=True):
     at: float
 
 
-class SkipToRound(Command, frozen=True):
-    """Nothing to carry out: tells operator and metrics that work was skipped, and why."""
-
-    from_round: int
-    from_stage: int
-    round: int
-    stage: int
-    reason: str
-
-
-class AskForRenewal(Command, frozen=True):
-    """Nothing to carry out: tells the operator that the owner's delegation ends soon, or is `over`, and what to do."""
-
-    expiry: int
-    over: bool
-    reason: str
-
-
-class RefuseBody(Command, frozen=True):
-    """Nothing to carry out: tells the operator that the machine itself gave a peer no credit, and why."""
-
-    peer: Address
-    round: int
-    stage: int
-    reason: str
-
-
-class ShunPeer(Command, frozen=True):
-    """Nothing to carry out: tells the operator that a peer's standing has fallen so low that it is left aside."""
-
-    peer: Address
-    standing: float
-    reason: str
-
-
 class EndListening(Command, frozen=True):
     """The restored or copied identity is this node's alone: forget that it was restored."""
 
@@ -233,5 +198,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | AskForRenewal | RefuseBody | ShunPeer | EndListening | StopNode
+NodeCommand: TypeAlias = SetTimer | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand
