@@ -12,9 +12,11 @@ import msgspec
 import structlog
 import trio
 
-from node.cli.options import config_flags, config_from, data_dir_option, expanded, first
+from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.config import Config
+from node.errors import first
 from node.exits import Exit, Refusal
+from node.files.atomic import replace_file
 
 log = structlog.get_logger()
 
@@ -68,9 +70,8 @@ async def _until_told(config: Config, home: Path, key: Any) -> None:
     from node.network.bootnode_host import run_bootnode
 
     def started(addresses: tuple[str, ...]) -> None:
-        draft = home / f".{FILE}.{os.getpid()}"
-        draft.write_bytes(msgspec.json.encode(Announced(tuple(addresses), os.getpid())))
-        os.replace(draft, home / FILE)
+        content = msgspec.json.encode(Announced(tuple(addresses), os.getpid()))
+        replace_file(home / FILE, content, durable=False)
 
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
