@@ -120,7 +120,7 @@ class Output:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text, or nothing where that is not possible."""
+        """Write text, or nothing if that is not possible."""
         try:
             return self._stream.write(text)
         except OSError as error:

@@ -52,7 +52,7 @@ def _snapshot(name: str, spec: DataSpec) -> Path:
 
 
 def _cached(fetch: Callable[..., str]) -> str:
-    """Return the directory of files that were all downloaded before; empty where they were not."""
+    """Return the directory of files that were all downloaded before; empty if they were not."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:

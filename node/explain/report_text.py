@@ -15,7 +15,7 @@ PEERS_SHOWN = 16
 WEIGHTS_SHOWN = 6
 GROUPS_SHOWN = 12
 SHORT = 10
-"""Characters of an address or digest where it stands for somebody that is told apart by more than that."""
+"""Characters of an address or digest where it stands for somebody that is distinguished by more than that."""
 
 
 def overview(facts: Explanation) -> str:
@@ -71,7 +71,7 @@ def cell(stage: StageFact, single: bool) -> str:
 
 
 def remark(peer: PeerFact) -> str:
-    """Return why a peer has no rank, or that it was voted for; nothing where its stages say it."""
+    """Return why a peer has no rank, or that it was voted for; nothing if its stages say it."""
     if all(stage.outcome == "none" for stage in peer.stages):
         return ""
     return "voted for" if peer.voted_for else "this node" if peer.own else peer.unranked

@@ -24,7 +24,7 @@ By = Literal["", "this node", "another node"]
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """A node; `name` is empty where its peer id is not known, `owner` where its owner is not."""
+    """A node; `name` is empty if its peer id is not known, `owner` where its owner is not."""
 
     address: Address
     name: str = ""
@@ -71,7 +71,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """A signed message of this node on its way to the chain: `what` is commit, reveal, vote or reward (of a
     `stage`).
 
-    `block` is 0 and `sender` None where they are not known.
+    `block` is 0 and `sender` None if they are not known.
     """
 
     what: str

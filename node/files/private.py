@@ -18,7 +18,7 @@ class OpenToOthersError(Exception):
 def read_private(path: Path, limit: int = SIZE_LIMIT) -> bytes:
     """Return a file's content, at most `limit` bytes of it.
 
-    Raises `OpenToOthersError` where group or others have any right on it, OSError where it can't be read.
+    Raises `OpenToOthersError` if group or others have any right on it, OSError if it can't be read.
     """
     with path.open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -30,7 +30,7 @@ def read_private(path: Path, limit: int = SIZE_LIMIT) -> bytes:
 def create_private(path: Path, data: bytes) -> None:
     """Write a new file of mode 0600, on disk when this returns, whole or not at all.
 
-    Raises FileExistsError where there is one already (nothing is replaced), OSError where it can't be written.
+    Raises FileExistsError if there is one already (nothing is replaced), OSError if it can't be written.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     draft = _draft(path, data)

@@ -58,7 +58,7 @@ def _depth(text: str) -> int:
 
 
 def latex_grader() -> Grader:
-    """Return the comparison by math-verify, to be run where it can be stopped. Raises ValueError where it is missing.
+    """Return the comparison by math-verify, to be run where it can be stopped. Raises ValueError if it is missing.
 
     It has been used once: the parser's tables cost 0.2 s, which no fork should pay again.
     """

@@ -95,7 +95,7 @@ class GraderProcess:
 class PooledGrader:
     """A `protocols.grading.GroupGrader` whose foreign code runs in `workers` processes.
 
-    `gave_up` counts completions that ran into a bound of time or memory; they are worth 0.0. Raises ValueError where
+    `gave_up` counts completions that ran into a bound of time or memory; they are worth 0.0. Raises ValueError if
     the grader can't be loaded.
     """
 

@@ -29,7 +29,7 @@ class GradingTask(msgspec.Struct, frozen=True):
 
 
 class Graded(msgspec.Struct, frozen=True):
-    """Worker to pool: the reward of each completion, None where the grader was stopped at a limit."""
+    """Worker to pool: the reward of each completion, None if the grader was stopped at a limit."""
 
     rewards: tuple[float | None, ...]
 
@@ -41,7 +41,7 @@ def send(connection: socket.socket, frame: msgspec.Struct) -> None:
 
 
 def receive(connection: socket.socket, kind: type[FrameT]) -> FrameT:
-    """Return the next frame. Raises EOFError where the other side is gone, TimeoutError as the socket says, ValueError
+    """Return the next frame. Raises EOFError if the other side is gone, TimeoutError as the socket says, ValueError
     or RecursionError for what is no such frame."""
     (length,) = _length.unpack(_exactly(connection, _length.size))
     if length > LIMIT:

@@ -33,7 +33,7 @@ def require_grader(name: str) -> None:
 
 
 def foreign_grader(name: str) -> Grader:
-    """Return the function that a worker runs. Raises ValueError where its package is missing or does not load."""
+    """Return the function that a worker runs. Raises ValueError if its package is missing or does not load."""
     if name == LATEX:
         from node.grading.latex_grader import latex_grader
 

@@ -28,7 +28,7 @@ DATA_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"
 
 
 def reasons_not_ready(status: Status) -> list[str]:
-    """Return why the node can't take part right now, empty where it can.
+    """Return why the node can't take part right now, empty if it can.
 
     Peers are not asked for: the first node of a swarm is ready without any.
     """

@@ -65,7 +65,7 @@ class HttpService:
     async def run(
         self, report: Report | None = None, *, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve until cancelled; started with the URL. Raises `HttpListenError` where the address can't be had."""
+        """Serve until cancelled; started with the URL. Raises `HttpListenError` if the address can't be had."""
         listening = await listen(self._settings.host, self._settings.port)
         url = url_of(listening)
         try:

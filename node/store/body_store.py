@@ -28,7 +28,7 @@ class BodyStore:
     """Implements `node.ports.Bodies` under a directory, bounded by `limit` bytes; the oldest rounds go first."""
 
     def __init__(self, directory: Path, limit: int = DEFAULT_LIMIT) -> None:
-        """Find what an earlier process left. Raises `Refusal` where the directory can't be used."""
+        """Find what an earlier process left. Raises `Refusal` if the directory can't be used."""
         self._directory = directory
         self._limit = limit
         self._round_of: dict[Digest, int] = {}
@@ -49,7 +49,7 @@ class BodyStore:
         return len(self._round_of)
 
     def get(self, digest: Digest) -> bytes | None:
-        """Return the body, or None where it is not (or no longer) kept; a damaged one is removed."""
+        """Return the body, or None if it is not (or no longer) kept; a damaged one is removed."""
         round_number = self._round_of.get(digest)
         if round_number is None:
             return None
@@ -66,7 +66,7 @@ class BodyStore:
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
         """Keep a body; on disk when this returns. Raises ValueError for a body that is not the digest's or too large.
 
-        A body that is kept already moves to the later of the two rounds. Raises OSError where the disk refuses.
+        A body that is kept already moves to the later of the two rounds. Raises OSError if the disk refuses.
         """
         if body_digest(body) != digest:
             raise ValueError(f"the body does not hash to {digest.hex()}")
@@ -139,7 +139,7 @@ class BodyReader:
         self._directory = directory
 
     def get(self, digest: Digest) -> bytes | None:
-        """Return the body, or None where it is not kept (or is damaged)."""
+        """Return the body, or None if it is not kept (or is damaged)."""
         for path in self._directory.glob(f"*/{digest.hex()}"):
             with suppress(OSError):
                 body = path.read_bytes()

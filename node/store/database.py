@@ -1,4 +1,4 @@
-"""Opening a SQLite file: checked, migrated, and refused in one line where it can't be used."""
+"""Opening a SQLite file: checked, migrated, and refused in one line if it can't be used."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from node.exits import Exit, Refusal
 
 
 def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str], advice: str) -> sqlite3.Connection:
-    """Open `path`, creating it where it is missing, and bring its schema up to date.
+    """Open `path`, creating it if it is missing, and bring its schema up to date.
 
     `migrations` are scripts; `PRAGMA user_version` counts those applied, each with its script in one transaction.
-    Raises `Refusal` where the file is damaged, written by a newer version, or can't be opened; `advice` says what
+    Raises `Refusal` if the file is damaged, written by a newer version, or can't be opened; `advice` says what
     the operator can do about it.
     """
     with refusing(path, advice):
@@ -35,7 +35,7 @@ def reading(path: Path, version: int, advice: str) -> Iterator[sqlite3.Connectio
     """Open a file to read it, beside the process that writes it; `version` is the newest schema known here.
 
     It is opened as by a writer, so that what a killed one left in the log is read and nothing is left behind. Raises
-    `Refusal` where it is missing, damaged, or written by a newer version.
+    `Refusal` if it is missing, damaged, or written by a newer version.
     """
     with refusing(path, advice):
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5.0)
@@ -82,7 +82,7 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, known: int) -> int:
-    """Return the version of a file's schema. Raises `Refusal` where it is newer than `known`."""
+    """Return the version of a file's schema. Raises `Refusal` if it is newer than `known`."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > known:
         raise Refusal(

@@ -43,7 +43,7 @@ class DataDirectory:
     """Exclusive use of a data directory; creates it, for its owner only; marks one that was copied."""
 
     def __init__(self, path: Path) -> None:
-        """Take the directory. Raises `Refusal` where another node has it, or it can't be made."""
+        """Take the directory. Raises `Refusal` if another node has it, or it can't be made."""
         self.path = path.expanduser().absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)

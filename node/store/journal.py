@@ -41,7 +41,7 @@ class Journal:
     """The journal of one node. Not for use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""
+        """Open or create. Raises `Refusal` if the file is damaged, from a newer version, or not accessible."""
         self.path = path
         self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
 
@@ -64,7 +64,7 @@ class Journal:
         return self.last_sequence()
 
     def last_sequence(self) -> int:
-        """Return the sequence number of the newest input ever stored, 0 where there was none."""
+        """Return the sequence number of the newest input ever stored, 0 if there was none."""
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inputs'").fetchone()
         return int(row[0]) if row else 0
 
@@ -106,7 +106,7 @@ class Journal:
             self._connection.execute("DELETE FROM inputs WHERE sequence <= ?", oldest)
 
     def latest_snapshot(self) -> tuple[int, bytes] | None:
-        """Return the newest snapshot with the sequence number it includes, or None where there is none."""
+        """Return the newest snapshot with the sequence number it includes, or None if there is none."""
         found = self.snapshots()
         return found[0] if found else None
 

@@ -17,7 +17,7 @@ from node.exits import Exit, Refusal
 
 class LockHolder(msgspec.Struct, frozen=True):
     """Who holds a lock: process, machine, and since when (ISO 8601, UTC). `inode` is the lock file's own number: one
-    that names another file's was copied; 0 where it is not known."""
+    that names another file's was copied; 0 if it is not known."""
 
     pid: int
     host: str
@@ -62,7 +62,7 @@ class FileLock:
         return f"process {holder.pid} on {holder.host} since {holder.since}"
 
     def sign(self) -> None:
-        """Put this process's name into the file. Raises `Refusal` where that can't be written."""
+        """Put this process's name into the file. Raises `Refusal` if that can't be written."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
         name = msgspec.json.encode(LockHolder(os.getpid(), socket.gethostname(), since, self._inode))
         try:

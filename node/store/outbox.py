@@ -32,7 +32,7 @@ class SqliteOutbox:
     """A durable map (`node.chain.transactions.tx_queue.OutboxStore`). One thread, one process."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""
+        """Open or create. Raises `Refusal` if the file is damaged, from a newer version, or not accessible."""
         self._db = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
         self._writes = 0
 
@@ -50,7 +50,7 @@ class SqliteOutbox:
             self._prune()
 
     def get(self, key: str) -> bytes | None:
-        """Return a record, None where there is none."""
+        """Return a record, None if there is none."""
         row = self._db.execute("SELECT record FROM outbox WHERE key = ?", (key,)).fetchone()
         return bytes(row[0]) if row else None
 
@@ -77,9 +77,9 @@ class SqliteOutbox:
 
 
 def read_records(path: Path, keys: Iterable[str]) -> dict[str, bytes]:
-    """Return those of the records that a file keeps, beside the node that writes it; none where there is no file.
+    """Return those of the records that a file keeps, beside the node that writes it; none if there is no file.
 
-    Raises `Refusal` where it can't be read.
+    Raises `Refusal` if it can't be read.
     """
     if not path.exists():
         return {}

@@ -30,7 +30,7 @@ class RestoreMark(msgspec.Struct, frozen=True):
 def mark(home: Path, reason: str) -> None:
     """Move a directory's journal and outbox aside, then mark it: the mark says that all of it is done.
 
-    Raises `Refusal` where that can't be written; a second call finishes what the first one began.
+    Raises `Refusal` if that can't be written; a second call finishes what the first one began.
     """
     since = datetime.now(UTC)
     content = msgspec.json.encode(RestoreMark(since.isoformat(timespec="seconds"), reason))

@@ -32,7 +32,7 @@ class RoundStore:
     """The writer's side. One thread, one process."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""
+        """Open or create. Raises `Refusal` if the file is damaged, from a newer version, or not accessible."""
         self.path = path
         self._db = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
 
@@ -51,7 +51,7 @@ class RoundStore:
             )
 
     def put_vote(self, vote: VoteRecord) -> None:
-        """Write into its round what has become of a vote; nothing where that round is not kept. Raises `Refusal`."""
+        """Write into its round what has become of a vote; nothing if that round is not kept. Raises `Refusal`."""
         with refusing(self.path, ADVICE):
             query = "SELECT account FROM rounds WHERE round = ? AND seed = ?"
             rows = self._db.execute(query, (vote.round, vote.seed)).fetchall()
@@ -73,7 +73,7 @@ def _decoded(path: Path, stored: bytes) -> RoundReport:
 
 
 def kept_rounds(path: Path) -> list[int]:
-    """Return the rounds that a file keeps, ascending; none where there is no file. Raises `Refusal`."""
+    """Return the rounds that a file keeps, ascending; none if there is no file. Raises `Refusal`."""
     if not path.exists():
         return []
     with reading(path, len(MIGRATIONS), ADVICE) as db:
@@ -83,7 +83,7 @@ def kept_rounds(path: Path) -> list[int]:
 def read_round(path: Path, number: int | None = None) -> RoundReport | None:
     """Return a round's account; without a number the last one whose vote is done, else with a vote, else the last one.
 
-    None where there is none. Raises `Refusal` where the file can't be read.
+    None if there is none. Raises `Refusal` if the file can't be read.
     """
     if not path.exists():
         return None

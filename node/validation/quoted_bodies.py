@@ -44,7 +44,7 @@ class BodyLookup(Protocol):
     """Where bodies are found (`node.ports.Bodies`, of which only this is needed)."""
 
     def get(self, digest: Digest) -> bytes | None:
-        """Return the body, or None where it is not (or no longer) kept."""
+        """Return the body, or None if it is not (or no longer) kept."""
 
 
 class QuoteResolver:
@@ -65,7 +65,7 @@ class QuoteResolver:
             return None
 
     def _decode(self, digest: Digest) -> Rollouts:
-        """Read a body. Raises KeyError where there is none, so that this is not remembered."""
+        """Read a body. Raises KeyError if there is none, so that this is not remembered."""
         body = self._bodies.get(digest)
         if body is None:
             raise KeyError(digest)
