@@ -1,4 +1,4 @@
-"""Directories that are on disk whole or not at all."""
+"""Directories that are written completely or not at all."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 DRAFT = ".new"
-"""How the name of what is not whole yet ends."""
+"""Suffix of an incomplete file or directory."""
 
 
 def sync(path: Path) -> None:
@@ -23,10 +23,10 @@ def sync(path: Path) -> None:
 
 @contextmanager
 def replace_directory(directory: Path) -> Iterator[Path]:
-    """Give an empty directory to be filled; at the end it is synced and takes the place of `directory`.
+    """Yield an empty directory to fill; at the end it is synced and replaces `directory`.
 
-    Where the body raises, `directory` is as it was. Where the process dies, it is the old one, the new one, or (for
-    the moment between two renames) missing.
+    If the body raises, `directory` is unchanged. If the process dies, it is the old one, the new one, or (between two
+    renames) missing.
     """
     directory.parent.mkdir(parents=True, exist_ok=True)
     fresh = _draft(directory)
@@ -47,9 +47,9 @@ def replace_directory(directory: Path) -> Iterator[Path]:
 
 
 def remove_drafts(directory: Path, name: str) -> None:
-    """Remove what processes that were killed left half done of a name (a glob pattern) in a directory.
+    """Remove the drafts of a name (a glob pattern) that killed processes left in a directory.
 
-    Nobody may be writing there.
+    No process may be writing there.
     """
     for draft in directory.glob(f".{name}.*{DRAFT}"):
         if draft.is_symlink():
@@ -63,7 +63,7 @@ def _draft(path: Path) -> Path:
 
 
 def point(link: Path, target: Path) -> None:
-    """Make `link` lead to `target` (by a relative path, so that the whole may be moved), at once and on disk."""
+    """Point `link` at `target` atomically and durably, by a relative path, so that the tree can be moved."""
     draft = _draft(link)
     draft.unlink(missing_ok=True)
     draft.symlink_to(os.path.relpath(target, link.parent))

@@ -1,4 +1,4 @@
-"""The outbox on disk: records by key, those not settled apart."""
+"""The transaction queue on disk: records by key, settled or not."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MIGRATIONS = (
 )
 """The first may find its table: files from before versions were counted have version 0."""
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL")
-ADVICE = "move it away to begin afresh: what was on its way is asked for again"
+ADVICE = "move it away to start afresh: transactions that are still needed are queued again"
 
 KEPT = 10_000
-"""Settled records kept: enough to answer any command a journal's replay may ask again."""
+"""Settled records kept: enough to answer any command that a journal's replay may repeat."""
 
 PRUNE_EVERY = 256
 
@@ -37,7 +37,7 @@ class SqliteOutbox:
         self._writes = 0
 
     def put(self, key: str, record: bytes, *, unsettled: bool) -> None:
-        """Keep a record; an unsettled one keeps its place in the queue, a settled one gets a new place at the end."""
+        """Store a record; an unsettled one keeps its place in the queue, a settled one moves to the end."""
         place = "(SELECT coalesce(max(place), 0) + 1 FROM outbox)"
         moved = "place" if unsettled else "excluded.place"
         self._db.execute(
@@ -55,12 +55,12 @@ class SqliteOutbox:
         return bytes(row[0]) if row else None
 
     def unsettled(self) -> list[bytes]:
-        """Return the unsettled records, in the order in which their keys came first."""
+        """Return the unsettled records, in the order in which their keys were first stored."""
         rows = self._db.execute("SELECT record FROM outbox WHERE unsettled = 1 ORDER BY place")
         return [bytes(row[0]) for row in rows]
 
     def recent(self, count: int) -> list[bytes]:
-        """Return the `count` records settled last, the newest first."""
+        """Return the `count` most recently settled records, newest first."""
         query = "SELECT record FROM outbox WHERE unsettled = 0 ORDER BY place DESC LIMIT ?"
         return [bytes(row[0]) for row in self._db.execute(query, (count,))]
 
@@ -77,7 +77,7 @@ class SqliteOutbox:
 
 
 def read_records(path: Path, keys: Iterable[str]) -> dict[str, bytes]:
-    """Return those of the records that a file keeps, beside the node that writes it; none if there is no file.
+    """Return the records of these keys while a node may be writing the file; none if there is no file.
 
     Raises `Refusal` if it can't be read.
     """
