@@ -53,7 +53,7 @@ class PushError(Exception):
 
 
 def read_mark(path: Path, repo: str) -> PushMark | None:
-    """Return how far a repository is; None where nothing is known of it."""
+    """Return how far a repository is; None if nothing is known of it."""
     try:
         mark = msgspec.json.decode(path.read_bytes(), type=PushMark)
     except (OSError, msgspec.DecodeError):
