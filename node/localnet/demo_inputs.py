@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).parents[2] / "configs" / "swarms" / "mawps.toml"
 def real_inputs(options: DemoOptions) -> tuple[Manifest | None, DataSpec | None]:
     """Return manifest template and questions of a swarm with a real model; (None, None) for the built-in one.
 
-    Raises `PlanError` where the questions can't be read.
+    Raises `PlanError` if the questions can't be read.
     """
     if not options.real:
         return None, None

@@ -162,7 +162,7 @@ def stage_table(summary: DemoSummary) -> list[list[str]]:
 
 
 def answer_remark(summary: DemoSummary) -> str:
-    """Return what final answers are worth against first ones, empty where that was not measured."""
+    """Return what final answers are worth against first ones, empty if that was not measured."""
     asked = [(stage.name, stage.held_out) for stage in summary.stages if stage.held_out is not None]
     if len(asked) < 2:
         return ""

@@ -198,7 +198,7 @@ class LocalSwarm:
     # --- while it runs ------------------------------------------------------------------------------------------
 
     def look(self) -> Snapshot:
-        """Return what happens now. Raises `DemoError` where a process has ended."""
+        """Return what happens now. Raises `DemoError` if a process has ended."""
         for child in self._children:
             if child.exit_code is not None:
                 raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
@@ -221,7 +221,7 @@ class LocalSwarm:
         return self._snapshot
 
     def drain(self, tell: Tell) -> Snapshot:
-        """Let the nodes finish their stage and end; return what was seen last. Raises `DemoError` where one fails."""
+        """Let the nodes finish their stage and end; return what was seen last. Raises `DemoError` if one fails."""
         tell("the nodes finish their stage and stop")
         for child in self._nodes.values():
             child.signal(signal.SIGUSR1)

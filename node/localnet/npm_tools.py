@@ -41,7 +41,7 @@ def npm_command(cache: Path) -> list[str]:
 def installed_package(spec: str, cache_dir: Path | None = None) -> Path:
     """Return the folder whose `node_modules` holds the npm package `spec` (name@version), installing it once.
 
-    Raises `ToolMissingError` where that fails.
+    Raises `ToolMissingError` if that fails.
     """
     cache = cache_dir or default_cache()
     home = cache / "npm" / spec.replace("/", "-").lstrip("@")

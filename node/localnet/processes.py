@@ -54,7 +54,7 @@ class ManagedProcess:
             self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int | None:
-        """Return the exit code, or None where it still runs after `seconds`."""
+        """Return the exit code, or None if it still runs after `seconds`."""
         try:
             return self._process.wait(timeout=max(0.0, seconds))
         except subprocess.TimeoutExpired:
@@ -93,7 +93,7 @@ def end_all(children: Iterable[ManagedProcess], seconds: float = TERM_SECONDS) -
 
 
 def process_tree(root: int) -> set[int]:
-    """Return a process and all its descendants; empty where it is gone or the system has no /proc."""
+    """Return a process and all its descendants; empty if it is gone or the system has no /proc."""
     parents = _parents()
     tree = {root} & set(parents)
     grown = tree

@@ -60,7 +60,7 @@ class TokenError(Exception):
 def find_token(environ: Mapping[str, str], token_file: str) -> str:
     """Return the token: HF_TOKEN, else systemd's credential, else the configured file, else that of `hf auth login`.
 
-    Raises `TokenError` where there is none, or where others may read the configured file.
+    Raises `TokenError` if there is none, or where others may read the configured file.
     """
     if token := environ.get("HF_TOKEN", "").strip():
         return token
@@ -90,7 +90,7 @@ def _read(path: Path) -> str:
 
 
 def push(order: PushRequest, token: str) -> PushResult:
-    """Create the repository where it is missing and make one commit of model and card. Raises what the hub raises.
+    """Create the repository if it is missing and make one commit of model and card. Raises what the hub raises.
 
     Weights go by xet where hf_xet is installed; where that fails (a hub without it, a blocked store), by LFS.
     """
@@ -154,7 +154,7 @@ def name_base(config: Path, base: str) -> None:
 
 
 def own_version() -> str:
-    """Return the version of this software, empty where it is not installed as a package."""
+    """Return the version of this software, empty if it is not installed as a package."""
     try:
         return version("swarm-node")
     except PackageNotFoundError:

@@ -32,7 +32,7 @@ class Measures(msgspec.Struct, frozen=True):
 
 
 def measures(happened: i.AnyInput, stages: Sequence[str]) -> Measures | None:
-    """Return what an input adds to the curves, None where it adds nothing.
+    """Return what an input adds to the curves, None if it adds nothing.
 
     Where a round has several stages, the values of each carry its name.
     """

@@ -13,8 +13,8 @@ from libp2p.utils.varint import encode_varint_prefixed
 from node.data.arithmetic import ArithmeticQuestions
 from node.grading import pool_messages as grading
 from node.identity.rsa import bound_peer
-from node.network.peers import peer_manager as contacts
-from node.network.pubsub.hardened import FRAME_LIMIT
+from node.network.peers import peer_manager
+from node.network.pubsub.router import FRAME_LIMIT
 from node.network.pubsub.rpc_frames import first_frame
 from node.network.reqresp.streams import StreamFault, read_frame
 from node.trainer import messages as frames
@@ -107,7 +107,7 @@ def targets() -> tuple[Target, ...]:
         Target("catch-up request", (_frame(bytes(120)),), lambda data: _now(data, 12 * 8192), (StreamFault,), 1),
         Target("frame to the trainer", _to_child(manifest, body), _trainer(frames.to_child), garbage, 2),
         Target("frame of the trainer", _from_child(body), _trainer(frames.from_child), garbage, 2),
-        Target("peer addresses", (_addresses(),), contacts._decode, (StreamFault,), 2),
+        Target("peer addresses", (_addresses(),), peer_manager._decode, (StreamFault,), 2),
         Target(
             "grading task", (encoded(grading.GradingTask(("a", "b"), "c")),), _decoder(grading.GradingTask), garbage, 1
         ),

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
-"""Seconds between two attempts to connect: doubled from one to the next."""
+from node.backoff import Backoff
+
+FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0
+"""Seconds between two attempts to connect, once every endpoint has failed: the first pause and the longest."""
 
 
 class EndpointFailover:
@@ -31,8 +33,7 @@ class EndpointFailover:
     @property
     def pause(self) -> float:
         """Seconds before the next attempt; 0.0 while there is another endpoint that has not failed yet."""
-        rounds = min(self._failures // len(self._urls), 8)
-        return min(self._longest, FIRST_PAUSE * 2**rounds) if rounds else 0.0
+        return Backoff(FIRST_PAUSE, self._longest).pause(self._failures // len(self._urls))
 
 
 def redact(url: str) -> str:
