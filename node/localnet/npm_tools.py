@@ -1,4 +1,4 @@
-"""Programs that come as npm packages (anvil, solc-js), installed once into the user's cache; Node too."""
+"""Programs from npm packages (anvil, solc-js), and Node itself, installed once into the user's cache."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ INSTALL_SECONDS = 300.0
 
 
 class ToolMissingError(RuntimeError):
-    """A program is neither here nor can be installed; the text says what to do."""
+    """A program is missing and can't be installed; the text says what to do."""
 
 
 def default_cache() -> Path:
-    """Return the folder under the user's cache directory (XDG) that holds what is installed here."""
+    """Return the folder for these installations, below the user's cache directory (XDG)."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "swarm-node"
 
 
 def node_command(cache: Path) -> list[str]:
-    """Return the command that runs Node: the system's, else that of the wheel (installed if need be)."""
+    """Return the command that runs Node: the system's, else the wheel's (installed if needed)."""
     system = shutil.which("node")
     return [system] if system else [str(_wheel(cache) / "bin" / "node")]
 
@@ -69,7 +69,7 @@ def _wheel(cache: Path) -> Path:
 
 
 def _install(command: list[str], home: Path, what: str) -> None:
-    """Run an installer in a fresh folder, then move it to its place: two at once can't see each other's half."""
+    """Run an installer in a fresh folder and rename it, so that parallel installations never see each other's half."""
     home.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=home.name + ".", dir=home.parent))
     try:
@@ -85,7 +85,7 @@ def _move(fresh: Path, home: Path) -> None:
     try:
         fresh.rename(home)
     except OSError:
-        if not home.exists():  # else somebody else was faster
+        if not home.exists():  # else another process was faster
             raise
 
 
