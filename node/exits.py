@@ -25,7 +25,7 @@ class Exit(IntEnum):
     DELEGATION = 14
     SECRET = 15
     CHAIN = 16
-    TWIN = 17
+    DOPPELGANGER = 17
     BACKUP = 18
     UNKNOWN = 19
     MODEL = 20
@@ -50,7 +50,7 @@ MEANING: dict[Exit, str] = {
     Exit.DELEGATION: "The owner's delegation is missing, over, for another node or contract, or wrongly signed.",
     Exit.SECRET: "A passphrase or an owner's key is missing or wrong, or others may read the file that holds it.",
     Exit.CHAIN: "The command needs the chain, and no endpoint answers or the contract refuses; the line says which.",
-    Exit.TWIN: "Another node runs with this key: the node heard itself. Stop one of the two before you start again.",
+    Exit.DOPPELGANGER: "Another node runs with this key. Stop one of the two before you start again.",
     Exit.BACKUP: "The backup can't be used: damaged, of a newer version, or of another node.",
     Exit.UNKNOWN: "What is asked for is not kept here (a round) or not known (a peer); the line says what is.",
     Exit.MODEL: "There is no such model or checkpoint, or it does not load; the line names it.",

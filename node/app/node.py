@@ -173,7 +173,7 @@ class Node:
         )
 
     async def _inputs(self) -> int:
-        stop = await self.loop.take(i.NodeStarted(listen=is_marked(self.home), me=self.me.address))
+        stop = await self.loop.take(i.NodeStarted(doppelganger_protection=is_marked(self.home), me=self.me.address))
         while stop is None:
             stop = await self.loop.take(await self.bus.next())
         if stop.code:
@@ -280,7 +280,7 @@ class Node:
                 self._remember(command)
                 if self.gossip:
                     await self.gossip.execute(command)
-            case c.EndListening():
+            case c.EndDoppelgangerProtection():
                 unmark(self.home)
                 if self.gossip:
                     self.gossip.show_itself()

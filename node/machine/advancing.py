@@ -38,8 +38,8 @@ def turn_time(state: State) -> float:
 
 
 def wait_for_turn(state: State, at: float) -> Result:
-    """Set the timer for this node's turn; one that only listens has none."""
-    if state.round < 0 or state.listening is not None:
+    """Set the timer for this node's turn; under doppelganger protection it has none."""
+    if state.round < 0 or state.doppelganger_watch is not None:
         return state, ()
     return state, (SetTimer("advance", turn_time(state)),)
 
@@ -49,7 +49,7 @@ def advance_timer(state: State, at: float) -> Result:
 
     Without the chain nothing is tried: the timer is set again when the chain is back.
     """
-    if state.round < 0 or state.listening is not None:
+    if state.round < 0 or state.doppelganger_watch is not None:
         return state, ()
     due = turn_time(state)
     if at + SLACK < due:

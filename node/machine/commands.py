@@ -219,8 +219,8 @@ class ShunPeer(Command, frozen=True):
     reason: str
 
 
-class EndListening(Command, frozen=True):
-    """The restored or copied identity is this node's alone: forget that it was restored."""
+class EndDoppelgangerProtection(Command, frozen=True):
+    """Remove the restore mark and use the node's own peer id: no other node runs with this key."""
 
 
 class StopNode(Command, frozen=True):
@@ -233,5 +233,7 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | AskForRenewal | RefuseBody | ShunPeer | EndListening | StopNode
+NodeCommand: TypeAlias = (
+    SetTimer | SkipToRound | AskForRenewal | RefuseBody | ShunPeer | EndDoppelgangerProtection | StopNode
+)
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

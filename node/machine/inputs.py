@@ -23,11 +23,11 @@ class Input(msgspec.Struct, frozen=True, tag=True):
 class NodeStarted(Input, frozen=True):
     """The process began (again). Whatever was under way and is not known to be done is asked for again.
 
-    `listen` says that the identity was restored or copied: another node may be running with its key. `me` is what this
-    node counts as at its deployment; empty for what it was before.
+    `doppelganger_protection`: the identity was restored or copied, so another node may be running with its key. `me` is
+    this node's address in the deployment; empty: the same as before.
     """
 
-    listen: bool = False
+    doppelganger_protection: bool = False
     me: Address = ""
 
 
@@ -153,8 +153,11 @@ class NodeIntroduced(Input, frozen=True):
     message: CarriedDelegation
 
 
-class OwnMessageHeard(Input, frozen=True):
-    """An announcement under this node's own signature came from the network; after a restart it may be its own."""
+class DoppelgangerDetected(Input, frozen=True):
+    """An announcement under this node's own signature came from the network.
+
+    After a restart it may be this node's own, from before: the machine decides (`node.machine.doppelganger`).
+    """
 
     round: int
     stage: int
@@ -291,7 +294,7 @@ AnyInput: TypeAlias = (
     | TransactionSettled
     | RolloutsAnnounced
     | NodeIntroduced
-    | OwnMessageHeard
+    | DoppelgangerDetected
     | RolloutsArrived
     | RolloutsRefused
     | NetworkChanged

@@ -23,13 +23,13 @@ ADVICE = {
 
 
 def join(state: State, at: float) -> Result:
-    """Ask to be registered unless this node is, has asked, waits to ask again, or only listens.
+    """Ask to be registered unless this node is, has asked, waits to ask again, or is under doppelganger protection.
 
     Where it is not known to have funds it shows the others its delegation, so that one of them may bring it.
     """
     if state.chain != "present" or state.round < 0 or state.me in state.peers:
         return state, ()
-    if state.registering or state.register_error or state.listening is not None:
+    if state.registering or state.register_error or state.doppelganger_watch is not None:
         return state, ()
     asked = (RegisterNode(),) if state.relays else (RegisterNode(), IntroduceNode())
     return replace(state, registering=True), asked

@@ -9,7 +9,7 @@ from node.machine.advancing import advance_timer, wait_for_turn
 from node.machine.announcing import publish_again, report_again
 from node.machine.commands import AnyCommand, SetTimer, StopNode
 from node.machine.delegation import watch_delegation
-from node.machine.doppelganger import network_back
+from node.machine.doppelganger import note_reachable
 from node.machine.external_bodies import fetch_again
 from node.machine.joining import register_timer
 from node.machine.pacing import local_deadline
@@ -38,7 +38,7 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
         me=started.me or state.me,
         draining=False,
         stopping=False,
-        listening=DoppelgangerWatch() if started.listen else None,
+        doppelganger_watch=DoppelgangerWatch() if started.doppelganger_protection else None,
         chain="unknown",
         heard=False,
         pending=None,
@@ -111,7 +111,7 @@ def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
 def network_changed(state: State, changed: i.NetworkChanged, at: float) -> Result:
     """When peers can be reached again, tell them what they missed and ask for what was not had."""
     back = state.connected <= 0 < changed.connected
-    state = network_back(replace(state, connected=max(0, changed.connected)))
+    state = note_reachable(replace(state, connected=max(0, changed.connected)))
     commands: tuple[AnyCommand, ...] = (*publish_again(state), *fetch_again(state)) if back else ()
     return state, commands
 

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from node.machine.advancing import wait_for_turn
 from node.machine.commands import AbortWork, AnyCommand, StopNode
-from node.machine.doppelganger import keep_listening
+from node.machine.doppelganger import watch_for_doppelganger
 from node.machine.peer_score import forgive
 from node.machine.relaying import stage_began, wait_for_relay
 from node.machine.skipping import leave_for
@@ -43,7 +43,7 @@ def open_stage(state: State, opening: Opening, at: float) -> Result:
 
 
 def _same_stage(state: State, deadline: int, at: float) -> Result:
-    state, _ = keep_listening(replace(state, gap=""), at)
+    state, _ = watch_for_doppelganger(replace(state, gap=""), at)
     if deadline == state.deadline:
         return state, ()
     return in_turn(replace(state, deadline=deadline), at, wait_for_turn, wait_for_relay, wait_for_rollouts, pursue)
@@ -87,7 +87,7 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
         state, commands = move_votes(state, at)
         return replace(state, stopping=True), (*commands, StopNode(0, "drained"))
     waits = (wait_for_turn, wait_for_relay, wait_for_rollouts)
-    return in_turn(state, at, keep_listening, move_votes, *waits, pursue)
+    return in_turn(state, at, watch_for_doppelganger, move_votes, *waits, pursue)
 
 
 def _without_round(state: State, round_number: int) -> State:

@@ -122,15 +122,15 @@ class VoteRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DoppelgangerWatch(msgspec.Struct, frozen=True, array_like=True):
-    """How far this node is with listening for another one of its key (`node.machine.doppelganger`).
+    """How far doppelganger protection has come (`node.machine.doppelganger`).
 
-    `round` is the contract's, -1 until known; `fresh` are the seeds of the rounds that began meanwhile; `reached`
-    tells that in the current one somebody could be heard.
+    `round` is the contract's, -1 until known. `new_seeds` are the seeds of the rounds that began during the protection.
+    `was_reachable`: in the current round a doppelganger could be detected.
     """
 
     round: int = -1
-    fresh: tuple[Seed, ...] = ()
-    reached: bool = False
+    new_seeds: tuple[Seed, ...] = ()
+    was_reachable: bool = False
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
@@ -150,7 +150,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     draining: bool = False
     stopping: bool = False
-    listening: DoppelgangerWatch | None = None
+    doppelganger_watch: DoppelgangerWatch | None = None
 
     chain: Presence = "unknown"
     offset: float = 0.0
@@ -264,8 +264,8 @@ def current_step(state: State) -> int:
 
 
 def counts(state: State, peer: Address, round_number: int) -> bool:
-    """Tell whether a peer is registered and counts in a round; this node does not while it only listens."""
-    if state.listening is not None and peer == state.me:
+    """Return True if a peer is registered and counts in a round; this node does not under doppelganger protection."""
+    if state.doppelganger_watch is not None and peer == state.me:
         return False
     since = state.peers.get(peer)
     return since is not None and since <= round_number

@@ -8,7 +8,7 @@ import msgspec
 
 from protocols.identifiers import Address
 
-Phase = Literal["starting", "syncing", "listening", "idle", "working", "publishing", "voting", "draining"]
+Phase = Literal["starting", "syncing", "doppelganger-protection", "idle", "working", "publishing", "voting", "draining"]
 Presence = Literal["present", "absent", "unknown"]
 
 

@@ -59,8 +59,8 @@ def phase(state: State) -> Phase:
         return "starting" if state.chain == "unknown" else "syncing"
     if not state.heard and state.chain != "absent":
         return "syncing"
-    if state.listening is not None:
-        return "listening"
+    if state.doppelganger_watch is not None:
+        return "doppelganger-protection"
     if state.task is not None and state.task.kind in ("generate", "train"):
         return "working"
     if state.work.phase == "train":
@@ -79,7 +79,10 @@ def note(state: State) -> str:
     """Return what keeps the node from its full work, in one line; empty where nothing does."""
     since = state.peers.get(state.me)
     notes = (
-        (state.listening is not None, "restored or copied: it listens a whole round for a twin before it takes part"),
+        (
+            state.doppelganger_watch is not None,
+            "restored or copied: doppelganger protection waits a whole round before it takes part",
+        ),
         (state.paused_until > 0, f"the organiser paused the swarm until {_time(state.paused_until)}; training goes on"),
         (state.ending == "over", "the owner's delegation is over: votes are refused; renew it (swarm login)"),
         (bool(state.register_error), f"registration was refused ({state.register_error}); it is tried again"),

@@ -18,7 +18,7 @@ from node.config import GossipSettings
 from node.identity import new_key
 from node.identity.local_peer import LocalPeer, address_of_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
-from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
+from node.machine.inputs import DoppelgangerDetected, NetworkChanged, RolloutsAnnounced
 from node.network.host import Host, open_host
 from node.network.peers.addresses import networks
 from node.network.peers.ip_bans import IpBans
@@ -302,10 +302,10 @@ class NetworkService:
             accepted = await self._accepted_out.receive()
             await report(self._heard(accepted))
 
-    def _heard(self, accepted: AcceptedAnnouncement) -> RolloutsAnnounced | OwnMessageHeard:
+    def _heard(self, accepted: AcceptedAnnouncement) -> RolloutsAnnounced | DoppelgangerDetected:
         said = accepted.said
         if accepted.peer == self._me.address:
-            return OwnMessageHeard(said.round, said.stage, said.seed, said.body)
+            return DoppelgangerDetected(said.round, said.stage, said.seed, said.body)
         return announced(accepted)
 
     async def _forgive_floods(self) -> None:

@@ -24,7 +24,7 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.TransactionSettled: ("info", "transaction.settled"),
     i.RolloutsAnnounced: ("debug", "rollouts.announced"),
     i.NodeIntroduced: ("debug", "peer.introduced"),
-    i.OwnMessageHeard: ("debug", "gossip.own_message_heard"),
+    i.DoppelgangerDetected: ("debug", "gossip.own_message_received"),
     i.RolloutsArrived: ("info", "rollouts.arrived"),
     i.RolloutsRefused: ("warning", "rollouts.refused"),
     i.NetworkChanged: ("info", "network.changed"),
@@ -57,7 +57,7 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.AskForRenewal: ("warning", "delegation.ending"),
     c.RefuseBody: ("warning", "rollouts.discounted"),
     c.ShunPeer: ("warning", "peer.shunned"),
-    c.EndListening: ("info", "node.listened"),
+    c.EndDoppelgangerProtection: ("info", "node.doppelganger_protection_ended"),
     c.StopNode: ("info", "node.stopping"),
 }
 """What is told, by type; timers are not. WARNING: something went wrong that the node deals with by itself. A delegation

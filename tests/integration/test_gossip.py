@@ -43,12 +43,12 @@ async def test_a_twin_is_heard(tmp_path: Path) -> None:
         await between.event("RolloutsArrived", body=early)
         (tmp_path / "twin").mkdir()
         twin = await swarm.start(1, addresses(between), home=str(tmp_path / "twin"), incognito=True)
-        await twin.event("OwnMessageHeard", body=early)
+        await twin.event("DoppelgangerDetected", body=early)
         for process in (first, between, twin):
             await process.do("window", round=2, stage=0)
         late = await first.publish(size=4_000, round=2)
         await between.event("RolloutsArrived", body=late)
-        assert (await twin.event("OwnMessageHeard", body=late))["round"] == 2
+        assert (await twin.event("DoppelgangerDetected", body=late))["round"] == 2
         first.inner.send_signal(signal.SIGKILL)
         await first.inner.wait()
         await twin.do("show")

@@ -126,7 +126,7 @@ class Scenario:
         self.timers.clear()
         self.stopped = False
         self.now += float(options.get("after", 0))
-        yield from self.feed(i.NodeStarted(listen="listen" in words))
+        yield from self.feed(i.NodeStarted(doppelganger_protection="doppelganger-protection" in words))
 
     def show(self, words: list[str], options: Options) -> Iterator[str]:
         """Print fields of the status; without words the phase and the totals that are not zero."""

@@ -58,7 +58,7 @@ def carried(text: str) -> p.Carried:
 
 
 def _start(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
-    return [i.NodeStarted(listen="listen" in words)]
+    return [i.NodeStarted(doppelganger_protection="doppelganger-protection" in words)]
 
 
 def _drain(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -140,10 +140,10 @@ def _announced(at: Moment, words: list[str], options: Options) -> list[i.AnyInpu
     return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo, late)]
 
 
-def _heard(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
+def _doppelganger(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     round_number, stage = place(words[0])
     body = at.names.body("me", words[0], options)
-    return [i.OwnMessageHeard(round_number, stage, at.names.seed(round_number, options), body)]
+    return [i.DoppelgangerDetected(round_number, stage, at.names.seed(round_number, options), body)]
 
 
 def _arrived(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -216,7 +216,7 @@ INPUTS: dict[str, Maker] = {
     "introduced": _introduced,
     "settled": _settled,
     "announced": _announced,
-    "heard": _heard,
+    "doppelganger": _doppelganger,
     "arrived": _arrived,
     "refused": _refused,
     "network": _network,

@@ -102,7 +102,7 @@ class MachineWatch:
         where = (command.round, command.stage, command.seed)
         assert (command.size == 0) == (command.body == NOTHING)
         assert where not in self._nothing or command.body == NOTHING
-        assert not command.relays or (state.relays and not state.draining and state.listening is None)
+        assert not command.relays or (state.relays and not state.draining and state.doppelganger_watch is None)
         if command.body == NOTHING:
             self._nothing.add(where)
         for each in command.carries:
@@ -142,7 +142,7 @@ class MachineWatch:
 
         Only a stage that has found nothing at all to quote waits until it is over.
         """
-        if state.stopping or state.listening or not state.heard or state.chain != "present":
+        if state.stopping or state.doppelganger_watch or not state.heard or state.chain != "present":
             return
         if state.trainer != "present" or state.task is not None or not counts(state, ME, state.round):
             return
