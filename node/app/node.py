@@ -30,7 +30,7 @@ from node.logs import configure
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
-from node.machine.peer_score import has_credit
+from node.machine.peer_score import has_positive_score
 from node.machine.state import State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
@@ -215,7 +215,7 @@ class Node:
             incognito=is_marked(self.home),
             carry=self._carry,
             introduction=self._introduction,
-            credit=lambda peer: has_credit(self.state, peer),
+            credit=lambda peer: has_positive_score(self.state, peer),
         )
         self._move_window()
 

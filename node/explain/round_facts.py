@@ -51,7 +51,7 @@ class StageFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer in the round. `rank` counts from 1; where it is 0, `unranked` says why. `standing`: see
+    """A peer in the round. `rank` counts from 1; where it is 0, `unranked` says why. `peer_score`: see
     `node.machine.peer_score`."""
 
     node: Named
@@ -62,7 +62,7 @@ class PeerFact(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     rank: int
     unranked: str
-    standing: float
+    peer_score: float
     voted_for: bool
     own: bool
 
@@ -223,7 +223,7 @@ def _peer(
         groups=entry.groups,
         score=entry.score,
         rank=entry.rank,
-        standing=entry.standing,
+        peer_score=entry.peer_score,
         unranked="" if entry.rank else _unranked(account, entry),
         voted_for=voted_for,
         own=entry.peer == account.me,
@@ -264,7 +264,7 @@ def _unranked(account: RoundReport, entry: PeerRoundReport) -> str:
         return f"{entry.groups} of at least {account.minimum_groups} groups"
     if not entry.score:
         return "no reward above zero"
-    return f"shunned: its standing is {entry.standing:g}"
+    return f"graylisted: its peer score is {entry.peer_score:g}"
 
 
 def _delivery(what: str, record: QueuedTransaction | None, trace: Trace | None, me: Address, named: NameOf) -> Delivery:

@@ -203,7 +203,7 @@ class AskForRenewal(Command, frozen=True):
 
 
 class RefuseBody(Command, frozen=True):
-    """Nothing to carry out: tells the operator that the machine itself gave a peer no credit, and why."""
+    """Nothing to carry out: tells the operator that the machine itself refused a peer's body, and why."""
 
     peer: Address
     round: int
@@ -212,10 +212,10 @@ class RefuseBody(Command, frozen=True):
 
 
 class ShunPeer(Command, frozen=True):
-    """Nothing to carry out: tells the operator that a peer's standing has fallen so low that it is left aside."""
+    """Nothing to carry out: tells the operator that a peer's score has fallen so low that it is graylisted."""
 
     peer: Address
-    standing: float
+    score: float
     reason: str
 
 

@@ -6,10 +6,10 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
-from node.machine.peer_score import credit, has_credit, is_shunned
+from node.machine.peer_score import has_positive_score, is_graylisted, raise_score
 from node.machine.relaying import with_cargo
 from node.machine.state import MAX_BODIES, BodyRecord, Result, State, counts, current_step, with_body
-from node.machine.uncounted_bodies import TWIN, count_refused, discount, held_against, refuse, settle_copies
+from node.machine.uncounted_bodies import DUPLICATE, count_refused, penalise, refuse, refuse_and_penalise, settle_copies
 from protocols.games import game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address, Digest
@@ -18,9 +18,9 @@ from protocols.schedule import step_number
 
 MAX_EXTERNAL = 32
 """Foreign bodies in one training."""
-MAX_STRANGERS, MAX_STRANGE_BYTES = 128, 128 << 20
-"""Places and bytes in a stage that peers without credit have together, whatever they announce: new names cost nothing,
-so that their number must not keep those out who have proven good."""
+MAX_UNKNOWN_PEERS, MAX_UNKNOWN_BYTES = 128, 128 << 20
+"""Places and bytes of a stage for all peers without a positive score together, whatever they announce. New identities
+cost nothing, so their number must not keep out peers that have sent valid bodies."""
 MAX_EXTERNAL_BYTES = 32 << 20
 """Bytes of foreign bodies in one training: they travel to the trainer in one frame of at most 64 MiB."""
 
@@ -28,7 +28,8 @@ MAX_EXTERNAL_BYTES = 32 << 20
 def body_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
     """Ask for a body that is new, in the window and from a peer that counts; note an equivocation, and what it carries.
 
-    Who made no rollouts is not waited for, nor who is shunned; who finds no place counts as not heard.
+    A peer without rollouts is not waited for, nor one that is graylisted. If there is no place for it, the announcement
+    is ignored.
     """
     step = _step_in_window(state, said.round, said.stage)
     if step is None or said.peer == state.me or not counts(state, said.peer, said.round):
@@ -45,24 +46,24 @@ def body_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result
     state = with_body(
         state, step, said.peer, BodyRecord(said.body, said.size, "fetching", heard=0.0 if said.late else at)
     )
-    if is_shunned(state, said.peer):
-        return refuse(state, step, said.peer, "shunned"), ()
+    if is_graylisted(state, said.peer):
+        return refuse(state, step, said.peer, "graylisted"), ()
     return state, (_fetch(state, step, said.peer),)
 
 
 def _is_crowded(state: State, said: i.RolloutsAnnounced, pool: dict[Address, BodyRecord]) -> bool:
-    """Tell whether a stage has no place for one more announcement, or none for a stranger's."""
+    """Return True if a stage has no place for this announcement."""
     if len(pool) >= MAX_BODIES:
         return True
-    if has_credit(state, said.peer):
+    if has_positive_score(state, said.peer):
         return False
-    strange = [body for peer, body in pool.items() if peer != state.me and not has_credit(state, peer)]
-    asked_for = sum(body.size for body in strange if body.reason != "shunned")
-    return len(strange) >= MAX_STRANGERS or asked_for + said.size > MAX_STRANGE_BYTES
+    unknown = [body for peer, body in pool.items() if peer != state.me and not has_positive_score(state, peer)]
+    asked_for = sum(body.size for body in unknown if body.reason != "graylisted")
+    return len(unknown) >= MAX_UNKNOWN_PEERS or asked_for + said.size > MAX_UNKNOWN_BYTES
 
 
 def body_arrived(state: State, arrived: i.RolloutsArrived) -> Result:
-    """Keep what a checked body is worth, and credit its peer, unless it is a copy or in doubt."""
+    """Keep what a checked body is worth, and raise its peer's score, unless it is a copy or in doubt."""
     found = _awaited(state, arrived)
     if found is None:
         return state, ()
@@ -71,24 +72,24 @@ def body_arrived(state: State, arrived: i.RolloutsArrived) -> Result:
     totals = replace(state.totals, bodies_accepted=state.totals.bodies_accepted + 1)
     state = replace(with_body(state, step, arrived.peer, body), totals=totals)
     if arrived.doubt:
-        state, commands = held_against(state, arrived.peer, arrived.doubt)
+        state, commands = penalise(state, arrived.peer, arrived.doubt)
     else:
-        state, commands = credit(state, arrived.peer), ()
+        state, commands = raise_score(state, arrived.peer), ()
     state, more = settle_copies(state, step, arrived.peer, arrived.alike)
     return state, (*commands, *more)
 
 
 def body_refused(state: State, refused: i.RolloutsRefused) -> Result:
-    """Give a peer no credit for a body that can't be had or does not pass.
+    """Lower a peer's score for a body that is unavailable or invalid.
 
-    One that quotes what is not here waits for it: what has come meanwhile is a reason to ask again, once.
+    A body that quotes what is not here waits for it. It is asked for again, once, if that has arrived meanwhile.
     """
     found = _awaited(state, refused)
     if found is None:
         return state, ()
     step, body = found
     if not refused.missing:
-        return discount(state, step, refused.peer, refused.reason, told=True)
+        return refuse_and_penalise(state, step, refused.peer, refused.reason, is_logged=True)
     waiting = replace(body, state="waiting", missing=refused.missing, reason=refused.reason)
     state = with_body(state, step, refused.peer, waiting)
     come = any(_has_arrived(state, step, digest) for digest in refused.missing)
@@ -170,8 +171,8 @@ def to_quote(state: State) -> tuple[Digest, ...] | None:
 def unused_bodies(state: State) -> tuple[Digest, ...]:
     """Return the foreign bodies for the next training: this stage's first, then what earlier ones left over.
 
-    Within a stage peers with credit come before strangers; apart from that the order is that of the digests, so that no
-    peer is preferred where there are too many.
+    Within a stage peers with a positive score come first. Apart from that the order is that of the digests, so that no
+    peer is preferred if there are too many.
     """
     if not state.terms.external:
         return ()
@@ -213,7 +214,7 @@ def round_scores(state: State, round_number: int) -> dict[str, Score]:
 
 
 def _measured(body: BodyRecord) -> tuple[int, float]:
-    return (body.groups, body.reward) if body.state == "arrived" and body.reason != TWIN else (0, 0.0)
+    return (body.groups, body.reward) if body.state == "arrived" and body.reason != DUPLICATE else (0, 0.0)
 
 
 def _quoted_steps(state: State) -> list[int]:
@@ -235,14 +236,14 @@ def _ask_again(state: State, step: int, peer: str) -> Result:
 
 
 def _fresh(state: State, step: int) -> list[tuple[bool, Digest, int]]:
-    """Return the foreign bodies of a stage to train on, none twice: whether a stranger's, digest, size."""
+    """Return the external bodies of a stage to train on, none twice: without a positive score, digest, size."""
     pool = state.pools[step]
     own = pool.get(state.me)
     found = {
-        body.digest: (not has_credit(state, peer), body.digest, body.size)
+        body.digest: (not has_positive_score(state, peer), body.digest, body.size)
         for peer, body in pool.items()
-        if peer != state.me and body.state == "arrived" and not body.used and body.reason != TWIN
-        if not is_shunned(state, peer) and (own is None or own.digest != body.digest)
+        if peer != state.me and body.state == "arrived" and not body.used and body.reason != DUPLICATE
+        if not is_graylisted(state, peer) and (own is None or own.digest != body.digest)
     }
     return list(found.values())
 
@@ -266,10 +267,10 @@ def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple
 
 
 def _equivocated(state: State, step: int, said: i.RolloutsAnnounced, known: BodyRecord) -> Result:
-    """Give no credit to a peer that announced two bodies for one stage."""
+    """Refuse the body of a peer that announced two for one stage."""
     if known.state == "refused":
         return state, ()
-    return discount(state, step, said.peer, "equivocation")
+    return refuse_and_penalise(state, step, said.peer, "equivocation")
 
 
 def _fetch(state: State, step: int, peer: str) -> FetchRollouts:

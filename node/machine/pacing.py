@@ -14,7 +14,7 @@ CAUTION = 1.25
 """Training may take this much longer than the last ones did; what was aborted would have taken this much longer."""
 SMOOTHING = 0.5
 """Weight of the newest measurement in the moving average."""
-FORGET = 0.8
+RETRY_FACTOR = 0.8
 """Factor on the measured speed after a stage skipped for slowness: a node that was slow once tries again."""
 
 
@@ -97,10 +97,10 @@ def learned_from_abort(state: State, task: TrainerTask, at: float) -> State:
     return replace(state, pace=replace(pace, generate=max(pace.generate, spent / max(1, task.groups))))
 
 
-def forgiven(state: State) -> State:
+def with_retry_speed(state: State) -> State:
     """Take the node for somewhat faster than measured, so that it tries again after some stages."""
     pace = state.pace
-    return replace(state, pace=replace(pace, generate=pace.generate * FORGET, train=pace.train * FORGET))
+    return replace(state, pace=replace(pace, generate=pace.generate * RETRY_FACTOR, train=pace.train * RETRY_FACTOR))
 
 
 def _mean(before: float, now: float) -> float:

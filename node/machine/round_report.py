@@ -25,7 +25,7 @@ MAX_ENTRIES = MAX_BODIES
 
 class PeerRoundReport(msgspec.Struct, frozen=True, array_like=True):
     """A peer in a round. `bodies` has a place for each stage, None where nothing was heard of it; `rank` is its place
-    among those that could win, from 1, else 0. `standing` is what this node
+    among those that could win, from 1, else 0. `peer_score` is what this node
     thought of it then; `owner` and `peer_id` are empty where they are not known."""
 
     peer: Address
@@ -35,7 +35,7 @@ class PeerRoundReport(msgspec.Struct, frozen=True, array_like=True):
     groups: int
     score: float
     rank: int
-    standing: float = 0.0
+    peer_score: float = 0.0
     peer_id: str = ""
 
 
@@ -129,7 +129,7 @@ def _entry(state: State, after: State, number: int, score: Score, rank: int, pee
         groups=score.groups,
         score=score.mean,
         rank=rank,
-        standing=round(score_of(after, peer), 2),
+        peer_score=round(score_of(after, peer), 2),
         peer_id=peer_id,
     )
 

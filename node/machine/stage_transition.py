@@ -7,7 +7,7 @@ from msgspec.structs import replace
 from node.machine.advancing import wait_for_turn
 from node.machine.commands import AbortWork, AnyCommand, StopNode
 from node.machine.doppelganger import watch_for_doppelganger
-from node.machine.peer_score import forgive
+from node.machine.peer_score import decay_scores
 from node.machine.relaying import stage_began, wait_for_relay
 from node.machine.skipping import leave_for
 from node.machine.state import MAX_FORKED, Result, State, Work, current_step, in_turn, label, own_body, with_body
@@ -65,7 +65,7 @@ def _enter(state: State, opening: Opening, at: float) -> Result:
     """Begin a stage: votes first, since they need the round that has just ended; then this node's own work."""
     round_number, stage, seed, deadline, rewound = opening
     if round_number > state.round:
-        state = forgive(round_done(state), round_number - max(0, state.round))
+        state = decay_scores(round_done(state), round_number - max(0, state.round))
     if state.seeds.get(round_number, seed) != seed:
         state = _without_round(state, round_number)
     state = replace(

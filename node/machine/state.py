@@ -190,8 +190,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     register_tries: int = 0
     register_error: str = ""
 
-    standing: dict[Address, float] = {}
-    """What this node thinks of each peer (`node.machine.peer_score`); a stranger has no entry."""
+    peer_scores: dict[Address, float] = {}
+    """What this node thinks of each peer (`node.machine.peer_score`); an unknown peer has no entry."""
     refusals: dict[str, int] = {}
     """Bodies that count for nothing, by reason, since the node's first start."""
 

@@ -18,8 +18,8 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     groups: int
     reward: float
-    standing: float = 0.0
-    """What this node thinks of it: 0 for a stranger, up to 10 for a good record, below -35 it is left aside."""
+    peer_score: float = 0.0
+    """What this node thinks of it: 0 if unknown, at most 10; graylisted at -35 and below."""
 
 
 class VoteStatus(msgspec.Struct, frozen=True, kw_only=True):

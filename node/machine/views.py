@@ -118,7 +118,7 @@ def _peers(state: State) -> tuple[PeerStatus, ...]:
     shown = (scores.get(peer, Score(peer, 0, 0.0)) for peer in counting)
     return tuple(
         PeerStatus(
-            address=score.peer, groups=score.groups, reward=score.mean, standing=round(score_of(state, score.peer), 2)
+            address=score.peer, groups=score.groups, reward=score.mean, peer_score=round(score_of(state, score.peer), 2)
         )
         for score in shown
     )

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
 from node.machine.external_bodies import round_scores
-from node.machine.peer_score import is_shunned
+from node.machine.peer_score import is_graylisted
 from node.machine.relaying import sent_after
 from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, VoteRecord, counts, current_step
 from protocols.identifiers import Address
@@ -83,8 +83,8 @@ def voting_now(state: State) -> bool:
 
 
 def votable(state: State, scores: Mapping[Address, Score]) -> list[Score]:
-    """Return the scores of those whom this node would vote for: whoever is shunned is left aside."""
-    return [score for peer, score in scores.items() if not is_shunned(state, peer)]
+    """Return the scores of those whom this node would vote for: no graylisted peer is among them."""
+    return [score for peer, score in scores.items() if not is_graylisted(state, peer)]
 
 
 def _planned(state: State) -> State:

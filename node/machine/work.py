@@ -32,7 +32,6 @@ from node.machine.external_bodies import (
     unused_bodies,
 )
 from node.machine.pacing import (
-    forgiven,
     generated_in,
     groups_that_fit,
     latest_quoting,
@@ -42,6 +41,7 @@ from node.machine.pacing import (
     stage_seconds,
     trained_in,
     training_estimate,
+    with_retry_speed,
 )
 from node.machine.skipping import DOING, lost_training, skip_stage
 from node.machine.state import (
@@ -60,7 +60,7 @@ from node.machine.state import (
     worked_in,
 )
 from node.machine.status import CurvePoint, RewardPoint
-from node.machine.uncounted_bodies import disbelieve
+from node.machine.uncounted_bodies import refuse_incredible
 from node.machine.voting import due_votes
 from protocols.identifiers import Digest
 from protocols.schedule import step_number
@@ -185,7 +185,7 @@ def training_finished(state: State, done: i.TrainingFinished, at: float) -> Resu
         state = to_be_saved(state)
     if (done.round, done.stage) == (state.round, state.stage):
         state = replace(state, work=replace(state.work, phase="done"))
-    return in_turn(state, at, lambda state, _: disbelieve(state, done.incredible), pursue)
+    return in_turn(state, at, lambda state, _: refuse_incredible(state, done.incredible), pursue)
 
 
 def to_be_saved(state: State) -> State:
@@ -277,7 +277,7 @@ def _start_generating(state: State, quoted: tuple[Digest, ...], at: float) -> Re
     if state.pace.generate:
         need = state.terms.minimum * state.pace.generate + training_estimate(state)
         reason += f", {state.terms.minimum} groups and training on them take about {need:.0f} s"
-    return skip_stage(forgiven(state) if left > margin(state) and _idle_before(state) else state, reason, at)
+    return skip_stage(with_retry_speed(state) if left > margin(state) and _idle_before(state) else state, reason, at)
 
 
 def _idle_before(state: State) -> bool:

@@ -67,7 +67,7 @@ class NetworkService:
     """`node.ports.GossipService` over libp2p. State lives here, so that a restart of `run` loses nothing.
 
     `me` is this node, `carry` gives the signed messages that an announcement carries, `introduction` its delegation,
-    `credit` tells who has proven good: such peers may send more, and their bodies are fetched first.
+    `reward_valid_body` tells who has proven good: such peers may send more, and their bodies are fetched first.
     """
 
     name = "gossip"

@@ -55,8 +55,8 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
     c.SkipToRound: ("warning", "round.skipped"),
     c.AskForRenewal: ("warning", "delegation.ending"),
-    c.RefuseBody: ("warning", "rollouts.discounted"),
-    c.ShunPeer: ("warning", "peer.shunned"),
+    c.RefuseBody: ("warning", "rollouts.uncounted"),
+    c.ShunPeer: ("warning", "peer.graylisted"),
     c.EndDoppelgangerProtection: ("info", "node.doppelganger_protection_ended"),
     c.StopNode: ("info", "node.stopping"),
 }

@@ -143,8 +143,8 @@ class Scenario:
                 yield f"vote on {vote['round']}: {vote['phase']} {self.names.name(tuple(vote['winners']))}"
         elif word == "peers":
             for peer in value:
-                standing = f", standing {peer['standing']:g}" if peer["standing"] < 0 else ""
-                yield f"{self.names.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}{standing}"
+                score = f", score {peer['peer_score']:g}" if peer["peer_score"] < 0 else ""
+                yield f"{self.names.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}{score}"
         elif word == "refused":
             yield "refused " + (" ".join(f"{reason}={count}" for reason, count in value.items()) or "none")
         else:

@@ -114,7 +114,7 @@ def _funds(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     return [i.FundsChanged({"on": True, "off": False}[words[0]])]
 
 
-def _standing(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
+def _delegation(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     expiry = int(at.chain + DAY * float(words[0])) if words[0] != "forever" else FOR_EVER
     return [i.DelegationRead(expiry, int(options.get("renewal", 0)))]
 
@@ -212,7 +212,7 @@ INPUTS: dict[str, Maker] = {
     "resumed": _resumed,
     "peer": _peer,
     "funds": _funds,
-    "standing": _standing,
+    "delegation": _delegation,
     "introduced": _introduced,
     "settled": _settled,
     "announced": _announced,

@@ -16,13 +16,13 @@ from node.machine import views
 from node.machine.external_bodies import (
     MAX_EXTERNAL,
     MAX_EXTERNAL_BYTES,
-    MAX_STRANGE_BYTES,
-    MAX_STRANGERS,
+    MAX_UNKNOWN_BYTES,
+    MAX_UNKNOWN_PEERS,
     everybody_is_in,
     unused_bodies,
 )
 from node.machine.pacing import groups_that_fit, local_deadline, margin, training_estimate
-from node.machine.peer_score import SHUNNED_AT
+from node.machine.peer_score import GRAYLIST_THRESHOLD
 from node.machine.state import MAX_BODIES, MAX_PEERS, BodyRecord, State, TrainerSpeed, initial
 from node.machine.step import HANDLERS, step
 from protocols.identifiers import body_digest
@@ -72,7 +72,7 @@ def test_rollouts_that_an_older_version_journalled_still_count() -> None:
 def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
     """A stage with more announcing peers than the bound costs the bound."""
     state = in_round(3, MAX_BODIES + 50)
-    state = replace(state, standing=dict.fromkeys(state.peers, 1.0))
+    state = replace(state, peer_scores=dict.fromkeys(state.peers, 1.0))
     fetched = 0
     for number in range(2, MAX_BODIES + 50):
         state, commands = step(state, i.Stamped(1.0, announcement(number, 1000)))
@@ -82,37 +82,37 @@ def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
     assert len(state.pools[3]) == MAX_BODIES
 
 
-@pytest.mark.parametrize("standing", [0.0, -1.0, SHUNNED_AT])
+@pytest.mark.parametrize("score", [0.0, -1.0, GRAYLIST_THRESHOLD])
 @pytest.mark.parametrize("size", [1000, 0])
-def test_strangers_have_only_their_share_of_a_stage(size: int, standing: float) -> None:
-    """However many names announce something, or nothing, or are shunned, those of good record find places left."""
+def test_unknown_peers_have_only_their_share_of_a_stage(size: int, score: float) -> None:
+    """However many names announce anything, or are graylisted, peers with a positive score find places left."""
     state = in_round(3, MAX_BODIES + 50)
     good = address(MAX_BODIES + 50)
-    state = replace(state, standing={**dict.fromkeys(state.peers, standing), good: 1.0})
+    state = replace(state, peer_scores={**dict.fromkeys(state.peers, score), good: 1.0})
     for number in range(2, MAX_BODIES + 50):
         state, _ = step(state, i.Stamped(1.0, announcement(number, size)))
-    assert len(state.pools[3]) == MAX_STRANGERS
-    assert state.refusals["crowded"] == state.totals.bodies_refused - state.refusals.get("shunned", 0)
-    assert state.refusals["crowded"] == MAX_BODIES + 48 - MAX_STRANGERS
+    assert len(state.pools[3]) == MAX_UNKNOWN_PEERS
+    assert state.refusals["crowded"] == state.totals.bodies_refused - state.refusals.get("graylisted", 0)
+    assert state.refusals["crowded"] == MAX_BODIES + 48 - MAX_UNKNOWN_PEERS
 
     _, commands = step(state, i.Stamped(1.0, announcement(MAX_BODIES + 50, 1000)))
     assert any(isinstance(command, c.FetchRollouts) for command in commands)
 
 
-def test_strangers_without_a_place_do_not_end_the_waiting() -> None:
-    """Training waits for those of good record, however many names have said that they made nothing."""
+def test_unknown_peers_without_a_place_do_not_end_the_waiting() -> None:
+    """Training waits for those with a positive score, however many names have said that they made nothing."""
     state = in_round(3, MAX_BODIES + 50)
-    state = replace(state, standing={address(MAX_BODIES + 50): 1.0})
+    state = replace(state, peer_scores={address(MAX_BODIES + 50): 1.0})
     for number in range(2, MAX_BODIES + 50):
         state, _ = step(state, i.Stamped(1.0, announcement(number, 0)))
 
     assert not everybody_is_in(state)
 
 
-def test_strangers_have_only_their_share_of_a_stages_bytes() -> None:
-    """Bodies as large as they may be fill the bytes of strangers before their places."""
+def test_unknown_peers_have_only_their_share_of_a_stages_bytes() -> None:
+    """Bodies as large as they may be fill the bytes of unknown peers before their places."""
     state = in_round(3, 100)
-    size = MAX_STRANGE_BYTES // 10
+    size = MAX_UNKNOWN_BYTES // 10
     for number in range(2, 30):
         state, _ = step(state, i.Stamped(1.0, announcement(number, size)))
 

@@ -78,11 +78,11 @@ def test_ranks_are_those_of_the_vote_and_every_body_keeps_its_reason() -> None:
     st.integers(1, 4),
 )
 def test_the_first_ranks_are_the_votes_winners(
-    played: dict[str, tuple[int, int]], standing: dict[str, float], most: int
+    played: dict[str, tuple[int, int]], peer_scores: dict[str, float], most: int
 ) -> None:
     """Whatever the peers did and are thought of, the account shows the order that the vote was made by."""
     manifest = Manifest(name="t", voting=VotingSpec(winners=most, minimum_groups=2))
-    before = replace(playing(manifest, ADA, BOB, CYD, DAN), standing=standing)
+    before = replace(playing(manifest, ADA, BOB, CYD, DAN), peer_scores=peer_scores)
     for peer, (groups, quarters) in played.items():
         before = with_body(before, 2, peer, arrived(groups, quarters / 4))
     found = account(before, at(before, opened(3)))
@@ -91,14 +91,14 @@ def test_the_first_ranks_are_the_votes_winners(
     assert bool(found.no_vote) == (found.vote is None)
 
 
-def test_a_shunned_peer_has_no_rank() -> None:
-    """The account ranks as the vote does: by the standing of the moment in which the round was ranked."""
-    before = replace(share(), standing={BOB: -60.0})
+def test_a_graylisted_peer_has_no_rank() -> None:
+    """The account ranks as the vote does: by the peer scores of the moment in which the round was ranked."""
+    before = replace(share(), peer_scores={BOB: -60.0})
     found = account(before, at(before, opened(3)))
     assert [(entry.peer, entry.rank) for entry in found.entries[:2]] == [(ADA, 1), (CYD, 0)]
     assert found.vote is not None
     assert found.vote.winners == (ADA,)
-    assert next(entry for entry in found.entries if entry.peer == BOB).standing == -57.0
+    assert next(entry for entry in found.entries if entry.peer == BOB).peer_score == -57.0
 
 
 def test_what_arrives_after_the_ranking_changes_no_account() -> None:
