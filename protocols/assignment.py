@@ -7,7 +7,7 @@ import hashlib
 from protocols.identifiers import Address, Digest, Seed
 
 EVERYBODY: Address = "0x" + "0" * 40
-"""Whose questions stand in the common slots; nobody has a key to this address."""
+"""The peer in whose name common questions are drawn; nobody has a key to this address."""
 
 
 def assigned_question(
@@ -28,5 +28,5 @@ def assigned_question(
 def assignment(
     data: Digest, seed: Seed, peer: Address, stage: int, slots: int, size: int, common: int = 0
 ) -> tuple[int, ...]:
-    """Return the questions of slots 0 to `slots` - 1, the first `common` of them everybody's."""
+    """Return the questions of slots 0 to `slots` - 1; the first `common` of them are common questions."""
     return tuple(assigned_question(data, seed, peer, stage, slot, size, common) for slot in range(slots))

@@ -1,14 +1,14 @@
-"""Whether one body repeats another: how unlikely it is that sampling anew gave the same completions.
+"""Whether one body repeats another: a bound on the chance that independent sampling gave the same completions.
 
-Both answer some question with `G` completions each. The texts of one fall into classes of what is the same
-(`protocols.likeness`). Had the other been sampled independently, by whatever model, each of its completions would fall
-into these classes with some probabilities p. That a given choice of s of them does so exactly as observed, m_j in class
-j, has at most the probability prod (m_j / s) ** m_j: no p makes it likelier. Times the number of such choices, this
-bounds the chance of a match as good or better. So nothing needs to be known of any model, a task whose answers are all
-the same proves nothing by itself, and honest peers are safe as long as they draw their own random numbers.
+Both bodies answer a question with `G` completions each. The texts of one fall into classes of equal texts
+(`protocols.likeness`). If the other was sampled independently, by whatever model, each of its completions falls into
+these classes with some probabilities p. The chance that a given choice of s of them does so exactly as observed, m_j in
+class j, is at most prod (m_j / s) ** m_j for every p. Times the number of such choices, this bounds the chance of a
+match as good or better. No knowledge of any model is needed, a task with only one answer proves nothing, and honest
+peers are safe as long as they draw their own random numbers.
 
-The evidence of several questions is put together by Fisher's method. A copier may reorder completions, which is why the
-match is also measured without order; who rewrites most of them escapes.
+The evidence of several questions is combined by Fisher's method. A copier may reorder completions, so the match is also
+measured without order. A copier that rewrites most of them escapes.
 """
 
 from __future__ import annotations
@@ -22,40 +22,40 @@ import msgspec
 from protocols.likeness import LONG, Sketch, are_alike, sketch
 
 CHANCE = 1e-9
-"""Probability of an honest accusation, per pair of bodies, that is put up with; a swarm of 100 that plays a million
-stages of one question set compares 5e9 pairs, so a handful of its ten million bodies."""
+"""Accepted probability of accusing an honest peer, per pair of bodies. A swarm of 100 that plays a million stages of
+one question set compares 5e9 pairs, so this accuses a handful of its hundred million bodies."""
 
 COMPARED = 256
-"""Words and signs from the beginning of a text that are compared: nobody who samples anew comes so far."""
+"""Words and signs that are compared, from the beginning of a text: independent samples never agree that far."""
 
 Classes = tuple[int, ...]
-"""For each completion of a group the class that it falls into; -1 for none."""
+"""The class of each completion of a group; -1 for none."""
 
 
 class Written(msgspec.Struct, frozen=True):
-    """What a group says: one sketch for each completion, in its order."""
+    """A group as it is compared: one sketch per completion, in order."""
 
     sketches: tuple[Sketch, ...]
 
 
 def written(texts: Iterable[str]) -> Written:
-    """Return what is compared of a group."""
+    """Return the sketches of a group's completions."""
     return Written(tuple(map(_compared, texts)))
 
 
 def _compared(text: str) -> Sketch:
-    """Return the n-grams of a text's beginning; of a short one, which is alike to its equals only, one hash of all."""
+    """Return the n-grams of a text's beginning; one hash of all of them for a short text, which must match exactly."""
     made = sketch(text, COMPARED)
     return made if len(made) >= LONG else frozenset((hash(made),))
 
 
 def ngrams(body: Mapping[int, Written]) -> int:
-    """Return how many n-grams are kept of a body."""
+    """Return the number of n-grams kept of a body."""
     return sum(len(each) for group in body.values() for each in group.sketches)
 
 
 def classes(first: Written, second: Written) -> tuple[Classes, Classes]:
-    """Return the classes that two groups fall into; those of the first make them."""
+    """Return the classes of the completions of two groups; the first group defines the classes."""
     made: list[Sketch] = []
     known: dict[Sketch, int] = {}
 
@@ -74,10 +74,10 @@ def classes(first: Written, second: Written) -> tuple[Classes, Classes]:
 
 
 def surprise(matched: Sequence[int], of: int, *, ordered: bool) -> float:
-    """Return minus the logarithm of the bound on the chance of a match, at least 0.
+    """Return minus the logarithm (nats) of the bound on the chance of a match, at least 0.
 
-    `matched` counts the matching completions in each class, out of `of`; `ordered` where each matches the one in its
-    own place.
+    `matched` counts the matching completions in each class, out of `of`. With `ordered`, each matched the completion at
+    its own index.
     """
     count = sum(matched)
     if not count:
@@ -94,7 +94,7 @@ def _log_choices(of: int, count: int) -> float:
 
 
 def chance(nats: Sequence[float]) -> float:
-    """Return Fisher's bound on the chance that independent matches are together this surprising."""
+    """Return the chance, by Fisher's method, that independent matches are together this surprising."""
     total = sum(nats)
     if total > 700:
         return 0.0
@@ -104,9 +104,9 @@ def chance(nats: Sequence[float]) -> float:
 
 
 def is_copy(pairs: Iterable[tuple[Written, Written]]) -> bool:
-    """Tell whether groups on the same questions, those of one body and those of another, can't both be sampled.
+    """Return True if groups of two bodies on the same questions can't both have been sampled.
 
-    Questions that one body answers in one way only tell nothing and are left out.
+    Questions that the first body answers in only one way carry no information and are left out.
     """
     in_place: list[float] = []
     anyhow: list[float] = []

@@ -1,4 +1,4 @@
-"""Rewards by regular expression: bounded, linear-time, the same on every peer. Foreign parsers live in node.grading."""
+"""Graders by regular expression: bounded, linear-time, equal on every peer. Third-party parsers are in node.grading."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from typing import Protocol, runtime_checkable
 from protocols.quantities import equivalent, normal_form
 
 Grader = Callable[[str, str], float]
-"""From a completion and the reference answer to a reward in [0, 1]; anything not finite counts as 0."""
+"""Function of completion and reference answer that returns a reward in [0, 1]; a non-finite result counts as 0."""
 
 
 @runtime_checkable
 class GroupGrader(Protocol):
-    """A grader that is better asked for a whole group at once."""
+    """A grader that grades a whole group at once."""
 
     def many(self, completions: Sequence[str], answer: str) -> Sequence[float]:
         """Return the reward of each completion."""
@@ -33,7 +33,7 @@ _BRACE = re.compile(r"[{}]")
 
 
 def parse_number(text: str) -> Decimal | None:
-    """Return the ASCII decimal number with optional thousands separators that `text` is, or None."""
+    """Return `text` as an ASCII decimal number with optional thousands separators, None if it is not one."""
     plain = text.strip().replace(",", "").replace("$", "")
     if not plain or len(plain) > _DIGITS or not plain.isascii():
         return None
@@ -45,24 +45,24 @@ def parse_number(text: str) -> Decimal | None:
 
 
 def reference_text(answer: str) -> str:
-    """Return what a reference answer comes down to: what follows its last "####" (GSM8K), else the whole text."""
+    """Return the final answer in a reference answer: what follows its last "####" (GSM8K), else the whole text."""
     return answer.rsplit("####", 1)[-1].strip()
 
 
 @lru_cache(maxsize=1024)
 def reference_number(answer: str) -> Decimal | None:
-    """Return the number that a reference answer comes down to, or None."""
+    """Return the number that a reference answer ends in, or None."""
     return parse_number(reference_text(answer)[-_TAIL:])
 
 
 def final_number(completion: str, answer: str) -> float:
-    """Return 1.0 where the completion ends in "#### N" with the reference's number, else 0.0 (GSM8K's format)."""
+    """Return 1.0 if the completion ends in "#### N" with the reference's number, else 0.0 (GSM8K's format)."""
     found = _FINAL.search(completion[-_TAIL:])
     return _equal(found.group(1) if found else None, answer)
 
 
 def last_number(completion: str, answer: str) -> float:
-    """Return 1.0 where the last number of the completion's first line is the reference's, else 0.0."""
+    """Return 1.0 if the last number of the completion's first line is the reference's, else 0.0."""
     line = completion.lstrip().split("\n", 1)[0][-_TAIL:]
     found = _NUMBER.findall(line)
     return _equal(found[-1] if found else None, answer)
@@ -74,20 +74,19 @@ def _equal(found: str | None, answer: str) -> float:
 
 
 def mathematics(completion: str, answer: str) -> float:
-    r"""Return 1.0 where the completion's final answer means the same as the reference, else 0.0.
+    r"""Return 1.0 if the completion's final answer means the same as the reference, else 0.0.
 
-    The final answer is what `final_answers` finds; several of them must all be right, so that guesses can't be stacked.
-    "1/2", "\frac{1}{2}", "0.50" and "50%" are the same, and so are "1,000" and "1000"; what is no number must be the
-    same text but for spacing (`protocols.quantities`). What has to be worked out, as "2^{10}", is for "latex/1".
+    `final_answers` finds the final answer; several must all be right, so that guesses can't be stacked. "1/2",
+    "\frac{1}{2}", "0.50" and "50%" are equal, and so are "1,000" and "1000". Anything that is not a number must be the
+    same text except for spacing (`protocols.quantities`). Expressions to evaluate, like "2^{10}", are for "latex/1".
     """
     given = final_answers(completion)
     return float(bool(given) and all(equivalent(reference_text(answer), each) for each in given))
 
 
 def final_answers(completion: str) -> list[str]:
-    r"""Return the candidates on the last line with a mark: what each "\boxed{...}" of it holds, or, where there is no
-    box on it, what follows its last "####", "Answer:" or "answer is". Nothing is found beyond the last 2,048
-    characters."""
+    r"""Return the answers on the last line with a mark: the content of each "\boxed{...}" on it, or, without a box,
+    what follows its last "####", "Answer:" or "answer is". Only the last 2,048 characters are searched."""
     tail = completion[-_MATH_TAIL:]
     marks = list(_MARK.finditer(tail))
     if not marks:
@@ -102,7 +101,7 @@ def final_answers(completion: str) -> list[str]:
 
 
 def _closed(text: str, start: int) -> dict[int, int]:
-    """Return, for the place behind each brace from `start` on, where that brace is closed; none where it is not."""
+    """Return the closing position for each opening brace from `start` on, by the position after the opening brace."""
     opened: list[int] = []
     found: dict[int, int] = {}
     for brace in _BRACE.finditer(text, start):
@@ -118,14 +117,14 @@ GRADERS: dict[str, Grader] = {
     "last-number/1": last_number,
     "math/1": mathematics,
 }
-"""Graders by the name that a manifest gives; `node.grading` adds the swarm's own at start where it is another one."""
+"""Graders by their name in a manifest; at start, `node.grading` adds the swarm's grader if it is not among them."""
 
 NUMERIC = frozenset({"final-number/1", "last-number/1"})
 """Graders whose reference answers are numbers."""
 
 
 def grades(name: str, completions: Sequence[str], answer: str) -> tuple[float, ...]:
-    """Return the reward of each completion, in [0, 1] whatever the grader returns. KeyError for an unknown one."""
+    """Return the reward of each completion, clamped to [0, 1]. Raises KeyError for an unknown grader."""
     grade = GRADERS[name]
     found = (
         grade.many(completions, answer) if isinstance(grade, GroupGrader) else [grade(c, answer) for c in completions]
@@ -134,12 +133,12 @@ def grades(name: str, completions: Sequence[str], answer: str) -> tuple[float, .
 
 
 def bounded(reward: float) -> float:
-    """Return a reward inside [0, 1]; 0.0 for what is not finite."""
+    """Return a reward clamped to [0, 1]; 0.0 if it is not finite."""
     return min(1.0, max(0.0, float(reward))) if math.isfinite(reward) else 0.0
 
 
 def gradable(name: str, answer: str) -> bool:
-    """Tell whether a grader can ever find a completion right against this reference answer."""
+    """Return True if a completion can be right for this reference answer by this grader."""
     if name in NUMERIC:
         return reference_number(answer) is not None
     return bool(normal_form(reference_text(answer)) if name == "math/1" else answer)

@@ -1,4 +1,4 @@
-"""Names for the byte strings that peers agree on, and the hashes that make them."""
+"""Types of the byte strings that peers agree on, and the hashes that produce them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import TypeAlias
 from eth_hash.auto import keccak
 
 Address: TypeAlias = str
-"""A node's EVM address: "0x" and 40 lower-case hex digits. Peers are known by it everywhere."""
+"""A node's EVM address: "0x" and 40 lower-case hex digits. It identifies a peer everywhere."""
 
 Digest: TypeAlias = bytes
 """32 bytes of BLAKE2b-256 over an encoded body or manifest."""
 
 Seed: TypeAlias = bytes
-"""32 bytes, published by the coordinator when a round begins."""
+"""32 bytes that the coordinator publishes when a round begins."""
 
 
 def body_digest(body: bytes) -> Digest:
@@ -35,5 +35,5 @@ def address_of_public_key(uncompressed: bytes) -> Address:
 
 
 def swarm_id(chain_id: int, contract: Address, deployment_block_hash: bytes) -> Digest:
-    """Return the 32 bytes that tie a message to one deployment, even where a local chain repeats addresses."""
+    """Return the 32 bytes that bind a message to one deployment, even if a local chain repeats addresses."""
     return body_digest(b"swarm/1" + chain_id.to_bytes(32, "big") + bytes.fromhex(contract[2:]) + deployment_block_hash)

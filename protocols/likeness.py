@@ -1,4 +1,4 @@
-"""How alike texts are, by the n-grams of their words and signs, whatever tokenizer and spacing."""
+"""Similarity of texts by the n-grams of their words and signs, independent of tokenizer and spacing."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from itertools import islice
 
 NGRAM = 5
 ALIKE = 0.8
-"""Share of the n-grams of the richer of two texts that both have, from which on they count as the same."""
+"""Shared n-grams, relative to the text with more of them, from which two texts count as the same."""
 LONG = 40
-"""N-grams from which on a text may differ in little things and be the same; of a short one every sign counts."""
+"""Texts with fewer n-grams must be equal to count as the same; longer ones may differ slightly."""
 PROBED = 16
-"""N-grams of one text that are looked up in another before all are; of alike ones at least half are there, but for one
-time in a thousand."""
+"""N-grams of one text that are looked up in the other as a pre-filter, with 0.1 % false negatives: in similar texts at
+least half of them are found."""
 NEAR = 0.8
-"""Share of a completion's n-grams that stand in the reference solution, from which on it is the solution."""
+"""Share of a completion's n-grams found in the reference solution from which it counts as recited."""
 REFERENCE_LEAST = 24
-"""Words and signs that a completion and a solution need so that their likeness means anything: "#### 7" does not."""
+"""Words and signs that completion and solution need for the comparison to mean anything: "#### 7" has too few."""
 REFERENCE_COMPLETIONS = 8
-"""Right and long completions without which a body is not judged."""
+"""A body with fewer right and long completions is not judged."""
 SAMPLED = 2
-"""Completions of a group that are compared with its solution: reading all would cost more than grading them."""
+"""Completions per group that are compared with the solution: comparing all would cost more than grading them."""
 
 _PARTS = re.compile(r"[^\W\d_]+|\d|[^\w\s]")
 
@@ -28,13 +28,13 @@ Sketch = frozenset[int]
 
 
 def parts(text: str) -> list[str]:
-    """Return the words, digits and signs of a text, without case and spacing."""
+    """Return the words, digits and signs of a text, ignoring case and spacing."""
     return _PARTS.findall(text.casefold())
 
 
 def sketch(text: str, most: int | None = None) -> Sketch:
-    """Return the hashes of the n-grams of a text, or of its first `most` parts; of the whole text where it is shorter.
-    They are the same in one process only."""
+    """Return the hashes of the n-grams of a text, or of its first `most` parts; one hash for a text without n-grams.
+    Hashes are comparable within one process only."""
     found = parts(text)[:most]
     if len(found) < NGRAM:
         return frozenset((hash(tuple(found)),))
@@ -42,7 +42,7 @@ def sketch(text: str, most: int | None = None) -> Sketch:
 
 
 def are_alike(one: Sketch, other: Sketch) -> bool:
-    """Tell whether two texts are the same but for little things."""
+    """Return True if two texts are the same except for small differences."""
     if one == other:
         return True
     small, large = sorted((one, other), key=len)
@@ -51,12 +51,12 @@ def are_alike(one: Sketch, other: Sketch) -> bool:
 
 
 def _may_share(small: Sketch, large: Sketch) -> bool:
-    """Tell from a few n-grams, in no order, whether it is worth counting all: most texts have hardly any in common."""
+    """Return False if a few arbitrary n-grams already rule a match out: most texts have hardly any in common."""
     return 2 * sum(map(large.__contains__, islice(small, PROBED))) >= PROBED
 
 
 def nearness(text: str, solution: str) -> bool | None:
-    """Tell whether a text is the solution, word for word but for little; None where one is too short to tell."""
+    """Return True if a text is almost word for word the solution; None if either is too short to judge."""
     if min(len(parts(text)), len(parts(solution))) < REFERENCE_LEAST:
         return None
     made = sketch(text)
@@ -64,5 +64,5 @@ def nearness(text: str, solution: str) -> bool | None:
 
 
 def is_recital(near: list[bool]) -> bool:
-    """Tell whether most of the right completions of a body are the solution."""
+    """Return True if most of a body's right completions are the solution."""
     return len(near) >= REFERENCE_COMPLETIONS and 2 * sum(near) > len(near)

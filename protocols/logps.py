@@ -1,4 +1,4 @@
-"""Whether claimed log-probabilities can be any: finite, at most 0, and not all of them exactly 0."""
+"""Checks on claimed log-probabilities: finite, at most 0, and not all of them exactly 0."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ from collections.abc import Iterable
 from protocols.wire import Completion
 
 CERTAIN_LEAST = 256
-"""Tokens from which on a body is in doubt all of whose log-probabilities are exactly 0: sampling at a temperature
-leaves some doubt about some token."""
+"""Tokens from which a body is implausible if all its log-probabilities are exactly 0: sampling at a temperature leaves
+some uncertainty about some token."""
 
 _NEGATIVE = bytes(range(0x80, 0x100))
 """Top bytes of little-endian float32 numbers with their sign set."""
 _INFINITE = 0xFF80_0000
-"""Bits of minus infinity: whatever is not below is infinite or not a number."""
+"""Bits of minus infinity: values at or above it are infinite or not a number."""
 
 
 def are_possible(packed: bytes) -> bool:
-    """Tell whether little-endian float32 values are all finite and at most 0.
+    """Return True if little-endian float32 values are all finite and at most 0.
 
-    Decided by the sign bytes alone, but for values that need a closer look: zeros and huge ones.
+    The sign bytes alone decide, except for zeros and huge values.
     """
     top = packed[3::4]
     if not top.translate(None, _NEGATIVE) and 0xFF not in top:
@@ -30,7 +30,7 @@ def are_possible(packed: bytes) -> bool:
 
 
 def are_certain(completions: Iterable[Completion]) -> bool:
-    """Tell whether a body claims probability 1 for each of many tokens."""
+    """Return True if a body claims probability 1 for each of many tokens."""
     packed = b"".join(each.logps for each in completions)
     return len(packed) >= 4 * CERTAIN_LEAST and not packed.strip(b"\0")
 

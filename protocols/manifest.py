@@ -1,10 +1,10 @@
-"""The swarm manifest: everything that all peers of one swarm agree on, and its digest that stands in the contract.
+"""The swarm manifest: everything that all peers of one swarm agree on, and its digest, which the contract stores.
 
-The digest must be known before the contract is deployed, for it is an argument of the deployment; the contract's
-address is known only after. So the section `deployment` (chain and contract) stands in the manifest's file, where a
-newcomer finds it, but not under the digest. Nothing is lost: a node asks the contract at that address for the digest
-and refuses to play where it is another one, and everything that peers sign is bound to chain, address and
-deployment block by `protocols.identifiers.swarm_id`.
+The digest is an argument of the deployment, so it must be known before the contract has an address. The section
+`deployment` (chain and contract) is therefore part of the manifest's file, where a new node finds it, but not covered
+by the digest. Nothing is lost: a node asks the contract at that address for the digest and refuses to play if it
+differs, and everything that peers sign is bound to chain, address and deployment block by
+`protocols.identifiers.swarm_id`.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from protocols.identifiers import Digest, body_digest
 
 
 class Deployment(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Where the swarm's contract is: EIP-155 chain id and address. Beside the digest, not under it."""
+    """Where the swarm's contract is: EIP-155 chain id and address. Not covered by the digest."""
 
     chain: int
     contract: str
@@ -29,12 +29,12 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     `source` is "builtin:arithmetic", "hub:OWNER/NAME" (a Hugging Face data set at `revision`, of its `config`),
     "jsonl:PATH" or "parquet:PATH" (a file, or a directory in the hub's layout), "reasoning-gym:TASK" with the task's
     `parameters` (size and seed among them), or "SCHEME:ANYTHING" of an installed plug-in. A node may map any of them to
-    its own copy. `question` and `answer` name columns; dots go into nested ones, as in "reward_model.ground_truth", and
-    of a list of chat messages the last one of the user counts.
+    its own copy. `question` and `answer` name columns; dots address nested ones, as in "reward_model.ground_truth". In
+    a list of chat messages the user's last message is the question.
 
-    `split` is trained on, `test` is held out; where the source has no split of that name, the questions whose CRC-32 is
-    divisible by ten are held out. `digest` is the hex BLAKE2b-256 over the canonical records of the training split;
-    without it a swarm's peers notice different copies only by refusing each other's rollouts.
+    `split` is trained on, `test` is held out. If the source has no split of that name, the questions whose CRC-32 is
+    divisible by ten are held out. `digest` is the hex BLAKE2b-256 over the canonical records of the training split.
+    Without it, peers with different copies notice only because they refuse each other's rollouts.
     """
 
     source: str = "builtin:arithmetic"
@@ -52,14 +52,14 @@ class DataSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class GameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The game and its parameters. Counts are groups per peer and stage; lengths are tokens.
 
-    `grader` is a name with its version, so that all peers reward alike: "final-number/1", "last-number/1", "math/1"
-    (`protocols.grading`), "latex/1", "reasoning-gym/1" (`node.grading`) or a plug-in's. `examples` are worked examples
-    put before every prompt; their tokens are computed once. The first `common` slots of a stage hold the same questions
-    for every peer, for comparison and the copy test; they count for no rank.
+    `grader` is a name with its version, so that all peers compute equal rewards: "final-number/1", "last-number/1",
+    "math/1" (`protocols.grading`), "latex/1", "reasoning-gym/1" (`node.grading`) or a plug-in's. `examples` are worked
+    examples that precede every prompt; their tokens are computed once. The first `common` slots of a stage hold common
+    questions, the same for every peer: they serve comparison and the copy test and do not count for the ranking.
 
     A stage's work: `generated` groups of `group_size` completions are sampled and published, then `updates` GRPO
-    steps are made, each on at most `own` own and `external` foreign groups (SAPO, arXiv 2509.08721). `name` is "share",
-    "debate", or a game that another package brings; `parameters` are that game's own (docs/games.md).
+    updates are made, each on at most `own` own and `external` external groups (SAPO, arXiv 2509.08721). `name` is
+    "share", "debate", or a game from another package; `parameters` are that game's own (docs/games.md).
     """
 
     name: str = "share"
@@ -83,8 +83,8 @@ class GameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
 class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One stage of a round and how long it lasts, in seconds of chain time.
 
-    A stage that quotes earlier ones waits for their rollouts until everybody is in, at most for the share `wait` of its
-    time.
+    A stage that quotes earlier ones waits until everybody has delivered their rollouts, at most for the share `wait`
+    of its time.
     """
 
     name: str
@@ -93,11 +93,11 @@ class StageSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only
 
 
 class VotingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How winners are chosen, at most `winners` per vote; fewer than `minimum_groups` ranked groups can't win.
+    """How winners are chosen, at most `winners` per vote. A peer needs at least `minimum_groups` ranked groups to win.
 
-    `ranking` "mean/1" is the mean of recomputed rewards over a peer's own questions, ties by address. A stage is closed
-    early, `earliest` seconds after it opened or later, once `quorum` percent of last round's voters have reported their
-    rewards; both 0 is never.
+    `ranking` "mean/1" is the mean of recomputed rewards over a peer's own questions, ties by address. A stage closes
+    early once `quorum` percent of last round's voters have reported their rewards, but not before `earliest` seconds.
+    If both are 0, stages never close early.
     """
 
     ranking: Literal["mean/1"] = "mean/1"
@@ -109,7 +109,7 @@ class VotingSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
 
 
 class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Bounds on what peers send each other; bytes unless named otherwise."""
+    """Limits on what peers send each other; in bytes unless the name says otherwise."""
 
     announcement: int = 65_536
     inline: int = 8_192
@@ -122,11 +122,11 @@ class Limits(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Checks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Checks on received rollouts that an organiser may switch off because of the data (docs/checks.md).
 
-    `reference` "on" refuses bodies most of whose right completions are the reference solution, word for word; "auto"
-    does so for data that was written by others ("hub:", "jsonl:", "parquet:"), not where models are made to imitate
-    the reference ("builtin:") or answers are short ("reasoning-gym:", plug-ins). `poison` refuses bodies most of whose
-    right completions are degenerate; it is for switching off where right answers are repetitive. `copies` compares
-    what peers answer to the same question.
+    `reference` "on" refuses bodies if most of their right completions are the reference solution, word for word. "auto"
+    does so for data written by others ("hub:", "jsonl:", "parquet:"), but not where models are trained to imitate the
+    reference ("builtin:") or answers are short ("reasoning-gym:", plug-ins). `poison` refuses bodies if most of their
+    right completions are degenerate; switch it off if right answers are repetitive. `copies` compares the peers'
+    answers to the same question.
     """
 
     reference: Literal["auto", "on", "off"] = "auto"
@@ -137,7 +137,7 @@ class Checks(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A whole swarm. `stages` are played in order; a round is one pass over them.
 
-    `model` is the one advised; where `models` names any, a node plays with one of them or with `model`.
+    `model` is the recommended one. If `models` names any, a node must use one of them or `model`.
     """
 
     name: str
@@ -161,18 +161,18 @@ def canonical_manifest(manifest: Manifest) -> bytes:
 
 
 def manifest_digest(manifest: Manifest) -> Digest:
-    """Return the 32-byte digest of the manifest's canonical form, the one that stands in the contract."""
+    """Return the 32-byte digest of the manifest's canonical form, as stored in the contract."""
     return body_digest(canonical_manifest(manifest))
 
 
 def refuses_references(manifest: Manifest) -> bool:
-    """Tell whether bodies that repeat the reference solutions are refused in this swarm."""
+    """Return True if bodies that repeat the reference solutions are refused in this swarm."""
     kind, wanted = manifest.data.source.partition(":")[0], manifest.checks.reference
     return wanted == "on" or (wanted == "auto" and kind in ("hub", "jsonl", "parquet"))
 
 
 def allows_model(manifest: Manifest, model: str) -> bool:
-    """Tell whether a node may play with `model`, a name or path whose last part counts; "" is the advised one."""
+    """Return True if a node may use `model`: a name or path, of which the last part counts, or "" for the default."""
     allowed = {_last_part(name) for name in (*manifest.models, manifest.model)}
     return not model or not manifest.models or _last_part(model) in allowed
 

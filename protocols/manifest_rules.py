@@ -1,4 +1,4 @@
-"""Which manifests make sense: what types can't say, and what the game of each asks of it."""
+"""Validation of manifests: rules that types can't express, and the game's own rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}")
 
 
 def parse_manifest(toml: bytes) -> Manifest:
-    """Read a manifest from TOML. Raises ValueError: `msgspec.ValidationError` naming the field, or what is not TOML."""
+    """Read a manifest from TOML. Raises ValueError: `msgspec.ValidationError` naming the field, or a TOML error."""
     manifest: Manifest = msgspec.toml.decode(toml, type=Manifest)
     for problem in (*manifest_problems(manifest), *game_problems(manifest)):
         raise msgspec.ValidationError(problem)
@@ -23,7 +23,7 @@ def parse_manifest(toml: bytes) -> Manifest:
 
 
 def manifest_problems(manifest: Manifest) -> list[str]:
-    """Return every reason why a well-typed manifest still makes no sense; empty when it does."""
+    """Return every reason why a well-typed manifest is invalid; empty if it is valid."""
     game, data = manifest.game, manifest.data
     rules = [
         (bool(manifest.stages), "stages: a round needs at least one stage"),
@@ -32,17 +32,17 @@ def manifest_problems(manifest: Manifest) -> list[str]:
         (all(data.source.partition(":")), f"data.source: {data.source!r} is not of the form SCHEME:NAME"),
         (bool(data.revision) or not data.source.startswith("hub:"), "data.revision: a hub data set needs its commit"),
         (bool(_DIGEST.fullmatch(data.digest)), "data.digest: 64 lower-case hex digits, or empty"),
-        (data.split not in ("", data.test), "data.split: needs a name, and another one than data.test"),
+        (data.split not in ("", data.test), "data.split: needs a name that differs from data.test"),
         (data.held_out > 0, "data.held_out: at least 1"),
         (bool(_GRADER.fullmatch(game.grader)), f"game.grader: {game.grader!r} is not of the form NAME/VERSION"),
-        ("{question}" in game.prompt, "game.prompt: needs the place-holder {question}"),
+        ("{question}" in game.prompt, "game.prompt: needs the placeholder {question}"),
         (2 <= game.group_size <= 64, "game.group_size: 2 to 64 completions make a group"),
         (0 < game.minimum <= game.generated <= 1024, "game.minimum: at least 1, at most game.generated (<= 1024)"),
-        (0 <= game.common < game.minimum, "game.common: at least 0, below game.minimum, so that every body has a rank"),
+        (0 <= game.common < game.minimum, "game.common: at least 0, below game.minimum, so that every body is ranked"),
         (game.own >= 0 and game.external >= 0 and game.own + game.external > 0, "game.own: nothing to train on"),
         (1 <= manifest.voting.winners <= 16, "voting.winners: 1 to 16"),
         (0 <= manifest.voting.quorum <= 100, "voting.quorum: 0 to 100 percent"),
-        ((manifest.voting.quorum == 0) == (manifest.voting.earliest == 0), "voting.earliest: goes with a quorum"),
+        ((manifest.voting.quorum == 0) == (manifest.voting.earliest == 0), "voting.earliest: set it with a quorum"),
         (manifest.limits.inline < manifest.limits.announcement, "limits.inline: must be below limits.announcement"),
         (_is_place(manifest.deployment), "deployment: a chain id above 0 and an address of 0x and 40 hex digits"),
     ]

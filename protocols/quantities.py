@@ -1,7 +1,7 @@
-r"""What a short final answer means: numbers as exact fractions, anything else as text in a normal form.
+r"""The meaning of a short final answer: numbers as exact fractions, anything else as text in a normal form.
 
-Everything is a bounded regular expression over at most `LONGEST` characters: nothing is evaluated, so an answer costs
-the same whatever it says. Digits are ASCII: others that `int` would take ("٤") are no digits here.
+Bounded regular expressions over at most `LONGEST` characters; nothing is evaluated, so the cost does not depend on the
+content. Digits are ASCII: others that `int` accepts ("٤") do not count.
 """
 
 from __future__ import annotations
@@ -13,16 +13,16 @@ from functools import lru_cache
 import msgspec
 
 LONGEST = 256
-"""Characters of an answer; a longer one is equivalent to nothing."""
+"""Most characters of an answer; a longer one equals nothing."""
 
 _NUMBER = r"(?:[0-9]{1,3}(?:,[0-9]{3}){1,12}|[0-9]{1,40})(?:\.[0-9]{0,40})?|\.[0-9]{1,40}"
 _NO_UNIT = (
     "or|and|nor|not|no|is|isn|are|was|but|if|unless|except|plus|minus|over|maybe|perhaps|wrong|incorrect|pi|am|pm|"
     "half|dozen|hundred|thousand|million|billion|trillion"
 )
-"""Words that make another answer of a number, or none."""
+"""Words that change the answer if they follow a number."""
 _CLOSE_UNIT = "[ckm]m|[km]g|ml|lbs?|oz|ft|in|yd|mi|mph|kph|hrs?|mins?|secs?|st|nd|rd|th"
-"""Units that may stand at a number without a space: other letters there are variables, if fewer than four."""
+"""Units that may follow a number without a space; fewer than four other letters there are variables."""
 _UNIT = (
     rf"(?:(?: (?=[A-Za-z]{{2}})|(?=(?:{_CLOSE_UNIT})\b|[A-Za-z]{{4}}))(?![A-Za-z .]*(?<![A-Za-z])(?i:{_NO_UNIT})\b)"
     r"[A-Za-z][A-Za-z .]{0,60})?"
@@ -40,17 +40,17 @@ _SAME = (("\\dfrac", "\\frac"), ("\\tfrac", "\\frac"), ("\\%", "%"), ("\u2212", 
 
 
 class Quantity(msgspec.Struct, frozen=True):
-    """A number, and whether a percent sign stood behind it."""
+    """A number, and whether a percent sign followed it."""
 
     value: Fraction
     percent: bool = False
 
 
 def equivalent(reference: str, given: str) -> bool:
-    """Tell whether a given answer means what the reference means. The reference comes first: it decides the kind.
+    """Return True if a given answer means the same as the reference, which decides whether it is a number or text.
 
-    A percentage equals the fraction it stands for; against a reference or an answer without a percent sign the sign
-    may also be missing ("50" for "50%"), but two percentages are compared as such.
+    A percentage equals the fraction it stands for. If only one side has a percent sign, it may also be ignored ("50"
+    for "50%"); two percentages are compared as such.
     """
     wanted, found = normal_form(reference), normal_form(given)
     if not wanted or not found:
@@ -72,8 +72,8 @@ def _same(one: Quantity, other: Quantity) -> bool:
 
 @lru_cache(maxsize=1024)
 def normal_form(text: str) -> str:
-    """Return an answer without what does not change its meaning: delimiters, spacing commands, dollar and degree signs,
-    a leading "x =", a closing full stop. Empty for one that is longer than `LONGEST`."""
+    """Return an answer stripped of what does not change its meaning: delimiters, spacing commands, dollar and degree
+    signs, a leading "x =", a final full stop. Empty if it is longer than `LONGEST`."""
     if len(text) > LONGEST:
         return ""
     for old, new in _SAME:
@@ -85,8 +85,8 @@ def normal_form(text: str) -> str:
 
 @lru_cache(maxsize=1024)
 def quantity(text: str) -> Quantity | None:
-    """Return the number that a text in normal form is, or None: an integer, decimal, ratio, fraction or percentage,
-    with a unit of plain words behind it or none: two letters at least, and no word that makes another answer of it."""
+    """Return a text in normal form as a number, None if it is not one: an integer, decimal, ratio, fraction or
+    percentage, optionally followed by a unit of plain words (two letters at least, none of `_NO_UNIT`)."""
     if plain := _PLAIN.fullmatch(text):
         sign, digits, percent = plain.groups()
         return Quantity(_signed(sign, _exact(digits)), bool(percent))

@@ -10,7 +10,7 @@ from protocols.identifiers import Address
 
 
 class Score(msgspec.Struct, frozen=True, array_like=True):
-    """What one node measured of a peer in a round: accepted groups and the sum of their mean rewards."""
+    """One node's measurement of a peer in a round: accepted groups and the sum of their mean rewards."""
 
     peer: Address
     groups: int
@@ -18,15 +18,15 @@ class Score(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def mean(self) -> float:
-        """Mean reward per group, 0.0 where there is none."""
+        """Mean reward per group, 0.0 without groups."""
         return self.reward / self.groups if self.groups else 0.0
 
 
 def round_score(peer: Address, stages: Sequence[tuple[int, float]]) -> Score:
-    """Return a peer's score of a round from groups and sum of mean rewards of each of its stages.
+    """Return a peer's score of a round from the groups and summed mean rewards of each stage.
 
-    The mean is that of the stages' means, so that no peer gains by playing only the stages that pay best: one that it
-    did not play counts as zero.
+    It is the mean of the stages' means. A stage that was not played counts as zero, so that no peer gains by playing
+    only the stages that pay best.
     """
     groups = sum(count for count, _ in stages)
     if len(stages) == 1:
@@ -36,8 +36,7 @@ def round_score(peer: Address, stages: Sequence[tuple[int, float]]) -> Score:
 
 
 def ranked(scores: Iterable[Score], me: Address, minimum_groups: int) -> tuple[Score, ...]:
-    """Return the scores that can win, the best first: by mean reward, ties by address; never `me`, never a reward of
-    zero."""
+    """Return the scores that can win, best first: by mean reward, ties by address; never `me`, never a reward of 0."""
     able = [score for score in scores if score.peer != me and score.groups >= minimum_groups and score.reward > 0]
     return tuple(sorted(able, key=lambda score: (-score.mean, score.peer)))
 
@@ -45,6 +44,6 @@ def ranked(scores: Iterable[Score], me: Address, minimum_groups: int) -> tuple[S
 def winners(scores: Iterable[Score], me: Address, most: int, minimum_groups: int) -> tuple[Address, ...]:
     """Return the first `most` peers of the ranking.
 
-    The result is in ascending order of address, the canonical form that is committed to and sent.
+    The result is in ascending order of address: the canonical form that is committed to and sent.
     """
     return tuple(sorted(score.peer for score in ranked(scores, me, minimum_groups)[:most]))

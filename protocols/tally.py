@@ -1,7 +1,7 @@
-"""Who won a round, and who leads: from the contract's events alone, so that anybody gets the same.
+"""Who won a round, and who leads: from the contract's events alone, so that everybody gets the same result.
 
-Votes for nodes of the voter's own owner are ignored, and an owner's votes together weigh no more than one node's (or
-as many as `per_owner` says). What that does not prevent: docs/votes.md.
+Votes for nodes of the voter's own owner are ignored, and an owner's votes together weigh at most one vote (or
+`per_owner`). What that does not prevent: docs/votes.md.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ ONE_VOTE = 1_000_000
 
 
 class Registered(msgspec.Struct, frozen=True):
-    """`PeerRegistered`: a node has the same owner for ever."""
+    """`PeerRegistered`: a node never changes its owner."""
 
     node: Address
     owner: Address
@@ -33,7 +33,7 @@ class Voted(msgspec.Struct, frozen=True):
 
 
 class Rewarded(msgspec.Struct, frozen=True):
-    """`RewardSubmitted`: what a node says of its own stage, in millionths."""
+    """`RewardSubmitted`: a node's self-reported reward of a stage, in millionths."""
 
     round: int
     stage: int
@@ -42,7 +42,7 @@ class Rewarded(msgspec.Struct, frozen=True):
 
 
 class LeaderboardEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's place: weight of the votes for it and sum of its own rewards in millionths, rounds in which it led."""
+    """A node's entry: weight of the votes for it and sum of its own rewards in millionths, rounds in which it led."""
 
     node: Address
     owner: Address
@@ -56,9 +56,9 @@ Owners = Mapping[Address, Address]
 
 
 def read_votes(round_number: int, names: Sequence[Address], packed: bytes) -> tuple[Voted, ...]:
-    """Return the votes of a `VotesCounted` event: node (20 bytes) count (1) place (2) * count, one after another.
+    """Return the votes of a `VotesCounted` event: node (20 bytes) count (1) index (2) * count, concatenated.
 
-    Raises ValueError where the bytes are cut short or name a place that is not there.
+    Raises ValueError if the bytes are cut short or an index is out of range.
     """
     votes = []
     at = 0
@@ -74,10 +74,9 @@ def read_votes(round_number: int, names: Sequence[Address], packed: bytes) -> tu
 
 
 def tally(votes: Iterable[Voted], owners: Owners, per_owner: int = 1) -> dict[Address, int]:
-    """Return the weight of the votes for each node in one round, in millionths; nodes without any are left out.
+    """Return the weight of the votes for each node in one round, in millionths; nodes without votes are left out.
 
-    Each vote of an owner with k voting nodes weighs `per_owner` / k of one vote, at most one; each winner that it
-    names gets that weight.
+    Each vote of an owner with k voting nodes weighs `per_owner` / k, at most 1. Each winner it names gets that weight.
     """
     by_voter = {vote.voter: vote for vote in votes}
     voting = Counter(owners[voter] for voter in by_voter)
@@ -92,7 +91,7 @@ def tally(votes: Iterable[Voted], owners: Owners, per_owner: int = 1) -> dict[Ad
 
 
 def leaders(weights: Mapping[Address, int]) -> tuple[Address, ...]:
-    """Return the nodes with the most votes of a round, ascending; none where there are no votes."""
+    """Return the nodes with the most votes of a round, ascending; none without votes."""
     most = max(weights.values(), default=0)
     return tuple(sorted(node for node, weight in weights.items() if weight == most))
 
@@ -100,10 +99,10 @@ def leaders(weights: Mapping[Address, int]) -> tuple[Address, ...]:
 def leaderboard(
     registered: Iterable[Registered], votes: Iterable[Voted], rewards: Iterable[Rewarded], per_owner: int = 1
 ) -> tuple[LeaderboardEntry, ...]:
-    """Return every registered node's standing over all rounds, the best first.
+    """Return every registered node's entry over all rounds, the best first.
 
-    The order is that of votes, then of rounds led, then of the address: rewards are what a node says of itself, so they
-    are shown and decide nothing. An event given twice counts once.
+    Sorted by votes, then by rounds led, then by address. Rewards are self-reported, so they are shown and decide
+    nothing. An event given twice counts once.
     """
     owners = {one.node: one.owner for one in registered}
     by_round: defaultdict[int, list[Voted]] = defaultdict(list)
@@ -114,10 +113,10 @@ def leaderboard(
     for one in tallies:
         weights.update(one)
         led.update(leaders(one))
-    for said in set(rewards):
-        sums[said.node] += said.reward
-    standings = (
+    for reported in set(rewards):
+        sums[reported.node] += reported.reward
+    entries = (
         LeaderboardEntry(node=node, owner=owner, votes=weights[node], led=led[node], reward=sums[node])
         for node, owner in owners.items()
     )
-    return tuple(sorted(standings, key=lambda one: (-one.votes, -one.led, one.node)))
+    return tuple(sorted(entries, key=lambda one: (-one.votes, -one.led, one.node)))

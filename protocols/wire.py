@@ -1,7 +1,7 @@
 """Messages between peers: the signed announcement (gossip) and the body of rollouts (fetched by digest).
 
-Encoding is MessagePack with array-like structs. Size is checked before decoding; decoding is strict. Broken UTF-8 makes
-msgspec raise UnicodeDecodeError, which is a ValueError like its own DecodeError, but not one of those.
+Encoding is MessagePack with array-like structs. Size is checked before decoding; decoding is strict. On broken UTF-8
+msgspec raises UnicodeDecodeError, which is a ValueError but not a `msgspec.DecodeError`.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from protocols.session import SessionStatement
 PROTOCOL_VERSION = 1
 ENVELOPE_DOMAIN = b"swarm/announcement/1"
 ENVELOPE_OVERHEAD = 256
-"""Bytes that an envelope and the announcement's fixed fields add to an inline body and a cargo, rounded up."""
+"""Bytes that an envelope and the announcement's fixed fields add to an inline body and relayed messages, rounded up."""
 NOTHING: Digest = bytes(32)
-"""The body of an announcement without rollouts: a node that made none in a stage still has messages to be brought."""
+"""The body digest of an announcement without rollouts: a node that made none may still have messages to relay."""
 INTRODUCTION_LIMIT = 3072
-"""Bytes of a newcomer's delegation, and of the statement that binds it to an RSA identity."""
+"""Bytes of a new node's delegation and of the statement that binds it to an RSA identity."""
 
 
 class Malformed(ValueError):  # noqa: N818 - reads as what the message is
-    """Bytes from a peer that are too large or do not decode; `code` is the reason counted in metrics."""
+    """Bytes from a peer are too large or do not decode; `code` is the reason counted in metrics."""
 
     def __init__(self, code: str, detail: str) -> None:
         super().__init__(f"{code}: {detail}")
@@ -31,10 +31,11 @@ class Malformed(ValueError):  # noqa: N818 - reads as what the message is
 
 
 class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """What a peer says once per stage: which rollouts it made. `inline` is the body itself when it is small.
+    """A peer's single message of a stage: which rollouts it made. `inline` is the body itself if it is small.
 
-    Where there are none, `size` is 0 and `body` is `NOTHING`. `relays` says that the peer has funds and will bring the
-    messages that others carry in this stage; `carried` are its own. What is carried is checked by who brings it.
+    Without rollouts, `size` is 0 and `body` is `NOTHING`. `relays` says that the peer has funds and will submit other
+    peers' messages in this stage; `carried` are its own messages for relayers. The relayer that submits them checks
+    them.
     """
 
     version: int
@@ -56,7 +57,7 @@ class BoundAnnouncement(Announcement, frozen=True, array_like=True, forbid_unkno
 
 
 class BoundDelegation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="bound"):
-    """How a newcomer with an RSA identity introduces itself: its delegation, and what binds that node to it."""
+    """How a new node with an RSA identity introduces itself: its delegation, and the statement that binds it."""
 
     delegation: CarriedDelegation
     session: SessionStatement
@@ -72,8 +73,8 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 class Completion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One sampled answer.
 
-    `tokens` holds the sampled ids as little-endian uint32, the end token included; `logps` holds the behaviour
-    log-probability of each as little-endian float32; `finished` tells an end token from a cut at the length limit.
+    `tokens` holds the sampled ids as little-endian uint32, including the end token. `logps` holds the behaviour
+    log-probabilities of the tokens as little-endian float32. `finished` is False if the length limit cut it off.
     """
 
     text: str
@@ -83,7 +84,7 @@ class Completion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fi
 
 
 class Group(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
-    """All completions of one question; `slot` is its place in the sender's assignment, `question` its index."""
+    """All completions of one question: `slot` is its index in the sender's assignment, `question` that in the data."""
 
     slot: int
     question: int
@@ -94,8 +95,8 @@ class Rollouts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """The body: every group that a peer made in a stage. `tokenizer` is the fingerprint of the ids in it.
 
     `quoted` are the bodies of earlier stages that its prompts quote: with them every receiver has the same prompts.
-    In a game of several stages `seed` is the round's, so that nobody quotes what answers another round's questions, and
-    `author` the peer's address, so that nobody announces it as his own: there all have the same questions.
+    In a game of several stages all peers have the same questions. There, `seed` is the round's, so that nobody quotes
+    answers to another round's questions, and `author` is the peer's address, so that no other peer can announce it.
     """
 
     round: int
@@ -108,7 +109,7 @@ class Rollouts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
 
 
 class Quoting(msgspec.Struct, frozen=True, array_like=True):
-    """What `Rollouts` quote, read without their groups."""
+    """The digests that `Rollouts` quote, read without decoding the groups."""
 
     round: int
     stage: int
@@ -122,7 +123,7 @@ _envelopes = msgspec.msgpack.Decoder(Envelope)
 _announcements = msgspec.msgpack.Decoder(Announcement)
 _bound_announcements = msgspec.msgpack.Decoder(BoundAnnouncement)
 _BOUND_HEAD = bytes([0x90 + len(BoundAnnouncement.__struct_fields__)])
-"""MessagePack's head of an array of so many elements: the two kinds of announcement differ in their number."""
+"""MessagePack's header of an array of this length: the two kinds of announcement differ in their number of fields."""
 _introductions: msgspec.msgpack.Decoder[CarriedDelegation | BoundDelegation] = msgspec.msgpack.Decoder(
     CarriedDelegation | BoundDelegation
 )
@@ -174,7 +175,7 @@ def _shape_problem(envelope: Envelope, said: Announcement) -> tuple[str, str] | 
 
 
 def decode_introduction(data: bytes) -> CarriedDelegation | BoundDelegation:
-    """Decode a newcomer's delegation. Raises `Malformed` with codes size or schema."""
+    """Decode a new node's delegation. Raises `Malformed` with codes size or schema."""
     if len(data) > INTRODUCTION_LIMIT:
         raise Malformed("size", f"{len(data)} bytes, limit {INTRODUCTION_LIMIT}")
     try:
@@ -196,7 +197,7 @@ def decode_rollouts(body: bytes, digest: Digest, limit: int) -> Rollouts:
 
 
 def quoting_of(body: bytes) -> Quoting | None:
-    """Return what a body quotes, None where it is no body; its groups are skipped, not decoded."""
+    """Return what a body quotes, None if the bytes are not a body. Groups are skipped, not decoded."""
     try:
         return _quotings.decode(body)
     except (msgspec.DecodeError, RecursionError):
@@ -204,6 +205,6 @@ def quoting_of(body: bytes) -> Quoting | None:
 
 
 def quoted_in(body: bytes) -> tuple[Digest, ...]:
-    """Return the digests that a body quotes, none where it is no body."""
+    """Return the digests that a body quotes, none if the bytes are not a body."""
     found = quoting_of(body)
     return found.quoted if found else ()

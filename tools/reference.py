@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import click
 import msgspec
@@ -18,7 +18,8 @@ from node.cli import swarm
 from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
-from node.runtime.log_events import COMMAND_EVENTS, INPUT_EVENTS
+from node.machine.phases import VOTE, WORK
+from node.runtime.log_events import EVENTS
 from protocols import carried, manifest, session, wire
 from protocols.reasons import BODY_REASONS
 from tools.import_rules import load_rooms, rooms_table
@@ -57,6 +58,7 @@ def pages() -> dict[str, str]:
         ),
         "metrics.md": metrics_page(),
         "reasons.md": reasons_page(),
+        "state-machine.md": phases_page(),
         "wire.md": structs_page("Messages between peers", (wire.__doc__ or "").partition("\n\n")[2], WIRE),
     }
 
@@ -86,6 +88,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(value: str) -> str:
     """Return a value in code type, nothing for nothing."""
     return f"`{value}`" if value else ""
+
+
+# --- phases of the machine ------------------------------------------------------------------------------------------
+
+
+def phases_page() -> str:
+    """Return the transition tables, each as a diagram and as a table."""
+    introduction = """The two phase machines of a node, drawn from the tables in `node/machine/phases.py` from which it
+        runs. Everything else that it decides follows from these phases and from what has arrived."""
+    parts = [_phases_part("This node's work in a stage", WORK), _phases_part("A vote on a round's winners", VOTE)]
+    return page("State machine", introduction, *parts)
+
+
+def _phases_part(title: str, transitions: Mapping[Any, str]) -> str:
+    arrows = [f"    {before or '[*]'} --> {after}: {event}" for (before, event), after in transitions.items()]
+    rows = [(code(before or ""), event, code(after)) for (before, event), after in transitions.items()]
+    diagram = "\n".join(["```mermaid", "stateDiagram-v2", *arrows, "```"])
+    return f"## {title}\n\n{diagram}\n\n" + table(("Phase", "Event", "Next phase"), rows)
 
 
 # --- configuration ------------------------------------------------------------------------------------------------
@@ -237,7 +257,7 @@ class LogLine(NamedTuple):
 def log_page() -> str:
     """Return the page of log events."""
     merged: dict[str, list[LogLine]] = {}
-    for line in sorted({*story_lines(), *logged_lines()}):
+    for line in sorted({*loop_lines(), *logged_lines()}):
         merged.setdefault(line.event, []).append(line)
     rows = [
         (
@@ -254,9 +274,9 @@ def log_page() -> str:
     return page("Log events", introduction, table(("Event", "Level", "Fields", "From"), rows))
 
 
-def story_lines() -> Iterator[LogLine]:
-    """Yield what the loop tells of inputs and commands."""
-    for kind, (level, event) in (INPUT_EVENTS | COMMAND_EVENTS).items():
+def loop_lines() -> Iterator[LogLine]:
+    """Yield what the loop logs of inputs, commands and notices."""
+    for kind, (level, event) in EVENTS.items():
         yield LogLine(event, level, tuple(field.name for field in msgspec.structs.fields(kind)), kind.__name__)
 
 

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 import structlog
@@ -31,7 +31,7 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
 from node.machine.peer_score import has_positive_score
-from node.machine.state import State, initial
+from node.machine.state import Output, State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
 from node.network.pubsub.announcer import announcement_of
@@ -284,15 +284,20 @@ class Node:
                 unmark(self.home)
                 if self.gossip:
                     self.gossip.show_itself()
-            case c.SkipToRound() | c.AskForRenewal() | c.RefuseBody() | c.ShunPeer() | c.StopNode():
-                pass
+            case c.StopNode():
+                pass  # the loop returns it
             case c.RegisterNode():
                 self._take_delegation()
                 await self.chain.execute(command)
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
                 await self.trainer.execute(command)
-            case _:
+            case (
+                c.RenewDelegation() | c.AdvanceStage() | c.CommitVote() | c.RevealVote() | c.CastVote()
+                | c.ReportReward() | c.RelayMessages()
+            ):  # fmt: skip
                 await self.chain.execute(command)
+            case _:
+                assert_never(command)
 
     def _remember(self, command: c.GossipCommand) -> None:
         """Have the check compare others' bodies with this node's own."""
@@ -302,9 +307,9 @@ class Node:
         if body is not None:
             self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
 
-    def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
+    def publish(self, stamped: i.Stamped, outputs: tuple[Output, ...]) -> None:
         """Tell subscribers what happened, and gossip's validator what it must know; keep rounds that have ended."""
-        self.bus.publish(stamped, commands)
+        self.bus.publish(stamped, outputs)
         self.rounds.follow(self.state, stamped.at)
         self._move_window()
 

@@ -145,7 +145,7 @@ def votes_in(event: DecodedEvent) -> tuple[Voted, ...]:
 
 
 def is_beyond(event: DecodedEvent, step: int, stages: int) -> bool:
-    """Tell whether an event opens a stage after a step of the contract's clock."""
+    """Return True if an event opens a stage after a step of the contract's clock."""
     if event.name not in ("RoundAdvanced", "StageAdvanced"):
         return False
     return step_number(event.fields["round"], event.fields.get("stage", 0), stages) > step

@@ -121,7 +121,7 @@ class Chain:
         )
 
     def wallet_accepts(self, owner: Address, digest: bytes, signature: bytes) -> bool:
-        """Tell whether `owner` is a contract wallet that takes a signature for its own (ERC-1271)."""
+        """Return True if `owner` is a contract wallet that takes a signature for its own (ERC-1271)."""
         address = self._web3.to_checksum_address(owner)
         if not self._ask(lambda: self._web3.eth.get_code(address)):
             return False

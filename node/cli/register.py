@@ -68,7 +68,7 @@ def delegation_of(home: Path, key: NodeKey, chain: Chain, own: bool) -> SignedDe
 
 
 def is_news(entry: Registration, delegation: Delegation) -> bool:
-    """Tell whether the contract would take anything from a delegation: the node is new, or it is held for longer."""
+    """Return True if the contract would take anything from a delegation: the node is new, or it is held for longer."""
     if entry.owner is None:
         return True
     return renews(delegation, entry.serial, entry.expiry)

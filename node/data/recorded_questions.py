@@ -24,7 +24,7 @@ def records_digest(records: Iterable[Question]) -> Digest:
 
 
 def is_held_out(record: Question) -> bool:
-    """Tell whether a question is held out by the rule that depends on nothing but its text."""
+    """Return True if a question is held out by the rule that depends on nothing but its text."""
     return zlib.crc32(record.text.encode()) % HELD_OUT_SHARE == 0
 
 

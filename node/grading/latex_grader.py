@@ -41,7 +41,7 @@ def screen(completion: str, answer: str) -> float | None:
 
 
 def is_harmless(text: str) -> bool:
-    """Tell whether an expression may be parsed: short, shallow, ASCII, no large number in it or made by it."""
+    """Return True if an expression may be parsed: short, shallow, ASCII, no large number in it or made by it."""
     if len(text) > LONGEST or not text.isascii() or _LONG_DIGITS.search(text):
         return False
     if _POWERS.search(text) or _TOWER.search(text) or any(each not in COMMANDS for each in _COMMAND.findall(text)):

@@ -19,13 +19,13 @@ def host_of(header: str) -> str:
 
 
 def is_allowed(header: str, names: Collection[str]) -> bool:
-    """Tell whether a Host header names an address, localhost or one of `names`. No header is no browser's request."""
+    """Return True if a Host header names an address, localhost or one of `names`. No header is no browser's request."""
     host = host_of(header)
     return not header or host == "localhost" or host in names or is_address(host)
 
 
 def is_address(text: str) -> bool:
-    """Tell whether a text is an IP address."""
+    """Return True if a text is an IP address."""
     try:
         ip_address(text)
     except ValueError:
@@ -34,7 +34,7 @@ def is_address(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a server listening there is reached from this machine only."""
+    """Return True if a server listening there is reached from this machine only."""
     return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
 
 

@@ -30,7 +30,7 @@ def open_keystore(path: Path, passphrase: Secret) -> NodeKey:
 
 
 def is_keystore(data: bytes) -> bool:
-    """Tell whether a file's content looks like a keystore."""
+    """Return True if a file's content looks like a keystore."""
     return data.lstrip().startswith(b"{") and b"crypto" in data.lower()
 
 

@@ -120,7 +120,7 @@ def problem(order: OwnerOrder, domain: Domain, node: Address, now: float) -> str
 
 
 def owner_signed(domain: Domain, message: Ordered, signature: bytes) -> bool:
-    """Tell whether an ordinary account signed; a contract wallet's signature can be judged by its contract only."""
+    """Return True if an ordinary account signed; a contract wallet's signature can be judged by its contract only."""
     if len(signature) != 65 or signature[64] not in (27, 28):
         return False
     try:

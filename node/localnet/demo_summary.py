@@ -109,12 +109,12 @@ def summed_up(
 
 
 def measured(status: Status | None, last_round: int) -> bool:
-    """Tell whether a node has measured its accuracy after the last round."""
+    """Return True if a node has measured its accuracy after the last round."""
     return status is not None and bool(status.curve) and status.curve[-1].round > last_round
 
 
 def finished(plan: DemoPlan, snapshot: Snapshot) -> bool:
-    """Tell whether the demo is over: everybody is measured, or time has gone on without those who are not."""
+    """Return True if the demo is over: everybody is measured, or time has gone on without those who are not."""
     if snapshot.round <= plan.last_round:
         return False
     everybody = all(measured(seen.status, plan.last_round) for seen in snapshot.sightings)

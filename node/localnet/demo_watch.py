@@ -121,7 +121,7 @@ class VoteReader:
         return self._votes
 
     def _rewritten(self, newest: int) -> bool:
-        """Tell whether the last block that was read is not in the chain any more."""
+        """Return True if the last block that was read is not in the chain any more."""
         number, known = self._read
         if number < 0:
             return False

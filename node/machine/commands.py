@@ -184,41 +184,6 @@ class SetTimer(Command, frozen=True):
     at: float
 
 
-class SkipToRound(Command, frozen=True):
-    """Nothing to carry out: tells operator and metrics that work was skipped, and why."""
-
-    from_round: int
-    from_stage: int
-    round: int
-    stage: int
-    reason: str
-
-
-class AskForRenewal(Command, frozen=True):
-    """Nothing to carry out: tells the operator that the owner's delegation ends soon, or is `over`, and what to do."""
-
-    expiry: int
-    over: bool
-    reason: str
-
-
-class RefuseBody(Command, frozen=True):
-    """Nothing to carry out: tells the operator that the machine itself refused a peer's body, and why."""
-
-    peer: Address
-    round: int
-    stage: int
-    reason: str
-
-
-class ShunPeer(Command, frozen=True):
-    """Nothing to carry out: tells the operator that a peer's score has fallen so low that it is graylisted."""
-
-    peer: Address
-    score: float
-    reason: str
-
-
 class EndDoppelgangerProtection(Command, frozen=True):
     """Remove the restore mark and use the node's own peer id: no other node runs with this key."""
 
@@ -233,7 +198,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = (
-    SetTimer | SkipToRound | AskForRenewal | RefuseBody | ShunPeer | EndDoppelgangerProtection | StopNode
-)
+NodeCommand: TypeAlias = SetTimer | EndDoppelgangerProtection | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

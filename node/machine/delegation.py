@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.commands import AskForRenewal, RenewDelegation, SetTimer
+from node.machine.commands import RenewDelegation, SetTimer
+from node.machine.notices import DelegationEnding
 from node.machine.state import Result, State
 from protocols.delegation import FOR_EVER
 
@@ -33,7 +34,7 @@ def watch_delegation(state: State, at: float) -> Result:
         return state, (SetTimer("delegation", ends - NOTICE), *renewals(state))
     over = at >= ends
     state = replace(state, ending="over" if over else "soon")
-    asked = () if state.renewal else (AskForRenewal(state.expiry, over, _why(state)),)
+    asked = () if state.renewal else (DelegationEnding(state.expiry, over, _why(state)),)
     return state, (*asked, SetTimer("delegation", at + DAY if over else min(at + DAY, ends)), *renewals(state))
 
 

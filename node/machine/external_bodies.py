@@ -8,7 +8,7 @@ from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
 from node.machine.peer_score import has_positive_score, is_graylisted, raise_score
 from node.machine.relaying import with_cargo
-from node.machine.state import MAX_BODIES, BodyRecord, Result, State, counts, current_step, with_body
+from node.machine.state import MAX_BODIES, BodyRecord, Output, Result, State, counts, current_step, with_body
 from node.machine.uncounted_bodies import DUPLICATE, count_refused, penalise, refuse, refuse_and_penalise, settle_copies
 from protocols.games import game_named
 from protocols.games.quoting import drawn
@@ -100,7 +100,7 @@ def quoting_again(state: State, arrived: i.RolloutsArrived) -> Result:
     """Ask again for the bodies of later stages that could not be checked without this one."""
     first = step_number(arrived.round, arrived.stage, state.terms.stages)
     last = step_number(arrived.round + 1, 0, state.terms.stages)
-    commands: tuple[AnyCommand, ...] = ()
+    commands: tuple[Output, ...] = ()
     for step in range(first + 1, last):
         for peer, body in state.pools.get(step, {}).items():
             if body.state == "waiting" and arrived.body in body.missing:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.machine.commands import AnyCommand, RefuseBody, ShunPeer
+from node.machine.notices import BodyUncounted, PeerGraylisted
 from node.machine.peer_score import is_graylisted, lower_score, score_of
-from node.machine.state import BodyRecord, Result, State, with_body
+from node.machine.state import BodyRecord, Output, Result, State, with_body
 from protocols.identifiers import Address, Digest
 from protocols.reasons import counted_as
 
@@ -40,16 +40,16 @@ def refuse_and_penalise(state: State, step: int, peer: Address, reason: str, is_
     """Refuse a body and lower its peer's score. `is_logged`: the input itself has told the operator."""
     state, graylisted = penalise(refuse(state, step, peer, reason), peer, reason)
     round_number, stage = divmod(step, state.terms.stages)
-    return state, (() if is_logged else (RefuseBody(peer, round_number, stage, reason),)) + graylisted
+    return state, (() if is_logged else (BodyUncounted(peer, round_number, stage, reason),)) + graylisted
 
 
-def penalise(state: State, peer: Address, reason: str) -> tuple[State, tuple[AnyCommand, ...]]:
+def penalise(state: State, peer: Address, reason: str) -> Result:
     """Lower a peer's score; say so if that graylists it."""
     before = is_graylisted(state, peer)
     state = lower_score(state, peer, reason)
     if before or not is_graylisted(state, peer):
         return state, ()
-    return state, (ShunPeer(peer, round(score_of(state, peer), 2), reason),)
+    return state, (PeerGraylisted(peer, round(score_of(state, peer), 2), reason),)
 
 
 def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, ...]) -> Result:
@@ -59,7 +59,7 @@ def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, 
     A body announced by catch-up is later than one that was not; two such have no order. This node's own body is never
     refused.
     """
-    commands: tuple[AnyCommand, ...] = ()
+    outputs: tuple[Output, ...] = ()
     pool = state.pools.get(step, {})
     for other in alike:
         mine, theirs = pool[peer], pool.get(other)
@@ -70,11 +70,11 @@ def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, 
             continue
         if mine.heard > 0 and theirs.heard > 0 and abs(mine.heard - theirs.heard) > COPY_MARGIN:
             state, more = refuse_and_penalise(state, step, late, "copy")
-            commands += more
+            outputs += more
         elif pool[late].reason != DUPLICATE:
             state = _counted(with_body(state, step, late, replace(pool[late], reason=DUPLICATE)), DUPLICATE)
         pool = state.pools[step]
-    return state, commands
+    return state, outputs
 
 
 def refuse_incredible(state: State, digests: tuple[Digest, ...]) -> Result:
@@ -85,11 +85,11 @@ def refuse_incredible(state: State, digests: tuple[Digest, ...]) -> Result:
         for peer, body in pool.items()
         if peer != state.me and body.state == "arrived" and body.digest in digests
     ]
-    commands: tuple[AnyCommand, ...] = ()
+    outputs: tuple[Output, ...] = ()
     for step, peer in found:
         state, more = refuse_and_penalise(state, step, peer, INCREDIBLE)
-        commands += more
-    return state, commands
+        outputs += more
+    return state, outputs
 
 
 def _counted(state: State, reason: str) -> State:

@@ -1,4 +1,4 @@
-"""The log's story: which inputs and commands are told, under which stable event name, at which level."""
+"""Which inputs, commands and notices are logged, under which stable event name, at which level."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 
 from node.machine import commands as c
 from node.machine import inputs as i
+from node.machine import notices as n
 from protocols.carried import Load
 
 INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
@@ -53,26 +54,30 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.AbortWork: ("info", "work.aborted"),
     c.EvaluateModel: ("debug", "evaluation.started"),
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
-    c.SkipToRound: ("warning", "round.skipped"),
-    c.AskForRenewal: ("warning", "delegation.ending"),
-    c.RefuseBody: ("warning", "rollouts.uncounted"),
-    c.ShunPeer: ("warning", "peer.graylisted"),
     c.EndDoppelgangerProtection: ("info", "node.doppelganger_protection_ended"),
     c.StopNode: ("info", "node.stopping"),
 }
-"""What is told, by type; timers are not. WARNING: something went wrong that the node deals with by itself. A delegation
-that is over is told as ERROR: only its owner can mend that."""
+NOTICE_EVENTS: dict[type[Any], tuple[str, str]] = {
+    n.SkippedToRound: ("warning", "round.skipped"),
+    n.DelegationEnding: ("warning", "delegation.ending"),
+    n.BodyUncounted: ("warning", "rollouts.uncounted"),
+    n.PeerGraylisted: ("warning", "peer.graylisted"),
+}
+"""Level and event by type; timers are not logged. WARNING: something went wrong that the node handles by itself. The
+end of a delegation is an ERROR: only its owner can renew it."""
+
+EVENTS = INPUT_EVENTS | COMMAND_EVENTS | NOTICE_EVENTS
 
 
-def told(happened: object) -> tuple[str, str, dict[str, Any]] | None:
-    """Return level, event and fields of an input or command, or None where it is not told."""
-    named = INPUT_EVENTS.get(type(happened)) or COMMAND_EVENTS.get(type(happened))
+def log_line(happened: object) -> tuple[str, str, dict[str, Any]] | None:
+    """Return level, event and fields of an input, command or notice; None if it is not logged."""
+    named = EVENTS.get(type(happened))
     if named is None:
         return None
     level, event = named
     if isinstance(happened, i.TransactionSettled) and not happened.ok:
         level = "warning"
-    if isinstance(happened, c.AskForRenewal) and happened.over:
+    if isinstance(happened, n.DelegationEnding) and happened.over:
         level = "error"
     fields = {name: readable(value) for name, value in msgspec.structs.asdict(happened).items()}  # type: ignore[arg-type]
     return level, event, fields

@@ -43,7 +43,7 @@ def mark(home: Path, reason: str) -> None:
 
 
 def is_marked(home: Path) -> bool:
-    """Tell whether the directory bears the mark."""
+    """Return True if the directory bears the mark."""
     return (home / FILE).exists()
 
 

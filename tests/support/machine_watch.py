@@ -6,12 +6,13 @@ import msgspec
 
 from node.machine import commands as c
 from node.machine import inputs as i
+from node.machine import notices as n
 from node.machine import views
 from node.machine.external_bodies import to_quote
 from node.machine.pacing import local_deadline
 from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA, is_timely
 from node.machine.stage_transition import AHEAD
-from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, State, counts
+from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, Output, State, counts
 from protocols.carried import CarriedDelegation, CarriedRevocation, kind_of
 from protocols.manifest import Manifest
 from protocols.wire import NOTHING
@@ -47,8 +48,8 @@ class MachineWatch:
             self.stopped = False
             self.timers.clear()
 
-    def commanded(self, state: State, now: float, command: c.AnyCommand) -> None:
-        """Check a command that a step gave, with the state that it gave beside."""
+    def commanded(self, state: State, now: float, command: Output) -> None:
+        """Check an output that a step gave, with the state that it gave beside."""
         match command:
             case c.CommitVote() | c.CastVote():
                 assert isinstance(command, c.CommitVote) == (self.manifest.voting.mode == "sealed")
@@ -64,7 +65,7 @@ class MachineWatch:
                 assert (command.round, command.stage) == (state.round, state.stage)
                 assert state.chain == "present"
                 assert now + 0.1 >= state.paused_until - state.offset
-            case c.AskForRenewal():
+            case n.DelegationEnding():
                 assert command.over == (now + state.offset >= state.expiry > 0)
             case c.FetchRollouts():
                 assert command.peer != ME

@@ -77,7 +77,7 @@ def test_the_digest_covers_every_field_but_the_deployment() -> None:
         ('source = "gsm8k"', "data.source: 'gsm8k' is not of the form"),
         ('source = "hub:openai/gsm8k"', "data.revision: a hub data set needs"),
         ('digest = "abc"', "data.digest: 64"),
-        ('split = "test"', "data.split: needs a name, and another one"),
+        ('split = "test"', "data.split: needs a name that differs"),
         ("held_out = 0", "data.held_out"),
         ("unknown = 1", "unknown field `unknown`"),
         ('[game]\ngrader = "math"', "game.grader: 'math' is not of the form NAME/VERSION"),
