@@ -19,7 +19,7 @@ class Command(msgspec.Struct, frozen=True, tag=True):
 
 
 # --- chain ----------------------------------------------------------------------------------------------------------
-# `after` is the local time (Unix seconds) before which a node does not send a message itself, since a relayer may.
+# `after` is the local time (Unix seconds) before which a node leaves its message to the relayers.
 
 
 class RegisterNode(Command, frozen=True):
@@ -27,7 +27,7 @@ class RegisterNode(Command, frozen=True):
 
 
 class RenewDelegation(Command, frozen=True):
-    """Bring the owner's new delegation for this node, which is registered. Settles under `renew:SERIAL`."""
+    """Submit the owner's new delegation for this node, which is registered. Settles under `renew:SERIAL`."""
 
     serial: int
 
@@ -77,12 +77,12 @@ class ReportReward(Command, frozen=True):
 
 
 OwnMessage: TypeAlias = CommitVote | RevealVote | CastVote | ReportReward
-"""What a node signs, and a relayer may bring."""
+"""What a node signs, and a relayer may submit."""
 
 
 class RelayMessages(Command, frozen=True):
-    """Bring messages of one kind (`protocols.carried.kind_of`) on chain, those that are not there yet; nothing of them
-    was checked. Settles under `relay:KIND:ROUND:STAGE:TURN`.
+    """Submit messages of one kind (`protocols.carried.kind_of`), those that are not on chain yet; nothing of them was
+    checked. Settles under `relay:KIND:ROUND:STAGE:TURN`.
 
     `round` and `stage` are those in which it is done, `turn` counts this node's turns in it; `seed` is that of the
     round which the messages are about, to which their signatures are bound.
@@ -102,8 +102,8 @@ class RelayMessages(Command, frozen=True):
 class PublishRollouts(Command, frozen=True):
     """Sign and announce this node's body of a stage; without one `size` is 0 and `body` is `protocols.wire.NOTHING`.
 
-    `relays` tells the others that this node brings messages in this stage; `carries` are its own commands whose signed
-    messages travel with the announcement.
+    `relays`: this node relays messages in this stage. `attached` are its own commands, whose signed messages are
+    part of the announcement.
     """
 
     round: int
@@ -112,7 +112,7 @@ class PublishRollouts(Command, frozen=True):
     body: Digest
     size: int
     relays: bool = False
-    carries: tuple[OwnMessage, ...] = ()
+    attached: tuple[OwnMessage, ...] = ()
 
 
 class FetchRollouts(Command, frozen=True):
@@ -127,7 +127,7 @@ class FetchRollouts(Command, frozen=True):
 
 
 class IntroduceNode(Command, frozen=True):
-    """Show every peer this node's delegation until it is registered: somebody with funds may bring it on chain."""
+    """Show every peer this node's delegation until it is registered: a node with funds may submit it."""
 
 
 # --- trainer --------------------------------------------------------------------------------------------------------

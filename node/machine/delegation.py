@@ -1,4 +1,4 @@
-"""This node in the register: its owner's delegation ends some day, and has to be renewed before."""
+"""This node in the register: its owner's delegation expires, and has to be renewed before."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from protocols.delegation import FOR_EVER
 
 DAY = 86_400.0
 NOTICE = 14 * DAY
-"""Seconds before a delegation's end from which on the operator is told, once a day."""
+"""Seconds before a delegation's end from which on there is a notice a day."""
 
 
 def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Result:
-    """Note until when the delegation holds, and whether there is a newer one to be brought."""
+    """Note until when the delegation holds, and whether there is a newer one to submit."""
     return watch_delegation(replace(state, expiry=changed.expiry, renewal=changed.renewal, ending=""), at)
 
 
 def watch_delegation(state: State, at: float) -> Result:
-    """Tell the operator of an end that is near or over, and look again a day later; before, when it comes near.
+    """Notify of an end that is near or over, and look again a day later; earlier than that, when it comes near.
 
-    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be brought.
+    If the owner has signed a new one already, there is no notice: it only has to be submitted.
     """
     if not 0 < state.expiry < FOR_EVER:
         return state, ()
@@ -39,9 +39,10 @@ def watch_delegation(state: State, at: float) -> Result:
 
 
 def renewals(state: State) -> tuple[RenewDelegation, ...]:
-    """Return the command that brings a newer delegation, where this node pays for it.
+    """Return the command that submits a newer delegation, if this node pays for it.
 
-    A node that has no funds for others leaves it to them, for its announcements carry it, until the end is near.
+    A node without funds for others leaves it to the relayers, since its announcements have it attached, until the end
+    is near.
     """
     return (RenewDelegation(state.renewal),) if state.renewal and (state.relays or state.ending) else ()
 

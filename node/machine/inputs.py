@@ -21,7 +21,7 @@ class Input(msgspec.Struct, frozen=True, tag=True):
 
 
 class NodeStarted(Input, frozen=True):
-    """The process began (again). Whatever was under way and is not known to be done is asked for again.
+    """The process started (again). Whatever was in progress and is not known to be done is asked for again.
 
     `doppelganger_protection`: the identity was restored or copied, so another node may be running with its key. `me` is
     this node's address in the deployment; empty: the same as before.
@@ -65,10 +65,10 @@ class StageOpened(Input, frozen=True):
 
 
 class PauseChanged(Input, frozen=True):
-    """The organiser paused the swarm, or ended the pause before its time; one that lapses is not told.
+    """The organiser paused the swarm, or ended the pause early; the end of a pause that lapses is not reported.
 
-    Reported again after a (re)connection where it is news. `until` is in chain seconds, in the past (or 0) where the
-    swarm runs; `deadline` is what it made of that of the stage named.
+    Reported again after a (re)connection if it is news. `until` is in chain seconds, in the past (or 0) if the
+    swarm runs; `deadline` is the new one of this stage.
     """
 
     round: int
@@ -89,9 +89,9 @@ class PeerRegistered(Input, frozen=True):
 
 
 class DelegationRead(Input, frozen=True):
-    """How the register has this node: its delegation holds until `expiry` (chain seconds; 0 where it is not known).
+    """The register's entry of this node: its delegation holds until `expiry` (chain seconds; 0 if not known).
 
-    `renewal` is the serial of a newer delegation that is at hand here and not on chain yet, 0 where there is none.
+    `renewal` is the serial of a newer delegation on disk that is not on chain yet, 0 if there is none.
     """
 
     expiry: int
@@ -99,7 +99,7 @@ class DelegationRead(Input, frozen=True):
 
 
 class FundsChanged(Input, frozen=True):
-    """Whether this node has the funds, and today's budget, to bring other nodes' messages on chain."""
+    """Whether this node has the funds, and the day's budget, to submit other nodes' messages."""
 
     relays: bool
 
@@ -131,8 +131,8 @@ class TransactionSettled(Input, frozen=True):
 class RolloutsAnnounced(Input, frozen=True):
     """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration.
 
-    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked. It came `late` where gossip
-    did not bring it, but somebody who was asked what was missed: then its time says nothing.
+    A `size` of 0: the peer made no rollouts. `attached` messages were decoded, not checked. `late`: it was received by
+    catch-up, not by gossip, so the time of its arrival says nothing.
     """
 
     peer: Address
@@ -142,7 +142,7 @@ class RolloutsAnnounced(Input, frozen=True):
     size: int
     inline: bool
     relays: bool = False
-    carried: tuple[Carried, ...] = ()
+    attached: tuple[Carried, ...] = ()
     late: bool = False
 
 
@@ -168,7 +168,8 @@ class DoppelgangerDetected(Input, frozen=True):
 class RolloutsArrived(Input, frozen=True):
     """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards.
 
-    `alike` are the peers whose bodies of the same stage it repeats; `doubt` is a reason why it earns no credit.
+    `alike` are the peers whose bodies of the same stage it repeats; `doubt` is a reason why it does not raise the
+    score.
     """
 
     peer: Address
@@ -196,7 +197,7 @@ class RolloutsRefused(Input, frozen=True):
 
 
 class NetworkChanged(Input, frozen=True):
-    """The number of connected peers changed; 0 means that the network is away."""
+    """The number of connected peers changed; 0: the network is unavailable."""
 
     connected: int
 
@@ -240,7 +241,7 @@ class RolloutsGenerated(Input, frozen=True):
 class TrainingFinished(Input, frozen=True):
     """The child made its updates. Groups are counted after zero-advantage ones were dropped.
 
-    `incredible` are the foreign bodies of this training that the model does not believe.
+    `incredible` are the external bodies of this training that the model does not believe.
     """
 
     round: int
@@ -310,7 +311,7 @@ AnyInput: TypeAlias = (
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True):
-    """An input with its the local time (Unix seconds) at which it was taken from the bus."""
+    """An input with the local time (Unix seconds) at which it was taken from the bus."""
 
     at: float
     input: AnyInput

@@ -24,7 +24,7 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class VoteStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One of this node's votes and the transactions that carry it."""
+    """One of this node's votes and its transactions."""
 
     round: int
     winners: tuple[Address, ...]

@@ -1,6 +1,6 @@
 """The machine: one pure function from state and input to state and commands.
 
-Nothing else changes the state. Inputs may come twice, early, late or for unknown rounds: they then change nothing.
+Nothing else changes the state. Inputs may come twice, early, late or for unknown rounds: then they change nothing.
 """
 
 from __future__ import annotations

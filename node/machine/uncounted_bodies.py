@@ -25,8 +25,10 @@ it, and there are few hops. Announcements received by catch-up have no order at 
 
 def refuse(state: State, step: int, peer: Address, reason: str) -> State:
     """Return the state in which a peer's body counts for nothing, counted by its reason; nothing is held against it."""
-    body = state.pools[step][peer]
-    refused = BodyRecord(body.digest, body.size, "refused", used=body.used, reason=reason, heard=body.heard)
+    body = state.bodies_by_step[step][peer]
+    refused = BodyRecord(
+        body.digest, body.size, "refused", used=body.used, reason=reason, announced_at=body.announced_at
+    )
     return count_refused(with_body(state, step, peer, refused), reason)
 
 
@@ -39,7 +41,7 @@ def count_refused(state: State, reason: str) -> State:
 def refuse_and_penalise(state: State, step: int, peer: Address, reason: str, is_logged: bool = False) -> Result:
     """Refuse a body and lower its peer's score. `is_logged`: the input itself has told the operator."""
     state, graylisted = penalise(refuse(state, step, peer, reason), peer, reason)
-    round_number, stage = divmod(step, state.terms.stages)
+    round_number, stage = divmod(step, state.parameters.stages)
     return state, (() if is_logged else (BodyUncounted(peer, round_number, stage, reason),)) + graylisted
 
 
@@ -60,20 +62,29 @@ def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, 
     refused.
     """
     outputs: tuple[Output, ...] = ()
-    pool = state.pools.get(step, {})
+    bodies = state.bodies_by_step.get(step, {})
     for other in alike:
-        mine, theirs = pool[peer], pool.get(other)
-        if theirs is None or (mine.heard <= 0 and theirs.heard <= 0):
+        mine, theirs = bodies[peer], bodies.get(other)
+        if theirs is None or (mine.announced_at <= 0 and theirs.announced_at <= 0):
             continue
-        late = peer if (mine.heard <= 0, mine.heard, peer) > (theirs.heard <= 0, theirs.heard, other) else other
-        if late == state.me or pool[late].state != "arrived":
+        late = (
+            peer
+            if (mine.announced_at <= 0, mine.announced_at, peer)
+            > (theirs.announced_at <= 0, theirs.announced_at, other)
+            else other
+        )
+        if late == state.me or bodies[late].state != "arrived":
             continue
-        if mine.heard > 0 and theirs.heard > 0 and abs(mine.heard - theirs.heard) > COPY_MARGIN:
+        if (
+            mine.announced_at > 0
+            and theirs.announced_at > 0
+            and abs(mine.announced_at - theirs.announced_at) > COPY_MARGIN
+        ):
             state, more = refuse_and_penalise(state, step, late, "copy")
             outputs += more
-        elif pool[late].reason != DUPLICATE:
-            state = _counted(with_body(state, step, late, replace(pool[late], reason=DUPLICATE)), DUPLICATE)
-        pool = state.pools[step]
+        elif bodies[late].reason != DUPLICATE:
+            state = _counted(with_body(state, step, late, replace(bodies[late], reason=DUPLICATE)), DUPLICATE)
+        bodies = state.bodies_by_step[step]
     return state, outputs
 
 
@@ -81,8 +92,8 @@ def refuse_incredible(state: State, digests: tuple[Digest, ...]) -> Result:
     """Refuse the external bodies that this node's own model does not believe, whoever sent them."""
     found = [
         (step, peer)
-        for step, pool in sorted(state.pools.items())
-        for peer, body in pool.items()
+        for step, bodies in sorted(state.bodies_by_step.items())
+        for peer, body in bodies.items()
         if peer != state.me and body.state == "arrived" and body.digest in digests
     ]
     outputs: tuple[Output, ...] = ()

@@ -9,7 +9,7 @@ from node.machine.pacing import local_deadline, local_pause_end
 from node.machine.peer_score import score_of
 from node.machine.state import State, own_body
 from node.machine.status import PeerStatus, Phase, Presence, Status, VoteStatus
-from node.machine.voting import voting_now
+from node.machine.voting import is_voting
 from protocols.delegation import FOR_EVER
 from protocols.identifiers import Address, Seed
 from protocols.ranking import Score
@@ -57,7 +57,7 @@ def phase(state: State) -> Phase:
         return "draining"
     if state.round < 0:
         return "starting" if state.chain == "unknown" else "syncing"
-    if not state.heard and state.chain != "absent":
+    if not state.synced and state.chain != "absent":
         return "syncing"
     if state.doppelganger_watch is not None:
         return "doppelganger-protection"
@@ -65,7 +65,7 @@ def phase(state: State) -> Phase:
         return "working"
     if state.work.phase == "train":
         return "publishing"
-    return "voting" if voting_now(state) else "idle"
+    return "voting" if is_voting(state) else "idle"
 
 
 def network(state: State) -> Presence:
@@ -99,7 +99,7 @@ def note(state: State) -> str:
 
 def window_seeds(state: State) -> dict[int, Seed]:
     """Return the seed of every round whose rollouts are accepted now."""
-    oldest = state.round - state.terms.rounds_kept
+    oldest = state.round - state.parameters.rounds_kept
     return {number: seed for number, seed in state.seeds.items() if oldest <= number <= state.round}
 
 

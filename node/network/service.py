@@ -163,7 +163,7 @@ class NetworkService:
             log.error("gossip.second_body_refused", round=command.round, stage=command.stage)
             self.counters["own-equivocation"] += 1
         else:
-            carried = self._carry(command.carries)
+            carried = self._carry(command.attached)
             data = signed_announcement(self._me, self._swarm, self._limits, command, body, carried)
             self._own[slot] = self._unsent[slot] = data
             self._intake.judge(InboundMessage(data=data, origin=self._me.address))

@@ -45,7 +45,7 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.RevealVote: ("info", "vote.revealing"),
     c.CastVote: ("info", "vote.casting"),
     c.ReportReward: ("debug", "reward.reporting"),
-    c.RelayMessages: ("info", "relay.bringing"),
+    c.RelayMessages: ("info", "relay.submitting"),
     c.PublishRollouts: ("info", "rollouts.publishing"),
     c.FetchRollouts: ("debug", "rollouts.fetching"),
     c.IntroduceNode: ("debug", "node.introducing"),

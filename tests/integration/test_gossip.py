@@ -65,13 +65,13 @@ async def test_messages_travel_and_a_newcomer_is_heard(tmp_path: Path) -> None:
         nodes = await swarm.start_all(range(1, 4))
         await nodes[0].do("carry")
         heard = await nodes[1].event("RolloutsAnnounced", peer=peer_key(1).address)
-        assert (heard["size"], heard["relays"], heard["carried"][0][:2]) == (0, True, ["commit", 1])
+        assert (heard["size"], heard["relays"], heard["attached"][0][:2]) == (0, True, ["commit", 1])
         await nodes[2].do("introduce")
         for node in nodes[:2]:
             introduced = await node.event("NodeIntroduced")
             assert introduced["node"] == peer_key(3).address == introduced["message"][2]
         late = await swarm.start(4, addresses(nodes[0]), peers=3)
-        assert (await late.event("RolloutsAnnounced"))["carried"] == heard["carried"]
+        assert (await late.event("RolloutsAnnounced"))["attached"] == heard["attached"]
         assert (await late.event("NodeIntroduced"))["node"] == peer_key(3).address
         assert [await node.counted("introduction") for node in nodes[:2]] == [1, 1]
 

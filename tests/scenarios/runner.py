@@ -22,7 +22,7 @@ from tests.scenarios.names import ADDRESSES, Names, Options
 from tests.scenarios.vocabulary import INPUTS, Moment
 
 BLOCK_END = "----"
-UNSAID: tuple[tuple[str, object], ...] = (("quoted", ()), ("after", 0.0), ("relays", False), ("carries", ()))
+UNSAID: tuple[tuple[str, object], ...] = (("quoted", ()), ("after", 0.0), ("relays", False), ("attached", ()))
 """Fields and values that go without saying."""
 
 
@@ -182,7 +182,7 @@ class Scenario:
             words.append(f"{fields.pop('round')}/{fields.pop('stage')}")
         fields.pop("size", None)
         if isinstance(output, c.PublishRollouts):
-            fields["carries"] = tuple(each for each in output.carries if not isinstance(each, c.ReportReward))
+            fields["attached"] = tuple(each for each in output.attached if not isinstance(each, c.ReportReward))
         for name, value in fields.items():
             if (name, value) in UNSAID:
                 continue

@@ -77,7 +77,7 @@ def _chain(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
 
 def _stage(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     round_number, stage = place(words[0])
-    seconds = float(options.get("lasts", at.state.terms.seconds[stage]))
+    seconds = float(options.get("lasts", at.state.parameters.seconds[stage]))
     opened = at.chain - float(options.get("ago", 0))
     return [
         i.StageOpened(
@@ -135,7 +135,7 @@ def _settled(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]
 def _announced(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     body, size = (NOTHING, 0) if "nothing" in words else (at.names.body(peer, where, options), 1000)
-    cargo = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
+    cargo = tuple(carried(text) for text in options.get("attached", "").split(",") if text)
     late = "late" in words
     return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo, late)]
 

@@ -150,7 +150,7 @@ class FakeGossipNode:
         if body is None or self._intake.announced(slot) not in (None, command.body):
             self.counters["own-missing" if body is None else "own-equivocation"] += 1
             return
-        carried = self._carry(command.carries)
+        carried = self._carry(command.attached)
         data = signed_announcement(self._me, self._digest, self._limits, command, body, carried)
         self._own[slot] = data
         self._intake.judge(InboundMessage(data=data, origin=self.address))

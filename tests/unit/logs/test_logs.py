@@ -186,9 +186,9 @@ def test_signed_messages_are_told_by_name_only() -> None:
     """A line about what is brought says whose it is, one about what is carried which kind; neither has a signature."""
     message = CarriedReward(7, 0, 250_000, b"s" * 65)
     bringing = log_line(RelayMessages("reward:7:0", 7, 0, bytes(32), 0, (Load("0x" + "a" * 40, message),)))
-    announced = log_line(RolloutsAnnounced("0x" + "a" * 40, 7, 0, bytes(32), 0, inline=False, carried=(message,)))
+    announced = log_line(RolloutsAnnounced("0x" + "a" * 40, 7, 0, bytes(32), 0, inline=False, attached=(message,)))
 
     assert bringing is not None
     assert bringing[2]["loads"] == ["0x" + "a" * 40]
     assert announced is not None
-    assert announced[2]["carried"] == ["CarriedReward"]
+    assert announced[2]["attached"] == ["CarriedReward"]

@@ -166,5 +166,5 @@ def test_a_body_in_doubt_counts_but_does_not_raise_the_score() -> None:
         i.RolloutsArrived(ADA, 1, 0, body, 16, 4.0, doubt="certain"),
     )
 
-    assert state.pools[1][ADA].state == "arrived"
+    assert state.bodies_by_step[1][ADA].state == "arrived"
     assert state.peer_scores == {ADA: -1.0}

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA
+from node.machine.relaying import MAX_BATCH, MAX_INTRODUCED, MAX_NEWCOMERS, MAX_POOLED_PEERS, OWNER_QUOTA
 from node.machine.state import BodyRecord, State, initial
 from node.machine.step import step
 from protocols.carried import CarriedCommitment, CarriedDelegation, CarriedReward, CarriedVote
@@ -42,9 +42,9 @@ def relayer(peers: int) -> State:
     return state
 
 
-def carrying(state: State, number: int, *carried: CarriedCommitment | CarriedReward | CarriedDelegation) -> State:
-    said = i.RolloutsAnnounced(address(number), 2, 0, NOTHING, 0, inline=False, carried=carried)
-    return step(state, i.Stamped(61.0, said))[0]
+def announcing(state: State, number: int, *attached: CarriedCommitment | CarriedReward | CarriedDelegation) -> State:
+    announcement = i.RolloutsAnnounced(address(number), 2, 0, NOTHING, 0, inline=False, attached=attached)
+    return step(state, i.Stamped(61.0, announcement))[0]
 
 
 def turns(state: State) -> list[list[RelayMessages]]:
@@ -60,11 +60,11 @@ def turns(state: State) -> list[list[RelayMessages]]:
 def test_three_turns_reach_everybody(carriers: int) -> None:
     """Up to three batches of peers are all brought within a lone relayer's turns, none twice in one command."""
     state = relayer(3 * MAX_BATCH + 1)
-    state = replace(state, cargo={address(number): (COMMITMENT,) for number in range(2, carriers + 2)})
+    state = replace(state, message_pool={address(number): (COMMITMENT,) for number in range(2, carriers + 2)})
     batches = [command for turn in turns(state) for command in turn]
     reached = Counter(load.peer for command in batches for load in command.loads)
 
-    assert set(reached) == set(state.cargo)
+    assert set(reached) == set(state.message_pool)
     for command in batches:
         assert len(command.loads) == min(carriers, MAX_BATCH) == len({load.peer for load in command.loads})
         assert (command.kind, command.seed) == ("commit:1", SEEDS[1])
@@ -74,7 +74,7 @@ def test_an_owner_has_a_quota_in_each_command() -> None:
     """Of a ring of nodes with one owner no more are brought than the quota; a peer of unknown owner has its own."""
     state = replace(relayer(30), owners={address(number): "0x" + "f" * 40 for number in range(2, 22)})
     for number in range(2, 26):
-        state = carrying(state, number, COMMITMENT)
+        state = announcing(state, number, COMMITMENT)
     (first,), *_ = turns(state)
 
     assert [load.peer for load in first.loads] == [
@@ -86,10 +86,10 @@ def test_those_who_worked_come_first() -> None:
     """Peers whose rollouts of this stage or the last were accepted come before others; each message comes once."""
     state = relayer(9)
     for number in (2, 3, 4, 5):
-        state = carrying(state, number, COMMITMENT, COMMITMENT, replace(COMMITMENT, round=2))
+        state = announcing(state, number, COMMITMENT, COMMITMENT, replace(COMMITMENT, round=2))
     arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
-    pools = {1: {address(5): arrived}, 2: {**state.pools[2], address(3): arrived}}
-    (first,), *_ = turns(replace(state, pools=pools))
+    bodies_by_step = {1: {address(5): arrived}, 2: {**state.bodies_by_step[2], address(3): arrived}}
+    (first,), *_ = turns(replace(state, bodies_by_step=bodies_by_step))
 
     assert [load.peer for load in first.loads] == [address(each) for each in (3, 5, 2, 4)]
 
@@ -99,9 +99,9 @@ def test_votes_for_the_same_winners_stand_together() -> None:
     camps, dice = [range(at, at + 20) for at in range(1_000, 1_400, 20)], random.Random(1)
     voters = [address(number) for number in range(2, 402)]
     state = relayer(402)
-    state = replace(state, cargo={voter: (vote(dice, camps),) for voter in voters})
+    state = replace(state, message_pool={voter: (vote(dice, camps),) for voter in voters})
     arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
-    state = replace(state, pools={2: dict.fromkeys(voters[::2], arrived)})
+    state = replace(state, bodies_by_step={2: dict.fromkeys(voters[::2], arrived)})
     (first,), *_ = turns(state)
     named = {winner for load in first.loads if isinstance(load.message, CarriedVote) for winner in load.message.winners}
 
@@ -117,29 +117,29 @@ def vote(dice: random.Random, camps: list[range]) -> CarriedVote:
 
 def test_what_is_kept_is_bounded() -> None:
     """Neither peers with cargo nor newcomers fill the memory; a newcomer that comes again stays."""
-    state = relayer(MAX_CARGO + 20)
-    for number in range(2, MAX_CARGO + 20):
-        state = carrying(state, number, COMMITMENT)
+    state = relayer(MAX_POOLED_PEERS + 20)
+    for number in range(2, MAX_POOLED_PEERS + 20):
+        state = announcing(state, number, COMMITMENT)
     for number in range(2_000, 2_000 + MAX_INTRODUCED + 5):
         for node in (address(number), address(2_000)):
             message = CarriedDelegation(ME, node, 1, 2, bytes(65), bytes(65))
             state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, message)))
 
-    assert len(state.cargo) == MAX_CARGO
+    assert len(state.message_pool) == MAX_POOLED_PEERS
     assert len(state.introduced) == MAX_INTRODUCED
     assert address(2_000) in state.introduced
 
 
 @pytest.mark.parametrize("owners", [1, MAX_INTRODUCED])
-@pytest.mark.parametrize("carried", [False, True])
-def test_a_turn_brings_few_newcomers(owners: int, carried: bool) -> None:
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_turn_brings_few_newcomers(owners: int, attached: bool) -> None:
     """However many made-up nodes ask, of one owner or of as many, shown by themselves or carried by peers."""
     state = relayer(40)
     for number in range(MAX_INTRODUCED):
         node = address(2_000 + number)
         message = CarriedDelegation(address(500 + number % owners), node, 1, 2, bytes(65), bytes(65))
         state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, message)))
-        state = carrying(state, 2 + number, message) if carried else state
+        state = announcing(state, 2 + number, message) if attached else state
     (first,), *_ = turns(state)
 
     assert len(first.loads) == MAX_NEWCOMERS
@@ -149,8 +149,8 @@ def test_forged_orders_use_up_nobody_elses_quota() -> None:
     """Delegations that name somebody's owner do not keep that owner's own renewal from the chain."""
     true = CarriedDelegation(address(8), address(5), 3, 2, bytes(65), bytes(65))
     state = relayer(5)
-    state = carrying(state, 2, *(replace(true, serial=number) for number in range(10, 10 + OWNER_QUOTA)))
-    state = carrying(state, 5, true)
+    state = announcing(state, 2, *(replace(true, serial=number) for number in range(10, 10 + OWNER_QUOTA)))
+    state = announcing(state, 5, true)
     (first,), *_ = turns(state)
 
     assert true in [load.message for load in first.loads]
@@ -161,7 +161,7 @@ def test_one_delegation_is_brought_once_whoever_carries_it() -> None:
     node = address(77)
     true = CarriedDelegation(address(8), node, 1, 2, bytes(65), bytes(65))
     forged = replace(true, owner=address(9))
-    state = carrying(carrying(relayer(5), 2, forged, true), 3, true)
+    state = announcing(announcing(relayer(5), 2, forged, true), 3, true)
     state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, true)))
     (first,), *_ = turns(state)
 

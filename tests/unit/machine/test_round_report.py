@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.round_report import MAX_ENTRIES, RoundReport, account_of, changed_votes, ended_rounds, with_vote
+from node.machine.round_report import (
+    MAX_ENTRIES,
+    RoundReport,
+    build_round_report,
+    changed_votes,
+    ended_rounds,
+    with_vote,
+)
 from node.machine.state import BodyRecord, State, initial, with_body
 from node.machine.step import step
 from protocols.identifiers import body_digest
@@ -54,7 +61,7 @@ def share(minimum_groups: int = 2) -> State:
 
 
 def account(before: State, after: State, number: int = 2) -> RoundReport:
-    return account_of(before, after, number, 7.0, {BOB: "16Uiu2bob"})
+    return build_round_report(before, after, number, 7.0, {BOB: "16Uiu2bob"})
 
 
 def test_ranks_are_those_of_the_vote_and_every_body_keeps_its_reason() -> None:
@@ -105,7 +112,7 @@ def test_what_arrives_after_the_ranking_changes_no_account() -> None:
     """The account is taken from the state before the round was over; a late body is no part of it."""
     before = with_body(share(), 2, DAN, BodyRecord(body_digest(b"late"), 9, "fetching"))
     after = at(before, opened(3), i.RolloutsArrived(DAN, 2, 0, body_digest(b"late"), 4, 4.0))
-    late = after.pools[2][DAN]
+    late = after.bodies_by_step[2][DAN]
     assert late.state == "arrived"
     assert next(entry for entry in account(before, after).entries if entry.peer == DAN).score == 0.0
 

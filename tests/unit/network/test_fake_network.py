@@ -151,7 +151,7 @@ async def test_messages_travel_and_newcomers_are_heard(nursery: trio.Nursery) ->
         nursery.start_soon(node.run, party.reporter(place))
     await wait_all_tasks_blocked()
     vote = CommitVote(0, SEED, (KEYS[1].address,))
-    await party.nodes[0].execute(PublishRollouts(1, 0, SEED, NOTHING, 0, relays=True, carries=(vote,)))
+    await party.nodes[0].execute(PublishRollouts(1, 0, SEED, NOTHING, 0, relays=True, attached=(vote,)))
     await party.nodes[0].execute(IntroduceNode())
     await wait_all_tasks_blocked()
     for place in (1, 2):
