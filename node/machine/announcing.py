@@ -1,4 +1,4 @@
-"""What this node announces: its rollouts, and attached to them its own messages for relayers."""
+"""What this node announces: its rollouts, and with them its own signed messages for relayers."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report_own_reward(state: State) -> tuple[ReportReward, ...]:
 
 
 def announce_messages_only(state: State, at: float) -> Result:
-    """Announce this node's messages without rollouts, if it will have none in this stage.
+    """Announce this node's own messages without rollouts, where it will make none in this stage.
 
     That uses the node's one announcement of the stage, so it is kept in place of a body: none may follow it.
     """
@@ -43,5 +43,5 @@ def announce_messages_only(state: State, at: float) -> Result:
 
 
 def _own_messages(state: State) -> tuple[OwnMessage, ...]:
-    """Return the own commands whose messages can be relayed in this stage, without their send times."""
+    """Return the own commands whose messages can be relayed in this stage, without the time at which they are sent."""
     return tuple(replace(command, after=0.0) for command in (*due_votes(state), *report_own_reward(state)))

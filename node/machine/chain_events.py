@@ -12,8 +12,10 @@ from node.machine.pausing import set_pause_timer
 from node.machine.relaying import set_relay_timer, with_owner
 from node.machine.stage_transition import open_stage
 from node.machine.state import MAX_PEERS, ContractStage, Result, State, apply_transitions
+from node.machine.transaction_keys import MessageKey, RegistrationKey
 from node.machine.voting import vote_settled
 from node.machine.work import schedule_next_task, set_rollouts_timer
+from protocols.signed_messages import MessageKind, MessageTopic
 
 RESUME = (set_pause_timer, set_advance_timer, set_relay_timer, set_rollouts_timer, schedule_next_task)
 """Applied when the stage is known to be open still. The offset may have changed, so timers are set again."""
@@ -73,16 +75,19 @@ def peer_registered(state: State, registered: i.PeerRegistered, at: float) -> Re
 
 def transaction_settled(state: State, settled: i.TransactionSettled, at: float) -> Result:
     """Note what became of a transaction, by its kind."""
-    kind = settled.key.partition(":")[0]
-    if kind == "register":
-        return registration_settled(state, settled, at)
-    if kind in ("commit", "reveal", "vote"):
-        return apply_transitions(
-            state, at, lambda s, t: vote_settled(s, settled, t), announce_messages_only, schedule_next_task
-        )
-    if settled.key == f"reward:{state.round}:{state.stage}":
-        return replace(state, work=replace(state.work, reported=True)), ()
-    return state, ()
+    match settled.key:
+        case RegistrationKey():
+            return registration_settled(state, settled, at)
+        case MessageKey(topic=MessageTopic(kind=MessageKind.REWARD) as topic):
+            if (topic.round, topic.stage) == (state.round, state.stage):
+                state = replace(state, work=replace(state.work, reported=True))
+            return state, ()
+        case MessageKey() as key:
+            return apply_transitions(
+                state, at, lambda s, t: vote_settled(s, key, settled, t), announce_messages_only, schedule_next_task
+            )
+        case _:
+            return state, ()
 
 
 def _go_to(state: State, opened: ContractStage, at: float, resume: bool) -> Result:

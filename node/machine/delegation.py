@@ -25,7 +25,7 @@ def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Resul
 def watch_delegation(state: State, at: float) -> Result:
     """Notify of an end that is near or over, and look again a day later; earlier than that, when it comes near.
 
-    If the owner has signed a new one already, there is no notice: it only has to be submitted.
+    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be submitted.
     """
     if not 0 < state.expiry < FOR_EVER:
         return state, ()
@@ -39,7 +39,7 @@ def watch_delegation(state: State, at: float) -> Result:
 
 
 def renewals(state: State) -> tuple[RenewDelegation, ...]:
-    """Return the command that submits a newer delegation, if this node pays for it.
+    """Return the command that submits a newer delegation, where this node pays for it.
 
     A node without funds for others leaves it to the relayers, since its announcements have it attached, until the end
     is near.

@@ -15,11 +15,11 @@ from node.machine.commands import AnyCommand
 from node.machine.notices import AnyNotice
 from node.machine.phases import VotePhase, WorkEvent, WorkPhase, becomes_work
 from node.machine.status import CurvePoint, Presence, RewardPoint, Totals
-from protocols.carried import Carried, CarriedDelegation
 from protocols.games import game_named
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
 from protocols.schedule import step_number
+from protocols.signed_messages import SignedDelegation, SignedMessage
 
 MAX_PEERS = 16_384
 MAX_BODIES = 256
@@ -205,9 +205,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     """This node can pay for other nodes' messages."""
     relayers: dict[Address, int] = {}
     """The step in which each peer last announced that it relays."""
-    message_pool: dict[Address, tuple[Carried, ...]] = {}
-    """Messages to relay, by the peer whose announcement of the current stage has them."""
-    introduced: dict[Address, CarriedDelegation] = {}
+    message_pool: dict[Address, tuple[SignedMessage, ...]] = {}
+    """Messages to relay, by the peer whose announcement of the current stage has them attached."""
+    introduced: dict[Address, SignedDelegation] = {}
     """Delegations of nodes that are not registered yet."""
     relay_turn: int = 0
     """How many of this node's relay turns in the stage were taken or missed."""
