@@ -47,7 +47,9 @@ def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: An
         raise Refusal(Exit.EXISTS, f"{file} exists and stays as it is; name another file") from error
     except OSError as error:
         raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; name another file") from error
-    click.echo(f"{identity.node} written to {file}; a vote after this is not in it: a restored node listens first")
+    click.echo(
+        f"{identity.node} written to {file}; a vote after this is not in it: a restored node waits a round first"
+    )
 
 
 def collect(home: Path, key: NodeKey) -> BackedUpIdentity:

@@ -101,9 +101,9 @@ def refusals(refused: Mapping[str, int]) -> str:
 
 
 def peer_line(peer: PeerStatus) -> str:
-    """Return what is known of a peer; its standing only where it is a bad one."""
-    standing = f" standing {peer.standing:.0f}" if peer.standing <= -1 else ""
-    return f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}{standing}"
+    """Return what is known of a peer; its score only if it is negative."""
+    score = f" score {peer.peer_score:.0f}" if peer.peer_score <= -1 else ""
+    return f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}{score}"
 
 
 def remaining(seconds: float) -> str:

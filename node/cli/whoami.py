@@ -42,7 +42,7 @@ def whoami(data_dir: Path, **flags: Any) -> int:
     if kept:
         _row("held until", _date(kept.order.expiry))
     if is_marked(home):
-        _row("restored", "listens a whole round for a twin before it acts")
+        _row("restored", "doppelganger protection: it waits a whole round before it acts")
     return _registration(connect(config.chain), key, kept.order.owner if kept else None)
 
 
