@@ -14,10 +14,11 @@ from node.explain.round_facts import PeerActivity, Trace
 from node.machine.round_report import RoundReport
 from protocols.identifiers import Address
 from protocols.schedule import reveal_step, step_number
+from protocols.signed_messages import MessageKind, MessageTopic
 from protocols.tally import Registered, Rewarded, Voted, read_votes
 
 Ask = Callable[..., Any]
-"""A JSON-RPC request: method and parameters. Raises `RpcError` where the endpoint refuses it."""
+"""A JSON-RPC request: method and parameters. Raises `RpcError` if the endpoint refuses it."""
 
 WIDEST = 10_000
 """Blocks in the first query; one that is refused is halved, and so are those after it."""
@@ -27,7 +28,7 @@ Entry = tuple[Log, DecodedEvent]
 
 
 class ChainHistory:
-    """What has happened to one contract since the block `deployed`. Raises `Refusal` where it can't be had."""
+    """What has happened to one contract since the block `deployed`. Raises `Refusal` if it can't be had."""
 
     def __init__(self, ask: Ask, contract: Address, deployed: int) -> None:
         self._ask, self._contract, self._deployed = ask, contract, deployed
@@ -39,7 +40,7 @@ class ChainHistory:
         """Return the votes of a round and where this node's messages for it stand; owners are left open. `seconds` are
         the lengths of a round's stages."""
         kinds = ("VotesCounted", "VoteCommitted", "RewardSubmitted", "RoundAdvanced", "StageAdvanced")
-        traces: dict[str, Trace] = {}
+        traces: dict[MessageTopic, Trace] = {}
         votes: list[Voted] = []
         first = self.block_at(account.opened - sum(seconds))
         for log, event in self._events(kinds, first, self._newest()):
@@ -49,10 +50,10 @@ class ChainHistory:
                 continue
             cast = votes_in(event)
             votes += cast
-            kind = _own_kind(event, cast, account)
-            if kind:
+            topic = _own_topic(event, cast, account)
+            if topic:
                 transaction = str(log["transactionHash"])
-                traces[kind] = Trace(transaction, int(log["blockNumber"], 16), self.sender(transaction))
+                traces[topic] = Trace(transaction, int(log["blockNumber"], 16), self.sender(transaction))
         return PeerActivity(traces=traces, votes=tuple(votes))
 
     def since_round(self, first: int) -> tuple[list[Registered], list[Voted], list[Rewarded]]:
@@ -74,7 +75,7 @@ class ChainHistory:
         return registered, votes, rewards
 
     def sender(self, transaction: str) -> Address:
-        """Return who sent a transaction; empty where the endpoint does not know it."""
+        """Return who sent a transaction; empty if the endpoint does not know it."""
         found = self._request("eth_getTransactionByHash", transaction)
         return str(found["from"]).lower() if found else ""
 
@@ -117,7 +118,7 @@ class ChainHistory:
             first, last = (first, start - 1) if backwards else (start + width, last)
 
     def _logs(self, start: int, end: int, topics: list[list[str]]) -> list[Log] | None:
-        """Return the logs of a range, None where it is too wide for the endpoint: the next one is narrower."""
+        """Return the logs of a range, None if it is too wide for the endpoint: the next one is narrower."""
         self._queries += 1
         if self._queries > MOST_QUERIES:
             raise Refusal(
@@ -151,11 +152,13 @@ def is_beyond(event: DecodedEvent, step: int, stages: int) -> bool:
     return step_number(event.fields["round"], event.fields.get("stage", 0), stages) > step
 
 
-def _own_kind(event: DecodedEvent, cast: Sequence[Voted], account: RoundReport) -> str:
-    """Return which of this node's messages an event is the trace of, an empty text for none."""
+def _own_topic(event: DecodedEvent, cast: Sequence[Voted], account: RoundReport) -> MessageTopic | None:
+    """Return which of this node's messages an event is the trace of, None for an event about others."""
     if event.name == "VotesCounted":
-        ballot = "reveal" if account.sealed else "vote"
-        return ballot if any(vote.voter == account.me for vote in cast) else ""
+        ballot = MessageTopic(MessageKind.REVEAL if account.sealed else MessageKind.VOTE, account.round)
+        return ballot if any(vote.voter == account.me for vote in cast) else None
     if event.fields.get("node", "").lower() != account.me:
-        return ""
-    return "commit" if event.name == "VoteCommitted" else f"reward:{event.fields['stage']}"
+        return None
+    if event.name == "VoteCommitted":
+        return MessageTopic(MessageKind.COMMIT, account.round)
+    return MessageTopic(MessageKind.REWARD, account.round, event.fields["stage"])

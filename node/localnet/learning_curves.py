@@ -1,4 +1,4 @@
-"""Learning curves as a picture."""
+"""Learning curves as PNG images."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class NoPictureError(RuntimeError):
 
 
 def draw(summary: DemoSummary, path: Path) -> None:
-    """Write a PNG: held-out accuracy of each peer and their mean over rounds, and each peer's reward.
+    """Write a PNG: held-out accuracy per peer and their mean over rounds, and the reward per peer.
 
     Raises `NoPictureError`.
     """
@@ -35,7 +35,7 @@ def draw(summary: DemoSummary, path: Path) -> None:
 
 
 def draw_comparison(with_sharing: DemoSummary, without: DemoSummary, path: Path) -> None:
-    """Write a PNG: the mean held-out accuracy over rounds of a swarm that shares and of one that does not.
+    """Write a PNG: mean held-out accuracy over rounds of a swarm with sharing and one without.
 
     Raises `NoPictureError`.
     """
@@ -56,16 +56,16 @@ def accuracy_curve(points: Sequence[Any]) -> Curve:
 
 
 def reward_curve(points: Sequence[Any]) -> Curve:
-    """Return rounds and the mean over each one's stages (`node.machine.status.RewardPoint`)."""
+    """Return rounds and the mean over the stages of each (`node.machine.status.RewardPoint`)."""
     rounds = sorted({point.round for point in points})
     of_round = [[point.reward for point in points if point.round == number] for number in rounds]
     return rounds, [sum(rewards) / len(rewards) for rewards in of_round]
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the mean of curves at every round that one of them knows; each counts with its newest value so far.
+    """Return the mean of curves at every round that any of them has; each contributes its newest value so far.
 
-    Rounds before the first value of every curve are left out.
+    Rounds before every curve has a value are left out.
     """
     known = [dict(zip(*curve, strict=True)) for curve in curves if curve[0]]
     start = max((min(values) for values in known), default=0)

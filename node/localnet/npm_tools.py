@@ -1,7 +1,6 @@
-"""Programs that come as npm packages (anvil, solc-js), installed once into the user's cache; Node too.
+"""Programs from npm packages (anvil, solc-js), and Node itself, installed once into the user's cache.
 
-Versions and digests stand in lock files that are part of this package: what the registry serves is refused where it is
-anything else.
+Lock files in this package pin versions and digests: anything else that the registry serves is refused.
 """
 
 from __future__ import annotations
@@ -22,17 +21,17 @@ INSTALL_SECONDS = 300.0
 
 
 class ToolMissingError(RuntimeError):
-    """A program is neither here nor can be installed; the text says what to do."""
+    """A program is missing and can't be installed; the text says what to do."""
 
 
 def default_cache() -> Path:
-    """Return the folder under the user's cache directory (XDG) that holds what is installed here."""
+    """Return the folder for these installations, below the user's cache directory (XDG)."""
     base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(base) / "swarm-node"
 
 
 def node_command(cache: Path) -> list[str]:
-    """Return the command that runs Node: the system's, else that of the wheel (installed if need be)."""
+    """Return the command that runs Node: the system's, else the wheel's (installed if needed)."""
     system = shutil.which("node")
     return [system] if system else [str(_wheel(cache) / "bin" / "node")]
 
@@ -75,9 +74,9 @@ def _digest(lock: Path) -> str:
 
 
 def _install(command: list[str], files: Sequence[Path], home: Path) -> None:
-    """Run an installer in a fresh folder with `files` in it, then move that to its place.
+    """Run an installer in a fresh folder that holds `files`, and rename it.
 
-    Two at once can't see each other's half.
+    Parallel installations never see each other's half.
     """
     home.parent.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=home.name + ".", dir=home.parent))
@@ -96,7 +95,7 @@ def _move(fresh: Path, home: Path) -> None:
     try:
         fresh.rename(home)
     except OSError:
-        if not home.exists():  # else somebody else was faster
+        if not home.exists():  # else another process was faster
             raise
 
 

@@ -17,6 +17,7 @@ from structlog.testing import LogCapture
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
 from trio.testing import wait_all_tasks_blocked
 
+from node.backoff import Backoff
 from node.config import HubSettings, TrainerSettings
 from node.machine.inputs import CheckpointSaved, Stamped
 from node.machine.status import CurvePoint, RewardPoint, Status, Totals
@@ -187,7 +188,7 @@ async def test_a_push_that_fails_is_a_warning_and_is_tried_again(
 ) -> None:
     """A token that is refused fails with the hub's reason and not the token; accepted at the next try, it succeeds."""
     hub.token = "another"
-    monkeypatch.setattr(hub_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(hub_module, "RETRY", Backoff(first=0.01, longest=0.01))
     running = Running(base, tmp_path / "trainer", every=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
