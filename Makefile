@@ -7,7 +7,7 @@ NPM_LOCK := npm install --package-lock-only --ignore-scripts --omit-lockfile-reg
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header --no-emit-options
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install check unit test demo demo-real bench fuzz lock docs contracts clean
+.PHONY: install check unit test demo demo-real bench fuzz audit lock docs contracts clean
 
 install: $(VENV)/.installed
 
@@ -47,6 +47,9 @@ bench: install
 
 fuzz: install
 	$(BIN)/python -m tests.fuzz $(ARGS)
+
+audit: install
+	$(BIN)/python -m tools.audit
 
 docs: install
 	$(BIN)/python -m tools.reference
