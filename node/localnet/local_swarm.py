@@ -26,7 +26,7 @@ from protocols.manifest import manifest_digest
 
 Tell = Callable[[str], None]
 
-SWARM = (sys.executable, "-c", "from node.cli import main; main()")
+SWARM = (sys.executable, "-m", "node.cli")
 """The command line `swarm` of this very installation."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
