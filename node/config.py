@@ -34,11 +34,9 @@ class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     max_fee_gwei: Annotated[
         float, Meta(gt=0, description="The most that is paid per unit of gas; above it transactions wait.")
     ] = 100.0
-    relay: Annotated[
-        bool, Meta(description="Bring other nodes' signed messages on chain while there are funds for it.")
-    ] = True
+    relay: Annotated[bool, Meta(description="Relay other nodes' signed messages while there are funds for it.")] = True
     relay_gas_per_day: Annotated[
-        int, Meta(ge=0, description="The most gas that is spent a day on bringing other nodes' messages.")
+        int, Meta(ge=0, description="The most gas that is spent a day on relaying other nodes' messages.")
     ] = 10_000_000
 
 

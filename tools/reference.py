@@ -19,8 +19,9 @@ from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
 from node.machine.phases import VOTE, WORK
+from node.network.libp2p_patches.repairs import LIBRARY, REPAIRS, REQUIRED_VERSION
 from node.runtime.log_events import EVENTS
-from protocols import carried, manifest, session, wire
+from protocols import manifest, session, signed_messages, wire
 from protocols.reasons import BODY_REASONS
 from tools.import_rules import load_rooms, rooms_table
 
@@ -52,6 +53,7 @@ def pages() -> dict[str, str]:
         "commands.md": commands_page(),
         "config.md": config_page(),
         "exit-codes.md": exit_page(),
+        "libp2p-repairs.md": repairs_page(),
         "log-events.md": log_page(),
         "manifest.md": structs_page(
             "Swarm manifest", "The content of `manifest.toml`: what all peers of a swarm agree on.", MANIFEST
@@ -242,6 +244,21 @@ def reasons_page() -> str:
     return page("Reasons", introduction, table(("Code", "Blame", "Meaning"), rows))
 
 
+def repairs_page() -> str:
+    """Return the page of what is repaired in the network library."""
+    rows = [
+        (code(each.name), code(each.target.replace(":", ".")), each.kind, each.why, each.upstream, code(each.where))
+        for each in REPAIRS
+    ]
+    introduction = f"""Every place where the node replaces, overrides or uses internals of {LIBRARY}
+    {REQUIRED_VERSION}, the only version that it runs with. "Replaced" holds for the whole process, "replaced on an
+    object" for this node's own hosts and services; what is "used" is called, read or written by the repairs. "Not
+    reported" means that no issue of the library was found. `tests/unit/network/libp2p_patches` shows that each name is
+    still used by the library, and that the defect is still there without the repair."""
+    head = ("Name", "Of", "Kind", "Why", "Upstream", "Repaired in")
+    return page("Repairs of py-libp2p", introduction, table(head, rows))
+
+
 # --- log events ---------------------------------------------------------------------------------------------------
 
 
@@ -332,12 +349,12 @@ WIRE = (
     wire.BoundAnnouncement,
     session.SessionStatement,
     wire.BoundDelegation,
-    carried.CarriedDelegation,
-    carried.CarriedRevocation,
-    carried.CarriedCommitment,
-    carried.CarriedReveal,
-    carried.CarriedVote,
-    carried.CarriedReward,
+    signed_messages.SignedDelegation,
+    signed_messages.SignedRevocation,
+    signed_messages.SignedCommitment,
+    signed_messages.VoteReveal,
+    signed_messages.SignedVote,
+    signed_messages.SignedReward,
     wire.Rollouts,
     wire.Group,
     wire.Completion,

@@ -49,7 +49,9 @@ def bootnode(data_dir: Path, **flags: Any) -> int:
 def _serve(config: Config, home: Path) -> int:
     from node.identity import IdentityError, load_or_create
     from node.network.host import HostListenError
+    from node.network.libp2p_patches.repairs import check_version
 
+    check_version()
     try:
         key = load_or_create(home / config.identity)
         trio.run(_until_told, config, home, key)
@@ -86,7 +88,7 @@ async def _bootnode(run_bootnode: Any, config: Config, home: Path, key: Any, sta
         config.gossip.listen,
         announce=config.gossip.announce,
         bootnodes=config.gossip.bootnodes,
-        peer_book=home / "peers.json",
+        peer_store=home / "peers.json",
         max_peers=MAX_PEERS,
         started=started,
     )

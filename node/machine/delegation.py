@@ -18,14 +18,14 @@ NOTICE = 14 * DAY
 
 
 def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Result:
-    """Note until when the delegation holds, and whether there is a newer one to be brought."""
+    """Note until when the delegation holds, and whether there is a newer one to submit."""
     return watch_delegation(replace(state, expiry=changed.expiry, renewal=changed.renewal, ending=""), at)
 
 
 def watch_delegation(state: State, at: float) -> Result:
     """Tell the operator of an end that is near or over, and look again a day later; before, when it comes near.
 
-    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be brought.
+    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be submitted.
     """
     if not 0 < state.expiry < FOR_EVER:
         return state, ()
@@ -39,7 +39,7 @@ def watch_delegation(state: State, at: float) -> Result:
 
 
 def renewals(state: State) -> tuple[RenewDelegation, ...]:
-    """Return the command that brings a newer delegation, where this node pays for it.
+    """Return the command that submits a newer delegation, where this node pays for it.
 
     A node that has no funds for others leaves it to them, for its announcements carry it, until the end is near.
     """

@@ -25,7 +25,7 @@ ADVICE = {
 def join(state: State, at: float) -> Result:
     """Ask to be registered unless this node is, has asked, waits to ask again, or only listens.
 
-    Where it is not known to have funds it shows the others its delegation, so that one of them may bring it.
+    Where it is not known to have funds it shows the others its delegation, so that one of them may submit it.
     """
     if state.chain != "present" or state.round < 0 or state.me in state.peers:
         return state, ()

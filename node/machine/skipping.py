@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.machine.announcing import carry_alone
+from node.machine.announcing import announce_messages
 from node.machine.commands import AbortWork
 from node.machine.external_bodies import to_quote
 from node.machine.notices import SkippedToRound
@@ -24,7 +24,7 @@ def skip_stage(state: State, reason: str, at: float) -> Result:
         totals=replace(state.totals, stages_skipped=state.totals.stages_skipped + 1),
         last_skip=reason,
     )
-    state, commands = carry_alone(state, at)
+    state, commands = announce_messages(state, at)
     return state, (SkippedToRound(state.round, state.stage, *following, reason), *commands)
 
 

@@ -15,11 +15,11 @@ from node.machine.commands import AnyCommand
 from node.machine.notices import AnyNotice
 from node.machine.phases import VotePhase, WorkEvent, WorkPhase, becomes_work
 from node.machine.status import CurvePoint, Presence, RewardPoint, Totals
-from protocols.carried import Carried, CarriedDelegation
 from protocols.games import game_named
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
 from protocols.schedule import step_number
+from protocols.signed_messages import SignedDelegation, SignedMessage
 
 MAX_PEERS = 16_384
 MAX_BODIES = 256
@@ -153,8 +153,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     included. `pending` is the newest stage reported while the chain is not yet known to be caught up with.
 
     `relays` tells whether this node can pay for others, `relayers` in which step each peer last said that it does;
-    `cargo` is what the announcements of the current stage carry, `introduced` the delegations of newcomers, and
-    `relay_turn` counts the own turns of the stage that were taken (or missed).
+    `message_pool` is what announcements of the current stage had attached, `introduced` the delegations of newcomers,
+    and `relay_turn` counts the own turns of the stage that were taken (or missed).
     """
 
     me: Address
@@ -188,8 +188,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     relays: bool = False
     relayers: dict[Address, int] = {}
-    cargo: dict[Address, tuple[Carried, ...]] = {}
-    introduced: dict[Address, CarriedDelegation] = {}
+    message_pool: dict[Address, tuple[SignedMessage, ...]] = {}
+    introduced: dict[Address, SignedDelegation] = {}
     relay_turn: int = 0
 
     expiry: int = 0

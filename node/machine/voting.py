@@ -16,6 +16,7 @@ from node.machine.peer_score import is_shunned
 from node.machine.phases import CLOSED, VoteEvent, becomes_vote
 from node.machine.relaying import sent_after
 from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, VoteRecord, counts, current_step
+from node.machine.transaction_keys import MessageKey
 from protocols.identifiers import Address
 from protocols.ranking import Score, winners
 from protocols.schedule import commit_step, reveal_step
@@ -68,14 +69,12 @@ def reopened(state: State) -> State:
     return _counted(state, votes)
 
 
-def vote_settled(state: State, settled: i.TransactionSettled, at: float) -> Result:
+def vote_settled(state: State, key: MessageKey, settled: i.TransactionSettled, at: float) -> Result:
     """Move a vote on when one of its transactions is mined or refused for good."""
-    kind, _, rest = settled.key.partition(":")
-    round_text, _, seed_text = rest.partition(":")
     for place in reversed(range(len(state.votes))):
         vote = state.votes[place]
-        if str(vote.round) == round_text and vote.seed.hex() == seed_text:
-            return _settle(state, place, kind, settled)
+        if (vote.round, vote.seed) == (key.topic.round, key.seed):
+            return _settle(state, place, key.topic.kind, settled)
     return state, ()
 
 

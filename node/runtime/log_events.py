@@ -9,7 +9,8 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import notices as n
-from protocols.carried import Load
+from node.machine.transaction_keys import Key
+from protocols.signed_messages import MessageTopic, RelayedMessage
 
 INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.NodeStarted: ("info", "node.started"),
@@ -45,7 +46,7 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.RevealVote: ("info", "vote.revealing"),
     c.CastVote: ("info", "vote.casting"),
     c.ReportReward: ("debug", "reward.reporting"),
-    c.RelayMessages: ("info", "relay.bringing"),
+    c.RelayMessages: ("info", "relay.submitting"),
     c.PublishRollouts: ("info", "rollouts.publishing"),
     c.FetchRollouts: ("debug", "rollouts.fetching"),
     c.IntroduceNode: ("debug", "node.introducing"),
@@ -86,15 +87,17 @@ def log_line(happened: object) -> tuple[str, str, dict[str, Any]] | None:
 def readable(value: object) -> object:
     """Return a value as it stands in a log line: bytes as their first 16 hex digits, sequences as lists.
 
-    Of a command, or of a signed message, only the name is told, of a load only whose it is.
+    Of a command or a signed message only the name is logged, of a relayed message its announcer.
     """
     match value:
         case bytes():
             return value.hex()[:16]
         case tuple():
             return [readable(item) for item in value]
-        case Load():
+        case RelayedMessage():
             return value.peer
+        case Key() | MessageTopic():
+            return str(value)
         case msgspec.Struct():
             return type(value).__name__
         case float():

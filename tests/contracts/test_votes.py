@@ -250,7 +250,7 @@ def test_a_vote_of_a_revoked_node_is_not_revealed(voting: Swarm) -> None:
     winners = named(voting, 2)
     for voter in (1, 3):
         voting.send(voter, "commitVote", 1, seed(voting), sealed(voting, voter, winners))
-    voting.bring(revocations_call([voting.revocation(1)]))
+    voting.submit(revocations_call([voting.revocation(1)]))
     voting.next_stage()
     with pytest.raises(Refused, match="DelegationOver"):
         voting.send(1, "revealVote", 1, winners, SALT)
@@ -261,7 +261,7 @@ def test_a_winner_that_is_revoked_meanwhile_does_not_sink_votes(voting: Swarm) -
     """Nobody spoils others' votes by being among their winners."""
     winners = named(voting, 2, 3)
     voting.send(1, "commitVote", 1, seed(voting), sealed(voting, 1, winners))
-    voting.bring(revocations_call([voting.revocation(2)]))
+    voting.submit(revocations_call([voting.revocation(2)]))
     voting.next_stage()
     assert votes_in(voting.send(1, "revealVote", 1, winners, SALT)) == {voting.accounts[1]: tuple(winners)}
 

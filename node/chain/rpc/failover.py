@@ -1,4 +1,4 @@
-"""Which endpoint is tried next, and after how long. Pure."""
+"""Endpoint failover: which endpoint is tried next, and after how long. Pure."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ class EndpointFailover:
         """The endpoint to try now."""
         return self._urls[self._failures % len(self._urls)]
 
-    def ended(self, worked: float) -> None:
-        """Take the end of a session that had worked for so many seconds."""
-        self._failures = 1 if worked >= self._longest else self._failures + 1
+    def session_ended(self, seconds: float) -> None:
+        """Note the end of a session that had worked for so many seconds."""
+        self._failures = 1 if seconds >= self._longest else self._failures + 1
 
     @property
     def pause(self) -> float:
@@ -36,7 +36,7 @@ class EndpointFailover:
         return Backoff(FIRST_PAUSE, self._longest).pause(self._failures // len(self._urls))
 
 
-def shown(url: str) -> str:
-    """Return an URL without its path and user: keys of providers stand there."""
+def redact(url: str) -> str:
+    """Return an URL without its path and user, where providers put their keys."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"
