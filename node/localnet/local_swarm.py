@@ -26,8 +26,8 @@ from protocols.manifest import manifest_digest
 
 Progress = Callable[[str], None]
 
-SWARM = (sys.executable, "-c", "from node.cli import main; main()")
-"""The `swarm` command of this installation."""
+SWARM = (sys.executable, "-m", "node.cli")
+"""The command line `swarm` of this very installation."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """One thread per process: on a busy machine two are several times slower."""

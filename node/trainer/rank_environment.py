@@ -7,6 +7,14 @@ import socket
 import subprocess
 import sys
 
+from node.child_process import COMPUTE, DOWNLOAD, child_environment
+
+PASSED = (*COMPUTE, *DOWNLOAD, "HF_TOKEN_PATH")
+"""What the trainer's processes get of the environment.
+
+Not HF_TOKEN: where a model needs a token, that of `hf auth login` is read from its file.
+"""
+
 
 def start_followers(world: int) -> str:
     """Start all ranks but the first on this machine; return where they wait for it."""
@@ -28,9 +36,9 @@ def free_rendezvous() -> str:
 
 def follower_environment(rank: int, world: int, rendezvous: str, visible: str) -> dict[str, str]:
     """Return the environment of a follower on this machine: torchrun's variables, and a GPU of its own."""
-    return {
-        **os.environ, **torchrun_variables(rank, world, rendezvous), "CUDA_VISIBLE_DEVICES": nth_gpu(rank, visible),
-    }  # fmt: skip
+    place = torchrun_variables(rank, world, rendezvous)
+    gpu = nth_gpu(rank, visible)
+    return child_environment(os.environ, PASSED, CUDA_VISIBLE_DEVICES=gpu, **place)
 
 
 def torchrun_variables(rank: int, world: int, rendezvous: str) -> dict[str, str]:

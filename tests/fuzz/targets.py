@@ -11,6 +11,7 @@ from libp2p.io.exceptions import MessageTooLarge
 from libp2p.utils.varint import encode_varint_prefixed
 
 from node.data.arithmetic import ArithmeticQuestions
+from node.frames import FrameReader
 from node.grading import pool_messages as grading
 from node.identity.rsa import bound_peer
 from node.network.peers import peer_manager
@@ -175,9 +176,10 @@ def _trainer(decoder: msgspec.msgpack.Decoder[frames.ToChild] | msgspec.msgpack.
     Callable[[bytes], object]
 ):  # fmt: skip
     def read(data: bytes) -> object:
-        if len(data) < 4:
-            return None
-        return decoder.decode(data[4 : 4 + frames.frame_length(data[:4])])
+        reader = FrameReader(frames.FRAME_LIMIT)
+        reader.feed(data)
+        body = reader.next()
+        return None if body is None else decoder.decode(body)
 
     return read
 

@@ -16,10 +16,11 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 
+from node.child_process import end_with
 from node.errors import describe
 from node.trainer import messages as f
 from node.trainer.rank_environment import nth_gpu, torchrun_variables
-from node.trainer.worker.main import carry_out, die_with
+from node.trainer.worker.main import carry_out
 
 
 def follow(rank: int, world: int, rendezvous: str) -> int:
@@ -71,7 +72,7 @@ def main(arguments: Sequence[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     rank, world, rendezvous = place_of(arguments, os.environ)
     if "SWARM_FOLLOWS" in os.environ:
-        die_with(int(os.environ["SWARM_FOLLOWS"]))
+        end_with(int(os.environ["SWARM_FOLLOWS"]))
     else:
         gpu = nth_gpu(int(os.environ.get("LOCAL_RANK", "0")), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
