@@ -81,26 +81,31 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         str, Meta(description="Interpreter of the trainer process; empty is the node's. For an engine of its own.")
     ] = ""
 
-    ranks: Annotated[
-        int, Meta(ge=1, description="Processes that train one model together (FSDP2); 1 is one GPU or CPU.")
+    world_size: Annotated[
+        int, Meta(ge=1, description="Processes (ranks) that train one model together by FSDP2; 1 is one GPU or CPU.")
     ] = 1
-    rendezvous: Annotated[
-        str, Meta(description="host:port at which ranks on other machines meet; empty starts all of them here.")
+    rendezvous_endpoint: Annotated[
+        str,
+        Meta(description="host:port of rank 0, at which ranks on other machines join; empty starts all of them here."),
     ] = ""
 
-    learning_rate: Annotated[float, Meta(gt=0, description="Step size of the optimiser.")] = 4e-4
-    warm_up: Annotated[int, Meta(ge=0, description="Updates over which the step size rises.")] = 5
+    learning_rate: Annotated[float, Meta(gt=0, description="Learning rate of the optimiser.")] = 4e-4
+    warmup_steps: Annotated[int, Meta(ge=0, description="Updates over which the learning rate rises.")] = 5
     optimizer: Annotated[
         Literal["adam", "adam8bit"], Meta(description="adam8bit keeps its state in 8 bits (extra `quant`).")
     ] = "adam"
     loss: Annotated[
         Literal["grpo", "dr-grpo"],
-        Meta(description="dr-grpo leaves advantages unscaled and counts each completion as the longest possible."),
+        Meta(
+            description="grpo averages over all tokens of an update; dr-grpo leaves advantages unscaled and counts "
+            "each completion as the longest possible."
+        ),
     ] = "grpo"
-    clip_low: Annotated[float, Meta(ge=0, lt=1, description="How far a probability ratio may fall below 1.")] = 0.2
-    clip_high: Annotated[float, Meta(ge=0, description="How far a probability ratio may rise above 1.")] = 0.28
-    kl: Annotated[
-        float, Meta(ge=0, description="Weight of the divergence from the starting model, which is then kept.")
+    epsilon: Annotated[float, Meta(ge=0, lt=1, description="How far a probability ratio may fall below 1.")] = 0.2
+    epsilon_high: Annotated[float, Meta(ge=0, description="How far a probability ratio may rise above 1.")] = 0.28
+    beta: Annotated[
+        float,
+        Meta(ge=0, description="Weight of the KL divergence from the starting model, a copy of which is then kept."),
     ] = 0.0
     external: Annotated[
         Literal["weighted", "on-policy"],
@@ -116,22 +121,27 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     quantise: Annotated[
         Literal["none", "nf4"], Meta(description="nf4 holds the base model in 4 bits (extra `quant`); needs lora.")
     ] = "none"
-    recompute: Annotated[
+    gradient_checkpointing: Annotated[
         Literal["auto", "always", "never"],
-        Meta(description="Compute activations again in the backward pass instead of keeping them; auto where needed."),
+        Meta(description="Recompute activations in the backward pass instead of keeping them; auto where needed."),
     ] = "auto"
     micro_batch: Annotated[
         int,
-        Meta(ge=1, description="Completions that an update takes at once; shrinks by itself when memory is short."),
+        Meta(ge=1, description="Completions in a micro-batch of an update; shrinks by itself when memory is short."),
     ] = 256
-    micro_tokens: Annotated[
-        int, Meta(ge=0, description="Tokens that an update takes at once; 0 is by the memory plan.")
+    micro_batch_tokens: Annotated[
+        int, Meta(ge=0, description="Tokens in a micro-batch of an update; 0 is by the memory plan.")
     ] = 0
-    sample_rows: Annotated[
-        int, Meta(ge=0, description="Completions that are sampled at once; 0 is by the memory plan.")
+    max_num_seqs: Annotated[
+        int, Meta(ge=0, description="Completions (sequences) that are sampled at once; 0 is by the memory plan.")
     ] = 0
-    memory_share: Annotated[
-        float, Meta(gt=0, le=1, description="Share of the device's free memory that the plan may use.")
+    gpu_memory_utilization: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="Share of the free memory, of the GPU or the machine, that the plan may use.",
+        ),
     ] = 0.9
     memory_limit_mib: Annotated[
         int, Meta(ge=0, description="Bound on the memory of the trainer process, MiB; 0 is none.")

@@ -164,7 +164,7 @@ def _engine(asked: EvalOptions, manifest: Manifest, settings: TrainerSettings) -
 
 
 def _with(settings: TrainerSettings, model: str) -> TrainerSettings:
-    return msgspec.structs.replace(settings, model=model, kl=0.0)  # no start is kept of what is not trained
+    return msgspec.structs.replace(settings, model=model, beta=0.0)  # no start is kept of what is not trained
 
 
 def cache_directory() -> Path:

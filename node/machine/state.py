@@ -259,10 +259,10 @@ def round_parameters(manifest: Manifest) -> RoundParameters:
     rules = game_named(game.name)
     return RoundParameters(
         seconds=tuple(stage.seconds for stage in manifest.stages),
-        generated=game.generated,
-        minimum=game.minimum,
+        generated=game.num_prompts,
+        minimum=game.min_prompts,
         updates=game.updates,
-        external=game.external,
+        external=game.external_groups,
         sealed=voting.mode == "sealed",
         winners=voting.winners,
         minimum_groups=voting.minimum_groups,

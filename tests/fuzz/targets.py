@@ -76,7 +76,7 @@ class Bytes:
 def targets() -> tuple[Target, ...]:
     """Return all of them."""
     questions = ArithmeticQuestions()
-    manifest = Manifest(name="fuzz", game=GameSpec(generated=4, minimum=2, group_size=2))
+    manifest = Manifest(name="fuzz", game=GameSpec(num_prompts=4, min_prompts=2, num_generations=2))
     body = encode(_rollouts(questions))
     announced = _announcement(body, body)
     delegation = SignedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))

@@ -38,7 +38,7 @@ def test_the_contracts_own_manifest_is_played_wherever_it_says_it_is() -> None:
 
 def test_another_manifest_is_refused_with_both_digests_named() -> None:
     """One changed rule is another digest; the operator reads both, and whom to ask."""
-    changed = msgspec.structs.replace(MANIFEST, game=GameSpec(group_size=4))
+    changed = msgspec.structs.replace(MANIFEST, game=GameSpec(num_generations=4))
     said = refusal(changed, FACTS)
 
     assert manifest_digest(changed).hex()[:16] in said
