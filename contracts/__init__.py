@@ -74,7 +74,7 @@ class Parameters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DeployedContract(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a coordinator stands; the block's hash tells it from one of another chain at the same address."""
+    """A deployed coordinator. The block's hash tells it from one at the same address on another chain."""
 
     address: str
     block_hash: bytes
@@ -96,7 +96,7 @@ def creation_code(parameters: Parameters) -> str:
 
 
 def deploy(url: str, key: str, parameters: Parameters) -> DeployedContract:
-    """Deploy a coordinator over `url` (http or ws), paid by the private key `key`, who becomes its organiser.
+    """Deploy a coordinator over `url` (http or ws), paid by the private key `key`, which becomes its organiser.
 
     Raises what web3 raises, RuntimeError where it was mined and failed: nothing is retried.
     """
@@ -149,10 +149,8 @@ def _transact(web3: Web3, key: str, call: ContractFunction | ContractConstructor
 
 
 def _connect(url: str) -> Web3:
-    """web3 takes 70 MB, so only whoever deploys or asks pays for it: nodes import this package for the ABI.
-
-    web3 has no synchronous WebSocket, so ws:// is asked over http:// at the same place.
-    """
+    """Return a client of an endpoint. web3 has no synchronous WebSocket, so ws:// is asked over http://."""
+    # web3 takes 70 MB. Nodes import this package for the ABI alone, so that only who deploys or asks pays for it.
     from web3 import HTTPProvider, Web3
 
     return Web3(HTTPProvider("http" + url.removeprefix("ws") if url.startswith("ws") else url))

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
 import msgspec
 
-from node.machine.commands import ChainCommand, GossipCommand, TrainerCommand
+from node.machine.commands import ChainCommand, GossipCommand, OwnMessage, TrainerCommand
 from node.machine.inputs import AnyInput
+from protocols.deployment import CoordinatorFacts, NodeEntry
 from protocols.identifiers import Address, Digest, Seed
+from protocols.signed_messages import SignedDelegation, SignedMessage
 from protocols.wire import Announcement, Rollouts
 
 CommandT = TypeVar("CommandT", contravariant=True)
@@ -31,13 +33,51 @@ class Service(Protocol[CommandT]):
         because the other side is away."""
 
 
-ChainService = Service[ChainCommand]
-GossipService = Service[GossipCommand]
+class ChainUnavailableError(Exception):
+    """The chain can't be asked: no endpoint answers, or what answers is no coordinator."""
+
+
+class ChainService(Service[ChainCommand], Protocol):
+    """The node's view of the coordinator. Commands settle with `TransactionSettled`, over crashes."""
+
+    @property
+    def delegation(self) -> SignedDelegation | None:
+        """The owner's delegation that is used; None where the node is its own owner."""
+
+    @property
+    def register_entry(self) -> NodeEntry | None:
+        """How the register has this node, as far as it is confirmed; None until it was read."""
+
+    def join(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
+        """Take the deployment and the owner's delegation for it: from now on this node's messages can be signed.
+
+        Called again with a newer delegation.
+        """
+
+    def signed_messages(self, commands: tuple[OwnMessage, ...]) -> tuple[SignedMessage, ...]:
+        """Return this node's own messages, to be attached to an announcement; none before `join`.
+
+        What the vote protection forbids is left out.
+        """
+
+    def registration(self) -> SignedDelegation | None:
+        """Return the delegation with which anybody can register this node; None before `join`."""
+
+    async def read_facts(self) -> CoordinatorFacts:
+        """Return what the contract fixed. Raises `ChainUnavailableError`, and `Refusal` for what an operator mends."""
+
+    async def read_owner(self) -> Address | None:
+        """Return this node's owner in the contract; None where it does not know the node, or can't be asked."""
+
+    async def read_bootnodes(self) -> tuple[str, ...]:
+        """Return the contract's bootnodes; those read last while the chain is away."""
+
+
 TrainerService = Service[TrainerCommand]
 
 
 class RoundWindow(msgspec.Struct, frozen=True, kw_only=True):
-    """What the gossip validator must know of the chain: replaced whole whenever the machine's view changes.
+    """What the network's validator must know of the chain: replaced whole whenever the machine's view changes.
 
     `seeds` maps each round whose rollouts are still accepted to its seed; `peers` holds who may announce in `round`.
     """
@@ -48,6 +88,32 @@ class RoundWindow(msgspec.Struct, frozen=True, kw_only=True):
     stages: int
     seeds: dict[int, Seed]
     peers: frozenset[Address]
+
+
+class NetworkService(Service[GossipCommand], Protocol):
+    """The swarm's network, as the rest of the node sees it.
+
+    It reports `NetworkChanged`, `RolloutsAnnounced`, `OwnMessageHeard`, `NodeIntroduced`, and `RolloutsArrived` or
+    `RolloutsRefused` for each `FetchRollouts`. State outlives a restart of `run`.
+    """
+
+    @property
+    def counters(self) -> Mapping[str, int]:
+        """Announcements, bodies and faults of peers by reason, since the process began."""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The listen addresses, ending in /p2p/ID; empty while `run` does not listen."""
+
+    def update_window(self, window: RoundWindow) -> None:
+        """Take the machine's new view. Nothing is accepted before the first one; early announcements are taken in with
+        the one that admits them."""
+
+    def switch_identity(self) -> None:
+        """Go on under the node's own peer id, where it runs under an ephemeral one."""
+
+    def peer_id(self, address: Address) -> str | None:
+        """Return the peer id of a registered node that has announced something in the rounds that are accepted."""
 
 
 class Bodies(Protocol):
@@ -79,30 +145,8 @@ CheckBody = Callable[[Address, Announcement, bytes], Verdict]
 """Check a fetched body of `peer` against its announcement: digest, schema, assignment, completeness, reward."""
 
 
-class Question(msgspec.Struct, frozen=True):
-    """One question and its reference answer."""
-
-    text: str
-    answer: str
-
-
-class Questions(Protocol):
-    """A data set: training questions by index, held-out ones apart."""
-
-    digest: Digest
-
-    def __len__(self) -> int:
-        """Return the number of training questions."""
-
-    def __getitem__(self, index: int) -> Question:
-        """Return a training question."""
-
-    def held_out(self, count: int) -> list[Question]:
-        """Return `count` held-out questions (fewer where there are fewer), always the same ones."""
-
-
 __all__ = [
-    "Bodies", "ChainService", "CheckBody", "GossipService", "Question", "Questions", "Report", "Rollouts",
+    "Bodies", "ChainService", "ChainUnavailableError", "CheckBody", "NetworkService", "Report", "Rollouts",
     "RoundWindow", "Service", "TrainerService", "Verdict",
 ]  # fmt: skip
 

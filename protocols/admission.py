@@ -1,12 +1,13 @@
-"""Whether an announcement counts now, may count soon, or never: pure rules over what a node knows of the chain.
+"""The validation rules of announcements: pure, over what a node knows of the chain.
 
-Signature and encoding are checked before (`protocols.wire`); here stand the rules on swarm, sender, round, stage,
-seed, size and repetition.
+Signature and encoding are checked before (`protocols.wire`). These rules cover swarm, signer, round, stage, seed, size
+and repetition. The table `REASONS` holds what follows from each reason.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from typing import Literal, Protocol
 
 import msgspec
@@ -16,11 +17,63 @@ from protocols.manifest import Limits
 from protocols.schedule import step_number
 from protocols.wire import Announcement
 
+
+class MessageAcceptance(StrEnum):
+    """What GossipSub does with a message (libp2p's extended validators): forward it, drop it, or drop it and hold it
+    against the peer that forwarded it."""
+
+    ACCEPT = "accept"
+    IGNORE = "ignore"
+    REJECT = "reject"
+
+
 Reason = Literal[
-    "", "swarm", "stage", "size", "round", "early", "seed", "next", "signature", "unregistered", "duplicate",
-    "equivocation",
+    "", "early", "equivocation", "duplicate", "round", "unregistered", "future", "seed", "no-window", "stage",
+    "signature", "version", "size", "schema", "digest", "swarm", "session",
 ]  # fmt: skip
-"""Why: "next" holds, the empty one accepts, every other one drops."""
+"""Why an announcement is not accepted; the empty one accepts it."""
+
+
+class ReasonRule(msgspec.Struct, frozen=True):
+    """What follows from a reason.
+
+    `answers` is who answers for it. A forwarder that answers is penalised at once where the message is rejected.
+    `flood` says when an ignored or rejected message counts towards its forwarder's limit of useless messages: always,
+    only where this node had not asked for it, or never.
+    """
+
+    acceptance: MessageAcceptance
+    answers: Literal["forwarder", "author", "nobody"]
+    flood: Literal["always", "unasked", "never"]
+
+
+_ACCEPT, _IGNORE, _REJECT = MessageAcceptance.ACCEPT, MessageAcceptance.IGNORE, MessageAcceptance.REJECT
+
+REASONS: dict[Reason, ReasonRule] = {
+    "": ReasonRule(_ACCEPT, "nobody", "never"),
+    # Queued until its stage opens, as far as there is room; an author may see the block before this node.
+    "early": ReasonRule(_IGNORE, "nobody", "unasked"),
+    # Two bodies for one slot. The first proof of it is accepted all the same, so that everybody learns of it.
+    "equivocation": ReasonRule(_IGNORE, "author", "unasked"),
+    # An honest answer to this node's question may repeat what it has heard since, or lag behind.
+    "duplicate": ReasonRule(_IGNORE, "forwarder", "unasked"),
+    "round": ReasonRule(_IGNORE, "forwarder", "unasked"),
+    "unregistered": ReasonRule(_IGNORE, "forwarder", "unasked"),
+    # This node lags or follows another fork: its neighbours send on what is right.
+    "future": ReasonRule(_IGNORE, "nobody", "never"),
+    "seed": ReasonRule(_IGNORE, "nobody", "never"),
+    "no-window": ReasonRule(_IGNORE, "nobody", "never"),
+    "stage": ReasonRule(_IGNORE, "forwarder", "always"),
+    "signature": ReasonRule(_IGNORE, "forwarder", "always"),
+    "version": ReasonRule(_IGNORE, "forwarder", "always"),
+    # An honest node never forwards these, whatever it knows of the chain.
+    "size": ReasonRule(_REJECT, "forwarder", "always"),
+    "schema": ReasonRule(_REJECT, "forwarder", "always"),
+    "digest": ReasonRule(_REJECT, "forwarder", "always"),
+    "swarm": ReasonRule(_REJECT, "forwarder", "always"),
+    "session": ReasonRule(_REJECT, "forwarder", "always"),
+}
+"""Every reason, and what follows from it."""
 
 
 class Window(Protocol):
@@ -51,15 +104,8 @@ class Window(Protocol):
         """Who may announce in the current round."""
 
 
-class Admission(msgspec.Struct, frozen=True):
-    """What to do with an announcement: `accept`, `hold` until the window moves, or `drop` and count `reason`."""
-
-    outcome: Literal["accept", "hold", "drop"]
-    reason: Reason
-
-
 class Slot(msgspec.Struct, frozen=True):
-    """What a peer may say once: its announcement of a stage, bound to the seed so that a reorg opens a new one."""
+    """A peer's one announcement of a stage. It is bound to the seed, so that a reorg opens a new slot."""
 
     peer: Address
     round: int
@@ -75,63 +121,66 @@ class Equivocation(msgspec.Struct, frozen=True):
     second: Digest
 
 
-def slot_of(said: Announcement, signer: Address) -> Slot:
+def slot_of(announcement: Announcement, signer: Address) -> Slot:
     """Return the slot that an announcement fills."""
-    return Slot(peer=signer, round=said.round, stage=said.stage, seed=said.seed)
+    return Slot(peer=signer, round=announcement.round, stage=announcement.stage, seed=announcement.seed)
 
 
-def admit(
-    said: Announcement,
+def check_announcement(
+    announcement: Announcement,
     signer: Address,
     origin: Address | None,
     window: Window,
     limits: Limits,
-    announced: Digest | None,
-) -> Admission:
-    """Judge a well-formed announcement.
+    known: Digest | None,
+) -> Reason:
+    """Return why a well-formed announcement is not accepted now, or "" where it is.
 
-    `signer` was recovered from its signature; `origin` is the peer that claims to have published it, where that is
-    known (a wrong signature recovers to a stranger, so it shows only by the difference); `announced` is the digest
+    `signer` was recovered from the signature. `origin` is the peer that claims to have published it, where that is
+    known: a wrong signature recovers to some other address, so it shows only by the difference. `known` is the digest
     already accepted for this slot, if any.
     """
-    reason = _shape_reason(said, window, limits) or _place_reason(said, window, limits)
-    if reason in ("", "next"):
-        reason = _sender_reason(said, signer, origin, window, reason) or reason
-    if reason == "" and announced is not None:
-        reason = "duplicate" if announced == said.body else "equivocation"
-    return Admission(outcome={"": "accept", "next": "hold"}.get(reason, "drop"), reason=reason)  # type: ignore[arg-type]
+    reason = _shape_reason(announcement, window, limits) or _time_reason(announcement, window, limits)
+    if reason in ("", "early"):
+        reason = _signer_reason(announcement, signer, origin, window, reason) or reason
+    if reason == "" and known is not None:
+        return "duplicate" if known == announcement.body else "equivocation"
+    return reason
 
 
-def _shape_reason(said: Announcement, window: Window, limits: Limits) -> Reason:
-    if said.swarm != window.swarm:
+def _shape_reason(announcement: Announcement, window: Window, limits: Limits) -> Reason:
+    if announcement.swarm != window.swarm:
         return "swarm"
-    if said.size > limits.body or len(said.inline) > limits.inline:
+    if announcement.size > limits.body or len(announcement.inline) > limits.inline:
         return "size"
-    return "stage" if said.stage >= window.stages else ""
+    return "stage" if announcement.stage >= window.stages else ""
 
 
-def _place_reason(said: Announcement, window: Window, limits: Limits) -> Reason:
-    """Return where the announcement stands in time; a round's seed is unknown before the round begins."""
-    step = step_number(said.round, said.stage, window.stages)
+def _time_reason(announcement: Announcement, window: Window, limits: Limits) -> Reason:
+    """Compare round, stage and seed with the window. A round's seed is unknown before the round begins."""
+    step = step_number(announcement.round, announcement.stage, window.stages)
     now = step_number(window.round, window.stage, window.stages)
     if step > now + 1:
+        return "future"
+    if announcement.round > window.round:
         return "early"
-    if said.round > window.round:
-        return "next"
-    if said.round < window.round - limits.rounds_kept or said.round not in window.seeds:
+    if announcement.round < window.round - limits.rounds_kept or announcement.round not in window.seeds:
         return "round"
-    if said.seed != window.seeds[said.round]:
+    if announcement.seed != window.seeds[announcement.round]:
         return "seed"
-    return "next" if step == now + 1 else ""
+    return "early" if step == now + 1 else ""
 
 
-def _sender_reason(
-    said: Announcement, signer: Address, origin: Address | None, window: Window, place: Reason
+def _signer_reason(
+    announcement: Announcement, signer: Address, origin: Address | None, window: Window, reason: Reason
 ) -> Reason:
-    """Return why the signer has no say. Who may speak in the next round is not known yet: then a stranger is held,
-    unless the signature is evidently not the publisher's."""
+    """Return why the signer may not announce.
+
+    Who is registered in the next round is not known yet. So an early announcement by an unregistered signer waits,
+    unless its origin shows that the signature is wrong.
+    """
     if signer in window.peers:
         return ""
     if origin is not None and origin != signer:
         return "signature"
-    return "" if place == "next" and said.round > window.round else "unregistered"
+    return "" if reason == "early" and announcement.round > window.round else "unregistered"

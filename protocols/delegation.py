@@ -1,8 +1,6 @@
-"""What ties a node to its owner: the delegation that both signed."""
+"""When a delegation, which ties a node to its owner, adds something to what the register has."""
 
 from __future__ import annotations
-
-import msgspec
 
 from protocols.typed_data import Delegation
 
@@ -10,18 +8,9 @@ FOR_EVER = 2**32 - 1
 """The contract's largest expiry, in chain seconds: whatever lies beyond it is kept as this."""
 
 
-class SignedDelegation(msgspec.Struct, frozen=True):
-    """A delegation and the signatures under its digest, 65 bytes each; a contract wallet's may be of any length.
+def renews(delegation: Delegation, serial: int, expiry: int) -> bool:
+    """Return True if a delegation was signed later than the register's, and holds for longer.
 
-    Where owner and node are one key, both signatures are the same.
+    `serial` (milliseconds) and `expiry` (chain seconds) are the register's.
     """
-
-    delegation: Delegation
-    owner_signature: bytes
-    node_signature: bytes
-
-
-def renews(said: Delegation, serial: int, expiry: int) -> bool:
-    """Tell whether a delegation is of use where the register has one with this serial (milliseconds) and this expiry
-    (chain seconds): it was signed later, and holds for longer."""
-    return said.serial > serial and said.expiry > expiry
+    return delegation.serial > serial and delegation.expiry > expiry

@@ -24,7 +24,7 @@ class Domain(msgspec.Struct, frozen=True):
 
 
 class Delegation(msgspec.Struct, frozen=True):
-    """An owner takes a node for its own. Signed by the owner, and for a registration by the node.
+    """An owner takes ownership of a node. Signed by the owner, and for a registration by the node.
 
     `serial` is milliseconds of the signer's clock, above that of the node's last delegation or revocation. `expiry` is
     in chain seconds.
@@ -69,7 +69,7 @@ class Reward(msgspec.Struct, frozen=True):
     reward: int
 
 
-Message: TypeAlias = Delegation | Revocation | Commitment | Vote | Reward
+TypedMessage: TypeAlias = Delegation | Revocation | Commitment | Vote | Reward
 
 DOMAIN_TYPES = {
     "name": "string",
@@ -79,7 +79,7 @@ DOMAIN_TYPES = {
     "salt": "bytes32",
 }
 
-MEMBER_TYPES: dict[type[Message], tuple[str, ...]] = {
+MEMBER_TYPES: dict[type[TypedMessage], tuple[str, ...]] = {
     Delegation: ("address", "address", "uint64", "uint64"),
     Revocation: ("address", "address", "uint64"),
     Commitment: ("uint64", "bytes32", "bytes32"),
@@ -89,14 +89,14 @@ MEMBER_TYPES: dict[type[Message], tuple[str, ...]] = {
 """Types of the members, in the order in which the structs name them."""
 
 
-def digest(domain: Domain, message: Message) -> bytes:
+def digest(domain: Domain, message: TypedMessage) -> bytes:
     """Return the 32 bytes that are signed. Raises ValueError where a value does not fit its type."""
     separator = _hash_struct("EIP712Domain", DOMAIN_TYPES, _domain_values(domain))
     body = _hash_struct(type(message).__name__, _types(message), asdict(message))
     return keccak256(b"\x19\x01" + separator + body)
 
 
-def typed_data(domain: Domain, message: Message) -> dict[str, Any]:
+def typed_data(domain: Domain, message: TypedMessage) -> dict[str, Any]:
     """Return the JSON form that `eth_signTypedData_v4` takes."""
     name = type(message).__name__
     return {
@@ -107,7 +107,7 @@ def typed_data(domain: Domain, message: Message) -> dict[str, Any]:
     }
 
 
-def _types(message: Message) -> dict[str, str]:
+def _types(message: TypedMessage) -> dict[str, str]:
     return dict(zip(message.__struct_fields__, MEMBER_TYPES[type(message)], strict=True))
 
 

@@ -1,4 +1,4 @@
-"""Sealed votes: the salt that a crash can't lose, and the commitment that a copyist can't use."""
+"""Sealed votes: the salt that survives a crash, and the commitment that is useless to others."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from protocols.identifiers import Address, Digest, Seed, keccak256
 COMMIT_DOMAIN = keccak256(b"SwarmCoordinator.vote.1")
 
 MAX_WINNERS = 16
-"""The most winners that a contract lets a vote name."""
+"""The most winners that a vote may name in any contract."""
 
 
 def vote_salt(secret: bytes, swarm: Digest, seed: Seed) -> bytes:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import msgspec
 
-from protocols.carried import Cargo, CarriedDelegation
 from protocols.identifiers import Address, Digest, Seed, body_digest, keccak256
 from protocols.session import SessionStatement
+from protocols.signed_messages import AttachedMessages, SignedDelegation
 
 PROTOCOL_VERSION = 1
 ENVELOPE_DOMAIN = b"swarm/announcement/1"
@@ -47,7 +47,7 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     size: int
     inline: bytes
     relays: bool = False
-    carried: Cargo = ()
+    carried: AttachedMessages = ()
 
 
 class BoundAnnouncement(Announcement, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -59,7 +59,7 @@ class BoundAnnouncement(Announcement, frozen=True, array_like=True, forbid_unkno
 class BoundDelegation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag="bound"):
     """How a new node with an RSA identity introduces itself: its delegation, and the statement that binds it."""
 
-    delegation: CarriedDelegation
+    delegation: SignedDelegation
     session: SessionStatement
 
 
@@ -124,15 +124,21 @@ _announcements = msgspec.msgpack.Decoder(Announcement)
 _bound_announcements = msgspec.msgpack.Decoder(BoundAnnouncement)
 _BOUND_HEAD = bytes([0x90 + len(BoundAnnouncement.__struct_fields__)])
 """MessagePack's header of an array of this length: the two kinds of announcement differ in their number of fields."""
-_introductions: msgspec.msgpack.Decoder[CarriedDelegation | BoundDelegation] = msgspec.msgpack.Decoder(
-    CarriedDelegation | BoundDelegation
+_introductions: msgspec.msgpack.Decoder[SignedDelegation | BoundDelegation] = msgspec.msgpack.Decoder(
+    SignedDelegation | BoundDelegation
 )
 _bodies = msgspec.msgpack.Decoder(Rollouts)
 _quotings = msgspec.msgpack.Decoder(Quoting)
 
 
 def encode(
-    message: Announcement | Envelope | Rollouts | CarriedDelegation | BoundDelegation | SessionStatement | Cargo,
+    message: Announcement
+    | Envelope
+    | Rollouts
+    | SignedDelegation
+    | BoundDelegation
+    | SessionStatement
+    | AttachedMessages,
 ) -> bytes:
     """Return the message as MessagePack."""
     return _encoder.encode(message)
@@ -174,7 +180,7 @@ def _shape_problem(envelope: Envelope, said: Announcement) -> tuple[str, str] | 
     return None
 
 
-def decode_introduction(data: bytes) -> CarriedDelegation | BoundDelegation:
+def decode_introduction(data: bytes) -> SignedDelegation | BoundDelegation:
     """Decode a new node's delegation. Raises `Malformed` with codes size or schema."""
     if len(data) > INTRODUCTION_LIMIT:
         raise Malformed("size", f"{len(data)} bytes, limit {INTRODUCTION_LIMIT}")

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import contracts
-from node.localnet.npm_tools import ToolMissingError, default_cache, installed_package, node_command
+from node.localnet.npm_tools import ToolMissingError, default_cache, installed_packages, node_command
 
 CONTRACTS = Path(contracts.__file__).parent
 SOURCE = CONTRACTS / "SwarmCoordinator.sol"
@@ -31,7 +31,7 @@ def find_or_install_solc(cache_dir: Path | None = None) -> Path:
     beside = CONTRACTS / "node_modules" / "solc" / "package.json"
     if beside.exists() and json.loads(beside.read_text())["version"] == version:
         return CONTRACTS
-    return installed_package(f"solc@{version}", cache_dir)
+    return installed_packages(CONTRACTS, cache_dir)
 
 
 def sources_of(source: Path) -> list[Path]:

@@ -1,6 +1,6 @@
 """Measure what the coordinator costs on a real chain: `python -m tools.gas_report [--check]` writes contracts/GAS.md.
 
-Messages are signed and brought as a relay does it. Every figure is a receipt's gas; of a batch, divided by its size.
+Messages are signed and submitted as by a relayer. Every figure is a receipt's gas; a batch's is divided by its size.
 """
 
 from __future__ import annotations
@@ -18,10 +18,17 @@ import contracts
 from contracts import Parameters, creation_code, load_artifact
 from node.chain.contract.swarm import ABI, signed_words
 from node.chain.relay import batch_calls as batches
-from node.chain.relay.batch_calls import Reveal, SignedCommitment, SignedRevocation, SignedReward, SignedVote, sign
+from node.chain.relay.signatures import own_delegation, sign
 from node.localnet.local_chain import LocalChain
-from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address, keccak256
+from protocols.signed_messages import (
+    SignedCommitment,
+    SignedDelegation,
+    SignedRevocation,
+    SignedReward,
+    SignedVote,
+    VoteReveal,
+)
 from protocols.typed_data import Commitment, Delegation, Domain, Revocation, Reward, Vote
 from protocols.voting import vote_commitment
 
@@ -93,7 +100,7 @@ class Meter:
         serial = time.time_ns() // 1_000_000
         while len(self.nodes) < count:
             new = [account(len(self.nodes) + number) for number in range(min(BATCH, count - len(self.nodes)))]
-            signed = [batches.own_delegation(self.domain, node, serial) for node in new]
+            signed = [own_delegation(self.domain, node, serial) for node in new]
             each = self.gas(batches.registrations_call(signed)) // len(new)
             self.nodes += new
         return each
@@ -124,31 +131,34 @@ def account(number: int) -> LocalAccount:
 
 
 def open_votes(meter: Meter, voters: list[LocalAccount], among: int) -> int:
-    """Bring a batch of votes on the round before the present one; return the gas of each."""
-    said = meter.view("current")[0] - 1
-    seed = meter.view("seedOf", said)[0]
-    votes = [Vote(said, seed, meter.winners(voter, among)) for voter in voters]
-    signed = [SignedVote(vote, sign(meter.domain, vote, voter)) for vote, voter in zip(votes, voters, strict=True)]
-    return meter.gas(batches.votes_call(said, signed)) // len(signed)
+    """Submit a batch of votes on the round before the present one; return the gas of each."""
+    round_number = meter.view("current")[0] - 1
+    seed = meter.view("seedOf", round_number)[0]
+    votes = [Vote(round_number, seed, meter.winners(voter, among)) for voter in voters]
+    signed = [SignedVote.of(vote, sign(meter.domain, vote, voter)) for vote, voter in zip(votes, voters, strict=True)]
+    return meter.gas(batches.votes_call(round_number, signed)) // len(signed)
 
 
 def sealed_votes(meter: Meter, voters: list[LocalAccount], among: int) -> tuple[int, int]:
-    """Bring a batch of commitments, and the next round their reveals; return the gas of each."""
-    said = meter.view("current")[0] - 1
-    seed = meter.view("seedOf", said)[0]
-    reveals = [Reveal(name(voter), meter.winners(voter, among), SALT) for voter in voters]
-    made = [Commitment(said, seed, vote_commitment(said, seed, one.node, one.winners, SALT)) for one in reveals]
-    signed = [SignedCommitment(one, sign(meter.domain, one, voter)) for one, voter in zip(made, voters, strict=True)]
-    commit = meter.gas(batches.commitments_call(said, signed)) // len(signed)
+    """Submit a batch of commitments, and the next round their reveals; return the gas of each."""
+    round_number = meter.view("current")[0] - 1
+    seed = meter.view("seedOf", round_number)[0]
+    reveals = [(name(voter), VoteReveal(round_number, meter.winners(voter, among), SALT)) for voter in voters]
+    made = [
+        Commitment(round_number, seed, vote_commitment(round_number, seed, node, one.winners, SALT))
+        for node, one in reveals
+    ]
+    signed = [SignedCommitment.of(one, sign(meter.domain, one, voter)) for one, voter in zip(made, voters, strict=True)]
+    commit = meter.gas(batches.commitments_call(round_number, signed)) // len(signed)
     meter.advance()
-    return commit, meter.gas(batches.reveals_call(said, reveals)) // len(reveals)
+    return commit, meter.gas(batches.reveals_call(round_number, reveals)) // len(reveals)
 
 
 def rewards(meter: Meter, voters: list[LocalAccount]) -> int:
-    """Bring a batch of rewards of the present round; return the gas of each."""
+    """Submit a batch of rewards of the present round; return the gas of each."""
     now, stage, seed = meter.view("current")[:3]
-    said = Reward(now, stage, seed, 500_000)
-    signed = [SignedReward(said, sign(meter.domain, said, voter)) for voter in voters]
+    typed = Reward(now, stage, seed, 500_000)
+    signed = [SignedReward.of(typed, sign(meter.domain, typed, voter)) for voter in voters]
     return meter.gas(batches.rewards_call(now, stage, signed)) // len(signed)
 
 
@@ -156,12 +166,12 @@ def delegations(meter: Meter, number: int) -> Gas:
     """Register, renew and revoke one node of a delegating owner."""
     owner, node = account(1_000_000 + number), account(2_000_000 + number)
     serial = time.time_ns() // 1_000_000
-    said = Delegation(name(owner), name(node), serial, 2**64 - 1)
-    both = SignedDelegation(said, sign(meter.domain, said, owner), sign(meter.domain, said, node))
+    typed = Delegation(name(owner), name(node), serial, 2**64 - 1)
+    both = SignedDelegation.of(typed, sign(meter.domain, typed, owner), sign(meter.domain, typed, node))
     newer = Delegation(name(owner), name(node), serial + 1, 2**64 - 1)
-    renewal = SignedDelegation(newer, sign(meter.domain, newer, owner), b"")
+    renewal = SignedDelegation.of(newer, sign(meter.domain, newer, owner), b"")
     end = Revocation(name(owner), name(node), serial + 2)
-    ended = SignedRevocation(end, sign(meter.domain, end, owner))
+    ended = SignedRevocation.of(end, sign(meter.domain, end, owner))
     return {
         REGISTER: meter.gas(ABI.call("register", signed_words(both))),
         "renewal, alone": meter.gas(ABI.call("register", signed_words(renewal))),
@@ -171,11 +181,11 @@ def delegations(meter: Meter, number: int) -> Gas:
 
 def direct(meter: Meter, voter: LocalAccount) -> int:
     """Send one vote from the node's own account."""
-    said = meter.view("current")[0] - 1
-    seed = meter.view("seedOf", said)[0]
+    round_number = meter.view("current")[0] - 1
+    seed = meter.view("seedOf", round_number)[0]
     meter.chain.call("anvil_impersonateAccount", name(voter))
     meter.chain.fund(name(voter))
-    data = ABI.call("submitWinners", said, seed, list(meter.winners(voter, BEST)))
+    data = ABI.call("submitWinners", round_number, seed, list(meter.winners(voter, BEST)))
     return meter.gas(data, name(voter))
 
 
@@ -237,13 +247,13 @@ HEAD = f"""# What the coordinator costs
 
 Gas of mined transactions on a local chain, written by `python -m tools.gas_report`; a test measures anew. Votes name
 {WINNERS} winners among the {BEST} best nodes unless the line says otherwise; votes, rewards and registrations come in
-batches of {BATCH} and are given each, from a peer's second on where nothing else is said. Rounds have one stage: the
+batches of {BATCH} and are given each, from a peer's second on where nothing else is typed. Rounds have one stage: the
 dearest case for sealed votes. The code has {{runtime}} bytes, of 24,576 allowed (EIP-170).
 
 A batch pays about 3,660 gas for each winner that it names, however many name it: the contract looks up whether that
 one is registered. Spread winners are therefore dear, and no choice of votes for a batch makes independent ones cheap:
 counted over 1,000 voters with winners drawn from all nodes, batches chosen greedily for common winners would save 7 %
-at 100 nodes and 8 % at 10,000. Relayers bring votes in the order of their winners, which costs them nothing: that
+at 100 nodes and 8 % at 10,000. Relayers submit votes in the order of their winners, which costs them nothing: that
 saves 1 to 4 % there, and 36 % where voters fall into 20 camps. Nodes that rank by the same rollouts agree (the first
 line); a swarm whose voters see different peers pays more, and its manifest may allow fewer winners.
 

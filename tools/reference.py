@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
 import click
 import msgspec
@@ -18,12 +18,18 @@ from node.cli import swarm
 from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
 from node.exits import MEANING
 from node.http.metrics import documented
-from node.runtime.log_events import COMMAND_EVENTS, INPUT_EVENTS
-from protocols import carried, manifest, session, wire
+from node.machine.phases import VOTE, WORK
+from node.network.libp2p_patches.repairs import LIBRARY, REPAIRS, REQUIRED_VERSION
+from node.runtime.log_events import EVENTS
+from protocols import manifest, session, signed_messages, wire
 from protocols.reasons import BODY_REASONS
+from tools.import_rules import load_rooms, rooms_table
 
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / "docs" / "reference"
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+ROOMS_BEGIN = "<!-- rooms: written by `make docs` from tools/rooms.toml -->"
+ROOMS_END = "<!-- rooms end -->"
 NOTICE = "<!-- Written by `make docs` from the code: change it there. -->"
 LEVELS = ("debug", "info", "warning", "error", "exception")
 LOGGED_IN = ("node", "tools")
@@ -37,6 +43,7 @@ def main() -> int:
         if not path.exists() or path.read_text() != text:
             path.write_text(text)
             print(f"written {path.relative_to(ROOT)}")
+    ARCHITECTURE.write_text(with_rooms(ARCHITECTURE.read_text()))
     return 0
 
 
@@ -46,14 +53,23 @@ def pages() -> dict[str, str]:
         "commands.md": commands_page(),
         "config.md": config_page(),
         "exit-codes.md": exit_page(),
+        "libp2p-repairs.md": repairs_page(),
         "log-events.md": log_page(),
         "manifest.md": structs_page(
             "Swarm manifest", "The content of `manifest.toml`: what all peers of a swarm agree on.", MANIFEST
         ),
         "metrics.md": metrics_page(),
         "reasons.md": reasons_page(),
+        "state-machine.md": phases_page(),
         "wire.md": structs_page("Messages between peers", (wire.__doc__ or "").partition("\n\n")[2], WIRE),
     }
+
+
+def with_rooms(text: str) -> str:
+    """Return docs/architecture.md with the table of rooms as tools/rooms.toml has it."""
+    head, _, rest = text.partition(ROOMS_BEGIN)
+    _, _, tail = rest.partition(ROOMS_END)
+    return f"{head}{ROOMS_BEGIN}\n\n{rooms_table(load_rooms())}\n\n{ROOMS_END}{tail}"
 
 
 # --- Markdown -----------------------------------------------------------------------------------------------------
@@ -74,6 +90,24 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def code(value: str) -> str:
     """Return a value in code type, nothing for nothing."""
     return f"`{value}`" if value else ""
+
+
+# --- phases of the machine ------------------------------------------------------------------------------------------
+
+
+def phases_page() -> str:
+    """Return the transition tables, each as a diagram and as a table."""
+    introduction = """The two phase machines of a node, drawn from the tables in `node/machine/phases.py` from which it
+        runs. Everything else that it decides follows from these phases and from what has arrived."""
+    parts = [_phases_part("This node's work in a stage", WORK), _phases_part("A vote on a round's winners", VOTE)]
+    return page("State machine", introduction, *parts)
+
+
+def _phases_part(title: str, transitions: Mapping[Any, str]) -> str:
+    arrows = [f"    {before or '[*]'} --> {after}: {event}" for (before, event), after in transitions.items()]
+    rows = [(code(before or ""), event, code(after)) for (before, event), after in transitions.items()]
+    diagram = "\n".join(["```mermaid", "stateDiagram-v2", *arrows, "```"])
+    return f"## {title}\n\n{diagram}\n\n" + table(("Phase", "Event", "Next phase"), rows)
 
 
 # --- configuration ------------------------------------------------------------------------------------------------
@@ -210,6 +244,21 @@ def reasons_page() -> str:
     return page("Reasons", introduction, table(("Code", "Blame", "Meaning"), rows))
 
 
+def repairs_page() -> str:
+    """Return the page of what is repaired in the network library."""
+    rows = [
+        (code(each.name), code(each.target.replace(":", ".")), each.kind, each.why, each.upstream, code(each.where))
+        for each in REPAIRS
+    ]
+    introduction = f"""Every place where the node replaces, overrides or uses internals of {LIBRARY}
+    {REQUIRED_VERSION}, the only version that it runs with. "Replaced" holds for the whole process, "replaced on an
+    object" for this node's own hosts and services; what is "used" is called, read or written by the repairs. "Not
+    reported" means that no issue of the library was found. `tests/unit/network/libp2p_patches` shows that each name is
+    still used by the library, and that the defect is still there without the repair."""
+    head = ("Name", "Of", "Kind", "Why", "Upstream", "Repaired in")
+    return page("Repairs of py-libp2p", introduction, table(head, rows))
+
+
 # --- log events ---------------------------------------------------------------------------------------------------
 
 
@@ -225,7 +274,7 @@ class LogLine(NamedTuple):
 def log_page() -> str:
     """Return the page of log events."""
     merged: dict[str, list[LogLine]] = {}
-    for line in sorted({*story_lines(), *logged_lines()}):
+    for line in sorted({*loop_lines(), *logged_lines()}):
         merged.setdefault(line.event, []).append(line)
     rows = [
         (
@@ -242,9 +291,9 @@ def log_page() -> str:
     return page("Log events", introduction, table(("Event", "Level", "Fields", "From"), rows))
 
 
-def story_lines() -> Iterator[LogLine]:
-    """Yield what the loop tells of inputs and commands."""
-    for kind, (level, event) in (INPUT_EVENTS | COMMAND_EVENTS).items():
+def loop_lines() -> Iterator[LogLine]:
+    """Yield what the loop logs of inputs, commands and notices."""
+    for kind, (level, event) in EVENTS.items():
         yield LogLine(event, level, tuple(field.name for field in msgspec.structs.fields(kind)), kind.__name__)
 
 
@@ -300,12 +349,12 @@ WIRE = (
     wire.BoundAnnouncement,
     session.SessionStatement,
     wire.BoundDelegation,
-    carried.CarriedDelegation,
-    carried.CarriedRevocation,
-    carried.CarriedCommitment,
-    carried.CarriedReveal,
-    carried.CarriedVote,
-    carried.CarriedReward,
+    signed_messages.SignedDelegation,
+    signed_messages.SignedRevocation,
+    signed_messages.SignedCommitment,
+    signed_messages.VoteReveal,
+    signed_messages.SignedVote,
+    signed_messages.SignedReward,
     wire.Rollouts,
     wire.Group,
     wire.Completion,

@@ -19,7 +19,7 @@ import trio
 
 from node.config import FILE, Config
 from node.exits import Exit, Refusal
-from node.runtime.supervisor import next_pause
+from node.runtime.supervisor import RESTART
 
 log = structlog.get_logger()
 
@@ -142,7 +142,7 @@ class Fleet:
 
     async def _keep(self, peer: FleetMember) -> None:
         """Start a peer, and start it again where that may help."""
-        pause = 0.0
+        failures = 0
         while True:
             began = trio.current_time()
             code = await self._once(peer)
@@ -151,7 +151,8 @@ class Fleet:
             log.info("peer.ended", peer=peer.name, code=code)
             if self._stopping.is_set() or (code >= 0 and code not in WORTH_A_RESTART):
                 return
-            pause = next_pause(pause, trio.current_time() - began)
+            failures = RESTART.count(failures, trio.current_time() - began)
+            pause = RESTART.pause(failures)
             log.warning("peer.failed", peer=peer.name, code=code, restart_in=pause)
             with trio.move_on_after(pause):
                 await self._stopping.wait()

@@ -6,7 +6,7 @@ import signal
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, assert_never
 
 import msgspec
 import structlog
@@ -15,8 +15,7 @@ from eth_account import Account
 
 from node.app.preflight import agree, open_questions, placed, read_facts, refuse_unowned
 from node.app.round_recorder import RoundRecorder
-from node.chain.contract.swarm import CoordinatorFacts
-from node.chain.service import CoordinatorService
+from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import Config
 from node.exits import Exit, Refusal
 from node.grading.registry import gave_up
@@ -31,12 +30,13 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
 from node.machine.peer_score import has_credit
-from node.machine.state import State, initial
+from node.machine.state import Output, State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
+from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.pubsub.announcer import announcement_of
-from node.network.service import NetworkService
-from node.ports import RoundWindow, Service, TrainerService
+from node.network.service import Libp2pNetwork
+from node.ports import ChainService, NetworkService, RoundWindow, Service, TrainerService
 from node.publishing.hub_service import HubService
 from node.publishing.trackers import TrackerService, configured
 from node.runtime.bus import Bus
@@ -53,9 +53,10 @@ from node.store.round_reports import RoundStore
 from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import BodyCheck
 from node.vote_protection import VoteProtection
-from protocols.carried import MAX_CARRIED, Carried, CarriedDelegation
+from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import Address, Digest, swarm_id
 from protocols.manifest import Manifest
+from protocols.signed_messages import MAX_ATTACHED, SignedDelegation, SignedMessage
 
 log = structlog.get_logger()
 
@@ -100,15 +101,7 @@ class Node:
         self.bus = Bus()
         self.bodies = BodyStore(home / "bodies")
         self.timers = Timers(time.time)
-        self.chain = CoordinatorService(
-            config.chain,
-            Account.from_key(key.secret),
-            manifest,
-            SqliteOutbox(home / "outbox.sqlite"),
-            guard,
-            key.secret,
-            peer_id=self.peer_id,
-        )
+        self.chain = self.chain_of(SqliteOutbox(home / "outbox.sqlite"))
         self.me: LocalPeer
         self.trainer: TrainerService
         self.gossip: NetworkService | None = None
@@ -193,7 +186,7 @@ class Node:
 
     async def _join(self) -> None:
         """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
-        facts = await read_facts(self.chain, self.config.chain.contract, self.home / "coordinator.json")
+        facts = await read_facts(self.chain.read_facts, self.config.chain.contract, self.home / "coordinator.json")
         agree(self.manifest, facts)
         await self._own(facts)
         self.me = local_peer(self.key, self.rsa, facts.domain)
@@ -203,34 +196,39 @@ class Node:
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
         self.trainer = self.trainer_of(self.me.address)
         self.check = BodyCheck(self.manifest, questions, self.bodies)
-        self.gossip = NetworkService(
-            self.config.gossip,
-            self.me,
-            self.manifest.limits,
-            self.swarm,
-            self.bodies,
-            self.check,
-            self.home / "peers.json",
-            self.chain.bootnodes,
-            incognito=is_marked(self.home),
-            carry=self._carry,
-            introduction=self._introduction,
-            credit=lambda peer: has_credit(self.state, peer),
+        self.gossip = self.network_of(
+            SwarmMember(self.me, self.swarm, self.manifest.limits, ephemeral_peer_id=is_marked(self.home)),
+            NetworkCallbacks(
+                check_body=self.check,
+                bootnodes=self.chain.read_bootnodes,
+                attach_messages=self._attached_messages,
+                introduction=self._introduction,
+                has_positive_score=lambda peer: has_credit(self.state, peer),
+            ),
         )
         self._move_window()
+
+    def chain_of(self, outbox: SqliteOutbox) -> ChainService:
+        """Return the view of the coordinator; `outbox` keeps its commands."""
+        identity = ChainIdentity(Account.from_key(self.key.secret), self.peer_id)
+        return CoordinatorService(self.config.chain, self.manifest, identity, outbox, self.guard)
+
+    def network_of(self, member: SwarmMember, callbacks: NetworkCallbacks) -> NetworkService:
+        """Return the network in which this node is a member of the swarm."""
+        return Libp2pNetwork(self.config.gossip, member, self.bodies, callbacks, self.home / "peers.json")
 
     def trainer_of(self, peer: Address) -> TrainerService:
         """Return what trains as the peer that this node counts as."""
         return WorkerClient(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
 
-    def _carry(self, commands: tuple[c.OwnMessage, ...]) -> tuple[Carried, ...]:
-        """Return what an announcement carries: this node's own messages, then its owner's orders."""
+    def _attached_messages(self, commands: tuple[c.OwnMessage, ...]) -> tuple[SignedMessage, ...]:
+        """Return what is attached to an announcement: this node's own messages, then its owner's orders."""
         self._take_delegation()
-        return (*self.chain.carry(commands), *self._orders())[:MAX_CARRIED]
+        return (*self.chain.signed_messages(commands), *self._orders())[:MAX_ATTACHED]
 
-    def _orders(self) -> tuple[Carried, ...]:
+    def _orders(self) -> tuple[SignedMessage, ...]:
         """Return the owner's orders that are not on chain yet, as far as the register's entry is known."""
-        facts, entry = self.facts, self.chain.entry
+        facts, entry = self.facts, self.chain.register_entry
         if facts is None or entry is None:
             return ()
         try:
@@ -239,9 +237,9 @@ class Node:
             log.warning("orders.unreadable", reason=str(error))
             return ()
 
-    def _introduction(self) -> CarriedDelegation | None:
+    def _introduction(self) -> SignedDelegation | None:
         self._take_delegation()
-        return self.chain.introduction()
+        return self.chain.registration()
 
     def _take_delegation(self) -> None:
         """Take a delegation that the owner has signed since the start: the node need not be stopped for it."""
@@ -254,14 +252,14 @@ class Node:
             return
         if signed not in (None, self.chain.delegation):
             log.info("delegation.taken", owner=signed.delegation.owner, expiry=signed.delegation.expiry)
-            self.chain.take_part(self.facts, signed)
+            self.chain.join(self.facts, signed)
 
     async def _own(self, facts: CoordinatorFacts) -> None:
         """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner, or
         that would become its own for good without anybody having said so."""
         signed = load_delegation(self.home, facts.domain)
-        self.chain.take_part(facts, signed)
-        claimed, registered = signed.delegation.owner if signed else None, await self.chain.owner()
+        self.chain.join(facts, signed)
+        claimed, registered = signed.delegation.owner if signed else None, await self.chain.read_owner()
         refuse_unowned(
             OwnershipFacts(node=self.key.address, claimed=claimed, registered=registered),
             has_owners=facts.has_owners,
@@ -283,16 +281,21 @@ class Node:
             case c.EndListening():
                 unmark(self.home)
                 if self.gossip:
-                    self.gossip.show_itself()
-            case c.SkipToRound() | c.AskForRenewal() | c.RefuseBody() | c.ShunPeer() | c.StopNode():
-                pass
+                    self.gossip.switch_identity()
+            case c.StopNode():
+                pass  # the loop returns it
             case c.RegisterNode():
                 self._take_delegation()
                 await self.chain.execute(command)
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
                 await self.trainer.execute(command)
-            case _:
+            case (
+                c.RenewDelegation() | c.AdvanceStage() | c.CommitVote() | c.RevealVote() | c.CastVote()
+                | c.ReportReward() | c.RelayMessages()
+            ):  # fmt: skip
                 await self.chain.execute(command)
+            case _:
+                assert_never(command)
 
     def _remember(self, command: c.GossipCommand) -> None:
         """Have the check compare others' bodies with this node's own."""
@@ -302,9 +305,9 @@ class Node:
         if body is not None:
             self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
 
-    def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
+    def publish(self, stamped: i.Stamped, outputs: tuple[Output, ...]) -> None:
         """Tell subscribers what happened, and gossip's validator what it must know; keep rounds that have ended."""
-        self.bus.publish(stamped, commands)
+        self.bus.publish(stamped, outputs)
         self.rounds.follow(self.state, stamped.at)
         self._move_window()
 

@@ -5,6 +5,7 @@ Each refusal is a `Refusal`: one line for the operator, who alone can mend it.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -12,17 +13,17 @@ import structlog
 import trio
 
 from node.chain.contract.manifest_check import disagreement
-from node.chain.contract.swarm import CoordinatorFacts
-from node.chain.service import CoordinatorService
 from node.config import Config
 from node.data.load import load_questions
+from node.data.questions import Questions
 from node.errors import describe
 from node.exits import Exit, Refusal
 from node.files.private import replace_private
 from node.grading.registry import require_grader
 from node.identity.key_owner_cases import OwnershipFacts, refuse_other_owner
 from node.manifest_file import with_contract
-from node.ports import Questions
+from node.ports import ChainUnavailableError
+from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import Address
 from protocols.manifest import Manifest, allows_model, manifest_digest
 
@@ -59,14 +60,12 @@ def placed(config: Config, manifest: Manifest) -> Config:
     return msgspec.structs.replace(config, trainer=trainer)
 
 
-async def read_facts(chain: CoordinatorService, contract: Address, path: Path) -> CoordinatorFacts:
-    """Read what the contract fixed at deployment, and keep it at `path`; without the chain, what was kept."""
+async def read_facts(ask: Callable[[], Awaitable[CoordinatorFacts]], contract: Address, path: Path) -> CoordinatorFacts:
+    """Ask what the contract fixed at deployment, and keep it at `path`; without the chain, return what was kept."""
     while True:
         try:
-            facts = await chain.describe()
-        except Refusal:
-            raise
-        except Exception as error:  # noqa: BLE001 - whatever keeps the chain away, the node waits for it
+            facts = await ask()
+        except ChainUnavailableError as error:
             kept = _kept_facts(contract, path)
             if kept is not None:
                 return kept

@@ -1,4 +1,4 @@
-"""From the follower's updates to the machine's inputs: confirmations, registrations, stages. Pure."""
+"""From the block follower's updates to the machine's inputs: confirmations, registrations, stages. Pure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from node.chain.contract.interface import CoordinatorBinding
+from node.chain.contract.binding import CoordinatorBinding
 from node.chain.rpc.blocks import BlockAdded, BlockUndone, ChainReset, Log, RangeFilled, Update
 from node.machine.inputs import PauseChanged, PeerRegistered, StageOpened
 from protocols.identifiers import Address
@@ -16,11 +16,11 @@ News: TypeAlias = PeerRegistered | StageOpened | PauseChanged
 
 
 class StageTracker:
-    """Collects what the blocks say. Blocks count once `confirmations` more lie on top of them."""
+    """Collects what is in the blocks. A block counts once `confirmations` more lie on top of it."""
 
     def __init__(self, confirmations: int, binding: CoordinatorBinding) -> None:
         self.stale = True
-        """The present stage can't be told from the blocks taken: it has to be read from the contract."""
+        """The blocks taken do not show the present stage: it has to be read from the contract."""
         self.peers: dict[Address, PeerRegistered] = {}
         self._confirmations, self._binding = confirmations, binding
         self._waiting: deque[BlockAdded] = deque()
@@ -30,7 +30,7 @@ class StageTracker:
         self._repeat = True
 
     def take(self, update: Update) -> None:
-        """Take one update of the follower."""
+        """Take one update of the block follower."""
         match update:
             case BlockAdded():
                 self._waiting.append(update)
@@ -64,7 +64,7 @@ class StageTracker:
         return news
 
     def read(self, stage: StageOpened, paused: int) -> list[News]:
-        """Take the stage, and the end of the pause, that were read from the contract; return what of it is news."""
+        """Take the stage and the end of the pause, as read from the contract; return what is new."""
         opened = self._read(stage)
         news: list[News] = [opened] if opened else []
         if paused != self._paused:
@@ -73,7 +73,7 @@ class StageTracker:
         return news
 
     def _read(self, stage: StageOpened) -> StageOpened | None:
-        """Return the input for a stage, None where it is known. One that does not follow from that marks a reorg."""
+        """Return the input for a stage, None where it is known. One that does not follow the last is a reorg's."""
         last, self._last = self._last, stage
         repeat, self._repeat, self.stale = self._repeat, False, False
         if last is None or _follows(last, stage):
@@ -82,8 +82,8 @@ class StageTracker:
             return stage if repeat else None
         return msgspec.structs.replace(stage, rewound=True)
 
-    def again(self) -> list[PeerRegistered]:
-        """Begin anew after a (re)connection: every known peer is news, and so is the present stage."""
+    def restart(self) -> list[PeerRegistered]:
+        """Start over after a (re)connection: report the present stage again, and return every known peer."""
         self.stale = self._repeat = True
         self._news.clear()
         return list(self.peers.values())
@@ -118,16 +118,15 @@ class StageTracker:
 
 
 def _follows(last: StageOpened, stage: StageOpened) -> bool:
-    """Tell whether the clock just went on: later, and not with another seed in the same round."""
+    """Return True if the clock just went on: later, and not with another seed in the same round."""
     later = (last.round, last.stage) < (stage.round, stage.stage)
     return later and (last.round != stage.round or last.seed == stage.seed)
 
 
 class ClockOffset:
-    """Chain time minus local time, from the timestamps of blocks as they arrive.
+    """Chain time minus local time in seconds, from the timestamps of blocks as they arrive.
 
-    A block's timestamp is never later than its arrival, by the chain's clock: the largest difference of a few
-    is the nearest.
+    By the chain's clock no block arrives before its timestamp: of a few differences the largest is the best estimate.
     """
 
     SAMPLES = 8
@@ -135,11 +134,11 @@ class ClockOffset:
 
     def __init__(self, timestamp: int, now: float) -> None:
         self.value = max(0.0, timestamp - now)
-        """The newest block may be old without any clock being wrong: behind is assumed only once it is measured."""
+        """The newest block may be old while both clocks are right: a negative offset needs several blocks."""
         self._differences: deque[float] = deque(maxlen=self.SAMPLES)
 
     def arrived(self, timestamp: int, now: float, tolerance: float = 2.0) -> bool:
-        """Take a new block; tell whether the offset moved by more than `tolerance` seconds."""
+        """Take a new block; return True if the offset moved by more than `tolerance` seconds."""
         self._differences.append(timestamp - now)
         if len(self._differences) < self.LEAST:
             return False

@@ -12,9 +12,11 @@ import msgspec
 import structlog
 import trio
 
-from node.cli.options import config_flags, config_from, data_dir_option, expanded, first
+from node.cli.options import config_flags, config_from, data_dir_option, expanded
 from node.config import Config
+from node.errors import first
 from node.exits import Exit, Refusal
+from node.files.atomic import replace_file
 
 log = structlog.get_logger()
 
@@ -47,7 +49,9 @@ def bootnode(data_dir: Path, **flags: Any) -> int:
 def _serve(config: Config, home: Path) -> int:
     from node.identity import IdentityError, load_or_create
     from node.network.host import HostListenError
+    from node.network.libp2p_patches.repairs import check_version
 
+    check_version()
     try:
         key = load_or_create(home / config.identity)
         trio.run(_until_told, config, home, key)
@@ -66,9 +70,8 @@ async def _until_told(config: Config, home: Path, key: Any) -> None:
     from node.network.bootnode_host import run_bootnode
 
     def started(addresses: tuple[str, ...]) -> None:
-        draft = home / f".{FILE}.{os.getpid()}"
-        draft.write_bytes(msgspec.json.encode(Announced(tuple(addresses), os.getpid())))
-        os.replace(draft, home / FILE)
+        content = msgspec.json.encode(Announced(tuple(addresses), os.getpid()))
+        replace_file(home / FILE, content, durable=False)
 
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
@@ -85,7 +88,7 @@ async def _bootnode(run_bootnode: Any, config: Config, home: Path, key: Any, sta
         config.gossip.listen,
         announce=config.gossip.announce,
         bootnodes=config.gossip.bootnodes,
-        peer_book=home / "peers.json",
+        peer_store=home / "peers.json",
         max_peers=MAX_PEERS,
         started=started,
     )

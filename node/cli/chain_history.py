@@ -14,6 +14,7 @@ from node.explain.round_facts import PeerActivity, Trace
 from node.machine.round_report import RoundReport
 from protocols.identifiers import Address
 from protocols.schedule import reveal_step, step_number
+from protocols.signed_messages import MessageKind, MessageTopic
 from protocols.tally import Registered, Rewarded, Voted, read_votes
 
 Ask = Callable[..., Any]
@@ -39,7 +40,7 @@ class ChainHistory:
         """Return the votes of a round and where this node's messages for it are; owners are left empty. `seconds` are
         the lengths of a round's stages."""
         kinds = ("VotesCounted", "VoteCommitted", "RewardSubmitted", "RoundAdvanced", "StageAdvanced")
-        traces: dict[str, Trace] = {}
+        traces: dict[MessageTopic, Trace] = {}
         votes: list[Voted] = []
         first = self.block_at(account.opened - sum(seconds))
         for log, event in self._events(kinds, first, self._newest()):
@@ -49,10 +50,10 @@ class ChainHistory:
                 continue
             cast = votes_in(event)
             votes += cast
-            kind = _own_kind(event, cast, account)
-            if kind:
+            topic = _own_topic(event, cast, account)
+            if topic:
                 transaction = str(log["transactionHash"])
-                traces[kind] = Trace(transaction, int(log["blockNumber"], 16), self.sender(transaction))
+                traces[topic] = Trace(transaction, int(log["blockNumber"], 16), self.sender(transaction))
         return PeerActivity(traces=traces, votes=tuple(votes))
 
     def since_round(self, first: int) -> tuple[list[Registered], list[Voted], list[Rewarded]]:
@@ -153,11 +154,13 @@ def is_beyond(event: DecodedEvent, step: int, stages: int) -> bool:
     return step_number(event.fields["round"], event.fields.get("stage", 0), stages) > step
 
 
-def _own_kind(event: DecodedEvent, cast: Sequence[Voted], account: RoundReport) -> str:
-    """Return which of this node's messages an event records, "" for none."""
+def _own_topic(event: DecodedEvent, cast: Sequence[Voted], account: RoundReport) -> MessageTopic | None:
+    """Return which of this node's messages an event records, None for an event about other nodes."""
     if event.name == "VotesCounted":
-        ballot = "reveal" if account.sealed else "vote"
-        return ballot if any(vote.voter == account.me for vote in cast) else ""
+        ballot = MessageTopic(MessageKind.REVEAL if account.sealed else MessageKind.VOTE, account.round)
+        return ballot if any(vote.voter == account.me for vote in cast) else None
     if event.fields.get("node", "").lower() != account.me:
-        return ""
-    return "commit" if event.name == "VoteCommitted" else f"reward:{event.fields['stage']}"
+        return None
+    if event.name == "VoteCommitted":
+        return MessageTopic(MessageKind.COMMIT, account.round)
+    return MessageTopic(MessageKind.REWARD, account.round, event.fields["stage"])

@@ -18,10 +18,11 @@ from node.config import TrainerSettings, load_config
 from node.exits import Exit, Refusal
 from node.logs import configure
 from node.manifest_file import load_manifest
+from node.trainer.evaluation import Evaluation, StageShare
 from protocols.manifest import DataSpec, Manifest
 
 if TYPE_CHECKING:
-    from node.ports import Question
+    from node.data.questions import Question
     from node.trainer.engines.engine import Engine
 
 DEFAULT_SWARM = "local"
@@ -41,34 +42,6 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
     greedy: bool = False
     stages: bool = False
     settings: dict[str, Any] = {}
-
-
-class StageShare(msgspec.Struct, frozen=True, kw_only=True):
-    """One stage of the game: mean reward, and the share of right answers if it asks for one."""
-
-    name: str
-    reward: float
-    right: float | None
-
-
-class Evaluation(msgspec.Struct, frozen=True, kw_only=True):
-    """The result. `low` and `high` are the 95 % confidence interval, `round` and `updates` those of the checkpoint.
-
-    `stages` has the stages of the game if they were requested.
-    """
-
-    model: str
-    data: str
-    questions: int
-    greedy: bool
-    temperature: float
-    accuracy: float
-    low: float
-    high: float
-    seconds: float
-    round: int | None = None
-    updates: int | None = None
-    stages: tuple[StageShare, ...] = ()
 
 
 @click.command(name="eval", short_help="Measure a model's held-out accuracy.")

@@ -70,14 +70,16 @@ def kept(home: Path, number: int | None) -> RoundReport:
 
 def gathered(home: Path, config: Config, manifest: Manifest, account: RoundReport, offline: bool) -> Explanation:
     """Return the facts from disk, and from the chain if it can be read."""
-    from node.chain.transactions.tx_queue import decode_record
+    from node.chain.transactions.tx_queue import QueuedTransaction, decode_record
     from node.cli.owner import node_key, peer_id_of
     from node.explain.round_facts import explanation, messages
+    from node.machine.transaction_keys import Key, encode_key
     from node.store.outbox import read_records
 
     stages = [stage.name for stage in manifest.stages]
-    keys = [each.key for each in messages(account, stages)]
-    records = {key: decode_record(raw) for key, raw in read_records(home / "outbox.sqlite", keys).items()}
+    keys = [encode_key(each.key) for each in messages(account, stages)]
+    kept = map(decode_record, read_records(home / "outbox.sqlite", keys).values())
+    records: dict[Key, QueuedTransaction] = {record.key: record for record in kept}
     seen, why = None, "not read (--offline)"
     if not offline:
         try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from node.cli.options import data_dir_option, expanded
 from node.cli.presets import Scalar, Settings, presets, settings_of
 from node.config import FILE, ChainSettings, load_config
 from node.exits import Exit, Refusal
+from node.files.private import create_private
 from node.runtime.game_plugins import load_games
 from protocols.manifest_rules import parse_manifest
 
@@ -201,14 +201,9 @@ def _keep_or_write(path: Path, content: bytes) -> None:
 
 def _create(path: Path, content: bytes) -> None:
     """Write a new private file completely or not at all; never replace one."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        draft.write_bytes(content)
-        draft.chmod(0o600)
-        os.link(draft, path)
+        create_private(path, content)
     except FileExistsError as error:
         raise Refusal(Exit.EXISTS, f"{path} has just been written by another process; check it first") from error
     except OSError as error:
         raise Refusal(Exit.STORE, f"cannot write {path}: {error.strerror}; check path and disk space") from error
-    finally:
-        draft.unlink(missing_ok=True)

@@ -13,8 +13,8 @@ from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.identity.key_owner_cases import OwnershipFacts
 from node.logs import redacted
-from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
+from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Domain, Revocation
 
 VALID = bytes.fromhex("1626ba7e")

@@ -79,10 +79,3 @@ def config_from(data_dir: Path, flags: dict[str, Any]) -> Config:
 def expanded(data_dir: Path) -> Path:
     """Return the data directory as an absolute path."""
     return data_dir.expanduser().absolute()
-
-
-def first(error: BaseException, kind: type[Exception]) -> Exception | None:
-    """Return the first exception of a kind inside nested groups."""
-    if isinstance(error, BaseExceptionGroup):
-        return next((found for inner in error.exceptions if (found := first(inner, kind))), None)
-    return error if isinstance(error, kind) else None

@@ -15,7 +15,8 @@ from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.identity.delegation_file import load_delegation
 from node.identity.key_owner_cases import line, refuse_other_owner
-from protocols.delegation import SignedDelegation, renews
+from protocols.delegation import renews
+from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Delegation
 
 FOR_EVER = (1 << 64) - 1
@@ -64,7 +65,7 @@ def delegation_of(home: Path, key: NodeKey, chain: Chain, own: bool) -> SignedDe
         )
     message = Delegation(key.address, key.address, time.time_ns() // 1_000_000, FOR_EVER)
     signature = key.sign_message(chain.domain, message)
-    return SignedDelegation(message, signature, signature)
+    return SignedDelegation.of(message, signature, signature)
 
 
 def is_news(entry: Registration, delegation: Delegation) -> bool:

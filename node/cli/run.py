@@ -10,8 +10,9 @@ from typing import Any
 import click
 import structlog
 
-from node.cli.options import FLAGS, config_flags, config_from, data_dir_option, expanded, first, parameter
+from node.cli.options import FLAGS, config_flags, config_from, data_dir_option, expanded, parameter
 from node.config import Config
+from node.errors import first
 from node.exits import Exit, Refusal
 
 log = structlog.get_logger()

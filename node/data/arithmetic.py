@@ -15,8 +15,8 @@ from typing import TypeVar
 
 import msgspec
 
+from node.data.questions import Question
 from node.data.recorded_questions import records_digest
-from node.ports import Question
 
 TRAINING_QUESTIONS = 8192
 HELD_OUT_QUESTIONS = 2048

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from node.ports import Question
+from node.data.questions import Question
 from protocols.manifest import DataSpec
 
 LONGEST = 65_536

@@ -10,8 +10,8 @@ from typing import Any
 
 import msgspec
 
+from node.data.questions import Question
 from node.data.recorded_questions import RecordedQuestions
-from node.ports import Question
 from protocols.manifest import DataSpec
 
 SCHEME = "reasoning-gym"

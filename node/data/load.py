@@ -6,8 +6,8 @@ from pathlib import Path
 
 from node.data.arithmetic import ArithmeticQuestions
 from node.data.columns import question_of
+from node.data.questions import Questions
 from node.data.recorded_questions import RecordedQuestions
-from node.ports import Questions
 from node.runtime.entry_points import DATA, load_plugin, plugin_names
 from protocols.grading import gradable
 from protocols.manifest import DataSpec

@@ -9,8 +9,8 @@ from typing import Any
 import msgspec
 
 from node.data.columns import question_of
+from node.data.questions import Question
 from node.data.recorded_questions import RecordedQuestions
-from node.ports import Question
 from protocols.manifest import DataSpec
 
 SUFFIXES = (".jsonl", ".json", ".parquet")

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from node.ports import Question
+from node.data.questions import Question
 from protocols.identifiers import Digest
 
 HELD_OUT_SHARE = 10

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
+from node.data.questions import Questions
 from node.explain.round_facts import StageFact
 from node.machine.round_report import RoundReport
-from node.ports import Questions, Verdict
+from node.ports import Verdict
 from node.validation.body_check import check_body, own_rewards
 from node.validation.quoted_bodies import BodyLookup, QuoteResolver
 from protocols.games import game_named

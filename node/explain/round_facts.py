@@ -15,8 +15,10 @@ from node.chain.transactions.tx_queue import QueuedTransaction
 from node.identity import name_of
 from node.machine.round_report import PeerRoundReport, RoundReport
 from node.machine.state import BodyRecord
+from node.machine.transaction_keys import Key, MessageKey
 from protocols.identifiers import Address
 from protocols.reasons import meaning_of
+from protocols.signed_messages import MessageKind, MessageTopic
 from protocols.tally import ONE_VOTE, Voted, leaders, tally
 
 Outcome = Literal["accepted", "refused", "waiting", "fetching", "none"]
@@ -131,10 +133,10 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class PeerActivity(msgspec.Struct, frozen=True, kw_only=True):
-    """The round on chain. `traces`: where this node's messages are, by kind ("commit", "reveal", "vote",
-    "reward:STAGE"); `votes`: every counted one of the round; `owners`: of the nodes that voted or were voted for."""
+    """The round on chain. `traces`: where this node's messages are, by topic; `votes`: every counted one of the round;
+    `owners`: of the nodes that voted or were voted for."""
 
-    traces: Mapping[str, Trace] = {}
+    traces: Mapping[MessageTopic, Trace] = {}
     votes: tuple[Voted, ...] = ()
     owners: Mapping[Address, Address] = {}
 
@@ -142,7 +144,7 @@ class PeerActivity(msgspec.Struct, frozen=True, kw_only=True):
 def explanation(
     report: RoundReport,
     stages: Sequence[str],
-    records: Mapping[str, QueuedTransaction],
+    records: Mapping[Key, QueuedTransaction],
     seen: PeerActivity | None,
     own_peer_id: str,
     offline: str = "",
@@ -180,7 +182,11 @@ def explanation(
         deliveries=tuple(
             msgspec.structs.replace(
                 _delivery(
-                    each.what, records.get(each.key), seen.traces.get(each.kind) if seen else None, report.me, named
+                    each.what,
+                    records.get(each.key),
+                    seen.traces.get(each.key.topic) if seen else None,
+                    report.me,
+                    named,
                 ),
                 stage=each.stage,
             )
@@ -192,23 +198,26 @@ def explanation(
 
 
 class OnChainMessage(msgspec.Struct, frozen=True):
-    """A message that this node sends to the chain for a round: its key in the outbox, its kind in `PeerActivity`."""
+    """A message that this node sends to the chain for a round, and its key in the outbox."""
 
     what: str
-    key: str
-    kind: str
+    key: MessageKey
     stage: str = ""
 
 
 def messages(report: RoundReport, stages: Sequence[str]) -> list[OnChainMessage]:
     """Return this node's messages to the chain for a round: its vote, and a reward for each stage played."""
-    round_seed = f"{report.round}:{report.seed.hex()}"
-    ballots = () if report.vote is None else ("commit", "reveal") if report.sealed else ("vote",)
+    sealed, number = report.sealed, report.round
+    kinds = (MessageKind.COMMIT, MessageKind.REVEAL) if sealed else (MessageKind.VOTE,)
+    ballots = kinds if report.vote is not None else ()
     own = next((entry.bodies for entry in report.entries if entry.peer == report.me), ())
     played = [number for number, body in enumerate(own) if body is not None and body.groups]
     return [
-        *(OnChainMessage(kind, f"{kind}:{round_seed}", kind) for kind in ballots),
-        *(OnChainMessage("reward", f"reward:{report.round}:{at}", f"reward:{at}", stages[at]) for at in played),
+        *(OnChainMessage(kind, MessageKey(MessageTopic(kind, number), report.seed)) for kind in ballots),
+        *(
+            OnChainMessage("reward", MessageKey(MessageTopic(MessageKind.REWARD, number, at)), stages[at])
+            for at in played
+        ),
     ]
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import stat
-from contextlib import suppress
 from pathlib import Path
 
+from node.files.atomic import create_file, replace_file
+
+MODE = 0o600
 SIZE_LIMIT = 64 << 20
 """Bytes: the largest private file is a backup with years of vote history."""
 
@@ -33,40 +35,10 @@ def create_private(path: Path, data: bytes) -> None:
     Raises FileExistsError if there is one already (nothing is replaced), OSError if it can't be written.
     """
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    draft = _draft(path, data)
-    try:
-        os.link(draft, path)
-    finally:
-        draft.unlink()
-    _sync_directory(path.parent)
+    create_file(path, data, mode=MODE)
 
 
 def replace_private(path: Path, data: bytes) -> None:
     """Write or replace a file of mode 0600, completely or not at all. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.replace(_draft(path, data), path)
-    _sync_directory(path.parent)
-
-
-def _draft(path: Path, data: bytes) -> Path:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.unlink(missing_ok=True)
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError:
-        with suppress(OSError):
-            draft.unlink()
-        raise
-    return draft
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    replace_file(path, data, mode=MODE)

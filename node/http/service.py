@@ -17,6 +17,7 @@ from hypercorn.trio import serve
 from hypercorn.typing import Framework
 
 from node.config import HttpSettings
+from node.files.atomic import replace_file
 from node.http.host_names import OwnNames, is_loopback
 from node.http.metrics import Counters
 from node.http.routes import build
@@ -68,7 +69,8 @@ class HttpService:
         listening = await listen(self._settings.host, self._settings.port)
         url = url_of(listening)
         try:
-            write_atomically(self._file, msgspec.json.encode(StatusEndpoint(url, os.getpid(), time.time())))
+            content = msgspec.json.encode(StatusEndpoint(url, os.getpid(), time.time()))
+            replace_file(self._file, content, durable=False)
             log.info("http.listening", url=url)
             task_status.started(url)
             await serve(self._app, _server_config(listening.detach()), shutdown_trigger=trio.sleep_forever)
@@ -108,13 +110,6 @@ def url_of(bound: socket.socket) -> str:
     host, port = bound.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not bound to
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file atomically."""
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    draft.write_bytes(content)
-    os.replace(draft, path)
 
 
 def _server_config(descriptor: int) -> ServerConfig:

@@ -10,8 +10,8 @@ from node.exits import Exit, Refusal
 from node.files.private import OpenToOthersError, read_private, replace_private
 from node.identity.key import NodeKey
 from node.identity.owner_orders import OwnerOrder, decode_order, domain_of, encode_order, message_of
-from protocols.carried import Carried, CarriedRevocation, carried_delegation
-from protocols.delegation import SignedDelegation, renews
+from protocols.delegation import renews
+from protocols.signed_messages import SignedDelegation, SignedMessage, SignedRevocation
 from protocols.typed_data import Delegation, Domain
 
 FILE = "delegation.json"
@@ -80,22 +80,22 @@ def load_revocation(home: Path) -> OwnerOrder | None:
         raise Refusal(Exit.DELEGATION, f"cannot read {home / REVOCATION} ({error}); run `swarm logout`") from error
 
 
-def waiting_orders(home: Path, domain: Domain, serial: int, expiry: int) -> tuple[Carried, ...]:
+def waiting_orders(home: Path, domain: Domain, serial: int, expiry: int) -> tuple[SignedMessage, ...]:
     """Return the owner's orders that wait for a relayer, as they travel in announcements.
 
     `serial` (milliseconds) and `expiry` (chain seconds) are this node's in the contract's register; both 0 if it is not
     registered. A revocation that is on chain is deleted. Raises `Refusal` if a file can't be used, OSError.
     """
-    orders: list[Carried] = []
+    orders: list[SignedMessage] = []
     revocation = load_revocation(home)
     if revocation is not None and 0 < revocation.serial <= serial:
         (home / REVOCATION).unlink(missing_ok=True)
     elif revocation is not None:
         signature = bytes.fromhex(revocation.signature)
-        orders.append(CarriedRevocation(revocation.owner, revocation.node, revocation.serial, signature))
+        orders.append(SignedRevocation(revocation.owner, revocation.node, revocation.serial, signature))
     signed = load_delegation(home, domain)
     if signed is not None and serial and renews(signed.delegation, serial, expiry):
-        orders.append(carried_delegation(signed))
+        orders.append(signed)
     return tuple(orders)
 
 
@@ -103,4 +103,4 @@ def _signed(kept: StoredDelegation) -> SignedDelegation:
     message = message_of(kept.order)
     if not isinstance(message, Delegation):
         raise ValueError("not a delegation")  # noqa: TRY004 - what the file holds is wrong, not the argument's type
-    return SignedDelegation(message, bytes.fromhex(kept.order.signature), bytes.fromhex(kept.node_signature))
+    return SignedDelegation.of(message, bytes.fromhex(kept.order.signature), bytes.fromhex(kept.node_signature))

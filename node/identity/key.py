@@ -13,7 +13,7 @@ from node.exits import Exit, Refusal
 from node.files.private import OpenToOthersError, create_private, read_private
 from node.identity import base58
 from protocols.identifiers import Address, address_of_public_key
-from protocols.typed_data import Domain, Message, digest
+from protocols.typed_data import Domain, TypedMessage, digest
 
 _IDENTITY_MULTIHASH = bytes([0x00, 37])
 _SECP256K1_PROTOBUF = bytes([0x08, 0x02, 0x12, 33])
@@ -56,7 +56,7 @@ class NodeKey:
             raise ValueError(f"a hash of 32 bytes is signed, got {len(hash32)}")
         return self._key.sign_recoverable(hash32, hasher=None)
 
-    def sign_message(self, domain: Domain, message: Message) -> bytes:
+    def sign_message(self, domain: Domain, message: TypedMessage) -> bytes:
         """Return the signature of an EIP-712 message, as the contract takes it: r, s and v in {27, 28}."""
         signature = self.sign(digest(domain, message))
         return signature[:64] + bytes([27 + signature[64]])

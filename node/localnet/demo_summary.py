@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import msgspec
 
-from node.cli.eval import Evaluation
 from node.localnet.demo_plan import FIRST_ROUND, DemoPlan
 from node.localnet.demo_watch import SeenVote, Sighting, Snapshot
 from node.machine.status import CurvePoint, RewardPoint, Status
+from node.trainer.evaluation import Evaluation
 
 COMPARED_SHARE = 4
 """The first and last quarter of the rounds are compared: one round has few questions, and some are harder."""

@@ -19,9 +19,10 @@ from typing import Any
 
 from eth_account import Account
 
-from node.localnet.npm_tools import ToolMissingError, installed_package
+from node.localnet.npm_tools import ToolMissingError, installed_packages
 
-ANVIL_PACKAGE = "@foundry-rs/anvil@1.7.1"
+NPM_PROJECT = Path(__file__).parent
+"""The folder whose npm lock names anvil."""
 MNEMONIC = "test test test test test test test test test test test junk"
 START_SECONDS = 15.0
 PR_SET_PDEATHSIG = 1
@@ -43,11 +44,11 @@ def find_or_install_anvil(cache_dir: Path | None = None) -> Path:
     on_path = shutil.which("anvil")
     if on_path:
         return Path(on_path)
-    home = installed_package(ANVIL_PACKAGE, cache_dir)
+    home = installed_packages(NPM_PROJECT, cache_dir)
     found = sorted(home.glob("node_modules/@foundry-rs/anvil-*/bin/anvil"))
     if not found:
         raise ToolMissingError(
-            f"{ANVIL_PACKAGE} has no binary for this system; install anvil (foundry) and put it on PATH"
+            "anvil's npm package has no binary for this system; install anvil (foundry) and put it on PATH"
         )
     return found[0]
 

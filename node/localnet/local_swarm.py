@@ -14,7 +14,6 @@ from typing import Any, Self
 import msgspec
 
 from contracts import Parameters, deploy, send
-from node.cli.eval import Evaluation
 from node.identity import load_or_create, name_of
 from node.localnet.demo_plan import BLOCK_SECONDS, DemoPlan, NodePlan, node_config
 from node.localnet.demo_watch import NodeReader, Sighting, Snapshot, VoteReader, WatchedPeer, seen
@@ -22,6 +21,7 @@ from node.localnet.local_chain import LocalChain
 from node.localnet.npm_tools import ToolMissingError
 from node.localnet.processes import DemoError, ManagedProcess, end_all, memory_of, process_tree
 from node.localnet.toml import toml_text
+from node.trainer.evaluation import Evaluation
 from protocols.manifest import manifest_digest
 
 Progress = Callable[[str], None]

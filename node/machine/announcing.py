@@ -1,4 +1,4 @@
-"""What this node announces of itself: its rollouts, and with them its own messages for whoever brings them on chain."""
+"""What this node announces: its rollouts, and with them its own signed messages for relayers."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ def report_again(state: State) -> tuple[ReportReward, ...]:
     return (ReportReward(state.round, state.stage, state.seed, reward, sent_after(state)),)
 
 
-def carry_alone(state: State, at: float) -> Result:
-    """Announce the own messages without rollouts, where this stage will bring none.
+def announce_messages(state: State, at: float) -> Result:
+    """Announce this node's own messages without rollouts, where it will make none in this stage.
 
     That takes the node's one announcement of the stage, so it is kept in the place of a body: none may follow it.
     """
@@ -43,5 +43,5 @@ def carry_alone(state: State, at: float) -> Result:
 
 
 def _own_messages(state: State) -> tuple[OwnMessage, ...]:
-    """Return the own commands whose messages can be brought in this stage. When they go by themselves is no part."""
+    """Return the own commands whose messages can be relayed in this stage, without the time at which they are sent."""
     return tuple(replace(command, after=0.0) for command in (*due_votes(state), *report_again(state)))

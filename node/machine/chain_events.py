@@ -6,14 +6,16 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.advancing import wait_for_turn
-from node.machine.announcing import carry_alone
+from node.machine.announcing import announce_messages
 from node.machine.joining import join, registration_settled
 from node.machine.pausing import wait_for_lapse
 from node.machine.relaying import owned_by, wait_for_relay
 from node.machine.stage_transition import Opening, open_stage
 from node.machine.state import MAX_PEERS, Result, State, in_turn
+from node.machine.transaction_keys import MessageKey, RegistrationKey
 from node.machine.voting import vote_settled
 from node.machine.work import pursue, wait_for_rollouts
+from protocols.signed_messages import MessageKind, MessageTopic
 
 RESUME = (wait_for_lapse, wait_for_turn, wait_for_relay, wait_for_rollouts, pursue)
 """What is done when the stage is known to be open still: the offset may have changed, so timers are set anew."""
@@ -73,14 +75,17 @@ def peer_registered(state: State, registered: i.PeerRegistered, at: float) -> Re
 
 def transaction_settled(state: State, settled: i.TransactionSettled, at: float) -> Result:
     """Note what became of a transaction, by its kind."""
-    kind = settled.key.partition(":")[0]
-    if kind == "register":
-        return registration_settled(state, settled, at)
-    if kind in ("commit", "reveal", "vote"):
-        return in_turn(state, at, lambda s, t: vote_settled(s, settled, t), carry_alone, pursue)
-    if settled.key == f"reward:{state.round}:{state.stage}":
-        return replace(state, work=replace(state.work, reported=True)), ()
-    return state, ()
+    match settled.key:
+        case RegistrationKey():
+            return registration_settled(state, settled, at)
+        case MessageKey(topic=MessageTopic(kind=MessageKind.REWARD) as topic):
+            if (topic.round, topic.stage) == (state.round, state.stage):
+                state = replace(state, work=replace(state.work, reported=True))
+            return state, ()
+        case MessageKey() as key:
+            return in_turn(state, at, lambda s, t: vote_settled(s, key, settled, t), announce_messages, pursue)
+        case _:
+            return state, ()
 
 
 def _go_to(state: State, opening: Opening, at: float, resume: bool) -> Result:

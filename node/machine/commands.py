@@ -6,12 +6,13 @@ protection, transactions by the outbox key, trainer work by round and stage.
 
 from __future__ import annotations
 
-from typing import TypeAlias
+from typing import ClassVar, TypeAlias
 
 import msgspec
 
-from protocols.carried import Load
+from node.machine.transaction_keys import AdvanceKey, MessageKey, RegistrationKey, RelayKey, RenewalKey
 from protocols.identifiers import Address, Digest, Seed
+from protocols.signed_messages import MessageKind, MessageTopic, RelayedMessage
 
 
 class Command(msgspec.Struct, frozen=True, tag=True):
@@ -23,51 +24,72 @@ class Command(msgspec.Struct, frozen=True, tag=True):
 
 
 class RegisterNode(Command, frozen=True):
-    """Register this node with the coordinator. Settles under the key `register`."""
+    """Register this node with the coordinator."""
+
+    @property
+    def key(self) -> RegistrationKey:
+        """What it settles under."""
+        return RegistrationKey()
 
 
 class RenewDelegation(Command, frozen=True):
-    """Bring the owner's new delegation for this node, which is registered. Settles under `renew:SERIAL`."""
+    """Submit the owner's new delegation for this node, which is registered."""
 
     serial: int
 
+    @property
+    def key(self) -> RenewalKey:
+        """What it settles under."""
+        return RenewalKey(self.serial)
+
 
 class AdvanceStage(Command, frozen=True):
-    """Send `advance` for this stage: it is this node's turn. Settles under `advance:ROUND:STAGE`."""
+    """Send `advance` for this stage: it is this node's turn."""
 
     round: int
     stage: int
 
+    @property
+    def key(self) -> AdvanceKey:
+        """What it settles under."""
+        return AdvanceKey(self.round, self.stage)
 
-class CommitVote(Command, frozen=True):
-    """Commit to the winners of a round. Settles under `commit:ROUND:SEEDHEX`."""
 
+class VoteCommand(Command, frozen=True):
+    """Base of the commands of a vote."""
+
+    kind: ClassVar[MessageKind]
     round: int
     seed: Seed
     winners: tuple[Address, ...]
     after: float = 0.0
 
-
-class RevealVote(Command, frozen=True):
-    """Reveal the committed winners. Settles under `reveal:ROUND:SEEDHEX`."""
-
-    round: int
-    seed: Seed
-    winners: tuple[Address, ...]
-    after: float = 0.0
+    @property
+    def key(self) -> MessageKey:
+        """What it settles under."""
+        return MessageKey(MessageTopic(self.kind, self.round), self.seed)
 
 
-class CastVote(Command, frozen=True):
-    """Submit the winners of a round in the open mode. Settles under `vote:ROUND:SEEDHEX`."""
+class CommitVote(VoteCommand, frozen=True):
+    """Commit to the winners of a round."""
 
-    round: int
-    seed: Seed
-    winners: tuple[Address, ...]
-    after: float = 0.0
+    kind = MessageKind.COMMIT
+
+
+class RevealVote(VoteCommand, frozen=True):
+    """Reveal the committed winners."""
+
+    kind = MessageKind.REVEAL
+
+
+class CastVote(VoteCommand, frozen=True):
+    """Submit the winners of a round in the open mode."""
+
+    kind = MessageKind.VOTE
 
 
 class ReportReward(Command, frozen=True):
-    """Submit this node's own reward of a stage. `reward` is a mean in [0, 1]. Settles under `reward:ROUND:STAGE`."""
+    """Submit this node's own reward of a stage. `reward` is a mean in [0, 1]."""
 
     round: int
     stage: int
@@ -75,25 +97,34 @@ class ReportReward(Command, frozen=True):
     reward: float
     after: float = 0.0
 
+    @property
+    def key(self) -> MessageKey:
+        """What it settles under."""
+        return MessageKey(MessageTopic(MessageKind.REWARD, self.round, self.stage))
+
 
 OwnMessage: TypeAlias = CommitVote | RevealVote | CastVote | ReportReward
-"""What a node signs, and a relayer may bring."""
+"""What a node signs, and a relayer may submit."""
 
 
 class RelayMessages(Command, frozen=True):
-    """Bring messages of one kind (`protocols.carried.kind_of`) on chain, those that are not there yet; nothing of them
-    was checked. Settles under `relay:KIND:ROUND:STAGE:TURN`.
+    """Submit messages of one topic, those that are not on chain yet. Nothing of them was checked.
 
-    `round` and `stage` are those in which it is done, `turn` counts this node's turns in it; `seed` is that of the
-    round which the messages are about, to which their signatures are bound.
+    `round` and `stage` are those in which it is done, `turn` counts this node's turns in it. `seed` is that of the
+    round which the messages are about: their signatures are bound to it.
     """
 
-    kind: str
+    topic: MessageTopic
     round: int
     stage: int
     seed: Seed
     turn: int
-    loads: tuple[Load, ...]
+    messages: tuple[RelayedMessage, ...]
+
+    @property
+    def key(self) -> RelayKey:
+        """What it settles under."""
+        return RelayKey(self.topic, self.round, self.stage, self.turn)
 
 
 # --- gossip ---------------------------------------------------------------------------------------------------------
@@ -102,7 +133,7 @@ class RelayMessages(Command, frozen=True):
 class PublishRollouts(Command, frozen=True):
     """Sign and announce this node's body of a stage; without one `size` is 0 and `body` is `protocols.wire.NOTHING`.
 
-    `relays` tells the others that this node brings messages in this stage; `carries` are its own commands whose signed
+    `relays` tells the others that this node relays in this stage; `carries` are its own commands whose signed
     messages travel with the announcement.
     """
 
@@ -127,7 +158,7 @@ class FetchRollouts(Command, frozen=True):
 
 
 class IntroduceNode(Command, frozen=True):
-    """Show every peer this node's delegation until it is registered: somebody with funds may bring it on chain."""
+    """Show every peer this node's delegation until it is registered: somebody with funds may submit it."""
 
 
 # --- trainer --------------------------------------------------------------------------------------------------------
@@ -184,41 +215,6 @@ class SetTimer(Command, frozen=True):
     at: float
 
 
-class SkipToRound(Command, frozen=True):
-    """Nothing to carry out: tells operator and metrics that work was skipped, and why."""
-
-    from_round: int
-    from_stage: int
-    round: int
-    stage: int
-    reason: str
-
-
-class AskForRenewal(Command, frozen=True):
-    """Nothing to carry out: tells the operator that the owner's delegation ends soon, or is `over`, and what to do."""
-
-    expiry: int
-    over: bool
-    reason: str
-
-
-class RefuseBody(Command, frozen=True):
-    """Nothing to carry out: tells the operator that the machine itself gave a peer no credit, and why."""
-
-    peer: Address
-    round: int
-    stage: int
-    reason: str
-
-
-class ShunPeer(Command, frozen=True):
-    """Nothing to carry out: tells the operator that a peer's standing has fallen so low that it is left aside."""
-
-    peer: Address
-    standing: float
-    reason: str
-
-
 class EndListening(Command, frozen=True):
     """The restored or copied identity is this node's alone: forget that it was restored."""
 
@@ -233,5 +229,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | SkipToRound | AskForRenewal | RefuseBody | ShunPeer | EndListening | StopNode
+NodeCommand: TypeAlias = SetTimer | EndListening | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -7,7 +7,8 @@ from datetime import UTC, datetime
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.commands import AskForRenewal, RenewDelegation, SetTimer
+from node.machine.commands import RenewDelegation, SetTimer
+from node.machine.notices import DelegationEnding
 from node.machine.state import Result, State
 from protocols.delegation import FOR_EVER
 
@@ -17,14 +18,14 @@ NOTICE = 14 * DAY
 
 
 def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Result:
-    """Note until when the delegation holds, and whether there is a newer one to be brought."""
+    """Note until when the delegation holds, and whether there is a newer one to submit."""
     return watch_delegation(replace(state, expiry=changed.expiry, renewal=changed.renewal, ending=""), at)
 
 
 def watch_delegation(state: State, at: float) -> Result:
     """Tell the operator of an end that is near or over, and look again a day later; before, when it comes near.
 
-    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be brought.
+    Where the owner has signed anew already, nothing is asked for: the new delegation only has to be submitted.
     """
     if not 0 < state.expiry < FOR_EVER:
         return state, ()
@@ -33,12 +34,12 @@ def watch_delegation(state: State, at: float) -> Result:
         return state, (SetTimer("delegation", ends - NOTICE), *renewals(state))
     over = at >= ends
     state = replace(state, ending="over" if over else "soon")
-    asked = () if state.renewal else (AskForRenewal(state.expiry, over, _why(state)),)
+    asked = () if state.renewal else (DelegationEnding(state.expiry, over, _why(state)),)
     return state, (*asked, SetTimer("delegation", at + DAY if over else min(at + DAY, ends)), *renewals(state))
 
 
 def renewals(state: State) -> tuple[RenewDelegation, ...]:
-    """Return the command that brings a newer delegation, where this node pays for it.
+    """Return the command that submits a newer delegation, where this node pays for it.
 
     A node that has no funds for others leaves it to them, for its announcements carry it, until the end is near.
     """

@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
 from node.machine.peer_score import credit, has_credit, is_shunned
-from node.machine.relaying import with_cargo
-from node.machine.state import MAX_BODIES, BodyRecord, Result, State, counts, current_step, with_body
+from node.machine.relaying import with_announced_messages
+from node.machine.state import MAX_BODIES, BodyRecord, Output, Result, State, counts, current_step, with_body
 from node.machine.uncounted_bodies import TWIN, count_refused, discount, held_against, refuse, settle_copies
 from protocols.games import game_named
 from protocols.games.quoting import drawn
@@ -33,7 +33,7 @@ def body_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result
     step = _step_in_window(state, said.round, said.stage)
     if step is None or said.peer == state.me or not counts(state, said.peer, said.round):
         return state, ()
-    state = with_cargo(state, said, step)
+    state = with_announced_messages(state, said, step)
     pool = state.pools.get(step, {})
     known = pool.get(said.peer)
     if known is not None:
@@ -99,7 +99,7 @@ def quoting_again(state: State, arrived: i.RolloutsArrived) -> Result:
     """Ask again for the bodies of later stages that could not be checked without this one."""
     first = step_number(arrived.round, arrived.stage, state.terms.stages)
     last = step_number(arrived.round + 1, 0, state.terms.stages)
-    commands: tuple[AnyCommand, ...] = ()
+    commands: tuple[Output, ...] = ()
     for step in range(first + 1, last):
         for peer, body in state.pools.get(step, {}).items():
             if body.state == "waiting" and arrived.body in body.missing:

@@ -9,8 +9,9 @@ from typing import TypeAlias
 
 import msgspec
 
-from protocols.carried import Carried, CarriedDelegation
+from node.machine.transaction_keys import TransactionKey
 from protocols.identifiers import Address, Digest, Seed
+from protocols.signed_messages import SignedDelegation, SignedMessage
 
 
 class Input(msgspec.Struct, frozen=True, tag=True):
@@ -99,7 +100,7 @@ class DelegationRead(Input, frozen=True):
 
 
 class FundsChanged(Input, frozen=True):
-    """Whether this node has the funds, and today's budget, to bring other nodes' messages on chain."""
+    """Whether this node has the funds, and today's budget, to relay other nodes' messages."""
 
     relays: bool
 
@@ -119,7 +120,7 @@ class ChainRestored(Input, frozen=True):
 class TransactionSettled(Input, frozen=True):
     """The outbox is done with `key`: mined, or refused for good (`error` names the revert)."""
 
-    key: str
+    key: TransactionKey
     ok: bool
     transaction: str
     error: str = ""
@@ -142,7 +143,7 @@ class RolloutsAnnounced(Input, frozen=True):
     size: int
     inline: bool
     relays: bool = False
-    carried: tuple[Carried, ...] = ()
+    carried: tuple[SignedMessage, ...] = ()
     late: bool = False
 
 
@@ -150,7 +151,7 @@ class NodeIntroduced(Input, frozen=True):
     """A connected node that is not registered asks to be: its owner's delegation, decoded, not checked."""
 
     node: Address
-    message: CarriedDelegation
+    message: SignedDelegation
 
 
 class OwnMessageHeard(Input, frozen=True):

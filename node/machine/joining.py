@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
+from node.backoff import Backoff
 from node.exits import Exit
 from node.machine.commands import IntroduceNode, RegisterNode, SetTimer, StopNode
 from node.machine.inputs import TransactionSettled
 from node.machine.state import Result, State
 
-FIRST_PAUSE = 5.0
-LONGEST_PAUSE = 300.0
-"""Seconds between two attempts to register."""
+RETRY = Backoff(first=5.0, longest=300.0)
+"""Between two attempts to register."""
 OTHER_OWNER = "OtherOwner"
 ADVICE = {
     "DelegationOver": "the owner's delegation is over; renew it (swarm login)",
@@ -25,7 +25,7 @@ ADVICE = {
 def join(state: State, at: float) -> Result:
     """Ask to be registered unless this node is, has asked, waits to ask again, or only listens.
 
-    Where it is not known to have funds it shows the others its delegation, so that one of them may bring it.
+    Where it is not known to have funds it shows the others its delegation, so that one of them may submit it.
     """
     if state.chain != "present" or state.round < 0 or state.me in state.peers:
         return state, ()
@@ -53,7 +53,7 @@ def registration_settled(state: State, settled: TransactionSettled, at: float) -
             "this node a new key (swarm keys new, in another data directory)"
         )
         return replace(state, stopping=True), (StopNode(int(Exit.OTHER_OWNER), reason),)
-    pause = min(LONGEST_PAUSE, FIRST_PAUSE * 2 ** min(state.register_tries, 10))
+    pause = RETRY.pause(state.register_tries + 1)
     state = replace(
         state,
         registering=False,

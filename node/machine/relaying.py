@@ -1,7 +1,7 @@
-"""Bringing other nodes' signed messages on chain, for those that have no gas: by turns, a batch of each kind in one.
+"""Relaying: submitting other nodes' signed messages, for those that have no gas. Relayers take turns, a batch a topic.
 
-Whoever can pay says so in its announcements, so that everybody knows the same relayers and whose turn it is. What is
-carried was only decoded: the chain service checks each message, and leaves out what is on chain.
+Nodes with funds say so in their announcements, so that all know the same relayers and whose turn it is. Messages in the
+pool were only decoded: the chain service checks each one, and leaves out what is on chain.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from node.machine.commands import RelayMessages, SetTimer
 from node.machine.delegation import renewals
 from node.machine.pacing import moment_of
 from node.machine.state import Result, State, counts, current_step
-from protocols.carried import (
-    Carried,
-    CarriedCommitment,
-    CarriedDelegation,
-    CarriedReveal,
-    CarriedRevocation,
-    CarriedReward,
-    CarriedVote,
-    Load,
-    kind_of,
+from protocols.identifiers import Address
+from protocols.schedule import RELAY_END, RELAY_START, relay_turns, turn_order
+from protocols.signed_messages import (
+    MessageTopic,
+    RelayedMessage,
+    SignedDelegation,
+    SignedMessage,
+    SignedVote,
+    StageView,
+    VoteReveal,
+    in_window,
+    topic_of,
 )
-from protocols.identifiers import Address, Seed
-from protocols.schedule import RELAY_END, RELAY_START, commit_step, relay_turns, reveal_step, turn_order
 
 SLACK = 0.05
 """Seconds by which a timer may fire early and still count."""
-MAX_CARGO = 1024
+MAX_POOLED_PEERS = 1024
 """Peers whose messages of a stage are kept."""
 MAX_INTRODUCED = 64
-"""Newcomers whose delegations are kept; the oldest go first, since they come again."""
+"""Newcomers whose delegations are kept. The oldest are dropped first: they introduce themselves again."""
 MAX_BATCH = 100
 """Messages in one command."""
 OWNER_QUOTA = 8
-"""Messages in one command that nodes of one owner carry."""
+"""Messages in one command that nodes of one owner announced."""
 MAX_NEWCOMERS = 4
-"""Newcomers in one command, drawn by lot, whoever carries their delegations. Owners' keys cost nothing, so that a quota
-of each owner bounds nothing here, and a registration costs three times what a vote does: all that are kept would spend
-a day's gas in four turns."""
+"""Newcomers in one command, drawn by lot, whoever announced their delegations."""
+# Registrations are capped on their own: owners' keys are free, so that a quota per owner bounds nothing here. One costs
+# three times as much as a vote: all that are kept would spend a day's gas in four turns.
 STEPS_REMEMBERED = 2
-"""Stages for which a peer that said it relays is taken for a relayer still."""
+"""Stages for which a peer that said it relays still counts as a relayer."""
 
 
 # --- who relays -----------------------------------------------------------------------------------------------------
@@ -58,14 +58,14 @@ def funds_changed(state: State, changed: i.FundsChanged, at: float) -> Result:
 
 
 def may_relay(state: State) -> bool:
-    """Tell whether this node brings messages in the current stage."""
+    """Return True if this node relays in the current stage."""
     return state.relays and not (state.draining or state.stopping) and counts(state, state.me, state.round)
 
 
 def sent_after(state: State) -> float:
     """Return the local time before which this node leaves its own messages of this stage to the relayers.
 
-    0.0 where there is none, or where this node will not be there to see whether they came.
+    0.0 where there are none, or where this node will not be there to see whether they submitted them.
     """
     if state.draining or not (may_relay(state) or state.relayers):
         return 0.0
@@ -73,41 +73,34 @@ def sent_after(state: State) -> float:
 
 
 def stage_began(state: State) -> State:
-    """Return the state without what was carried in an earlier stage, and without relayers that fell silent."""
+    """Return the state without an earlier stage's messages, and without relayers that fell silent."""
     oldest = current_step(state) - STEPS_REMEMBERED
     relayers = {peer: step for peer, step in state.relayers.items() if step >= oldest}
-    return replace(state, relayers=relayers, cargo={}, relay_turn=0)
+    return replace(state, relayers=relayers, message_pool={}, relay_turn=0)
 
 
-# --- what is to be brought ------------------------------------------------------------------------------------------
+# --- the message pool -----------------------------------------------------------------------------------------------
 
 
-def with_cargo(state: State, said: i.RolloutsAnnounced, step: int) -> State:
-    """Return the state with what a peer's announcement says of relaying; what can't be brought now is left out."""
+def with_announced_messages(state: State, said: i.RolloutsAnnounced, step: int) -> State:
+    """Return the state with an announcement's messages in the pool, those whose window is open, and its peer's offer
+    to relay."""
     if said.relays and state.relayers.get(said.peer, -1) < step:
         state = replace(state, relayers={**state.relayers, said.peer: step})
-    if step != current_step(state) or said.peer in state.cargo or len(state.cargo) >= MAX_CARGO:
+    if step != current_step(state) or said.peer in state.message_pool or len(state.message_pool) >= MAX_POOLED_PEERS:
         return state
-    found: dict[object, Carried] = {}
+    found: dict[object, SignedMessage] = {}
     for message in said.carried:
         if is_timely(state, message):
-            found.setdefault(message if _is_lasting(message) else kind_of(message), message)
-    return replace(state, cargo={**state.cargo, said.peer: tuple(found.values())}) if found else state
+            topic = topic_of(message)
+            found.setdefault(topic if topic.has_round else message, message)
+    return replace(state, message_pool={**state.message_pool, said.peer: tuple(found.values())}) if found else state
 
 
-def is_timely(state: State, message: Carried) -> bool:
-    """Tell whether the contract takes such a message in the current stage."""
-    step, stages, sealed = current_step(state), state.terms.stages, state.terms.sealed
-    match message:
-        case CarriedDelegation() | CarriedRevocation():
-            return True
-        case CarriedReward():
-            return (message.round, message.stage) == (state.round, state.stage)
-        case CarriedReveal():
-            return sealed and message.round in state.seeds and step == reveal_step(message.round, stages)
-        case CarriedCommitment() | CarriedVote():
-            due = message.round in state.seeds and step == commit_step(message.round, stages)
-            return due and sealed == isinstance(message, CarriedCommitment)
+def is_timely(state: State, message: SignedMessage) -> bool:
+    """Return True if the contract takes such a message in the current stage."""
+    terms = state.terms
+    return in_window(message, StageView(state.round, state.stage, terms.stages, terms.sealed, state.seeds.keys()))
 
 
 def node_introduced(state: State, introduced: i.NodeIntroduced, at: float) -> Result:
@@ -141,7 +134,7 @@ def wait_for_relay(state: State, at: float) -> Result:
 
 
 def relay_timer(state: State, at: float) -> Result:
-    """Bring what is there if it is this node's turn; of turns that were missed the last one is taken."""
+    """Relay what is in the pool if it is this node's turn; of missed turns the last one is taken."""
     if not may_relay(state):
         return state, ()
     if state.chain != "present":
@@ -163,74 +156,64 @@ def _turns(state: State) -> tuple[float, ...]:
 
 
 def _batches(state: State, turn: int, share: float) -> Iterator[RelayMessages]:
-    """Yield a command for each kind of message, in the order of the kinds' names.
+    """Yield a command for each topic, in order.
 
-    Where there are more than one batch holds, each turn begins at another place among them: at the share of the
-    messages at which it stands among the turns. So all of them are reached, whoever's turns they are.
+    Where there are more messages than a batch holds, each turn starts at another one: at the same share of the messages
+    as the turn's share of the turns. So all of them are reached, whoever's turns they are.
     """
-    kinds: dict[str, list[Load]] = {}
-    for load in _ordered(state):
-        kinds.setdefault(kind_of(load.message), []).append(load)
+    topics: dict[MessageTopic, list[RelayedMessage]] = {}
+    for one in _ordered(state):
+        topics.setdefault(topic_of(one.message), []).append(one)
     progress = (share - RELAY_START) / (RELAY_END - RELAY_START)
-    for kind, loads in sorted(kinds.items()):
-        within = _within_quota(state, loads)
+    for topic, relayed in sorted(topics.items()):
+        within = _within_quota(state, relayed)
         first = int(round(progress * len(within), 6)) if len(within) > MAX_BATCH else 0
         batch = (*within[first:], *within[:first])[:MAX_BATCH]
-        yield RelayMessages(kind, state.round, state.stage, _seed_of(state, batch[0].message), turn, batch)
+        seed = state.seeds[topic.round] if topic.has_round else state.seed
+        yield RelayMessages(topic, state.round, state.stage, seed, turn, batch)
 
 
-def _ordered(state: State) -> list[Load]:
-    """Return what is to be brought: first of those whose rollouts were accepted lately, then of the others.
+def _ordered(state: State) -> list[RelayedMessage]:
+    """Return what is to be relayed: first of peers whose rollouts were accepted lately, then of the others.
 
-    Votes for the same winners stand together: a batch pays for each winner that it names (contracts/GAS.md).
+    Votes for the same winners are next to each other: a batch pays for each winner that it names (contracts/GAS.md).
     """
     pools = [state.pools.get(current_step(state) - back, {}) for back in (0, 1)]
     accepted = {peer for pool in pools for peer, body in pool.items() if body.state == "arrived"}
-    carriers = sorted(state.cargo, key=lambda peer: (peer not in accepted, peer))
-    loads = [Load(peer, message) for peer in carriers for message in state.cargo[peer]]
-    loads += [Load(node, message) for node, message in sorted(state.introduced.items())]
-    loads.sort(key=lambda load: (load.peer not in accepted, _winners(load.message)))
-    lasting: dict[Carried, Load] = {}
-    for load in loads:
-        if _is_lasting(load.message):
-            lasting.setdefault(load.message, load)
-    return [load for load in loads if not _is_lasting(load.message)] + list(lasting.values())
+    announcers = sorted(state.message_pool, key=lambda peer: (peer not in accepted, peer))
+    relayed = [RelayedMessage(peer, message) for peer in announcers for message in state.message_pool[peer]]
+    relayed += [RelayedMessage(node, message) for node, message in sorted(state.introduced.items())]
+    relayed.sort(key=lambda one: (one.peer not in accepted, _winners(one.message)))
+    lasting: dict[SignedMessage, RelayedMessage] = {}
+    for one in relayed:
+        if not topic_of(one.message).has_round:
+            lasting.setdefault(one.message, one)
+    return [one for one in relayed if topic_of(one.message).has_round] + list(lasting.values())
 
 
-def _within_quota(state: State, loads: list[Load]) -> list[Load]:
-    """Return the messages without those beyond a carrier's owner's quota, and without those of too many newcomers.
+def _within_quota(state: State, relayed: list[RelayedMessage]) -> list[RelayedMessage]:
+    """Return the messages within the quota of each announcer's owner, and those of a few newcomers.
 
-    What counts is who carries a message, not whose it says it is: forged ones must use up their forger's quota.
+    The quota is the announcer's, not that of the node that a message names: forgeries must use up their forger's quota.
     """
-    newcomers = {_newcomer(state, load.message) for load in loads} - {""}
+    newcomers = {_newcomer(state, one.message) for one in relayed} - {""}
     drawn = turn_order(newcomers, state.seed, state.round, state.stage)[:MAX_NEWCOMERS]
     taken: Counter[Address] = Counter()
     within = []
-    for load in loads:
-        if _newcomer(state, load.message) not in ("", *drawn):
+    for one in relayed:
+        if _newcomer(state, one.message) not in ("", *drawn):
             continue
-        owner = state.owners.get(load.peer, load.peer)
+        owner = state.owners.get(one.peer, one.peer)
         taken[owner] += 1
         if taken[owner] <= OWNER_QUOTA:
-            within.append(load)
+            within.append(one)
     return within
 
 
-def _newcomer(state: State, message: Carried) -> Address:
-    """Return the node that a message is to register; empty where it is about another matter."""
-    return message.node if isinstance(message, CarriedDelegation) and message.node not in state.peers else ""
+def _newcomer(state: State, message: SignedMessage) -> Address:
+    """Return the node that a message would register; empty for any other message."""
+    return message.node if isinstance(message, SignedDelegation) and message.node not in state.peers else ""
 
 
-def _winners(message: Carried) -> tuple[Address, ...]:
-    return message.winners if isinstance(message, CarriedVote | CarriedReveal) else ()
-
-
-def _is_lasting(message: Carried) -> bool:
-    """Tell whether a message is bound to no round: it speaks of the node that it names, whoever carries it."""
-    return isinstance(message, CarriedDelegation | CarriedRevocation)
-
-
-def _seed_of(state: State, message: Carried) -> Seed:
-    if isinstance(message, CarriedDelegation | CarriedRevocation):
-        return state.seed
-    return state.seeds[message.round]
+def _winners(message: SignedMessage) -> tuple[Address, ...]:
+    return message.winners if isinstance(message, SignedVote | VoteReveal) else ()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from msgspec.structs import replace
 
-from node.machine.announcing import carry_alone
-from node.machine.commands import AbortWork, AnyCommand, SkipToRound
+from node.machine.announcing import announce_messages
+from node.machine.commands import AbortWork
 from node.machine.external_bodies import to_quote
+from node.machine.notices import SkippedToRound
 from node.machine.pacing import learned_from_abort
-from node.machine.state import Result, State, TrainerTask, counts, label, worked_in
+from node.machine.state import Output, Result, State, TrainerTask, becomes, counts, label, worked_in
 from protocols.schedule import step_number
 
 DOING = {"generate": "generating", "train": "training", "evaluate": "evaluating", "save": "saving"}
@@ -19,12 +20,12 @@ def skip_stage(state: State, reason: str, at: float) -> Result:
     following = (state.round, state.stage + 1) if state.stage + 1 < state.terms.stages else (state.round + 1, 0)
     state = replace(
         state,
-        work=replace(state.work, phase="skipped"),
+        work=becomes(state.work, "given up"),
         totals=replace(state.totals, stages_skipped=state.totals.stages_skipped + 1),
         last_skip=reason,
     )
-    state, commands = carry_alone(state, at)
-    return state, (SkipToRound(state.round, state.stage, *following, reason), *commands)
+    state, commands = announce_messages(state, at)
+    return state, (SkippedToRound(state.round, state.stage, *following, reason), *commands)
 
 
 def leave_for(state: State, round_number: int, stage: int, at: float) -> Result:
@@ -37,10 +38,10 @@ def leave_for(state: State, round_number: int, stage: int, at: float) -> Result:
     reason = leave_reason(state, stale, round_number, stage)
     rounds = rounds_missed(state, stale, round_number)
     stages = stages_missed(state, stale, round_number, stage)
-    commands: tuple[AnyCommand, ...] = ()
+    outputs: tuple[Output, ...] = ()
     if stale:
         state = replace(learned_from_abort(state, stale, at), task=None)
-        commands = (AbortWork(stale.round, stale.stage, reason),)
+        outputs = (AbortWork(stale.round, stale.stage, reason),)
     totals = state.totals
     state = replace(
         state,
@@ -51,8 +52,8 @@ def leave_for(state: State, round_number: int, stage: int, at: float) -> Result:
         ),
     )
     if reason:
-        commands += (SkipToRound(state.round, state.stage, round_number, stage, reason),)
-    return state, commands
+        outputs += (SkippedToRound(state.round, state.stage, round_number, stage, reason),)
+    return state, outputs
 
 
 def stale_task(state: State, new_step: int) -> TrainerTask | None:
@@ -129,7 +130,7 @@ def lost_training(state: State, task: TrainerTask, reason: str) -> Result:
         stages_skipped=state.totals.stages_skipped + 1,
     )
     state = replace(state, totals=totals, last_skip=reason)
-    return state, (SkipToRound(task.round, task.stage, state.round, state.stage, reason),)
+    return state, (SkippedToRound(task.round, task.stage, state.round, state.stage, reason),)
 
 
 def _trains(task: TrainerTask, round_number: int, stage: int | None) -> bool:

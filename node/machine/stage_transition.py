@@ -10,7 +10,7 @@ from node.machine.doppelganger import keep_listening
 from node.machine.peer_score import forgive
 from node.machine.relaying import stage_began, wait_for_relay
 from node.machine.skipping import leave_for
-from node.machine.state import MAX_FORKED, Result, State, Work, current_step, in_turn, label, own_body, with_body
+from node.machine.state import MAX_FORKED, Result, State, Work, begun, current_step, in_turn, label, own_body, with_body
 from node.machine.voting import move_votes, reopened
 from node.machine.work import pursue, round_done, wait_for_rollouts
 from protocols.identifiers import Seed
@@ -116,10 +116,10 @@ def _resumed(state: State) -> Work:
     """
     body = own_body(state)
     if body is None:
-        return Work("generate")
+        return begun("stage opened")
     if body.digest == NOTHING:
-        return Work("skipped")
-    return Work("done" if body.used else "train")
+        return begun("stage opened again, nothing made")
+    return begun("stage opened again, trained" if body.used else "stage opened again, published")
 
 
 def _pruned(state: State) -> State:

@@ -12,12 +12,14 @@ import msgspec
 from msgspec.structs import replace
 
 from node.machine.commands import AnyCommand
+from node.machine.notices import AnyNotice
+from node.machine.phases import VotePhase, WorkEvent, WorkPhase, becomes_work
 from node.machine.status import CurvePoint, Presence, RewardPoint, Totals
-from protocols.carried import Carried, CarriedDelegation
 from protocols.games import game_named
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
 from protocols.schedule import step_number
+from protocols.signed_messages import SignedDelegation, SignedMessage
 
 MAX_PEERS = 16_384
 MAX_BODIES = 256
@@ -86,11 +88,21 @@ class Work(msgspec.Struct, frozen=True, array_like=True):
     the chain has (or has refused) the reward; `quote` that the stage waits no longer for what it quotes.
     """
 
-    phase: Literal["generate", "train", "done", "skipped"]
+    phase: WorkPhase
     external: tuple[Digest, ...] = ()
     due: bool = False
     reported: bool = False
     quote: bool = False
+
+
+def begun(event: WorkEvent) -> Work:
+    """Return the work of a stage that opens."""
+    return Work(becomes_work(None, event))
+
+
+def becomes(work: Work, event: WorkEvent) -> Work:
+    """Return the work after an event."""
+    return replace(work, phase=becomes_work(work.phase, event))
 
 
 class TrainerTask(msgspec.Struct, frozen=True, array_like=True):
@@ -117,7 +129,7 @@ class VoteRecord(msgspec.Struct, frozen=True, array_like=True):
     round: int
     seed: Seed
     winners: tuple[Address, ...]
-    phase: Literal["planned", "committing", "committed", "revealing", "done", "failed"]
+    phase: VotePhase
     transactions: tuple[str, ...] = ()
 
 
@@ -141,8 +153,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     included. `pending` is the newest stage reported while the chain is not yet known to be caught up with.
 
     `relays` tells whether this node can pay for others, `relayers` in which step each peer last said that it does;
-    `cargo` is what the announcements of the current stage carry, `introduced` the delegations of newcomers, and
-    `relay_turn` counts the own turns of the stage that were taken (or missed).
+    `message_pool` is what announcements of the current stage had attached, `introduced` the delegations of newcomers,
+    and `relay_turn` counts the own turns of the stage that were taken (or missed).
     """
 
     me: Address
@@ -176,8 +188,8 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
     relays: bool = False
     relayers: dict[Address, int] = {}
-    cargo: dict[Address, tuple[Carried, ...]] = {}
-    introduced: dict[Address, CarriedDelegation] = {}
+    message_pool: dict[Address, tuple[SignedMessage, ...]] = {}
+    introduced: dict[Address, SignedDelegation] = {}
     relay_turn: int = 0
 
     expiry: int = 0
@@ -214,7 +226,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     last_skip: str = ""
 
 
-Result: TypeAlias = tuple[State, tuple[AnyCommand, ...]]
+Output: TypeAlias = AnyCommand | AnyNotice
+Result: TypeAlias = tuple[State, tuple[Output, ...]]
+"""The next state, and in order what is to be done and said."""
 Move: TypeAlias = Callable[[State, float], Result]
 
 
@@ -247,12 +261,12 @@ def initial(me: Address, manifest: Manifest) -> State:
 
 
 def in_turn(state: State, at: float, *moves: Move) -> Result:
-    """Apply moves one after the other; return the last state and the commands of all."""
-    commands: tuple[AnyCommand, ...] = ()
+    """Apply moves one after the other; return the last state and the outputs of all."""
+    outputs: tuple[Output, ...] = ()
     for move in moves:
         state, more = move(state, at)
-        commands += more
-    return state, commands
+        outputs += more
+    return state, outputs
 
 
 # --- facts that several transitions read ----------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from typing import Literal
 
 import msgspec
 
+from node.machine.phases import VotePhase
 from protocols.identifiers import Address
 
 Phase = Literal["starting", "syncing", "listening", "idle", "working", "publishing", "voting", "draining"]
@@ -27,7 +28,7 @@ class VoteStatus(msgspec.Struct, frozen=True, kw_only=True):
 
     round: int
     winners: tuple[Address, ...]
-    phase: Literal["planned", "committing", "committed", "revealing", "done", "failed"]
+    phase: VotePhase
     transactions: tuple[str, ...] = ()
 
 

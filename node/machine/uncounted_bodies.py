@@ -9,8 +9,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.machine import peer_score as standing
-from node.machine.commands import AnyCommand, RefuseBody, ShunPeer
-from node.machine.state import BodyRecord, Result, State, with_body
+from node.machine.notices import BodyUncounted, PeerGraylisted
+from node.machine.state import BodyRecord, Output, Result, State, with_body
 from protocols.identifiers import Address, Digest
 from protocols.reasons import counted_as
 
@@ -40,16 +40,16 @@ def discount(state: State, step: int, peer: Address, reason: str, told: bool = F
     """Refuse a body and hold it against its peer. `told` says that the operator has it from the input already."""
     state, shunned = held_against(refuse(state, step, peer, reason), peer, reason)
     round_number, stage = divmod(step, state.terms.stages)
-    return state, (() if told else (RefuseBody(peer, round_number, stage, reason),)) + shunned
+    return state, (() if told else (BodyUncounted(peer, round_number, stage, reason),)) + shunned
 
 
-def held_against(state: State, peer: Address, reason: str) -> tuple[State, tuple[AnyCommand, ...]]:
+def held_against(state: State, peer: Address, reason: str) -> Result:
     """Hold a reason against a peer; say so where it is shunned from now on."""
     before = standing.is_shunned(state, peer)
     state = standing.hold_against(state, peer, reason)
     if before or not standing.is_shunned(state, peer):
         return state, ()
-    return state, (ShunPeer(peer, round(standing.score_of(state, peer), 2), reason),)
+    return state, (PeerGraylisted(peer, round(standing.score_of(state, peer), 2), reason),)
 
 
 def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, ...]) -> Result:
@@ -59,7 +59,7 @@ def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, 
     came by catching up is later than one that came in time, and of two such nothing is known. This node's own body is
     never either.
     """
-    commands: tuple[AnyCommand, ...] = ()
+    outputs: tuple[Output, ...] = ()
     pool = state.pools.get(step, {})
     for other in alike:
         mine, theirs = pool[peer], pool.get(other)
@@ -70,11 +70,11 @@ def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, 
             continue
         if mine.heard > 0 and theirs.heard > 0 and abs(mine.heard - theirs.heard) > COPY_MARGIN:
             state, more = discount(state, step, late, "copy")
-            commands += more
+            outputs += more
         elif pool[late].reason != TWIN:
             state = _counted(with_body(state, step, late, replace(pool[late], reason=TWIN)), TWIN)
         pool = state.pools[step]
-    return state, commands
+    return state, outputs
 
 
 def disbelieve(state: State, digests: tuple[Digest, ...]) -> Result:
@@ -85,11 +85,11 @@ def disbelieve(state: State, digests: tuple[Digest, ...]) -> Result:
         for peer, body in pool.items()
         if peer != state.me and body.state == "arrived" and body.digest in digests
     ]
-    commands: tuple[AnyCommand, ...] = ()
+    outputs: tuple[Output, ...] = ()
     for step, peer in found:
         state, more = discount(state, step, peer, INCREDIBLE)
-        commands += more
-    return state, commands
+        outputs += more
+    return state, outputs
 
 
 def _counted(state: State, reason: str) -> State:

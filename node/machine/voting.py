@@ -13,15 +13,16 @@ from node.machine import inputs as i
 from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
 from node.machine.external_bodies import round_scores
 from node.machine.peer_score import is_shunned
+from node.machine.phases import CLOSED, VoteEvent, becomes_vote
 from node.machine.relaying import sent_after
 from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, VoteRecord, counts, current_step
+from node.machine.transaction_keys import MessageKey
 from protocols.identifiers import Address
 from protocols.ranking import Score, winners
 from protocols.schedule import commit_step, reveal_step
 
 ALREADY = "AlreadyVoted"
 """The contract's error for a vote that is there already: this node's own, sent before a crash or a reorg."""
-CLOSED = ("done", "failed")
 
 
 def move_votes(state: State, at: float) -> Result:
@@ -60,20 +61,20 @@ def reopened(state: State) -> State:
     """After a reorg: votes whose window lies ahead or is open again are sent once more, with the same winners."""
     step, stages = current_step(state), state.terms.stages
     votes = tuple(
-        replace(vote, phase="planned") if vote.phase != "failed" and step <= commit_step(vote.round, stages) else vote
+        _becomes(vote, "window opened again")
+        if vote.phase != "failed" and step <= commit_step(vote.round, stages)
+        else vote
         for vote in state.votes
     )
     return _counted(state, votes)
 
 
-def vote_settled(state: State, settled: i.TransactionSettled, at: float) -> Result:
+def vote_settled(state: State, key: MessageKey, settled: i.TransactionSettled, at: float) -> Result:
     """Move a vote on when one of its transactions is mined or refused for good."""
-    kind, _, rest = settled.key.partition(":")
-    round_text, _, seed_text = rest.partition(":")
     for place in reversed(range(len(state.votes))):
         vote = state.votes[place]
-        if str(vote.round) == round_text and vote.seed.hex() == seed_text:
-            return _settle(state, place, kind, settled)
+        if (vote.round, vote.seed) == (key.topic.round, key.seed):
+            return _settle(state, place, key.topic.kind, settled)
     return state, ()
 
 
@@ -99,7 +100,9 @@ def _planned(state: State) -> State:
     chosen = winners(votable(state, round_scores(state, voted_on)), state.me, terms.winners, terms.minimum_groups)
     if not chosen:
         return state
-    return replace(state, votes=(*state.votes, VoteRecord(voted_on, seed, chosen, "planned"))[-MAX_VOTES:])
+    return replace(
+        state, votes=(*state.votes, VoteRecord(voted_on, seed, chosen, becomes_vote(None, "round ranked")))[-MAX_VOTES:]
+    )
 
 
 def _moved(state: State, vote: VoteRecord) -> VoteRecord:
@@ -108,11 +111,11 @@ def _moved(state: State, vote: VoteRecord) -> VoteRecord:
     step, stages = current_step(state), state.terms.stages
     closes = reveal_step(vote.round, stages) if state.terms.sealed else commit_step(vote.round, stages)
     if step > closes or state.seeds.get(vote.round, vote.seed) != vote.seed:
-        return replace(vote, phase="failed")
+        return _becomes(vote, "window closed")
     if vote.phase == "planned" and step == commit_step(vote.round, stages):
-        return replace(vote, phase="committing")
+        return _becomes(vote, "vote stage opened")
     if vote.phase == "committed" and step == reveal_step(vote.round, stages):
-        return replace(vote, phase="revealing")
+        return _becomes(vote, "reveal stage opened")
     return vote
 
 
@@ -129,12 +132,16 @@ def _advanced(state: State, vote: VoteRecord, kind: str, ok: bool) -> VoteRecord
     """Return the vote after a transaction settled. What settles in order after its window still counts as done."""
     awaited = {"committing": "commit" if state.terms.sealed else "vote", "revealing": "reveal"}.get(vote.phase)
     if ok and (kind == "vote" or kind == "reveal") and (kind == awaited or vote.phase == "failed"):
-        return replace(vote, phase="done")
+        return _becomes(vote, "reveal settled" if kind == "reveal" else "open vote settled")
     if kind != awaited:
         return vote
     if not ok:
-        return replace(vote, phase="failed")
-    return _moved(state, replace(vote, phase="committed"))
+        return _becomes(vote, "refused")
+    return _moved(state, _becomes(vote, "commitment settled"))
+
+
+def _becomes(vote: VoteRecord, event: VoteEvent) -> VoteRecord:
+    return replace(vote, phase=becomes_vote(vote.phase, event))
 
 
 def _counted(state: State, votes: tuple[VoteRecord, ...]) -> State:

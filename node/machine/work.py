@@ -51,6 +51,7 @@ from node.machine.state import (
     Result,
     State,
     TrainerTask,
+    becomes,
     counts,
     current_step,
     in_turn,
@@ -140,7 +141,7 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
     mean = made.reward / made.groups
     state = replace(
         state,
-        work=replace(state.work, phase="train"),
+        work=becomes(state.work, "rollouts published"),
         rewards=(*state.rewards, RewardPoint(made.round, mean, made.stage, made.right / made.groups))[-MAX_REWARDS:],
     )
     state, more = in_turn(state, at, pursue, wait_for_rollouts)
@@ -184,7 +185,7 @@ def training_finished(state: State, done: i.TrainingFinished, at: float) -> Resu
     elif state.draining:
         state = to_be_saved(state)
     if (done.round, done.stage) == (state.round, state.stage):
-        state = replace(state, work=replace(state.work, phase="done"))
+        state = replace(state, work=becomes(state.work, "training finished"))
     return in_turn(state, at, lambda state, _: disbelieve(state, done.incredible), pursue)
 
 

@@ -21,30 +21,30 @@ async def run_bootnode(
     *,
     announce: Sequence[str] = (),
     bootnodes: Sequence[str] = (),
-    peer_book: Path | None = None,
+    peer_store: Path | None = None,
     max_peers: int = 256,
     ping_seconds: float = 10.0,
     started: Callable[[tuple[str, ...]], None] | None = None,
 ) -> None:
     """Run until cancelled. `started` is called once with the addresses to give to others.
 
-    Raises `node.network.host.ListenError` where no address can be bound.
+    Raises `node.network.host.HostListenError` where no address can be bound.
     """
 
     async def others() -> Sequence[str]:
         return bootnodes
 
     async with open_host(key, announce, max_peers) as host:
-        contacts = PeerManager(
+        peer_manager = PeerManager(
             host,
-            PeerStore(peer_book),
+            PeerStore(peer_store),
             bootnodes=others,
             max_peers=max_peers,
             ping_seconds=ping_seconds,
-            wanted=len(bootnodes),
+            target_peers=len(bootnodes),
         )
         await host.listen(listen)
         log.info("bootnode.started", addresses=host.announced)
         if started is not None:
             started(host.announced)
-        await contacts.run()
+        await peer_manager.run()

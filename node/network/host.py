@@ -1,4 +1,5 @@
-"""A libp2p host (TCP, noise, yamux) that no stranger can end, with what the library lacks: ping, cut, redialling."""
+"""A libp2p host (TCP, noise, yamux) that no peer can bring down, with what the library lacks: ping and a hard
+disconnect."""
 
 from __future__ import annotations
 
@@ -28,9 +29,18 @@ from multiaddr import Multiaddr
 
 from node.identity import NodeKey
 from node.identity.rsa import RsaIdentity
-from node.network.libp2p_patches.log_throttle import quieten
-from node.network.pubsub.hardened import install, isolate_tasks, isolated
-from node.network.reqresp.streams import IDLE, SLOW, Readable, StreamFault, ending, request
+from node.network.libp2p_patches.log_throttle import install_log_throttle
+from node.network.libp2p_patches.repairs import install
+from node.network.libp2p_patches.tasks import isolate_tasks, isolated
+from node.network.reqresp.streams import (
+    IDLE,
+    TIMEOUT,
+    StreamFault,
+    StreamLostError,
+    closing,
+    read_exactly,
+    request,
+)
 
 log = structlog.get_logger()
 
@@ -39,10 +49,10 @@ PING_BYTES = 32
 DIAL_SECONDS = 12.0
 CLOSE_SECONDS = 2.0
 BUFFER_LIMIT = 17 << 20
-"""Bytes that one peer may leave unread with us: the library's largest window is 16 MiB, but it does not enforce it."""
+"""Bytes of one peer that may lie unread here: the library's largest window is 16 MiB, but it does not enforce it."""
 
 StreamHandler = Callable[[str, INetStream], Awaitable[None]]
-"""Serves one stream of the named peer; what it raises ends the stream only."""
+"""Serves one stream of the named peer; an exception ends that stream only."""
 
 
 class HostListenError(OSError):
@@ -50,7 +60,10 @@ class HostListenError(OSError):
 
 
 class Host:
-    """A running host. Peers are named by their peer id as text."""
+    """A running host. Peers are named by their peer id as text.
+
+    `report_fault` is told of a peer's faults by reason; `accepts_ip` decides who may connect.
+    """
 
     def __init__(self, identity: NodeKey | RsaIdentity, announce: Sequence[str], max_peers: int) -> None:
         keys = _key_pair(identity)
@@ -68,26 +81,32 @@ class Host:
             ),
         )
         self.peer_id = identity.peer_id
-        self.blame: Callable[[str, str], None] = lambda peer, reason: None
-        self.admits: Callable[[str], bool] = lambda address: True
+        self.report_fault: Callable[[str, str], None] = lambda peer, reason: None
+        self.accepts_ip: Callable[[str], bool] = lambda address: True
         self._announce = tuple(announce)
         self._network = self.inner.get_network()
         self._network.retry_config = RetryConfig(max_retries=0)
         self._network.set_stream_handler(isolated(self.inner._swarm_stream_handler))
-        self._network._handle_inbound_connection = self._answer_door(self._network._handle_inbound_connection)
+        self._network._handle_inbound_connection = self._gated(self._network._handle_inbound_connection)
         self.inner._identify_task_entry = isolated(self.inner._identify_task_entry)
 
-    def _answer_door(self, let_in: Callable[[Any, Multiaddr], Awaitable[None]]) -> Any:
-        """Ask `admits` before the handshake: that costs more than all the rest of a connection."""
+    def _gated(
+        self, handle: Callable[[Any, Multiaddr], Awaitable[None]]
+    ) -> Callable[[Any, Multiaddr], Awaitable[None]]:
+        """Ask `accepts_ip` before the handshake, which costs more than all the rest of a connection.
 
-        async def answer(stream: Any, address: Multiaddr) -> None:
+        The library's own connection gate is asked for dials, too, and does not learn which it is: a banned address may
+        still be dialled.
+        """
+
+        async def gated(stream: Any, address: Multiaddr) -> None:
             remote = stream.get_remote_address()
-            if remote is not None and not self.admits(str(remote[0])):
+            if remote is not None and not self.accepts_ip(str(remote[0])):
                 await stream.close()
                 return
-            await let_in(stream, address)
+            await handle(stream, address)
 
-        return answer
+        return gated
 
     async def listen(self, addresses: Sequence[str]) -> None:
         """Bind the listen addresses (multiaddrs). Raises `HostListenError` where none can be."""
@@ -98,8 +117,11 @@ class Host:
             )
 
     async def stop_listening(self) -> None:
-        """Close the listening sockets, also when cancelled: the library leaves them open then, and a host that takes
-        the port over would lose every other dial to one that nobody answers."""
+        """Close the listening sockets, also when cancelled.
+
+        The library leaves them open then. A host that takes the port over would lose every other dial to a socket that
+        nobody answers.
+        """
         with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
             for listener in list(self._network.listeners.values()):
                 await listener.close()
@@ -111,7 +133,7 @@ class Host:
 
     @property
     def announced(self) -> tuple[str, ...]:
-        """What others are told: the configured addresses, else the listen addresses."""
+        """The addresses given to other peers: the configured ones, else the listen addresses."""
         return tuple(_with_peer(text, self.peer_id) for text in self._announce) or self.addresses
 
     def connected(self) -> list[str]:
@@ -119,7 +141,7 @@ class Host:
         return [str(peer) for peer, all_of in self._network.get_connections_map().items() if _live(all_of)]
 
     def remote_ip(self, peer: str) -> str | None:
-        """Return the IP address that a connected peer is seen under."""
+        """Return the IP address under which a connected peer is seen."""
         for connection in self._network.get_connections(ID.from_string(peer)):
             remote = connection.muxed_conn.get_remote_address()
             if remote is not None:
@@ -127,31 +149,31 @@ class Host:
         return None
 
     async def connect(self, transport: str, peer: str) -> bool:
-        """Dial one address; tell whether the peer is connected after it."""
+        """Dial one address; return True if the peer is connected afterwards."""
         target = ID.from_string(peer)
         self._network.unblock_peer(target)
         self.inner.get_peerstore().clear_addrs(target)
         with trio.move_on_after(DIAL_SECONDS):
             try:
                 await self.inner.connect(PeerInfo(target, [Multiaddr(transport)]))
-            except Exception as error:  # noqa: BLE001 - a dial fails with anything from OSError to crypto errors
+            except Exception as error:  # noqa: BLE001 - the library's boundary: a dial fails with anything
                 log.debug("gossip.dial_failed", peer=peer, address=transport, error=type(error).__name__)
         return peer in self.connected()
 
     async def ping(self, peer: str, seconds: float) -> bool:
-        """Tell whether the peer echoes 32 random bytes in time."""
+        """Return True if the peer echoes 32 random bytes in time."""
         with trio.move_on_after(seconds):
             try:
                 async with request(self.inner, ID.from_string(peer), PING_PROTOCOL) as stream:
                     sent = os.urandom(PING_BYTES)
                     await stream.write(sent)
-                    return await _read(stream, PING_BYTES) == sent
-            except Exception as error:  # noqa: BLE001 - whatever went wrong, the peer did not answer
-                log.debug("gossip.ping_failed", peer=peer, error=type(error).__name__)
+                    return await read_exactly(stream, PING_BYTES) == sent
+            except (StreamFault, StreamLostError) as error:
+                log.debug("gossip.ping_failed", peer=peer, reason=str(error))
         return False
 
-    def cut(self, peer: str) -> None:
-        """Close the peer's sockets below the library, whose own closing waits for a frozen peer to read."""
+    def disconnect(self, peer: str) -> None:
+        """Close the peer's sockets below the library, which waits for an unresponsive peer to read when it closes."""
         for connection in self._network.get_connections(ID.from_string(peer)):
             wire = _socket(connection)
             try:
@@ -159,23 +181,23 @@ class Host:
             except OSError as error:
                 log.debug("gossip.already_closed", peer=peer, error=error.strerror)
 
-    def hoards(self, peer: str) -> bool:
-        """Tell whether a peer has filled more memory here than any window allows."""
+    def exceeds_receive_window(self, peer: str) -> bool:
+        """Return True if a peer has filled more memory here than any receive window allows."""
         return any(
             sum(len(each) for each in connection.muxed_conn.stream_buffers.values()) > BUFFER_LIMIT
             for connection in self._network.get_connections(ID.from_string(peer))
         )
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
-        """Answer streams of a protocol. A handler's fault ends its stream and is counted, never the host."""
+        """Answer streams of a protocol. A fault ends its stream and is reported; it never ends the host."""
 
         async def run(stream: INetStream) -> None:
             peer = str(stream.muxed_conn.peer_id)
             try:
-                async with ending(stream):
+                async with closing(stream):
                     await handler(peer, stream)
             except StreamFault as fault:
-                self.blame(peer, IDLE if fault.code == SLOW else fault.code)
+                self.report_fault(peer, IDLE if fault.code == TIMEOUT else fault.code)
             except Exception as error:  # noqa: BLE001 - task boundary: a stream's error concerns this stream only
                 log.debug("gossip.stream_failed", peer=peer, protocol=protocol, error=type(error).__name__)
 
@@ -188,8 +210,8 @@ class Host:
 
 @asynccontextmanager
 async def open_host(identity: NodeKey | RsaIdentity, announce: Sequence[str], max_peers: int) -> AsyncIterator[Host]:
-    """Run a host that does not listen yet: its handlers must be in place before the first stranger arrives."""
-    quieten()
+    """Run a host that does not listen yet: its handlers must be in place before the first peer arrives."""
+    install_log_throttle()
     install()
     host = Host(identity, announce, max_peers)
     async with host.inner.run([]):
@@ -213,8 +235,11 @@ def _noise_only(identity: KeyPair) -> dict[TProtocol, ISecureTransport]:
 
 
 def _is_taken(address: Multiaddr) -> bool:
-    """Tell whether a TCP address can't be bound. The library binds with SO_REUSEPORT: two nodes on one port would both
-    seem to listen, and each get half of the other's dials."""
+    """Return True if a TCP address can't be bound.
+
+    The library binds with SO_REUSEPORT: two nodes on one port would both seem to listen, and each get half of the
+    other's dials.
+    """
     parts = {protocol.name: value for protocol, value in address.items()}
     host, port = parts.get("ip4") or parts.get("ip6"), int(parts.get("tcp") or 0)
     if host is None or port == 0:
@@ -240,13 +265,3 @@ def _socket(connection: Any) -> Any:
     """Return the socket under a connection: secure session, noise, raw connection, TCP stream, trio's stream."""
     noise = connection.muxed_conn.secured_conn.conn
     return noise.conn.stream.stream.socket
-
-
-async def _read(stream: Readable, count: int) -> bytes:
-    data = b""
-    while len(data) < count:
-        part = await stream.read(count - len(data))
-        if not part:
-            break
-        data += part
-    return data

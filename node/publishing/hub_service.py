@@ -17,7 +17,9 @@ import msgspec
 import structlog
 import trio
 
+from node.backoff import Backoff
 from node.config import HubSettings
+from node.files.atomic import replace_file
 from node.machine.inputs import CheckpointSaved
 from node.machine.status import RewardPoint, Status
 from node.ports import Report
@@ -32,8 +34,8 @@ log = structlog.get_logger()
 FILE = "hub.json"
 """In the trainer's directory: the last round whose model is on the hub."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 60.0, 3600.0
-"""Back-off after a failed push in seconds; doubles from the first value to the second."""
+RETRY = Backoff(first=60.0, longest=3600.0)
+"""After a failed push."""
 
 PUSH_SECONDS = 4 * 3600.0
 """Time limit of a push in seconds."""
@@ -48,11 +50,6 @@ class PushMark(msgspec.Struct, frozen=True):
 
 class PushError(Exception):
     """A push failed; the text is one line."""
-
-
-def next_pause(pause: float) -> float:
-    """Return the pause after one more failure, in seconds."""
-    return min(LONGEST_PAUSE, pause * 2) if pause else FIRST_PAUSE
 
 
 def read_mark(path: Path, repo: str) -> PushMark | None:
@@ -128,14 +125,15 @@ class HubService:
         with self._bus.subscribe() as subscription:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._follow, subscription)
-                pause = 0.0
+                failures = 0
                 while True:
                     await self._due()
                     try:
                         await self._push()
-                        pause = 0.0
+                        failures = 0
                     except PushError as error:
-                        pause = next_pause(pause)
+                        failures += 1
+                        pause = RETRY.pause(failures)
                         log.warning("hub.push_failed", repo=self._settings.repo, reason=str(error), retry_in=pause)
                         await trio.sleep(pause)
 
@@ -156,9 +154,7 @@ class HubService:
     def _note(self, number: int) -> None:
         """Record on disk that rounds up to this one are on the hub."""
         self._mark = PushMark(self._settings.repo, number)
-        draft = self._trainer / f".{FILE}"
-        draft.write_bytes(msgspec.json.encode(self._mark))
-        draft.replace(self._trainer / FILE)
+        replace_file(self._trainer / FILE, msgspec.json.encode(self._mark), durable=False)
 
     async def _push(self) -> None:
         number = self._saved

@@ -21,8 +21,8 @@ from typing import Self
 import msgspec
 import trio
 
-from node.machine.commands import AnyCommand
 from node.machine.inputs import AnyInput, FundsChanged, NetworkChanged, Stamped, TimerFired
+from node.machine.state import Output
 from node.ports import Report
 
 
@@ -54,7 +54,7 @@ class BusEvent(msgspec.Struct, frozen=True):
     """What a subscriber receives: an input the machine took, and the commands it answered with."""
 
     stamped: Stamped
-    commands: tuple[AnyCommand, ...]
+    outputs: tuple[Output, ...]
 
 
 def level_of(happened: AnyInput) -> str | None:
@@ -216,8 +216,8 @@ class Bus:
         self._subscriptions.append(subscription)
         return subscription
 
-    def publish(self, stamped: Stamped, commands: tuple[AnyCommand, ...]) -> None:
+    def publish(self, stamped: Stamped, outputs: tuple[Output, ...]) -> None:
         """Tell every listener; never waits."""
         if self._subscriptions:
-            happening = BusEvent(stamped, commands)
+            happening = BusEvent(stamped, outputs)
             self._subscriptions = [each for each in self._subscriptions if each.offer(happening)]

@@ -1,4 +1,4 @@
-"""The log's story: which inputs and commands are told, under which stable event name, at which level."""
+"""Which inputs, commands and notices are logged, under which stable event name, at which level."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import msgspec
 
 from node.machine import commands as c
 from node.machine import inputs as i
-from protocols.carried import Load
+from node.machine import notices as n
+from node.machine.transaction_keys import Key
+from protocols.signed_messages import MessageTopic, RelayedMessage
 
 INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.NodeStarted: ("info", "node.started"),
@@ -44,7 +46,7 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.RevealVote: ("info", "vote.revealing"),
     c.CastVote: ("info", "vote.casting"),
     c.ReportReward: ("debug", "reward.reporting"),
-    c.RelayMessages: ("info", "relay.bringing"),
+    c.RelayMessages: ("info", "relay.submitting"),
     c.PublishRollouts: ("info", "rollouts.publishing"),
     c.FetchRollouts: ("debug", "rollouts.fetching"),
     c.IntroduceNode: ("debug", "node.introducing"),
@@ -53,26 +55,30 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.AbortWork: ("info", "work.aborted"),
     c.EvaluateModel: ("debug", "evaluation.started"),
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
-    c.SkipToRound: ("warning", "round.skipped"),
-    c.AskForRenewal: ("warning", "delegation.ending"),
-    c.RefuseBody: ("warning", "rollouts.discounted"),
-    c.ShunPeer: ("warning", "peer.shunned"),
     c.EndListening: ("info", "node.listened"),
     c.StopNode: ("info", "node.stopping"),
 }
-"""What is told, by type; timers are not. WARNING: something went wrong that the node deals with by itself. A delegation
-that is over is told as ERROR: only its owner can mend that."""
+NOTICE_EVENTS: dict[type[Any], tuple[str, str]] = {
+    n.SkippedToRound: ("warning", "round.skipped"),
+    n.DelegationEnding: ("warning", "delegation.ending"),
+    n.BodyUncounted: ("warning", "rollouts.uncounted"),
+    n.PeerGraylisted: ("warning", "peer.graylisted"),
+}
+"""Level and event by type; timers are not logged. WARNING: something went wrong that the node handles by itself. The
+end of a delegation is an ERROR: only its owner can renew it."""
+
+EVENTS = INPUT_EVENTS | COMMAND_EVENTS | NOTICE_EVENTS
 
 
-def told(happened: object) -> tuple[str, str, dict[str, Any]] | None:
-    """Return level, event and fields of an input or command, or None where it is not told."""
-    named = INPUT_EVENTS.get(type(happened)) or COMMAND_EVENTS.get(type(happened))
+def log_line(happened: object) -> tuple[str, str, dict[str, Any]] | None:
+    """Return level, event and fields of an input, command or notice; None if it is not logged."""
+    named = EVENTS.get(type(happened))
     if named is None:
         return None
     level, event = named
     if isinstance(happened, i.TransactionSettled) and not happened.ok:
         level = "warning"
-    if isinstance(happened, c.AskForRenewal) and happened.over:
+    if isinstance(happened, n.DelegationEnding) and happened.over:
         level = "error"
     fields = {name: readable(value) for name, value in msgspec.structs.asdict(happened).items()}  # type: ignore[arg-type]
     return level, event, fields
@@ -81,15 +87,17 @@ def told(happened: object) -> tuple[str, str, dict[str, Any]] | None:
 def readable(value: object) -> object:
     """Return a value as it stands in a log line: bytes as their first 16 hex digits, sequences as lists.
 
-    Of a command, or of a signed message, only the name is told, of a load only whose it is.
+    Of a command or a signed message only the name is logged, of a relayed message its announcer.
     """
     match value:
         case bytes():
             return value.hex()[:16]
         case tuple():
             return [readable(item) for item in value]
-        case Load():
+        case RelayedMessage():
             return value.peer
+        case Key() | MessageTopic():
+            return str(value)
         case msgspec.Struct():
             return type(value).__name__
         case float():

@@ -1,4 +1,4 @@
-"""The one loop that turns inputs into commands: journal first, then the machine, then the services."""
+"""The one loop from inputs to commands: journal first, then the machine, then log, subscribers and services."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import trio
 from node.logs import bind_stage
 from node.machine.commands import AnyCommand, StopNode
 from node.machine.inputs import AnyInput, Stamped
-from node.machine.state import State
+from node.machine.notices import Notice
+from node.machine.state import Output, State
 from node.machine.step import step
-from node.runtime.log_events import told
+from node.runtime.log_events import log_line
 
 log = structlog.get_logger()
 
@@ -64,14 +65,14 @@ def _from_snapshot(journal: InputJournal, fresh: State) -> tuple[State, int]:
 
 
 class Loop:
-    """Owns the state. `dispatch` hands a command to its service; `publish` tells subscribers."""
+    """Owns the state. `dispatch` hands a command to its service; `publish` hands all outputs to subscribers."""
 
     def __init__(
         self,
         journal: InputJournal,
         state: State,
         dispatch: Callable[[AnyCommand], Awaitable[None]],
-        publish: Callable[[Stamped, tuple[AnyCommand, ...]], None],
+        publish: Callable[[Stamped, tuple[Output, ...]], None],
         now: Callable[[], float],
     ) -> None:
         self.state = state
@@ -85,23 +86,26 @@ class Loop:
         """Take one input through journal, machine and services. Returns the command to stop, if the machine said so."""
         stamped = Stamped(self._now(), happened)
         sequence = self._journal.append(stamped)
-        self.state, commands = step(self.state, stamped)
-        self._tell(happened, commands)
-        self._publish(stamped, commands)
-        for command in commands:
-            await self._dispatch(command)
+        self.state, outputs = step(self.state, stamped)
+        self._log(happened, outputs)
+        self._publish(stamped, outputs)
+        stop = None
+        for output in outputs:
+            if isinstance(output, Notice):
+                continue
+            await self._dispatch(output)
+            stop = output if isinstance(output, StopNode) else stop
         self._unsaved += 1
-        stop = next((command for command in commands if isinstance(command, StopNode)), None)
         if stop or self._unsaved >= SNAPSHOT_EVERY:
             self._journal.save_snapshot(sequence, msgspec.msgpack.encode(self.state))
             self._unsaved = 0
         await trio.lowlevel.checkpoint()
         return stop
 
-    def _tell(self, happened: AnyInput, commands: tuple[AnyCommand, ...]) -> None:
+    def _log(self, happened: AnyInput, outputs: tuple[Output, ...]) -> None:
         bind_stage(self.state.round, self.state.stage)
-        for each in (happened, *commands):
-            line = told(each)
+        for each in (happened, *outputs):
+            line = log_line(each)
             if line:
                 level, event, fields = line
                 log.log(LEVELS[level], event, **fields)

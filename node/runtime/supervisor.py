@@ -8,28 +8,20 @@ from typing import Any
 import structlog
 import trio
 
+from node.backoff import Backoff
 from node.errors import describe
 from node.machine.inputs import AnyInput
 from node.ports import Report, Service
 
 log = structlog.get_logger()
 
-FIRST_PAUSE = 0.5
-LONGEST_PAUSE = 30.0
-STEADY = 60.0
-"""Seconds: the first pause after a fault, the longest one, and the time without a fault that resets the pause."""
-
-
-def next_pause(pause: float, lasted: float) -> float:
-    """Return the pause before the next start, given the last pause and how long the service had run, in seconds."""
-    if not pause or lasted >= STEADY:
-        return FIRST_PAUSE
-    return min(pause * 2, LONGEST_PAUSE)
+RESTART = Backoff(first=0.5, longest=30.0, steady=60.0)
+"""Before a service that failed is started again."""
 
 
 async def supervise(service: Service[Any], report: Report, fault: Callable[[str], AnyInput | None]) -> None:
     """Run a service until cancelled. After a fault, `fault(reason)` says which input tells the machine, if any."""
-    pause = 0.0
+    failures = 0
     while True:
         began = trio.current_time()
         try:
@@ -37,7 +29,8 @@ async def supervise(service: Service[Any], report: Report, fault: Callable[[str]
             reason = "ended by itself"
         except Exception as error:  # noqa: BLE001 - the task boundary: whatever a service could not handle ends here
             reason = describe(error)
-        pause = next_pause(pause, trio.current_time() - began)
+        failures = RESTART.count(failures, trio.current_time() - began)
+        pause = RESTART.pause(failures)
         log.warning("service.failed", service=service.name, reason=reason, restart_in=pause)
         lost = fault(reason)
         if lost is not None:

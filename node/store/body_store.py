@@ -6,7 +6,6 @@ that a power cut has damaged is noticed, removed, and fetched or generated again
 
 from __future__ import annotations
 
-import os
 import re
 from contextlib import suppress
 from pathlib import Path
@@ -14,6 +13,7 @@ from pathlib import Path
 import structlog
 
 from node.exits import Exit, Refusal
+from node.files.atomic import DRAFT, replace_file
 from protocols.identifiers import Digest, body_digest
 
 log = structlog.get_logger()
@@ -105,15 +105,13 @@ class BodyStore:
 
     def _write(self, path: Path, body: bytes) -> None:
         path.parent.mkdir(exist_ok=True)
-        draft = path.with_suffix(".part")
-        draft.write_bytes(body)
-        os.replace(draft, path)
+        replace_file(path, body, durable=False)
 
     def _scan(self) -> None:
         """Take over bodies of earlier processes, oldest first; remove drafts, leave other files alone."""
         found: list[tuple[float, Digest, int, int]] = []
         for path in self._directory.glob("*/*"):
-            if path.suffix == ".part":
+            if path.suffix == DRAFT:
                 path.unlink()
             elif path.parent.name.isdecimal() and _DIGEST.fullmatch(path.name):
                 info = path.stat()

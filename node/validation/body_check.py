@@ -12,8 +12,9 @@ from typing import TypeAlias
 
 import msgspec
 
+from node.data.questions import Questions
 from node.grading.registry import gave_up
-from node.ports import Bodies, Questions, Verdict
+from node.ports import Bodies, Verdict
 from node.validation.copy_detector import NGRAMS_COMPARED, CopyDetector
 from node.validation.quoted_bodies import QuoteResolver
 from protocols.assignment import EVERYBODY

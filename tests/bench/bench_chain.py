@@ -14,7 +14,7 @@ from eth_account import Account
 
 from contracts import Parameters, deploy
 from node.chain.contract.swarm import ABI
-from node.chain.service import CoordinatorService
+from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import ChainSettings
 from node.localnet.local_chain import LocalChain
 from node.machine.commands import AnyCommand, SetTimer
@@ -60,7 +60,7 @@ class Watched:
         self.contract = deploy(chain.url, chain.keys[0], terms).address
         settings = ChainSettings(urls=(chain.url,), contract=self.contract)
         outbox = SqliteOutbox(home / "outbox.sqlite")
-        self.service = CoordinatorService(settings, account, manifest, outbox, guard, bytes(account.key))
+        self.service = CoordinatorService(settings, manifest, ChainIdentity(account), outbox, guard)
         self.bus = Bus()
         state = initial(account.address.lower(), manifest)
         self.loop = Loop(journal, state, self._dispatch, self.bus.publish, time.time)

@@ -23,7 +23,8 @@ from node.identity import NodeKey
 from node.identity.local_peer import local_peer
 from node.machine.commands import PublishRollouts
 from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced
-from node.network.service import NetworkService
+from node.network.parameters import NetworkCallbacks, SwarmMember
+from node.network.service import Libp2pNetwork
 from node.ports import RoundWindow, Verdict
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
@@ -90,7 +91,9 @@ def lead() -> list[dict[str, Any]]:
     """Fork the nodes, connect them, give the start signal, collect what they heard."""
     context = get_context("fork")
     with tempfile.TemporaryDirectory() as home:
-        links, processes, boots = [], [], []
+        links: list[Any] = []
+        processes: list[Any] = []
+        boots: list[Any] = []
         for number in range(NODES):
             ours, theirs = context.Pipe()
             process = context.Process(target=follow, args=(number, home, tuple(boots), theirs), daemon=True)
@@ -150,19 +153,18 @@ class Follower:
         keys = [NodeKey(bytes([each + 1]) * 32) for each in range(NODES)]
         self.key = keys[number]
         settings = GossipSettings(listen=("/ip4/127.0.0.1/tcp/0",), bootnodes=boots)
-        self.node = NetworkService(
-            settings, local_peer(self.key, None, DOMAIN), LIMITS, SWARM, self.shelf, lambda *_: Verdict(reason=""),
-            Path(home) / f"{number}.json", self.no_bootnodes,
-        )  # fmt: skip
+        self.node = Libp2pNetwork(
+            settings,
+            SwarmMember(local_peer(self.key, None, DOMAIN), SWARM, LIMITS),
+            self.shelf,
+            NetworkCallbacks(lambda *_: Verdict(reason="")),
+            Path(home) / f"{number}.json",
+        )
         peers = frozenset(key.address for key in keys)
         stages = BURST_STAGE + 1
         self.node.update_window(
             RoundWindow(swarm=SWARM, round=1, stage=stages - 1, stages=stages, seeds={1: SEED}, peers=peers)
         )
-
-    async def no_bootnodes(self) -> Sequence[str]:
-        """There is no contract."""
-        return ()
 
     async def report(self, happened: AnyInput) -> None:
         """Note arrivals and connections."""

@@ -17,10 +17,12 @@ from node.identity import load_or_create
 from node.machine import inputs as i
 from node.machine.state import State, initial
 from node.machine.step import step
+from node.machine.transaction_keys import MessageKey
 from node.store.journal import Journal
 from protocols.identifiers import body_digest
 from protocols.manifest import Manifest, StageSpec
 from protocols.manifest_rules import parse_manifest
+from protocols.signed_messages import MessageKind, MessageTopic
 
 GOAL = 50_000
 SECONDS = 2.0
@@ -91,14 +93,14 @@ def ordinary_round(number: int) -> Iterator[tuple[float, i.AnyInput]]:
     """Yield what a node hears in a round, with seconds since the round opened."""
     seed = body_digest(f"seed {number}".encode())
     yield 0.1, i.StageOpened(number, 0, seed, 60 * number + 60, 60 * number, 30 * number)
-    yield 2.0, i.TransactionSettled(f"commit:{number - 1}:{previous(number).hex()}", True, "0xaa")
-    yield 2.1, i.TransactionSettled(f"reveal:{number - 2}:{previous(number - 1).hex()}", True, "0xab")
+    yield 2.0, i.TransactionSettled(vote_key(MessageKind.COMMIT, number - 1, previous(number)), True, "0xaa")
+    yield 2.1, i.TransactionSettled(vote_key(MessageKind.REVEAL, number - 2, previous(number - 1)), True, "0xab")
     for place, peer in enumerate(PEERS[1:]):
         body = body_digest(f"{peer} {number}".encode())
         yield 8.0 + place, i.RolloutsAnnounced(peer, number, 0, body, 30_000, False)
         yield 8.4 + place, i.RolloutsArrived(peer, number, 0, body, 16, 5.0)
     yield 12.0, i.RolloutsGenerated(number, 0, body_digest(f"me {number}".encode()), 30_000, 16, 5.0, 11.0)
-    yield 13.0, i.TransactionSettled(f"reward:{number}:0", True, "0xac")
+    yield 13.0, i.TransactionSettled(MessageKey(MessageTopic(MessageKind.REWARD, number, 0)), True, "0xac")
     if number == 0:
         yield 14.0, i.EvaluationFinished(0, 0.25, 400, 2.0)
     yield 18.0, i.TrainingFinished(number, 0, 1, 12, 14, 0.1, 5.0)
@@ -110,6 +112,10 @@ def ordinary_round(number: int) -> Iterator[tuple[float, i.AnyInput]]:
         yield 22.0, i.NetworkChanged(3)
     yield 31.0, i.TimerFired("train")
     yield 60.05, i.TimerFired("advance")
+
+
+def vote_key(kind: MessageKind, number: int, seed: bytes) -> MessageKey:
+    return MessageKey(MessageTopic(kind, number), seed)
 
 
 def previous(number: int) -> bytes:

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from node.data.load import load_questions
-from node.ports import Question, Questions
+from node.data.questions import Question, Questions
 from node.validation.body_check import check_body
 from protocols.assignment import assignment
 from protocols.identifiers import body_digest

@@ -150,7 +150,7 @@ async def test_nobody_else_gets_anything_from_the_page(tmp_path: Path) -> None:
     async with page(tmp_path) as (tab, _wallet, url, answer):
         base, _, token = url.partition("#")
         own = {"origin": base.rstrip("/"), "x-swarm-token": token}
-        refused = (
+        refused: tuple[dict[str, str], ...] = (
             {},
             {"origin": base.rstrip("/")},
             own | {"x-swarm-token": token[:-1] + "!"},

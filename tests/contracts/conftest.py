@@ -14,12 +14,14 @@ from eth_account.signers.local import LocalAccount
 from contracts import Parameters, creation_code, load_artifact
 from node.chain.contract.abi import DecodedEvent
 from node.chain.contract.swarm import ABI, signed_words
-from node.chain.relay.batch_calls import SignedRevocation, registrations_call, sign, skipped
+from node.chain.relay.batch_calls import registrations_call, skipped
+from node.chain.relay.signatures import sign
 from node.localnet.local_chain import ChainCallError, LocalChain, developer_keys
-from protocols.delegation import SignedDelegation
 from protocols.identifiers import Address
+from protocols.schedule import step_number
+from protocols.signed_messages import SignedDelegation, SignedRevocation
 from protocols.tally import Voted, read_votes
-from protocols.typed_data import Delegation, Domain, Message, Revocation
+from protocols.typed_data import Delegation, Domain, Revocation, TypedMessage
 
 __all__ = ["ACCOUNTS", "STAGE", "Refused", "Swarm", "key", "parameters", "skipped", "votes_in"]
 
@@ -56,6 +58,11 @@ class Swarm:
         results = ABI.result(function, data)
         return results[0] if len(results) == 1 else results
 
+    def step(self, stages: int) -> int:
+        """Return the number of the open stage, counted from the first round's first."""
+        number, stage = self.view("current")[:2]
+        return step_number(number, stage, stages)
+
     def wait(self, seconds: int) -> None:
         """Let chain time pass, and a block come."""
         self.chain.call("evm_increaseTime", seconds)
@@ -83,7 +90,7 @@ class Swarm:
 
     # --- signed messages ----------------------------------------------------------------------------------------
 
-    def sign(self, number: int, message: Message) -> bytes:
+    def sign(self, number: int, message: TypedMessage) -> bytes:
         """Sign with an account's key."""
         return sign(self.domain, message, key(number))
 
@@ -96,26 +103,26 @@ class Swarm:
         """Return a delegation signed by both; without an owner the node is its own."""
         owner = node if owner is None else owner
         said = Delegation(self.accounts[owner], self.accounts[node], self.serial(), expiry)
-        return SignedDelegation(said, self.sign(owner, said), self.sign(node, said))
+        return SignedDelegation.of(said, self.sign(owner, said), self.sign(node, said))
 
     def revocation(self, node: int, owner: int | None = None) -> SignedRevocation:
         """Return a signed revocation."""
         owner = node if owner is None else owner
         said = Revocation(self.accounts[owner], self.accounts[node], self.serial())
-        return SignedRevocation(said, self.sign(owner, said))
+        return SignedRevocation.of(said, self.sign(owner, said))
 
     def register(self, node: int, owner: int | None = None, expiry: int = 2**64 - 1) -> list[DecodedEvent]:
-        """Register an account as a node; anybody brings it."""
+        """Register an account as a node; anybody submits it."""
         return self.send(9, "register", signed_words(self.delegation(node, owner, expiry)))
 
-    def bring(self, data: str, sender: int = 9) -> list[DecodedEvent]:
+    def submit(self, data: str, sender: int = 9) -> list[DecodedEvent]:
         """Mine encoded calls of `node.chain.relay.batch_calls`; return the events. Raises `Refused`."""
         receipt = self._mined(sender, {"to": self.address, "data": data})
         return [event for log in receipt["logs"] if (event := ABI.event(log))]
 
     def counted(self, *numbers: int) -> None:
         """Register accounts and go on until they count; `current` is then the first round of theirs."""
-        self.bring(registrations_call([self.delegation(number) for number in numbers]))
+        self.submit(registrations_call([self.delegation(number) for number in numbers]))
         since = max(self.view("nodes", self.accounts[number])[1] for number in numbers)
         while self.view("current")[0] < since:
             self.next_stage()

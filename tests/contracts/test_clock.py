@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from typing import Any
 
 import pytest
 
@@ -49,9 +50,14 @@ def test_a_fresh_coordinator_is_in_round_0_stage_0(swarm: Swarm) -> None:
         ({"quorum": 0, "earliest": 10}, "BadLimit"),
     ],
 )
-def test_senseless_parameters_are_refused(chain: LocalChain, changed: dict[str, object], error: str) -> None:
+def test_senseless_parameters_are_refused(chain: LocalChain, changed: dict[str, Any], error: str) -> None:
     """Nothing out of bounds can be deployed."""
-    fields = {"stage_seconds": (60,), "manifest_digest": b"m" * 32, "anchor_blocks": 1, "winners": 3} | changed
+    fields: dict[str, Any] = {
+        "stage_seconds": (60,),
+        "manifest_digest": b"m" * 32,
+        "anchor_blocks": 1,
+        "winners": 3,
+    } | changed
     with pytest.raises(Refused, match=error):
         Swarm(chain, Parameters(**fields))
 

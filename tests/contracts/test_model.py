@@ -14,10 +14,6 @@ from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from node.chain.relay.batch_calls import (
-    Reveal,
-    SignedCommitment,
-    SignedReward,
-    SignedVote,
     commitments_call,
     registrations_call,
     reveals_call,
@@ -27,6 +23,7 @@ from node.chain.relay.batch_calls import (
 )
 from node.localnet.local_chain import LocalChain
 from protocols.schedule import commit_step, reveal_step, step_number
+from protocols.signed_messages import SignedCommitment, SignedReward, SignedVote, VoteReveal
 from protocols.tally import Voted
 from protocols.typed_data import Commitment, Reward, Vote
 from protocols.voting import vote_commitment
@@ -134,7 +131,7 @@ class History:
         self.swarm = Swarm(chain, parameters(stages=stages, mode=mode, winners=MOST))
         self.model = Model()
         self.heard: list[Voted] = []
-        self.swarm.bring(registrations_call([self.swarm.delegation(node, OWNERS[0]) for node in COUNTED]))
+        self.swarm.submit(registrations_call([self.swarm.delegation(node, OWNERS[0]) for node in COUNTED]))
         for node in COUNTED:
             self.model.register[node] = Node(OWNERS[0], self.since(node), float("inf"))
         for _ in range(3):
@@ -170,16 +167,16 @@ class History:
             winners = self.named(few)
             if self.mode == "open":
                 vote = Vote(said, seed, winners)
-                signed.append(SignedVote(vote, self.swarm.sign(node, vote)))
+                signed.append(SignedVote.of(vote, self.swarm.sign(node, vote)))
             else:
                 made = vote_commitment(said, seed, self.swarm.accounts[node], winners, SALT)
                 message = Commitment(said, seed, made)
-                signed.append(SignedCommitment(message, self.swarm.sign(node, message)))
+                signed.append(SignedCommitment.of(message, self.swarm.sign(node, message)))
         data = votes_call(said, signed) if self.mode == "open" else commitments_call(said, signed)
         if self.step != commit_step(said, self.stages):
             assert self.refused(data)
             return
-        self.brought(data, [self.entered(node, said, few) for node, few in entries])
+        self.submitted(data, [self.entered(node, said, few) for node, few in entries])
 
     def reveal(self, shift: int, entries: list[tuple[int, set[int]]], honest: bool) -> None:
         """Reveal what was committed, and anything else beside it."""
@@ -187,13 +184,13 @@ class History:
         if honest:
             mine = [(node, set(few)) for (node, one), few in self.model.committed.items() if one == said]
             entries = [*entries, *mine, *mine[:1]]
-        reveals = [Reveal(self.swarm.accounts[node], self.named(few), SALT) for node, few in entries]
+        reveals = [(self.swarm.accounts[node], VoteReveal(said, self.named(few), SALT)) for node, few in entries]
         data = reveals_call(said, reveals)
         if self.mode == "open" or self.step != reveal_step(said, self.stages):
             assert self.refused(data)
             return
         now = self.swarm.now() + 1
-        self.brought(data, [self.model.reveal(node, said, now, self.order(few)) for node, few in entries])
+        self.submitted(data, [self.model.reveal(node, said, now, self.order(few)) for node, few in entries])
 
     def a_round(self, entries: list[tuple[int, set[int]]], more: list[tuple[int, set[int]]], lost: int | None) -> None:
         """What should happen in a round; between vote and reveal a node may be revoked."""
@@ -210,13 +207,15 @@ class History:
     def report(self, back: int, stage: int, reporters: list[int]) -> None:
         said = max(0, self.round - back)
         message = Reward(said, stage, self.swarm.view("seedOf", said), 7)
-        data = rewards_call(said, stage, [SignedReward(message, self.swarm.sign(node, message)) for node in reporters])
+        data = rewards_call(
+            said, stage, [SignedReward.of(message, self.swarm.sign(node, message)) for node in reporters]
+        )
         newest = self.step - step_number(said, 0, self.stages)
         if (back > 1 and said < self.round - 1) or stage >= self.stages or stage > newest:
             assert self.refused(data)
             return
         now = self.swarm.now() + 1
-        self.brought(data, [self.model.reward(node, said, stage, now) for node in reporters])
+        self.submitted(data, [self.model.reward(node, said, stage, now) for node in reporters])
 
     # --- what must hold -----------------------------------------------------------------------------------------
 
@@ -258,7 +257,7 @@ class History:
 
     @property
     def step(self) -> int:
-        return step_number(*self.swarm.view("current")[:2], self.stages)
+        return self.swarm.step(self.stages)
 
     def since(self, node: int) -> int:
         """Return what the contract said: in the last stage it depends on the block, which the clock's tests cover."""
@@ -283,17 +282,17 @@ class History:
 
     def refused(self, data: str) -> bool:
         try:
-            self.swarm.bring(data)
+            self.swarm.submit(data)
         except Refused:
             return True
         return False
 
-    def brought(self, data: str, reasons: list[str]) -> None:
-        """Bring a batch; the contract must say of each entry what the model says."""
+    def submitted(self, data: str, reasons: list[str]) -> None:
+        """Submit a batch; the contract must say of each entry what the model says."""
         if all(reasons):
             assert self.refused(data)
             return
-        events = self.swarm.bring(data)
+        events = self.swarm.submit(data)
         assert skipped(events) == {place: reason for place, reason in enumerate(reasons) if reason}
         said = [event.fields["round"] for event in events if event.name == "VotesCounted"]
         self.heard += [Voted(said[0], voter, winners) for voter, winners in votes_in(events).items()]

@@ -120,9 +120,9 @@ def test_owners_revoke_and_renew_during_a_pause(swarm: Swarm) -> None:
     """A stolen key is not helped by a pause."""
     swarm.register(1, 2)
     swarm.send(0, "pause", 1000)
-    events = swarm.bring(registrations_call([swarm.delegation(3), swarm.delegation(1, 2)]))
+    events = swarm.submit(registrations_call([swarm.delegation(3), swarm.delegation(1, 2)]))
     assert skipped(events) == {0: "RegistrationsPaused"}
-    swarm.bring(revocations_call([swarm.revocation(1, 2)]))
+    swarm.submit(revocations_call([swarm.revocation(1, 2)]))
 
 
 def test_pauses_do_not_follow_each_other(swarm: Swarm) -> None:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import time
 
 import pytest
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from node.chain.contract.swarm import signed_words
-from node.chain.relay.batch_calls import SignedRevocation, registrations_call, revocations_call, sign
+from node.chain.relay.batch_calls import registrations_call, revocations_call
+from node.chain.relay.signatures import sign
 from node.localnet.local_chain import LocalChain
-from protocols.delegation import SignedDelegation
-from protocols.typed_data import Delegation, Message, Revocation
+from protocols.signed_messages import SignedDelegation, SignedRevocation
+from protocols.typed_data import Delegation, Revocation, TypedMessage
 from tests.contracts.conftest import Refused, Swarm, key, parameters, skipped
 
 pytestmark = pytest.mark.integration
@@ -21,7 +22,7 @@ HONEST, REFUSING, REVERTING, BURNING, FLOODING, SHORT = range(6)
 FOR_EVER = 2**32 - 1
 
 
-def bring(swarm: Swarm, signed: SignedDelegation) -> None:
+def submit(swarm: Swarm, signed: SignedDelegation) -> None:
     swarm.send(9, "register", signed_words(signed))
 
 
@@ -31,7 +32,7 @@ def entry(swarm: Swarm, node: int) -> tuple[str, int, int, int]:
 
 
 def test_a_node_is_registered_for_its_owner(swarm: Swarm) -> None:
-    """Anybody brings it; owner and node need no money; the event carries what a leaderboard needs."""
+    """Anybody submits it; owner and node need no money; the event carries what a leaderboard needs."""
     for number in (OWNER, NODE):
         swarm.chain.call("anvil_setBalance", swarm.accounts[number], "0x0")
     expiry = swarm.now() + 1000
@@ -48,14 +49,14 @@ def test_an_owner_has_many_nodes(swarm: Swarm) -> None:
     """Each with a delegation of its own; ending one leaves the others."""
     for node in (1, 2, 3):
         swarm.register(node, OWNER)
-    swarm.bring(revocations_call([swarm.revocation(2, OWNER)]))
+    swarm.submit(revocations_call([swarm.revocation(2, OWNER)]))
     assert [entry(swarm, node)[2] == FOR_EVER for node in (1, 2, 3)] == [True, False, True]
 
 
 def test_a_node_without_an_owner_is_its_own(swarm: Swarm) -> None:
     """One signature is enough where both keys are the same."""
     signed = replace(swarm.delegation(NODE), node_signature=b"")
-    bring(swarm, signed)
+    submit(swarm, signed)
     assert entry(swarm, NODE)[0] == swarm.accounts[NODE]
 
 
@@ -87,21 +88,20 @@ def test_both_have_to_sign(swarm: Swarm, owner: int, node: int, error: str) -> N
     """Nobody takes a key that is not theirs, nor gives a node to who does not want it."""
     said = swarm.delegation(NODE, OWNER).delegation
     with pytest.raises(Refused, match=error):
-        bring(swarm, SignedDelegation(said, swarm.sign(owner, said), swarm.sign(node, said)))
+        submit(swarm, SignedDelegation.of(said, swarm.sign(owner, said), swarm.sign(node, said)))
 
 
 def test_what_was_signed_can_not_be_changed(swarm: Swarm) -> None:
     """Another expiry, node or owner is another message."""
     signed = swarm.delegation(NODE, OWNER, swarm.now() + 100)
-    said = signed.delegation
     for changed in (
-        replace(said, expiry=said.expiry + 1),
-        replace(said, node=swarm.accounts[2]),
-        replace(said, owner=swarm.accounts[21]),
-        replace(said, serial=said.serial + 1),
+        replace(signed, expiry=signed.expiry + 1),
+        replace(signed, node=swarm.accounts[2]),
+        replace(signed, owner=swarm.accounts[21]),
+        replace(signed, serial=signed.serial + 1),
     ):
         with pytest.raises(Refused, match="Bad"):
-            bring(swarm, replace(signed, delegation=changed))
+            submit(swarm, changed)
 
 
 def test_signatures_are_of_one_deployment(chain: LocalChain, swarm: Swarm) -> None:
@@ -116,9 +116,9 @@ def test_signatures_are_of_one_deployment(chain: LocalChain, swarm: Swarm) -> No
     ]
     assert swarm.domain.salt != other.domain.salt
     for domain in domains:
-        forged = SignedDelegation(said, sign(domain, said, key(OWNER)), sign(domain, said, key(NODE)))
+        forged = SignedDelegation.of(said, sign(domain, said, key(OWNER)), sign(domain, said, key(NODE)))
         with pytest.raises(Refused, match="BadNodeSignature"):
-            bring(swarm, forged)
+            submit(swarm, forged)
 
 
 def test_a_chain_afresh_makes_another_salt() -> None:
@@ -145,7 +145,7 @@ def test_a_renewal_needs_the_owner_alone(swarm: Swarm) -> None:
     swarm.register(NODE, OWNER, swarm.now() + 1000)
     for expiry in (swarm.now() + 5000, swarm.now() + 500):
         signed = replace(swarm.delegation(NODE, OWNER, expiry), node_signature=b"")
-        swarm.bring(registrations_call([signed]))
+        swarm.submit(registrations_call([signed]))
         assert entry(swarm, NODE)[2] == expiry
 
 
@@ -154,14 +154,14 @@ def test_older_messages_are_refused(swarm: Swarm) -> None:
     old = swarm.delegation(NODE, OWNER, 2**64 - 1)
     swarm.register(NODE, OWNER, swarm.now() + 1000)
     with pytest.raises(Refused, match="OldSerial"):
-        bring(swarm, old)
+        submit(swarm, old)
 
 
 def test_a_revocation_ends_a_delegation_at_once(swarm: Swarm) -> None:
-    """The node's next vote is refused; an old delegation does not bring it back, a new one of the owner does."""
+    """The node's next vote is refused; an old delegation does not restore it, a new one of the owner does."""
     swarm.counted(2)
     old = swarm.delegation(NODE, OWNER)
-    bring(swarm, old)
+    submit(swarm, old)
     swarm.next_round()
     now, stage, seed = swarm.view("current")[:3]
     (event,) = swarm.send(8, "revoke", revocation_words(swarm.revocation(NODE, OWNER)))
@@ -169,22 +169,22 @@ def test_a_revocation_ends_a_delegation_at_once(swarm: Swarm) -> None:
     with pytest.raises(Refused, match="DelegationOver"):
         swarm.send(NODE, "submitReward", now, stage, seed, 1)
     with pytest.raises(Refused, match="DelegationOver"):
-        bring(swarm, old)
+        submit(swarm, old)
     swarm.register(NODE, OWNER)
     swarm.send(NODE, "submitReward", now, stage, seed, 1)
 
 
 def revocation_words(signed: SignedRevocation) -> tuple[object, ...]:
-    return (signed.said.owner, signed.said.node, signed.said.serial), signed.signature
+    return astuple(signed.revocation), signed.owner_signature
 
 
 def test_only_the_owner_revokes(swarm: Swarm) -> None:
     """Not the node, not a stranger who signs for itself or for the owner, and nobody twice."""
     swarm.register(NODE, OWNER)
-    said = swarm.revocation(NODE, OWNER).said
+    said = swarm.revocation(NODE, OWNER).revocation
     for signer in (NODE, STRANGER):
         with pytest.raises(Refused, match="BadSignature"):
-            swarm.send(9, "revoke", revocation_words(SignedRevocation(said, swarm.sign(signer, said))))
+            swarm.send(9, "revoke", revocation_words(SignedRevocation.of(said, swarm.sign(signer, said))))
     with pytest.raises(Refused, match="OtherOwner"):
         swarm.send(9, "revoke", revocation_words(swarm.revocation(NODE, STRANGER)))
     with pytest.raises(Refused, match="NotRegistered"):
@@ -212,7 +212,7 @@ def test_serials_that_no_clock_shows_are_refused(swarm: Swarm, serial: int) -> N
     """One in seconds, or of the far future after which no revocation could follow."""
     said = Delegation(swarm.accounts[OWNER], swarm.accounts[NODE], serial, 2**64 - 1)
     with pytest.raises(Refused, match="BadSerial"):
-        bring(swarm, SignedDelegation(said, swarm.sign(OWNER, said), swarm.sign(NODE, said)))
+        submit(swarm, SignedDelegation.of(said, swarm.sign(OWNER, said), swarm.sign(NODE, said)))
 
 
 @pytest.mark.parametrize("broken", ["high s", "v 0", "short", "long", "empty", "zero"])
@@ -231,7 +231,7 @@ def test_broken_signatures_are_refused(swarm: Swarm, broken: str) -> None:
         "zero": bytes(65),
     }[broken]
     with pytest.raises(Refused, match="BadNodeSignature"):
-        bring(swarm, SignedDelegation(said, swarm.sign(OWNER, said), bad))
+        submit(swarm, SignedDelegation.of(said, swarm.sign(OWNER, said), bad))
 
 
 def test_nobody_registers_the_zero_address(swarm: Swarm) -> None:
@@ -240,7 +240,7 @@ def test_nobody_registers_the_zero_address(swarm: Swarm) -> None:
     for owner, node in ((zero, zero), (swarm.accounts[OWNER], zero), (zero, swarm.accounts[NODE])):
         said = Delegation(owner, node, swarm.serial(), 2**64 - 1)
         with pytest.raises(Refused, match="Bad"):
-            bring(swarm, SignedDelegation(said, bytes(65), swarm.sign(NODE, said)))
+            submit(swarm, SignedDelegation.of(said, bytes(65), swarm.sign(NODE, said)))
 
 
 # --- contract wallets -------------------------------------------------------------------------------------------------
@@ -252,21 +252,21 @@ def wallet(swarm: Swarm, manner: int) -> str:
     return swarm.create("test/Wallet", signer, manner.to_bytes(32, "big"))
 
 
-def by_wallet(swarm: Swarm, address: str, message: Message | None = None) -> SignedDelegation:
+def by_wallet(swarm: Swarm, address: str, message: TypedMessage | None = None) -> SignedDelegation:
     said = message or Delegation(address, swarm.accounts[NODE], swarm.serial(), 2**64 - 1)
     assert isinstance(said, Delegation)
-    return SignedDelegation(said, swarm.sign(OWNER, said), swarm.sign(NODE, said))
+    return SignedDelegation.of(said, swarm.sign(OWNER, said), swarm.sign(NODE, said))
 
 
 def test_a_contract_wallet_owns_nodes(swarm: Swarm) -> None:
     """It says itself whether it signed (ERC-1271), for a revocation as well."""
     address = wallet(swarm, HONEST)
-    bring(swarm, by_wallet(swarm, address))
+    submit(swarm, by_wallet(swarm, address))
     assert entry(swarm, NODE)[0] == address
     said = Revocation(address, swarm.accounts[NODE], swarm.serial())
     with pytest.raises(Refused, match="BadSignature"):
-        swarm.send(9, "revoke", revocation_words(SignedRevocation(said, swarm.sign(STRANGER, said))))
-    swarm.send(9, "revoke", revocation_words(SignedRevocation(said, swarm.sign(OWNER, said))))
+        swarm.send(9, "revoke", revocation_words(SignedRevocation.of(said, swarm.sign(STRANGER, said))))
+    swarm.send(9, "revoke", revocation_words(SignedRevocation.of(said, swarm.sign(OWNER, said))))
     assert entry(swarm, NODE)[2] <= swarm.now()
 
 
@@ -301,7 +301,7 @@ def test_bad_entries_do_not_sink_a_batch(swarm: Swarm) -> None:
         swarm.delegation(3, OWNER, expiry=1),
         replace(swarm.delegation(4, OWNER), owner_signature=b"x" * 5000),
     ]
-    events = swarm.bring(registrations_call([*batch, batch[0]]))
+    events = swarm.submit(registrations_call([*batch, batch[0]]))
     assert [event.fields["node"] for event in events if event.name == "PeerRegistered"] == [
         swarm.accounts[1],
         swarm.accounts[2],
@@ -314,7 +314,7 @@ def test_bad_entries_do_not_sink_a_batch(swarm: Swarm) -> None:
         6: "OldSerial",
     }
     with pytest.raises(Refused, match="NothingCounted"):
-        swarm.bring(registrations_call(batch[:3]))
+        swarm.submit(registrations_call(batch[:3]))
 
 
 def test_bad_revocations_do_not_sink_a_batch(swarm: Swarm) -> None:
@@ -322,7 +322,9 @@ def test_bad_revocations_do_not_sink_a_batch(swarm: Swarm) -> None:
     swarm.register(1, OWNER)
     swarm.register(2, OWNER)
     good = swarm.revocation(1, OWNER)
-    events = swarm.bring(revocations_call([replace(good, signature=b""), good, good, swarm.revocation(3, OWNER)]))
+    events = swarm.submit(
+        revocations_call([replace(good, owner_signature=b""), good, good, swarm.revocation(3, OWNER)])
+    )
     assert skipped(events) == {0: "BadSignature", 2: "DelegationOver", 3: "NotRegistered"}
     assert entry(swarm, 2)[2] == FOR_EVER
 

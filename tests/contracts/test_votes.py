@@ -113,9 +113,10 @@ def test_the_windows_are_those_of_the_schedule(chain: LocalChain, stages: int) -
     voted = swarm.view("current")[0]
     winners = named(swarm, 2)
     commitment = sealed(swarm, 1, winners, voted)
-    committed, revealed = [], []
+    committed: list[int] = []
+    revealed: list[int] = []
     last = step_number(voted + 2, 1, stages) + 1
-    while (step := step_number(*swarm.view("current")[:2], stages)) <= last:
+    while (step := swarm.step(stages)) <= last:
         for function, arguments, accepted in (
             ("commitVote", [voted, seed(swarm, voted), commitment], committed),
             ("revealVote", [voted, winners, SALT], revealed),
@@ -249,7 +250,7 @@ def test_a_vote_of_a_revoked_node_is_not_revealed(voting: Swarm) -> None:
     winners = named(voting, 2)
     for voter in (1, 3):
         voting.send(voter, "commitVote", 1, seed(voting), sealed(voting, voter, winners))
-    voting.bring(revocations_call([voting.revocation(1)]))
+    voting.submit(revocations_call([voting.revocation(1)]))
     voting.next_stage()
     with pytest.raises(Refused, match="DelegationOver"):
         voting.send(1, "revealVote", 1, winners, SALT)
@@ -260,7 +261,7 @@ def test_a_winner_that_is_revoked_meanwhile_does_not_sink_votes(voting: Swarm) -
     """Nobody spoils others' votes by being among their winners."""
     winners = named(voting, 2, 3)
     voting.send(1, "commitVote", 1, seed(voting), sealed(voting, 1, winners))
-    voting.bring(revocations_call([voting.revocation(2)]))
+    voting.submit(revocations_call([voting.revocation(2)]))
     voting.next_stage()
     assert votes_in(voting.send(1, "revealVote", 1, winners, SALT)) == {voting.accounts[1]: tuple(winners)}
 

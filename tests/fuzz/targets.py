@@ -13,17 +13,17 @@ from libp2p.utils.varint import encode_varint_prefixed
 from node.data.arithmetic import ArithmeticQuestions
 from node.grading import pool_messages as grading
 from node.identity.rsa import bound_peer
-from node.network.peers import peer_manager as contacts
-from node.network.pubsub.hardened import FRAME_LIMIT
+from node.network.peers import peer_manager
+from node.network.pubsub.router import FRAME_LIMIT
 from node.network.pubsub.rpc_frames import first_frame
 from node.network.reqresp.streams import StreamFault, read_frame
 from node.trainer import messages as frames
 from node.validation.body_check import check_body
 from protocols.assignment import assignment
-from protocols.carried import CarriedDelegation, CarriedReveal, CarriedReward
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest
 from protocols.session import SessionStatement
+from protocols.signed_messages import SignedDelegation, SignedReward, VoteReveal
 from protocols.typed_data import Domain
 from protocols.wire import (
     PROTOCOL_VERSION,
@@ -78,11 +78,11 @@ def targets() -> tuple[Target, ...]:
     manifest = Manifest(name="fuzz", game=GameSpec(generated=4, minimum=2, group_size=2))
     body = encode(_rollouts(questions))
     announced = _announcement(body, body)
-    delegation = CarriedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
-    cargo = (delegation, CarriedReveal(2, (PEER,), SEED), CarriedReward(3, 0, -(2**40), bytes(65)))
+    delegation = SignedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
+    message_pool = (delegation, VoteReveal(2, (PEER,), SEED), SignedReward(3, 0, -(2**40), bytes(65)))
     statement = _sessions.decode(STATEMENT)
     bound = BoundAnnouncement(**msgspec.structs.asdict(announced), session=statement)
-    carrying = msgspec.structs.replace(announced, relays=True, carried=cargo)
+    carrying = msgspec.structs.replace(announced, relays=True, carried=message_pool)
     bodies = (body, encode(Rollouts(0, 0, bytes(32), ())), encode(_rollouts(questions, text="é" * 300)))
     envelopes = tuple(
         encode(Envelope(encode(each), bytes(65)))
@@ -107,7 +107,7 @@ def targets() -> tuple[Target, ...]:
         Target("catch-up request", (_frame(bytes(120)),), lambda data: _now(data, 12 * 8192), (StreamFault,), 1),
         Target("frame to the trainer", _to_child(manifest, body), _trainer(frames.to_child), garbage, 2),
         Target("frame of the trainer", _from_child(body), _trainer(frames.from_child), garbage, 2),
-        Target("peer addresses", (_addresses(),), contacts._decode, (StreamFault,), 2),
+        Target("peer addresses", (_addresses(),), peer_manager._decode, (StreamFault,), 2),
         Target(
             "grading task", (encoded(grading.GradingTask(("a", "b"), "c")),), _decoder(grading.GradingTask), garbage, 1
         ),

@@ -13,16 +13,17 @@ from eth_account import Account
 
 from contracts import DeployedContract, Parameters, deploy, send
 from node.chain.contract.swarm import ABI, signed_words
-from node.chain.relay.batch_calls import sign
-from node.chain.service import CoordinatorService
+from node.chain.relay.signatures import sign
+from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import ChainSettings
 from node.localnet.local_chain import LocalChain, developer_keys
 from node.machine.commands import ChainCommand, RegisterNode
 from node.machine.inputs import AnyInput, StageOpened, TransactionSettled
+from node.machine.transaction_keys import MessageKey, RegistrationKey, TransactionKey
 from node.store.outbox import SqliteOutbox
-from protocols.delegation import SignedDelegation
 from protocols.identifiers import Seed
 from protocols.manifest import Manifest
+from protocols.signed_messages import MessageKind, MessageTopic, SignedDelegation
 from protocols.typed_data import Delegation, Domain
 
 PATIENCE = 20.0
@@ -63,7 +64,7 @@ class Reports:
                         return one
                 await trio.sleep(0.01)
 
-    async def settled(self, key: str, since: int = 0) -> TransactionSettled:
+    async def settled(self, key: TransactionKey, since: int = 0) -> TransactionSettled:
         return await self.until(TransactionSettled, lambda one: one.key == key, since)
 
 
@@ -97,7 +98,8 @@ class Place:
         outbox = SqliteOutbox(self.home / "outbox.sqlite")
         manifest = Manifest(name="test", confirmations=changed.pop("confirmations", 0))
         guard = guard or Permissive()
-        return CoordinatorService(settings, self.account, manifest, outbox, guard, bytes(self.account.key), **changed)
+        identity = ChainIdentity(self.account, delegation=changed.pop("delegation", None))
+        return CoordinatorService(settings, manifest, identity, outbox, guard, **changed)
 
     @asynccontextmanager
     async def running(self, guard: Permissive | None = None, **changed: Any) -> AsyncIterator[Running]:
@@ -118,12 +120,12 @@ class Place:
         salt = self.view("eip712Domain")[5]
         domain = Domain(int(self.chain.call("eth_chainId"), 16), self.deployment.address, salt)
         both = [Account.from_key(key) for key in (owner, node)]
-        names = [str(account.address).lower() for account in both]
-        said = Delegation(*names, time.time_ns() // 1_000_000, expiry)
-        return SignedDelegation(said, *(sign(domain, said, account) for account in both))
+        owner, node = (str(account.address).lower() for account in both)
+        said = Delegation(owner, node, time.time_ns() // 1_000_000, expiry)
+        return SignedDelegation.of(said, *(sign(domain, said, account) for account in both))
 
     def register(self, key: str, owner: str | None = None) -> None:
-        """Somebody else brings a registration; without an owner the node is its own."""
+        """Somebody else submits a registration; without an owner the node is its own."""
         data = ABI.call("register", signed_words(self.delegation(owner or key, key)))
         sender = Account.from_key(KEYS[3]).address
         call = {"from": sender, "to": self.deployment.address, "data": data, "gas": hex(500_000)}
@@ -158,7 +160,7 @@ async def voter(place: Place, node: Running) -> StageOpened:
     """Register two nodes and go on until their first round can be voted on; return that round's first stage."""
     place.register(KEYS[2])
     await node.execute(RegisterNode())
-    await node.settled("register")
+    await node.settled(RegistrationKey())
     for _ in range(4):
         place.advance()
     await node.until(StageOpened, lambda one: one.round == 2)
@@ -174,3 +176,8 @@ async def eventually(condition: Callable[[], object]) -> None:
 
 def other() -> str:
     return str(Account.from_key(KEYS[2]).address).lower()
+
+
+def vote_key(round_number: int, seed: Seed) -> MessageKey:
+    """Return what an open vote on a round settles under."""
+    return MessageKey(MessageTopic(MessageKind.VOTE, round_number), seed)

@@ -1,7 +1,7 @@
 """A real node, but for its trainer, that kills itself (SIGKILL) before or after carrying out a command.
 
-`python crashing_node.py DATA_DIR`. The file DATA_DIR/crash holds "before COMMAND" or "after COMMAND"; while it is
-missing the node just runs. Chain, gossip, journal, outbox and vote protection are the real ones.
+`python -m tests.integration.crashing_node DATA_DIR`. The file DATA_DIR/crash holds "before COMMAND" or "after
+COMMAND"; while it is missing the node just runs. Chain, gossip, journal, outbox and vote protection are the real ones.
 """
 
 from __future__ import annotations

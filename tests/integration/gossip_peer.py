@@ -6,7 +6,6 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +20,12 @@ from node.identity.rsa import RsaIdentity
 from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
 from node.machine.inputs import AnyInput, RolloutsAnnounced
 from node.network.bootnode_host import run_bootnode
-from node.network.service import NetworkService
+from node.network.parameters import NetworkCallbacks, SwarmMember
+from node.network.service import Libp2pNetwork
 from node.ports import RoundWindow, Verdict
-from protocols.carried import Carried, CarriedCommitment, CarriedDelegation
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
+from protocols.signed_messages import SignedCommitment, SignedDelegation, SignedMessage
 from protocols.typed_data import Domain
 from protocols.wire import NOTHING, Announcement
 
@@ -56,7 +56,7 @@ def window(round_number: int, stage: int, peers: int) -> RoundWindow:
     )
 
 
-class Shelf(dict[Digest, bytes]):
+class MemoryBodies(dict[Digest, bytes]):
     """Bodies in memory."""
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
@@ -64,24 +64,24 @@ class Shelf(dict[Digest, bytes]):
         self[digest] = body
 
 
-def check(peer: Address, said: Announcement, body: bytes) -> Verdict:
+def check(peer: Address, announcement: Announcement, body: bytes) -> Verdict:
     """Refuse what begins with "bad"."""
     return Verdict(reason="rubbish" if body.startswith(b"bad") else "", groups=1, reward=1.0)
 
 
-def carry(commands: tuple[OwnMessage, ...]) -> tuple[Carried, ...]:
+def attach(commands: tuple[OwnMessage, ...]) -> tuple[SignedMessage, ...]:
     """Return commitments that nobody signed."""
     return tuple(
-        CarriedCommitment(each.round, each.seed, bytes(65)) for each in commands if isinstance(each, CommitVote)
+        SignedCommitment(each.round, each.seed, bytes(65)) for each in commands if isinstance(each, CommitVote)
     )
 
 
-def delegation(number: int) -> CarriedDelegation:
+def delegation(number: int) -> SignedDelegation:
     """Return a delegation of the test's peer that nobody signed."""
-    return CarriedDelegation(peer_key(9).address, peer_key(number).address, 1, 2, bytes(65), bytes(65))
+    return SignedDelegation(peer_key(9).address, peer_key(number).address, 1, 2, bytes(65), bytes(65))
 
 
-def tell(**fields: Any) -> None:
+def emit(**fields: Any) -> None:
     """Write one line for the test."""
     line = json.dumps(fields | {"at": time.time()})
     sys.stdout.write(line + "\n")
@@ -89,11 +89,11 @@ def tell(**fields: Any) -> None:
 
 
 class Peer:
-    """Runs a node, fetches whatever is announced (unless told not to) and tells the test of everything."""
+    """Runs a node, fetches whatever is announced (unless set otherwise) and reports everything to the test."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.settings = settings
-        self.shelf = Shelf()
+        self.bodies = MemoryBodies()
         self.running = trio.CancelScope()
         self.round, self.stage = 1, 0
         gossip = GossipSettings(
@@ -103,17 +103,15 @@ class Peer:
         )
         rsa = RsaIdentity(bytes.fromhex(settings["rsa"])) if "rsa" in settings else None
         self.me = local_peer(peer_key(settings["number"]), rsa, DOMAIN)
-        self.node = NetworkService(
-            gossip, self.me, Limits(), SWARM, self.shelf, check,
-            Path(settings["home"]) / f"peers-{settings['number']}.json", self.no_bootnodes,
-            carry=carry, introduction=lambda: delegation(settings["number"]),
-            incognito=settings.get("incognito", False),
-        )  # fmt: skip
+        self.node = Libp2pNetwork(
+            gossip,
+            SwarmMember(self.me, SWARM, Limits(), settings.get("ephemeral_peer_id", False)),
+            self.bodies,
+            NetworkCallbacks(check, attach_messages=attach, introduction=lambda: delegation(settings["number"])),
+            Path(settings["home"]) / f"peers-{settings['number']}.json",
+        )
         if "round" in settings:
             self.move(settings["round"], settings["stage"])
-
-    async def no_bootnodes(self) -> Sequence[str]:
-        return ()
 
     def move(self, round_number: int, stage: int) -> None:
         self.round, self.stage = round_number, stage
@@ -121,22 +119,20 @@ class Peer:
 
     async def report(self, happened: AnyInput) -> None:
         name = type(happened).__name__
-        tell(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
+        emit(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
         if isinstance(happened, RolloutsAnnounced) and happened.size and self.settings.get("fetch", True):
-            said = happened
-            await self.node.execute(
-                FetchRollouts(said.peer, said.round, said.stage, seed(said.round), said.body, said.size)
-            )
+            where = (happened.peer, happened.round, happened.stage, seed(happened.round))
+            await self.node.execute(FetchRollouts(*where, happened.body, happened.size))
 
-    async def obey(self) -> None:
+    async def follow_commands(self) -> None:
         async for line in trio.wrap_file(sys.stdin):
-            told = json.loads(line)
-            match told["do"]:
+            command = json.loads(line)
+            match command["do"]:
                 case "publish":
-                    body = os.urandom(told["size"]) if "size" in told else told["body"].encode()
-                    self.shelf.put(body_digest(body), body, 1)
-                    round_number, stage = told.get("round", self.round), told.get("stage", self.stage)
-                    tell(event="publishing", body=body_digest(body).hex())
+                    body = os.urandom(command["size"]) if "size" in command else command["body"].encode()
+                    self.bodies.put(body_digest(body), body, 1)
+                    round_number, stage = command.get("round", self.round), command.get("stage", self.stage)
+                    emit(event="publishing", body=body_digest(body).hex())
                     await self.node.execute(
                         PublishRollouts(round_number, stage, seed(round_number), body_digest(body), len(body))
                     )
@@ -147,20 +143,20 @@ class Peer:
                 case "introduce":
                     await self.node.execute(IntroduceNode())
                 case "window":
-                    self.move(told["round"], told["stage"])
-                case "show":
-                    self.node.show_itself()
+                    self.move(command["round"], command["stage"])
+                case "switch":
+                    self.node.switch_identity()
                 case "counters":
-                    tell(event="counters", counters=dict(self.node.counters))
+                    emit(event="counters", counters=dict(self.node.counters))
                 case "restart":
                     self.running.cancel()
                 case "stop":
                     return
 
-    async def tell_addresses(self) -> None:
+    async def emit_addresses(self) -> None:
         while not self.node.addresses:  # noqa: ASYNC110 - the service has no event for it
             await trio.sleep(0.02)
-        tell(event="up", addresses=self.node.addresses, peer_id=self.me.peer_id)
+        emit(event="up", addresses=self.node.addresses, peer_id=self.me.peer_id)
 
     async def run_again(self) -> None:
         while True:
@@ -168,12 +164,12 @@ class Peer:
             with self.running:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self.node.run, self.report)
-                    nursery.start_soon(self.tell_addresses)
+                    nursery.start_soon(self.emit_addresses)
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self.run_again)
-            await self.obey()
+            await self.follow_commands()
             nursery.cancel_scope.cancel()
 
 
@@ -184,7 +180,7 @@ async def bootnode(number: int) -> None:
                 peer_key(number),
                 ["/ip4/127.0.0.1/tcp/0"],
                 ping_seconds=1.0,
-                started=lambda addresses: tell(event="up", addresses=addresses),
+                started=lambda addresses: emit(event="up", addresses=addresses),
             )
         )
         async for _ in trio.wrap_file(sys.stdin):

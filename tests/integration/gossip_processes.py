@@ -31,11 +31,11 @@ def seed(round_number: int) -> bytes:
 
 
 class Process:
-    """A `gossip_peer.py` and everything it has said."""
+    """A `gossip_peer.py` and everything that it has reported."""
 
     def __init__(self, inner: trio.Process) -> None:
         self.inner = inner
-        self.said: list[Event] = []
+        self.events: list[Event] = []
         self._news = trio.Event()
 
     async def listen(self) -> None:
@@ -43,7 +43,7 @@ class Process:
         assert self.inner.stdout is not None
         async for data in self.inner.stdout:
             *lines, rest = (rest + data).split(b"\n")
-            self.said += [json.loads(line) for line in lines]
+            self.events += [json.loads(line) for line in lines]
             self._news.set()
             self._news = trio.Event()
 
@@ -55,7 +55,7 @@ class Process:
         with trio.fail_after(seconds):
             while True:
                 news = self._news
-                found = next((event for event in self.said[since:] if wanted(event)), None)
+                found = next((event for event in self.events[since:] if wanted(event)), None)
                 if found is not None:
                     return found
                 await news.wait()
@@ -68,7 +68,7 @@ class Process:
         )
 
     async def counters(self) -> dict[str, int]:
-        mark = len(self.said)
+        mark = len(self.events)
         await self.do("counters")
         counters: dict[str, int] = (await self.event("counters", since=mark))["counters"]
         return counters
@@ -82,7 +82,7 @@ class Process:
                 await trio.sleep(0.1)
 
     async def publish(self, **fields: Any) -> str:
-        mark = len(self.said)
+        mark = len(self.events)
         await self.do("publish", **fields)
         body: str = (await self.event("publishing", since=mark))["body"]
         return body
@@ -128,7 +128,7 @@ class Swarm:
 
 
 def addresses(process: Process) -> list[str]:
-    found: list[str] = next(event["addresses"] for event in process.said if event["event"] == "up")
+    found: list[str] = next(event["addresses"] for event in process.events if event["event"] == "up")
     return found
 
 

@@ -19,8 +19,9 @@ from node.localnet.local_chain import LocalChain, free_port
 from node.localnet.toml import toml_text
 from protocols.identifiers import Address
 from protocols.manifest import Manifest, manifest_digest
+from tests.support.paths import ROOT
 
-NODE = Path(__file__).with_name("crashing_node.py")
+NODE = ("-m", "tests.integration.crashing_node")
 LOOK_SECONDS = 0.25
 
 
@@ -39,7 +40,7 @@ class Member:
         """Start the process; it crashes where the file `crash` says."""
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, str(NODE), str(self.home)], stdin=subprocess.DEVNULL, stdout=log, stderr=log
+                [sys.executable, *NODE, str(self.home)], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
 
     def arm(self, where: str) -> None:

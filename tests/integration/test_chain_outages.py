@@ -13,6 +13,7 @@ from contracts import Parameters, deploy
 from node.localnet.local_chain import LocalChain
 from node.machine.commands import RegisterNode
 from node.machine.inputs import ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
+from node.machine.transaction_keys import RegistrationKey
 from tests.integration.chain_place import KEYS, PATIENCE, Place, eventually, place_on
 
 pytestmark = pytest.mark.integration
@@ -42,7 +43,7 @@ async def test_a_frozen_chain_is_lost_and_restored(ticking: Place) -> None:
         await node.execute(RegisterNode())
         ticking.chain.thaw()
         await node.until(ChainRestored, since=since)
-        assert (await node.settled("register")).ok
+        assert (await node.settled(RegistrationKey())).ok
         await node.until(StageOpened, since=since)
     assert ticking.nonce() == 1
 
@@ -53,7 +54,7 @@ async def test_a_killed_chain_comes_back_with_blocks_missing(ticking: Place) -> 
         await node.until(StageOpened)
         await trio.sleep(2.0)
         await node.execute(RegisterNode())
-        first = await node.settled("register")
+        first = await node.settled(RegistrationKey())
         ticking.chain.kill()
         await node.until(ChainLost)
         since = len(node.inputs)
@@ -69,7 +70,7 @@ async def test_another_endpoint_takes_over(ticking: Place) -> None:
     """With a second URL a dead first one is no loss of the chain."""
     async with ticking.running(urls=("ws://127.0.0.1:9", ticking.chain.http_url)) as node:
         await node.execute(RegisterNode())
-        assert (await node.settled("register")).ok
+        assert (await node.settled(RegistrationKey())).ok
         assert not [one for one in node.inputs if isinstance(one, ChainLost)]
 
 
@@ -90,7 +91,7 @@ async def test_a_fresh_chain_at_the_same_url_is_refused(place: Place) -> None:
 
 
 async def test_a_reorg_across_a_stage_rewinds(place: Place) -> None:
-    """The stage that a reorg took away is told as it is now, marked."""
+    """The stage that a reorg changed is reported as it is now, marked."""
     async with place.running() as node:
         await node.until(StageOpened)
         place.chain.call("anvil_mine", "0x5")
@@ -109,7 +110,7 @@ async def test_a_reorged_transaction_is_sent_again(place: Place) -> None:
         await node.until(StageOpened)
         place.chain.call("anvil_mine", "0x5")
         await node.execute(RegisterNode())
-        await node.settled("register")
+        await node.settled(RegistrationKey())
         place.chain.call("anvil_reorg", 3, [])
         place.chain.call("evm_mine")
         await eventually(lambda: place.view("nodes", place.account.address)[1])
@@ -125,7 +126,7 @@ async def test_confirmations_are_waited_for(place: Place) -> None:
         await trio.sleep(0.3)
         assert not [one for one in node.inputs if isinstance(one, PeerRegistered | TransactionSettled)]
         place.chain.call("anvil_mine", "0x3")
-        assert (await node.settled("register")).ok
+        assert (await node.settled(RegistrationKey())).ok
         await node.until(PeerRegistered)
 
 
@@ -143,8 +144,8 @@ async def test_a_stuck_transaction_is_made_dearer(place: Place) -> None:
                 place.chain.call("anvil_setNextBlockBaseFeePerGas", hex(200 * 10**9))
             place.chain.call("evm_mine")
             await trio.sleep(0.2)
-        assert (await node.settled("register")).ok
-    mined = place.chain.call("eth_getTransactionByHash", (await node.settled("register")).transaction)
+        assert (await node.settled(RegistrationKey())).ok
+    mined = place.chain.call("eth_getTransactionByHash", (await node.settled(RegistrationKey())).transaction)
     assert (int(mined["nonce"], 16), int(mined["maxFeePerGas"], 16) >= 200 * 10**9) == (0, True)
 
 
@@ -166,7 +167,7 @@ async def test_a_restart_resumes_without_a_second_transaction(place: Place) -> N
         await node.until(StageOpened)
         await trio.sleep(0.3)
         place.chain.call("evm_mine")
-        assert (await node.settled("register")).ok
+        assert (await node.settled(RegistrationKey())).ok
         place.chain.call("evm_mine")
         await trio.sleep(0.3)
     assert place.nonce("pending") == 1
@@ -184,7 +185,7 @@ async def test_a_crash_between_storing_and_sending_sends_the_same_transaction(pl
     assert place.nonce("pending") == 0
     place.chain.call("evm_setAutomine", True)
     async with place.running() as node:
-        done = await node.settled("register")
+        done = await node.settled(RegistrationKey())
     assert (done.ok, done.transaction) == (True, lost["hash"])
 
 
@@ -192,8 +193,8 @@ async def test_what_was_settled_is_answered_again(place: Place) -> None:
     """A machine that replays its journal gets the same answer and causes nothing."""
     async with place.running() as node:
         await node.execute(RegisterNode())
-        first = await node.settled("register")
+        first = await node.settled(RegistrationKey())
     async with place.running() as node:
         await node.execute(RegisterNode())
-        assert await node.settled("register") == first
+        assert await node.settled(RegistrationKey()) == first
     assert place.nonce() == 1

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
-from typing import get_args
+from typing import Literal, get_args
 
 import msgspec
 import pytest
@@ -23,17 +23,15 @@ PATIENCE = 90.0
 BACK_SECONDS = 60.0
 """Seconds that a restarted node may take to be in the contract's round."""
 
-ONLY_TOLD = ("AskForRenewal", "RefuseBody", "ShunPeer")
-"""What has no effect but a line in the log."""
 ONLY_RENEWED = ("RenewDelegation",)
 """What only a node does whose owner has signed anew: test_relay.py has some."""
-COMMANDS = sorted({command.__name__ for command in get_args(AnyCommand)} - {*ONLY_TOLD, *ONLY_RENEWED})
+COMMANDS = sorted({command.__name__ for command in get_args(AnyCommand)} - {*ONLY_RENEWED})
 ONLY_OPEN = ("CastVote",)
 """What only a swarm that votes openly does."""
 BY_TURNS = ("AdvanceStage",)
 """What is done by whoever's turn comes first: of nine nodes one may wait for it in vain, of two it can't."""
 IN_THE_OPEN_SWARM = (*ONLY_OPEN, *BY_TURNS)
-ONLY_SLOW = ("AbortWork", "SkipToRound")
+ONLY_SLOW = ("AbortWork",)
 """What only a node that is too slow does."""
 ONLY_RESTORED = ("EndListening",)
 """What only a node with a restored identity does."""
@@ -67,7 +65,7 @@ class Outcome(msgspec.Struct, kw_only=True):
 CASES = [Case(when, command) for command in COMMANDS for when in ("before", "after")]
 
 
-def manifest(mode: str) -> Manifest:
+def manifest(mode: Literal["sealed", "open"]) -> Manifest:
     """Return a swarm of short rounds whose bodies are all fetched (none is small enough to travel inline)."""
     return Manifest(
         name="crashes",

@@ -12,6 +12,7 @@ import trio
 
 from node.app import fleet as module
 from node.app.fleet import Fleet, FleetMember, plan_peers
+from node.backoff import Backoff
 from node.config import Config
 
 pytestmark = pytest.mark.integration
@@ -49,7 +50,7 @@ async def test_a_failed_peer_is_started_again_and_a_refusal_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The exit code is that of the peer that declined; each saw its own GPU."""
-    monkeypatch.setattr(module, "next_pause", lambda pause, lasted: 0.05)
+    monkeypatch.setattr(module, "RESTART", Backoff(first=0.05, longest=0.05))
     with trio.fail_after(20):
         assert await (await fleet([FAIL_ONCE, REFUSE], tmp_path)).run() == 3
     assert (tmp_path / "gpu-0").read_text() == "xx"

@@ -32,8 +32,9 @@ async def test_four_nodes_share_announcements_and_bodies(tmp_path: Path) -> None
             await late.event("RolloutsArrived", body=body)
 
 
-async def test_a_twin_is_heard(tmp_path: Path) -> None:
-    """A second node with the key of the first, under a made-up name, hears what the first has said and what it says.
+async def test_a_second_node_with_the_same_key_is_heard(tmp_path: Path) -> None:
+    """A second node with the key of the first, under an ephemeral peer id, hears what the first has announced
+    before and what it announces then.
 
     The first one is not disturbed. When it is gone the second takes its place, and is found under its own name.
     """
@@ -42,7 +43,7 @@ async def test_a_twin_is_heard(tmp_path: Path) -> None:
         early = await first.publish(size=4_000)
         await between.event("RolloutsArrived", body=early)
         (tmp_path / "twin").mkdir()
-        twin = await swarm.start(1, addresses(between), home=str(tmp_path / "twin"), incognito=True)
+        twin = await swarm.start(1, addresses(between), home=str(tmp_path / "twin"), ephemeral_peer_id=True)
         await twin.event("OwnMessageHeard", body=early)
         for process in (first, between, twin):
             await process.do("window", round=2, stage=0)
@@ -51,7 +52,7 @@ async def test_a_twin_is_heard(tmp_path: Path) -> None:
         assert (await twin.event("OwnMessageHeard", body=late))["round"] == 2
         first.inner.send_signal(signal.SIGKILL)
         await first.inner.wait()
-        await twin.do("show")
+        await twin.do("switch")
         for process in (between, twin):
             await process.do("window", round=3, stage=0)
         own = await twin.publish(size=4_000, round=3)
@@ -93,8 +94,8 @@ async def test_the_next_stage_is_held_and_the_last_round_accepted(tmp_path: Path
         nodes = await swarm.start_all(range(1, 4))
         await nodes[0].do("window", round=1, stage=1)
         early = await nodes[0].publish(body="early")
-        await nodes[1].counted("next")
-        assert not any(event["event"] == "RolloutsAnnounced" for event in nodes[1].said)
+        await nodes[1].counted("early")
+        assert not any(event["event"] == "RolloutsAnnounced" for event in nodes[1].events)
         for node in nodes[1:]:
             await node.do("window", round=1, stage=1)
         for node in nodes[1:]:
@@ -126,7 +127,7 @@ async def test_a_killed_peer_comes_back(tmp_path: Path) -> None:
         await nodes[0].event("RolloutsArrived", body=before)
         await known_to(tmp_path / "peers-1.json", nodes[2])
         port = addresses(nodes[2])[0].split("/p2p/")[0]
-        mark = len(nodes[0].said)
+        mark = len(nodes[0].events)
         nodes[2].inner.send_signal(signal.SIGKILL)
         await nodes[0].event("NetworkChanged", since=mark, connected=1)
         between = await nodes[1].publish(body="between")
@@ -135,7 +136,7 @@ async def test_a_killed_peer_comes_back(tmp_path: Path) -> None:
         await again.event("RolloutsArrived", body=between)
         await again.publish(body="before")
         await nodes[0].counted("duplicate", seconds=20)
-        assert sum(event["event"] == "RolloutsAnnounced" and event["body"] == before for event in nodes[0].said) == 1
+        assert sum(event["event"] == "RolloutsAnnounced" and event["body"] == before for event in nodes[0].events) == 1
         after = await nodes[0].publish(body="after")
         await again.event("RolloutsArrived", body=after)
 
@@ -145,7 +146,7 @@ async def test_a_frozen_peer_is_cut(tmp_path: Path) -> None:
     async with swarm_of(tmp_path, 3) as swarm:
         nodes = await swarm.start_all(range(1, 4))
         await nodes[0].event("NetworkChanged", connected=2)
-        mark = len(nodes[0].said)
+        mark = len(nodes[0].events)
         os.kill(nodes[2].inner.pid, signal.SIGSTOP)
         await nodes[0].event("NetworkChanged", seconds=30, since=mark, connected=1)
         body = await nodes[1].publish(body="while frozen")
@@ -160,7 +161,7 @@ async def test_a_restarted_service_is_found_again(tmp_path: Path) -> None:
         nodes = await swarm.start_all(range(1, 4))
         body = await nodes[0].publish(body="before the restart")
         await nodes[1].event("RolloutsArrived", body=body)
-        mark = len(nodes[0].said)
+        mark = len(nodes[0].events)
         await nodes[0].do("restart")
         await nodes[0].event("NetworkChanged", since=mark, connected=2)
         up = await nodes[0].event("up", since=mark)

@@ -21,9 +21,11 @@ from node.identity.rsa import RsaIdentity
 from node.network.host import Host, open_host
 from node.network.peers.peer_manager import PEERS_PROTOCOL, PeerManager
 from node.network.peers.peer_store import PeerStore
-from node.network.pubsub.topic import AnnouncementTopic, join
+from node.network.pubsub.topic import Topic, TopicSettings, join
+from node.network.reputation import IP_COLOCATION
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.catch_up import CATCHUP_PROTOCOL
+from protocols.admission import MessageAcceptance
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
 from protocols.session import SessionStatement
@@ -38,7 +40,7 @@ pytestmark = pytest.mark.integration
 class Hostile:
     """A peer that speaks libp2p and says what it likes."""
 
-    def __init__(self, host: Host, mesh: AnnouncementTopic, victim: str) -> None:
+    def __init__(self, host: Host, mesh: Topic, victim: str) -> None:
         self.host, self.mesh, self.victim = host, mesh, victim
 
     async def say(self, data: bytes, topic: str = TOPIC) -> None:
@@ -64,10 +66,11 @@ async def hostile(number: int, victim: Process, rsa: RsaIdentity | None = None) 
     transport, _, peer = addresses(victim)[0].rpartition("/p2p/")
     async with AsyncExitStack() as stack:
         host = await stack.enter_async_context(open_host(rsa or peer_key(number), (), 8))
-        mesh = await stack.enter_async_context(join(host, TOPIC, 1 << 22, lambda *_: "drop"))
+        ignored = TopicSettings(1 << 22, lambda *_: MessageAcceptance.IGNORE)
+        mesh = (await stack.enter_async_context(join(host, {TOPIC: ignored})))[TOPIC]
         assert await host.connect(transport, peer)
         with trio.fail_after(10):
-            while mesh.neighbours() == 0:  # noqa: ASYNC110 - the library has no event for it
+            while mesh.mesh_size() == 0:  # noqa: ASYNC110 - the library has no event for it
                 await trio.sleep(0.05)
         yield Hostile(host, mesh, peer)
 
@@ -94,7 +97,7 @@ async def test_a_hostile_peer_breaks_nothing(tmp_path: Path) -> None:
             await peer.say(announcement(key, round=2, seed=seed(2)))
             await victim.counted("round")
             await peer.say(announcement(key, round=9, seed=seed(9)))
-            await victim.counted("early")
+            await victim.counted("future")
             await peer.say(announcement(key, round=5, seed=seed(9)))
             await victim.counted("seed")
             await peer.say(announcement(key, round=5, stage=9, seed=seed(5)))
@@ -257,20 +260,20 @@ async def test_many_identities_on_one_address_are_few_neighbours(tmp_path: Path)
     async with AsyncExitStack() as stack:
         host = await stack.enter_async_context(open_host(new_key(), (), 64))
         await host.listen(("/ip4/127.0.0.1/tcp/0",))
-        blamed: Counter[str] = Counter()
-        host.blame = lambda peer, reason: blamed.update((reason,))
-        contacts = PeerManager(host, PeerStore(None), bootnodes=_none, max_peers=64, ping_seconds=30.0)
+        faults: Counter[str] = Counter()
+        host.report_fault = lambda peer, reason: faults.update((reason,))
+        peer_manager = PeerManager(host, PeerStore(None), bootnodes=_none, max_peers=64, ping_seconds=30.0)
         others = [await stack.enter_async_context(open_host(new_key(), (), 8)) for _ in range(12)]
         transport, _, peer = host.addresses[0].rpartition("/p2p/")
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(contacts.run)
+            nursery.start_soon(peer_manager.run)
             first: list[str] = []
             for number, other in enumerate(others, 1):
                 await other.connect(transport, peer)
                 if number == 8:
-                    await until(lambda: len(contacts._watched) == 8)
+                    await until(lambda: len(peer_manager._watched) == 8)
                     first = sorted(host.connected())
-            await until(lambda: blamed["crowded"] >= 4 and sorted(host.connected()) == first)
+            await until(lambda: faults[IP_COLOCATION] >= 4 and sorted(host.connected()) == first)
             nursery.cancel_scope.cancel()
         assert len(first) == 8
 

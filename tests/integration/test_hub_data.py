@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -86,10 +87,13 @@ def _etag(body: bytes) -> str:
 @pytest.fixture
 def hub() -> Iterator[tuple[str, list[str]]]:
     """Return the stand-in's address, and what it was asked."""
-    handler = type("Fresh", (Hub,), {"asked": []})
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+
+    class Fresh(Hub):
+        asked: ClassVar[list[str]] = []  # type: ignore[misc]
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Fresh) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", handler.asked
+        yield f"http://127.0.0.1:{server.server_port}", Fresh.asked
         server.shutdown()
 
 

@@ -15,7 +15,9 @@ import trio
 import yaml
 from structlog.testing import LogCapture
 from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config
+from trio.testing import wait_all_tasks_blocked
 
+from node.backoff import Backoff
 from node.config import HubSettings, TrainerSettings
 from node.machine.inputs import CheckpointSaved, Stamped
 from node.machine.status import CurvePoint, RewardPoint, Status, Totals
@@ -154,12 +156,12 @@ async def test_the_model_goes_to_the_hub_every_so_many_rounds(
     running = Running(base, tmp_path / "trainer", private=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         running.saved(5)
         running.saved(6)
         await until(lambda: (running.trainer / "hub.json").exists() and b'"round":6' in read(running.trainer))
         running.saved(7)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         running.saved(8)
         await until(lambda: b'"round":8' in read(running.trainer))
         nursery.cancel_scope.cancel()
@@ -186,11 +188,11 @@ async def test_a_push_that_fails_is_a_warning_and_is_tried_again(
 ) -> None:
     """A token that is refused fails with the hub's reason and not the token; accepted at the next try, it succeeds."""
     hub.token = "another"
-    monkeypatch.setattr(hub_module, "FIRST_PAUSE", 0.01)
+    monkeypatch.setattr(hub_module, "RETRY", Backoff(first=0.01, longest=0.01))
     running = Running(base, tmp_path / "trainer", every=1)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(running.run)
-        await trio.testing.wait_all_tasks_blocked()
+        await wait_all_tasks_blocked()
         running.saved(1)
         await until(lambda: any(entry["event"] == "hub.push_failed" for entry in logged.entries))
         hub.token = TOKEN

@@ -12,7 +12,7 @@ import pytest
 from eth_account import Account
 from eth_account.signers.local import LocalAccount
 
-from node.chain.relay.batch_calls import sign
+from node.chain.relay.signatures import sign
 from node.explain.leaderboard_rows import Leaderboard
 from node.explain.regrade import Regraded
 from node.explain.round_facts import Explanation, PeerFact

@@ -13,22 +13,24 @@ import trio
 from eth_account import Account
 
 from contracts import send
-from node.chain.contract.interface import detect
 from node.chain.contract.rlswarm import REWARD_SCALE
-from node.chain.contract.rlswarm_ledger import ABI, RLSwarmLedger
-from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED, RLSwarmReader
+from node.chain.contract.rlswarm_ledger import ABI, SIGNED, UNSIGNED, RLSwarmLedger
+from node.chain.readers.detection import detect
+from node.chain.readers.rlswarm_reader import RLSwarmReader
 from node.chain.rpc.client import connect
-from node.chain.service import CoordinatorService
+from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import ChainSettings
 from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.localnet.local_chain import LocalChain
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
 from node.machine.inputs import ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
+from node.machine.transaction_keys import AdvanceKey, MessageKey, RegistrationKey
 from node.store.outbox import SqliteOutbox
 from node.vote_protection import VoteProtection
 from protocols.manifest import Manifest, StageSpec, VotingSpec
-from tests.integration.chain_place import KEYS, Reports
+from protocols.signed_messages import MessageKind, MessageTopic
+from tests.integration.chain_place import KEYS, Reports, vote_key
 from tools.stage_manager import ARTIFACT, StageManager, deploy_rl_swarm
 
 pytestmark = pytest.mark.integration
@@ -63,9 +65,8 @@ class Swarm:
         if home not in self.guards:
             self.guards[home] = VoteProtection(home / "votes.sqlite")
         outbox = SqliteOutbox(home / "outbox.sqlite")
-        return CoordinatorService(
-            settings, Account.from_key(key.secret), manifest, outbox, self.guards[home], key.secret
-        )
+        identity = ChainIdentity(Account.from_key(key.secret))
+        return CoordinatorService(settings, manifest, identity, outbox, self.guards[home])
 
     @asynccontextmanager
     async def running(self, *numbers: int) -> AsyncIterator[list[Running]]:
@@ -77,7 +78,7 @@ class Swarm:
             nursery.cancel_scope.cancel()
 
     async def advance(self, first: Running, *others: Running, seconds: int = 100) -> StageOpened:
-        """The manager opens the next stage; return it as the first node tells it."""
+        """The manager opens the next stage; return it as the first node reports it."""
         self.chain.call("evm_increaseTime", seconds)
         self.manager.update()
         place = self.manager.place()
@@ -94,7 +95,7 @@ class Swarm:
         for node in nodes:
             await node.service.execute(RegisterNode())
         for node in nodes:
-            assert (await node.settled("register")).ok
+            assert (await node.settled(RegistrationKey())).ok
 
     def view(self, function: str, *arguments: object) -> Any:
         call = {"to": self.address, "data": ABI.call(function, *arguments)}
@@ -132,7 +133,7 @@ async def test_two_nodes_play_over_a_restart_of_the_chain(version: str, tmp_path
             await swarm.joined(one, two)
             expected = {PeerRegistered(swarm.ids[number].address, 1) for number in (1, 2)}
             for peer in expected:
-                assert await one.until(PeerRegistered, lambda told, peer=peer: told == peer)
+                assert await one.until(PeerRegistered, peer.__eq__)
             for number in range(1, 4):
                 await swarm.next_round(one, two)
                 opened = await one.at((number, 0))
@@ -155,9 +156,9 @@ async def test_two_nodes_play_over_a_restart_of_the_chain(version: str, tmp_path
                         assert not (await node.until(StageOpened, since=begun)).rewound
                 if number > 1:
                     for node in (one, two):
-                        assert (await node.settled(f"vote:{number - 1}:{voted_on.seed.hex()}")).ok
+                        assert (await node.settled(vote_key(number - 1, voted_on.seed))).ok
                 for node in (one, two):
-                    assert (await node.settled(f"reward:{number}:0")).ok
+                    assert (await node.settled(MessageKey(MessageTopic(MessageKind.REWARD, number, 0)))).ok
     with LocalChain(block_seconds=None, accounts=4, state=tmp_path / "state.json") as chain:
         swarm.chain = chain
         votes = Counter((event["roundNumber"], event["peerId"]) for event in swarm.events("WinnerSubmitted"))
@@ -169,7 +170,7 @@ async def test_two_nodes_play_over_a_restart_of_the_chain(version: str, tmp_path
 
 async def test_the_interface_is_found_out_and_what_it_fixes_is_told(swarm: Swarm) -> None:
     """Stage count and deployment are known; manifest and durations are nowhere on chain."""
-    facts = await swarm.service(1).describe()
+    facts = await swarm.service(1).read_facts()
     assert (facts.stage_seconds, facts.manifest_digest, facts.voting_mode) == ((0,) * swarm.stages, b"", "open")
     (created,) = swarm.chain.call("eth_getLogs", {"fromBlock": "0x0", "topics": [ABI.topic("Initialized")]})
     assert facts.deployment_block_hash.hex() == created["blockHash"][2:]
@@ -202,11 +203,11 @@ async def test_a_peer_id_of_another_account_is_refused(old: Swarm) -> None:
     """Before the start with the account named; a squatter who comes later makes registration fail, in words."""
     send(old.chain.url, KEYS[3], old.address, "registerPeer", old.ids[1].peer_id, artifact=ARTIFACT)
     with pytest.raises(Refusal, match=old.ids[3].address) as refused:
-        await old.service(1).describe()
+        await old.service(1).read_facts()
     assert refused.value.code == Exit.IDENTITY
     async with old.running(1) as (node,):
         await node.service.execute(RegisterNode())
-        done = await node.settled("register")
+        done = await node.settled(RegistrationKey())
         assert (done.ok, done.error) == (False, "PeerIdAlreadyRegistered")
         assert not [one for one in node.inputs if isinstance(one, PeerRegistered)]
     assert old.nonce(1) == 0
@@ -219,20 +220,20 @@ async def test_a_registration_and_a_vote_there_already_are_done(old: Swarm, tmp_
         seed = (await old.next_round(one)).seed
         vote = CastVote(1, seed, (old.ids[2].address,))
         await one.service.execute(vote)
-        assert (await one.settled(f"vote:1:{seed.hex()}")).ok
+        assert (await one.settled(vote_key(1, seed))).ok
     old.home = tmp_path / "elsewhere"
     old.home.mkdir()
     async with old.running(1) as (one,):
         await one.service.execute(RegisterNode())
         await one.service.execute(vote)
-        assert (await one.settled("register")).ok
-        assert (await one.settled(f"vote:1:{seed.hex()}")).ok
+        assert (await one.settled(RegistrationKey())).ok
+        assert (await one.settled(vote_key(1, seed))).ok
     old.home = tmp_path / "third"
     old.home.mkdir()
     send(old.chain.url, KEYS[3], old.address, "registerPeer", old.ids[3].peer_id, artifact=ARTIFACT)
     async with old.running(1) as (one,):
         await one.service.execute(CastVote(1, seed, (old.ids[3].address,)))
-        done = await one.settled(f"vote:1:{seed.hex()}")
+        done = await one.settled(vote_key(1, seed))
         assert (done.ok, done.error) == (False, "WinnerAlreadyVoted")
     assert old.nonce(1) == 2
 
@@ -244,9 +245,9 @@ async def test_what_the_contract_lacks_is_settled_without_a_transaction(old: Swa
         await node.service.execute(AdvanceStage(0, 0))
         await node.service.execute(CommitVote(0, seed, (old.ids[2].address,)))
         await node.service.execute(CastVote(0, seed, (old.ids[2].address,)))
-        assert await node.settled("advance:0:0") == TransactionSettled("advance:0:0", True, "", "")
-        assert (await node.settled(f"commit:0:{seed.hex()}")).error == "OpenVotesOnly"
-        assert (await node.settled(f"vote:0:{seed.hex()}")).error == "UnknownWinner"
+        assert await node.settled(AdvanceKey(0, 0)) == TransactionSettled(AdvanceKey(0, 0), True, "", "")
+        assert (await node.settled(MessageKey(MessageTopic(MessageKind.COMMIT, 0), seed))).error == "OpenVotesOnly"
+        assert (await node.settled(vote_key(0, seed))).error == "UnknownWinner"
     assert (old.nonce(1), old.manager.place()) == (0, (0, 0))
 
 
@@ -258,10 +259,14 @@ async def test_a_late_reward_of_the_old_contract_waits_for_its_stage(old: Swarm)
         await old.next_round(node)
         await node.service.execute(ReportReward(1, 2, seed, 1.0))
         await trio.sleep(0.5)
-        assert not [one for one in node.inputs if isinstance(one, TransactionSettled) and one.key == "reward:1:2"]
+        assert not [
+            one
+            for one in node.inputs
+            if isinstance(one, TransactionSettled) and one.key == MessageKey(MessageTopic(MessageKind.REWARD, 1, 2))
+        ]
         await old.advance(node)
         await old.advance(node)
-        assert (await node.settled("reward:1:2")).ok
+        assert (await node.settled(MessageKey(MessageTopic(MessageKind.REWARD, 1, 2)))).ok
 
 
 async def test_a_reorg_of_the_rounds_opening_makes_another_round(old: Swarm) -> None:
@@ -281,7 +286,7 @@ async def test_a_reorg_of_the_rounds_opening_makes_another_round(old: Swarm) -> 
         after = await one.at((1, 0), since)
         assert after.seed != before.seed
         await one.service.execute(CastVote(1, before.seed, (old.ids[2].address,)))
-        assert (await one.settled(f"vote:1:{before.seed.hex()}")).error == "SeedChanged"
+        assert (await one.settled(vote_key(1, before.seed))).error == "SeedChanged"
 
 
 async def test_bootnodes_that_cannot_be_dialled_are_left_out(old: Swarm) -> None:
@@ -289,7 +294,7 @@ async def test_bootnodes_that_cannot_be_dialled_are_left_out(old: Swarm) -> None
     good = f"/ip4/192.0.2.7/tcp/30011/p2p/{old.ids[3].peer_id}"
     bad = ["/ip4/192.0.2.7/udp/1/quic/p2p/QmQ1cyNkEkEKajPmwRh4NwgpCjun8rVkmtAv8ttxXStKtA", "nonsense"]
     send(old.chain.url, KEYS[0], old.address, "addBootnodes", [bad[0], good, bad[1]], artifact=ARTIFACT)
-    assert await old.service(1).bootnodes() == (good,)
+    assert await old.service(1).read_bootnodes() == (good,)
 
 
 async def test_a_node_that_comes_late_finds_rounds_and_peers(old: Swarm) -> None:
@@ -304,5 +309,5 @@ async def test_a_node_that_comes_late_finds_rounds_and_peers(old: Swarm) -> None
     async with old.running(3) as (late,):
         opened = await late.until(StageOpened)
         assert (opened.round, opened.stage, opened.seed) == (2, 0, seed)
-        told = {one for one in late.inputs if isinstance(one, PeerRegistered)}
-        assert told == {PeerRegistered(old.ids[1].address, 1), PeerRegistered(old.ids[2].address, 3)}
+        known = {one for one in late.inputs if isinstance(one, PeerRegistered)}
+        assert known == {PeerRegistered(old.ids[1].address, 1), PeerRegistered(old.ids[2].address, 3)}

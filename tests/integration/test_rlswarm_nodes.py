@@ -42,7 +42,8 @@ class Place:
     """A chain, a contract of 0.6.0, and the processes of a swarm."""
 
     def __init__(self, chain: LocalChain, home: Path) -> None:
-        self.chain, self.home, self.children = chain, home, []
+        self.chain, self.home = chain, home
+        self.children: list[ManagedProcess] = []
         self.key = chain.keys[0]
         self.contract = deploy_rl_swarm(chain.url, self.key, "0.6.0")
         self.plan = demo_plan(DemoOptions(peers=2, seconds=STAGE, warm_steps=WARM_STEPS))

@@ -16,12 +16,12 @@ import trio
 from eth_account import Account
 
 from contracts import contract_at
-from node.chain.contract.swarm import VOTED, key_of
+from node.chain.contract.swarm import VOTED
 from node.localnet.demo_watch import VoteReader
 from node.localnet.local_chain import LocalChain
 from node.machine.commands import CastVote, RegisterNode
 from node.machine.inputs import PeerRegistered, StageOpened, TransactionSettled
-from tests.integration.chain_place import KEYS, Place, Running, eventually, other, place_on, voter
+from tests.integration.chain_place import KEYS, Place, Running, eventually, other, place_on, vote_key, voter
 
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
@@ -121,7 +121,7 @@ async def test_votes_survive_an_endpoint_that_fails(place: Place, endpoint: tupl
                 continue
             seed = bytes(contract.functions.seedOf(voted_on).call())
             await node.execute(CastVote(voted_on, seed, (winner,)))
-            settled = await node.settled(f"vote:{voted_on}:{seed.hex()}")
+            settled = await node.settled(vote_key(voted_on, seed))
             assert settled.ok, settled.error
             votes += 1
     found = Counter(vote.round for vote in VoteReader(place.chain.url, place.deployment.address).votes())
@@ -188,11 +188,11 @@ async def next_vote(place: Place, node: Running, *, waits: bool = False) -> Cast
 async def is_mined(place: Place, node: Running, vote: CastVote) -> None:
     """Mine until a vote has settled; then every transaction is mined at once again."""
     limit = time.monotonic() + 20
-    while not [one for one in node.inputs if isinstance(one, TransactionSettled) and one.key == key_of(vote)]:
+    while not [one for one in node.inputs if isinstance(one, TransactionSettled) and one.key == vote.key]:
         assert time.monotonic() < limit
         place.chain.call("evm_mine")
         await trio.sleep(0.1)
-    assert (await node.settled(key_of(vote))).ok
+    assert (await node.settled(vote.key)).ok
     place.chain.call("evm_setAutomine", True)
 
 
@@ -208,7 +208,7 @@ async def test_each_vote_stands_once_after_reorgs_cut_lines_and_stuck_transactio
             await voter(still, node)
 
             undone = await next_vote(still, node)
-            await node.settled(key_of(undone))
+            await node.settled(undone.key)
             chain.call("anvil_reorg", 3, [])
             assert still.view("ballotOf", me, undone.round)[0] == 0
             chain.call("evm_mine")
@@ -222,7 +222,7 @@ async def test_each_vote_stands_once_after_reorgs_cut_lines_and_stuck_transactio
             stuck = await next_vote(still, node, waits=True)
             chain.call("anvil_setNextBlockBaseFeePerGas", hex(200 * 10**9))
             await is_mined(still, node, stuck)
-            name = (await node.settled(key_of(stuck))).transaction
+            name = (await node.settled(stuck.key)).transaction
             assert int(chain.call("eth_getTransactionByHash", name)["maxFeePerGas"], 16) >= 200 * 10**9
         nursery.cancel_scope.cancel()
     found = Counter(vote.round for vote in VoteReader(chain.url, still.deployment.address).votes())

@@ -37,7 +37,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     letters = letter_tokenizer()
     directory = tmp_path_factory.mktemp("base")
     torch.manual_seed(3)
-    model = AutoModelForCausalLM.from_config(Qwen2Config(vocab_size=len(letters), **CONFIG))
+    model = AutoModelForCausalLM.from_config(Qwen2Config(vocab_size=len(letters), **CONFIG))  # type: ignore[no-untyped-call]
     model.save_pretrained(directory)
     letters.save_pretrained(directory)
     return directory

@@ -34,7 +34,7 @@ PEACE, FLOOD = 3, 3
 """Rounds of play before the flood and with it, at least; votes on the last ones are not waited for."""
 PATIENCE = 8
 """Rounds more in which honest nodes may find attackers out: who has had a body refused is not asked for some rounds."""
-FLOODED = ("flood", "frame-size", "door")
+FLOODED = ("flood", "frame-size", "ip-banned")
 """What honest nodes count of a flood."""
 TICKS = os.sysconf("SC_CLK_TCK")
 _REFUSED = re.compile(r'^swarm_gossip_dropped_total\{\w+="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)
@@ -219,7 +219,7 @@ class Arena:
         return dict(found)
 
     def all_found(self) -> bool:
-        """Tell whether every attacker has been found out."""
+        """Return True if every attacker has been found out."""
         counted, reasons = self.counted(), self.reasons()
         return not any(
             undetected(ATTACKS[name], counted, reasons.get(member.address, set()))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 import trio
@@ -17,14 +17,15 @@ from libp2p.abc import INetStream
 from libp2p.pubsub.pb import rpc_pb2
 from msgspec.structs import replace
 
+from node.data.questions import Questions
+from node.identity.local_peer import LocalPeer
 from node.machine.uncounted_bodies import COPY_MARGIN
-from node.network.pubsub.topic import AnnouncementTopic
+from node.network.host import StreamHandler
+from node.network.pubsub.topic import Topic
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.streams import read_frame, write_frame
-from node.network.service import NetworkService
-from node.ports import Questions
 from protocols.admission import Slot
-from protocols.identifiers import Address, body_digest
+from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Announcement, Completion, Envelope, Group, Rollouts, encode, signing_hash
 
@@ -45,7 +46,26 @@ class Sight(msgspec.Struct):
 
 
 Forge = Callable[[Sight, Rollouts], Rollouts]
-Harass = Callable[[NetworkService, AnnouncementTopic], Awaitable[None]]
+
+
+class Attacker(Protocol):
+    """What an attack needs of the attacker's own network service."""
+
+    @property
+    def me(self) -> LocalPeer:
+        """The attacker's identity."""
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Answer streams of a protocol in place of the honest handler."""
+
+    def body(self, digest: Digest) -> bytes | None:
+        """Return one of the attacker's bodies."""
+
+    def announcements(self) -> list[tuple[Slot, bytes]]:
+        """Return the accepted announcements, as they were sent."""
+
+
+Harass = Callable[[Attacker, Topic], Awaitable[None]]
 
 
 def same(sight: Sight, honest: Rollouts) -> Rollouts:
@@ -53,7 +73,7 @@ def same(sight: Sight, honest: Rollouts) -> Rollouts:
     return honest
 
 
-async def at_peace(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
+async def at_peace(attacker: Attacker, topic: Topic) -> None:
     """Do nothing else."""
 
 
@@ -141,79 +161,76 @@ def somebody_elses(sight: Sight, honest: Rollouts) -> Rollouts:
 # --- gossip -----------------------------------------------------------------------------------------------------------
 
 
-async def forged(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
+async def forged(attacker: Attacker, topic: Topic) -> None:
     """Announce in others' names: altered words under their signature, no signature at all, a message "from" them; and
     answer whoever asks for any body with other bytes of the right length."""
-    assert gossip._host is not None
-    gossip._host.serve(BODY_PROTOCOL, other_bytes(gossip))
-    async for _, envelope in heard(gossip):
+    attacker.serve(BODY_PROTOCOL, other_bytes(attacker))
+    async for _, envelope in heard(attacker):
         said = msgspec.msgpack.decode(envelope.payload, type=Announcement)
         altered = encode(replace(said, body=os.urandom(32), size=64, inline=b""))
-        await mesh.publish(encode(Envelope(altered, envelope.signature)))
-        await mesh.publish(encode(Envelope(altered, bytes(65))))
-        await publish_raw(mesh, altered, author=os.urandom(38))
+        await topic.publish(encode(Envelope(altered, envelope.signature)))
+        await topic.publish(encode(Envelope(altered, bytes(65))))
+        await publish_raw(topic, altered, author=os.urandom(38))
 
 
-async def replayed(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
+async def replayed(attacker: Attacker, topic: Topic) -> None:
     """Say again what others have said: at once, and again in later rounds."""
     said: list[Envelope] = []
-    async for _, envelope in heard(gossip):
+    async for _, envelope in heard(attacker):
         said.append(envelope)
         for old in (said[-1], said[0]):
-            await mesh.publish(encode(old))
+            await topic.publish(encode(old))
         del said[:-40]
 
 
-async def equivocated(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
+async def equivocated(attacker: Attacker, topic: Topic) -> None:
     """Announce a second body for every stage."""
-    async for slot, envelope in heard(gossip, own=True):
-        if slot.peer == gossip._me.address:
+    async for slot, envelope in heard(attacker, own=True):
+        if slot.peer == attacker.me.address:
             await trio.sleep(PAUSE)
             said = msgspec.msgpack.decode(envelope.payload, type=Announcement)
-            await mesh.publish(signed(gossip, replace(said, body=body_digest(b"other"), size=5, inline=b"")))
+            await topic.publish(signed(attacker, replace(said, body=body_digest(b"other"), size=5, inline=b"")))
 
 
-async def never_served(gossip: NetworkService, mesh: AnnouncementTopic) -> None:
+async def never_served(attacker: Attacker, topic: Topic) -> None:
     """Announce, and keep whoever asks for the body waiting: a frame now and then, of one byte."""
-    assert gossip._host is not None
 
     async def drip(peer: str, stream: INetStream) -> None:
-        body = gossip._bodies.get(await read_frame(stream, 32)) or b""
+        body = attacker.body(await read_frame(stream, 32)) or b""
         await write_frame(stream, len(body).to_bytes(8, "big"))
         for place in range(len(body)):
             await write_frame(stream, body[place : place + 1])
             await trio.sleep(5.0)
 
-    gossip._host.serve(BODY_PROTOCOL, drip)
+    attacker.serve(BODY_PROTOCOL, drip)
 
 
 # --- parts ------------------------------------------------------------------------------------------------------------
 
 
-async def heard(gossip: NetworkService, *, own: bool = False) -> Any:
+async def heard(attacker: Attacker, *, own: bool = False) -> Any:
     """Yield each slot that is filled, with its envelope, as it becomes known; own ones where asked."""
     told: set[Slot] = set()
     while True:
-        for slot in gossip._intake.slots():
-            data = gossip._intake.envelope(slot)
-            if slot not in told and data is not None and (own or slot.peer != gossip._me.address):
+        for slot, data in attacker.announcements():
+            if slot not in told and (own or slot.peer != attacker.me.address):
                 told.add(slot)
                 yield slot, msgspec.msgpack.decode(data, type=Envelope)
         await trio.sleep(PAUSE)
 
 
-def signed(gossip: NetworkService, said: Announcement) -> bytes:
+def signed(attacker: Attacker, said: Announcement) -> bytes:
     """Return an announcement under the attacker's own signature."""
     payload = encode(said)
-    return encode(Envelope(payload, gossip._me.key.sign(signing_hash(payload))))
+    return encode(Envelope(payload, attacker.me.key.sign(signing_hash(payload))))
 
 
-def other_bytes(gossip: NetworkService) -> Callable[[str, INetStream], Awaitable[None]]:
+def other_bytes(attacker: Attacker) -> Callable[[str, INetStream], Awaitable[None]]:
     """Return a server of bodies that answers with noise of the announced length."""
 
     async def answer(peer: str, stream: INetStream) -> None:
         wanted = await read_frame(stream, 32)
-        sizes = dict(announced_sizes(gossip))
+        sizes = dict(announced_sizes(attacker))
         noise = os.urandom(sizes.get(wanted, 64))
         await write_frame(stream, len(noise).to_bytes(8, "big"))
         await write_frame(stream, noise)
@@ -221,26 +238,25 @@ def other_bytes(gossip: NetworkService) -> Callable[[str, INetStream], Awaitable
     return answer
 
 
-def announced_sizes(gossip: NetworkService) -> list[tuple[bytes, int]]:
+def announced_sizes(attacker: Attacker) -> list[tuple[bytes, int]]:
     """Return digest and size of every body that is announced."""
-    envelopes = [gossip._intake.envelope(slot) for slot in gossip._intake.slots()]
-    payloads = [msgspec.msgpack.decode(each, type=Envelope).payload for each in envelopes if each]
+    payloads = [msgspec.msgpack.decode(data, type=Envelope).payload for _, data in attacker.announcements()]
     said = [msgspec.msgpack.decode(payload, type=Announcement) for payload in payloads]
     return [(each.body, each.size) for each in said]
 
 
-async def publish_raw(mesh: AnnouncementTopic, data: bytes, author: bytes) -> None:
+async def publish_raw(topic: Topic, data: bytes, author: bytes) -> None:
     """Send a message to every connected subscriber that names another author and is signed by nobody."""
-    message = rpc_pb2.Message(from_id=author, data=data, topicIDs=[mesh._topic], seqno=os.urandom(8))
+    message = rpc_pb2.Message(from_id=author, data=data, topicIDs=[topic.name], seqno=os.urandom(8))
     message.signature, message.key = os.urandom(64), author
-    await send_all(mesh, rpc_pb2.RPC(publish=[message]))
+    await send_all(topic, rpc_pb2.RPC(publish=[message]))
 
 
-async def send_all(mesh: AnnouncementTopic, rpc: rpc_pb2.RPC) -> None:
+async def send_all(topic: Topic, rpc: rpc_pb2.RPC) -> None:
     """Send an RPC past the router, and past its bounds."""
-    for stream in list(mesh.pubsub.peers.values()):
+    for stream in list(topic.pubsub.peers.values()):
         with trio.move_on_after(2.0):
-            await mesh.pubsub.write_msg(stream, rpc)
+            await topic.pubsub.write_msg(stream, rpc)
 
 
 ATTACKS: dict[str, Attack] = {
@@ -250,7 +266,7 @@ ATTACKS: dict[str, Attack] = {
         harass=replayed, forge=last_round_again, reasons=("round",), counted=("duplicate", "round", "body-round")
     ),
     "equivocator": Attack(harass=equivocated, reasons=("equivocation",), counted=("equivocation",)),
-    "selective server": Attack(harass=never_served, counted=("stream-drip",)),
+    "selective server": Attack(harass=never_served, counted=("body-timeout",)),
     "prompt tamperer": Attack(forge=easier_questions, reasons=("assignment",), counted=("body-assignment",)),
     "cherry-picker": Attack(
         forge=best_ones, reasons=("assignment", "incomplete"), counted=("body-assignment", "body-incomplete")

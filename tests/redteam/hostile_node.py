@@ -19,12 +19,17 @@ from msgspec.structs import replace
 import node.app.node as app
 from node.app.preflight import open_questions
 from node.config import load_config
+from node.identity.local_peer import LocalPeer
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine.state import current_step
-from node.network.pubsub.topic import AnnouncementTopic
-from node.network.service import NetworkService
-from protocols.identifiers import Address, body_digest
+from node.network.host import StreamHandler
+from node.network.parameters import NetworkCallbacks, SwarmMember
+from node.network.pubsub.topic import Topic
+from node.network.service import Libp2pNetwork
+from node.ports import NetworkService
+from protocols.admission import Slot
+from protocols.identifiers import Address, Digest, body_digest
 from protocols.wire import decode_rollouts, encode
 from tests.redteam.attacks import ATTACKS, PAUSE, Attack, Sight
 from tests.support.fake_trainer import FakeSpeed, FakeTrainer
@@ -61,17 +66,36 @@ class HostileTrainer(FakeTrainer):
                 await trio.sleep(PAUSE)
 
 
-class HostileGossip(NetworkService):
-    """Gossips like everybody, and does the attack beside it."""
+class HostileNetwork(Libp2pNetwork):
+    """`tests.redteam.attacks.Attacker`: gossips like everybody, and does the attack beside it."""
 
-    def __init__(self, *arguments: Any, attack: Attack, **named: Any) -> None:
-        super().__init__(*arguments, **named)
+    def __init__(self, attack: Attack, *arguments: Any) -> None:
+        super().__init__(*arguments)
         self._attack = attack
 
-    async def _send_own(self, mesh: AnnouncementTopic) -> None:
+    async def _send_own(self, topic: Topic) -> None:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(super()._send_own, mesh)
-            nursery.start_soon(self._attack.harass, self, mesh)
+            nursery.start_soon(super()._send_own, topic)
+            nursery.start_soon(self._attack.harass, self, topic)
+
+    @property
+    def me(self) -> LocalPeer:
+        """The attacker's identity."""
+        return self._me
+
+    def serve(self, protocol: str, handler: StreamHandler) -> None:
+        """Answer streams of a protocol in place of the honest handler."""
+        assert self._host is not None
+        self._host.serve(protocol, handler)
+
+    def body(self, digest: Digest) -> bytes | None:
+        """Return one of the attacker's bodies."""
+        return self._bodies.get(digest)
+
+    def announcements(self) -> list[tuple[Slot, bytes]]:
+        """Return the accepted announcements, as they were sent."""
+        found = [(slot, self._validator.envelope(slot)) for slot in self._validator.slots()]
+        return [(slot, data) for slot, data in found if data is not None]
 
 
 class HostileNode(app.Node):
@@ -81,6 +105,11 @@ class HostileNode(app.Node):
         """Return a trainer that alters what it makes."""
         attack = ATTACKS[(self.home / "attack").read_text()]
         return HostileTrainer(attack, self, peer, open_questions(self.manifest, self.config))
+
+    def network_of(self, member: SwarmMember, callbacks: NetworkCallbacks) -> NetworkService:
+        """Return a network that does the attack."""
+        attack = ATTACKS[(self.home / "attack").read_text()]
+        return HostileNetwork(attack, self.config.gossip, member, self.bodies, callbacks, self.home / "peers.json")
 
     def others(self) -> Any:
         """Return the bodies of the current stage that have arrived."""
@@ -96,7 +125,7 @@ def stand_back() -> None:
 
 def speak_from(address: str) -> None:
     """Have every connection of this process come from an address of this machine."""
-    trio.open_tcp_stream = partial(trio.open_tcp_stream, local_address=address)  # type: ignore[assignment]
+    trio.open_tcp_stream = partial(trio.open_tcp_stream, local_address=address)
 
 
 def be(home: Path) -> None:
@@ -106,7 +135,6 @@ def be(home: Path) -> None:
     address = f"127.0.66.{1 + list(ATTACKS).index(attack)}"
     speak_from(address)
     app.Node = HostileNode  # type: ignore[misc]
-    app.GossipNode = partial(HostileGossip, attack=ATTACKS[attack])  # type: ignore[misc,assignment]
     with (home / "log").open("ab") as log:
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)

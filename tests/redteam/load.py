@@ -12,7 +12,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import count
 from pathlib import Path
-from typing import Any
 
 import msgspec
 import structlog
@@ -22,11 +21,13 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.validators import PUBSUB_SIGNING_PREFIX
 from libp2p.utils.varint import encode_uvarint
 
-from node.chain.contract.swarm import CoordinatorFacts
 from node.identity import new_key
 from node.network.host import Host, open_host
-from node.network.pubsub.hardened import FRAME_LIMIT
-from node.network.pubsub.topic import AnnouncementTopic, join
+from node.network.pubsub.router import FRAME_LIMIT
+from node.network.pubsub.topic import Topic, TopicSettings, join
+from node.network.service import announcements_topic
+from protocols.admission import MessageAcceptance
+from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import body_digest, swarm_id
 from protocols.manifest import Limits
 from protocols.wire import Announcement, Envelope, encode, signing_hash
@@ -60,17 +61,13 @@ async def victim_at(home: Path) -> Victim:
         await trio.sleep(0.1)
 
 
-def drop(forwarder: str, data: bytes, origin: str, carrier: Any) -> Any:
-    """Pass nothing on."""
-    return "drop"
-
-
 @asynccontextmanager
-async def stranger(victim: Victim) -> AsyncIterator[tuple[Host, AnnouncementTopic] | None]:
-    """Join the swarm's gossip under a fresh name, connected to the victim alone; None where it does not let one in."""
-    topic = f"/swarm/{victim.swarm.hex()}/announcements/1"
-    async with open_host(new_key(), (), 64) as host, join(host, topic, Limits().announcement, drop) as mesh:
-        yield (host, mesh) if await host.connect(victim.transport, victim.peer) else None
+async def stranger(victim: Victim) -> AsyncIterator[tuple[Host, Topic] | None]:
+    """Join the swarm's topic under a fresh peer id, connected to the victim alone; None where that does not accept."""
+    name = announcements_topic(victim.swarm)
+    topics = {name: TopicSettings(Limits().announcement, lambda *_: MessageAcceptance.IGNORE)}
+    async with open_host(new_key(), (), 64) as host, join(host, topics) as joined:
+        yield (host, joined[name]) if await host.connect(victim.transport, victim.peer) else None
 
 
 # --- flood ------------------------------------------------------------------------------------------------------------
@@ -95,33 +92,33 @@ def root(error: BaseException) -> BaseException:
     return root(error.exceptions[0]) if isinstance(error, BaseExceptionGroup) else error
 
 
-async def too_many(host: Host, mesh: AnnouncementTopic, victim: Victim) -> None:
+async def too_many(host: Host, topic: Topic, victim: Victim) -> None:
     """Send well-formed, well-signed announcements of nobody, each another one, past the router, fifty at a time."""
-    while not mesh.pubsub.peers:  # noqa: ASYNC110 - the library has no event for it
+    while not topic.pubsub.peers:  # noqa: ASYNC110 - the library has no event for it
         await trio.sleep(0.05)
     said = Announcement(1, victim.swarm, 0, 0, bytes(32), body_digest(b"x"), 1, b"x")
     while victim.peer in host.connected():
-        rpc = rpc_pb2.RPC(publish=[published(mesh, said) for _ in range(50)])
-        await mesh.pubsub.write_msg(next(iter(mesh.pubsub.peers.values())), rpc)
+        rpc = rpc_pb2.RPC(publish=[published(topic, said) for _ in range(50)])
+        await topic.pubsub.write_msg(next(iter(topic.pubsub.peers.values())), rpc)
 
 
-def published(mesh: AnnouncementTopic, said: Announcement) -> rpc_pb2.Message:
+def published(topic: Topic, said: Announcement) -> rpc_pb2.Message:
     """Return an announcement under a key that nobody knows, as a message of this host."""
     payload = encode(msgspec.structs.replace(said, seed=os.urandom(32)))
     data = encode(Envelope(payload, NOBODY.sign(signing_hash(payload))))
-    me = mesh.pubsub.my_id.to_bytes()
-    message = rpc_pb2.Message(from_id=me, data=data, topicIDs=[mesh._topic], seqno=os.urandom(8))
-    key = mesh.pubsub.sign_key
+    me = topic.pubsub.my_id.to_bytes()
+    message = rpc_pb2.Message(from_id=me, data=data, topicIDs=[topic.name], seqno=os.urandom(8))
+    key = topic.pubsub.host.get_private_key()
     message.signature = key.sign(PUBSUB_SIGNING_PREFIX.encode() + message.SerializeToString())
-    message.key = mesh.pubsub.host.get_public_key().serialize()
+    message.key = topic.pubsub.host.get_public_key().serialize()
     return message
 
 
-async def too_large(host: Host, mesh: AnnouncementTopic, victim: Victim) -> None:
+async def too_large(host: Host, topic: Topic, victim: Victim) -> None:
     """Send a frame above every limit, and requests that promise more."""
-    while not mesh.pubsub.peers:  # noqa: ASYNC110 - the library has no event for it
+    while not topic.pubsub.peers:  # noqa: ASYNC110 - the library has no event for it
         await trio.sleep(0.05)
-    stream = next(iter(mesh.pubsub.peers.values()))
+    stream = next(iter(topic.pubsub.peers.values()))
     await stream.write(encode_uvarint(8 * FRAME_LIMIT))
     for _ in range(8):
         await stream.write(os.urandom(FRAME_LIMIT))

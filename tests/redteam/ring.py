@@ -7,16 +7,10 @@ from typing import Any
 
 from eth_account import Account
 
-from node.chain.relay.batch_calls import (
-    Reveal,
-    SignedCommitment,
-    commitments_call,
-    registrations_call,
-    reveals_call,
-    sign,
-)
-from protocols.delegation import SignedDelegation
+from node.chain.relay.batch_calls import commitments_call, registrations_call, reveals_call
+from node.chain.relay.signatures import sign
 from protocols.identifiers import Address
+from protocols.signed_messages import SignedCommitment, SignedDelegation, VoteReveal
 from protocols.typed_data import Commitment, Delegation, Domain
 from protocols.voting import vote_commitment
 from tests.integration.small_swarm import SmallSwarm
@@ -46,8 +40,8 @@ class Ring:
             Delegation(owner.address.lower(), node, int(time.time() * 1000) + place, 2**40)
             for place, node in enumerate(self.addresses)
         ]
-        self._bring(registrations_call([
-            SignedDelegation(each, sign(self._domain, each, owner), sign(self._domain, each, key))
+        self._submit(registrations_call([
+            SignedDelegation.of(each, sign(self._domain, each, owner), sign(self._domain, each, key))
             for each, key in zip(said, self._keys, strict=True)
         ]))  # fmt: skip
 
@@ -59,14 +53,16 @@ class Ring:
             for node in self.addresses
         ]
         pairs = zip(said, self._keys, strict=True)
-        signed = [SignedCommitment(each, sign(self._domain, each, key)) for each, key in pairs]
-        self._bring(commitments_call(round_number, signed))
+        signed = [SignedCommitment.of(each, sign(self._domain, each, key)) for each, key in pairs]
+        self._submit(commitments_call(round_number, signed))
 
     def reveal(self, round_number: int, winner: Address) -> None:
         """Reveal them."""
-        self._bring(reveals_call(round_number, [Reveal(node, (winner,), SALT) for node in self.addresses]))
+        self._submit(
+            reveals_call(round_number, [(node, VoteReveal(round_number, (winner,), SALT)) for node in self.addresses])
+        )
 
-    def _bring(self, data: str) -> None:
+    def _submit(self, data: str) -> None:
         chain: Any = self._swarm.chain
         call = {"from": chain.call("eth_accounts")[5], "to": self._swarm.contract.address, "data": data}
         sent = chain.call("eth_sendTransaction", {**call, "gas": hex(12_000_000)})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from node.machine import commands as c
-from protocols.carried import Load
 from protocols.identifiers import body_digest
+from protocols.signed_messages import MessageTopic, RelayedMessage
 from protocols.wire import NOTHING
 
 NAMES = ("me", "ada", "bob", "cyd", "dan", "eve")
@@ -28,7 +28,9 @@ class Names:
             return "[" + " ".join(self.name(each) for each in value) + "]"
         if isinstance(value, float):
             return f"{value:.4g}"
-        if isinstance(value, Load):
+        if isinstance(value, MessageTopic):
+            return str(value)
+        if isinstance(value, RelayedMessage):
             return self.name(value.peer)
         if isinstance(value, c.Command):
             return type(value).__name__

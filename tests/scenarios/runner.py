@@ -15,7 +15,7 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
-from node.machine.state import State, initial
+from node.machine.state import Output, State, initial
 from node.machine.step import step
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from tests.scenarios.names import ADDRESSES, Names, Options
@@ -161,28 +161,28 @@ class Scenario:
     # --- feeding the machine ----------------------------------------------------------------------------------------
 
     def feed(self, happened: i.AnyInput) -> list[str]:
-        """Step the machine; keep its timers; return its other commands as text."""
+        """Step the machine; keep its timers; return its outputs as text."""
         stamped = i.Stamped(self.now, happened)
         self.journal.append(stamped)
         if isinstance(happened, i.ChainRestored):
             self.offset = happened.offset
-        self.state, commands = step(self.state, stamped)
-        for command in commands:
-            if isinstance(command, c.SetTimer):
-                self.timers[command.name] = command.at
-        return [self.text(command) for command in commands]
+        self.state, outputs = step(self.state, stamped)
+        for output in outputs:
+            if isinstance(output, c.SetTimer):
+                self.timers[output.name] = output.at
+        return [self.text(output) for output in outputs]
 
-    def text(self, command: c.AnyCommand) -> str:
-        """Return a command as a line."""
-        fields = msgspec.structs.asdict(command)
-        words = [type(command).__name__]
+    def text(self, output: Output) -> str:
+        """Return a command or notice as a line."""
+        fields = msgspec.structs.asdict(output)
+        words = [type(output).__name__]
         if "from_round" in fields:
             words.append(f"{fields.pop('from_round')}/{fields.pop('from_stage')} ->")
         if "stage" in fields:
             words.append(f"{fields.pop('round')}/{fields.pop('stage')}")
         fields.pop("size", None)
-        if isinstance(command, c.PublishRollouts):
-            fields["carries"] = tuple(each for each in command.carries if not isinstance(each, c.ReportReward))
+        if isinstance(output, c.PublishRollouts):
+            fields["carries"] = tuple(each for each in output.carries if not isinstance(each, c.ReportReward))
         for name, value in fields.items():
             if (name, value) in UNSAID:
                 continue

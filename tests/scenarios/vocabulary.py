@@ -6,9 +6,10 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from node.machine import inputs as i
+from node.machine import transaction_keys as k
 from node.machine.delegation import DAY
 from node.machine.state import State
-from protocols import carried as p
+from protocols import signed_messages as p
 from protocols.delegation import FOR_EVER
 from protocols.wire import NOTHING
 from tests.scenarios.names import ADDRESSES, Names, Options
@@ -32,29 +33,47 @@ def place(where: str) -> tuple[int, int]:
     return int(round_text), int(stage_text)
 
 
-def delegation(name: str) -> p.CarriedDelegation:
+def delegation(name: str) -> p.SignedDelegation:
     """Return what an owner signs for a peer."""
-    return p.CarriedDelegation(ADDRESSES["eve"], ADDRESSES[name], 1, 2_000_000_000, bytes(65), bytes(65))
+    return p.SignedDelegation(ADDRESSES["eve"], ADDRESSES[name], 1, 2_000_000_000, bytes(65), bytes(65))
 
 
-def carried(text: str) -> p.Carried:
+def carried(text: str) -> p.SignedMessage:
     """Return the message of "commit:7", "reveal:7", "vote:7", "reward:8/0", "delegation:ada" or "revocation:ada"."""
     kind, _, about = text.partition(":")
     winners = (ADDRESSES["cyd"],)
     match kind:
         case "commit":
-            return p.CarriedCommitment(int(about), bytes(32), bytes(65))
+            return p.SignedCommitment(int(about), bytes(32), bytes(65))
         case "reveal":
-            return p.CarriedReveal(int(about), winners, bytes(32))
+            return p.VoteReveal(int(about), winners, bytes(32))
         case "vote":
-            return p.CarriedVote(int(about), winners, bytes(65))
+            return p.SignedVote(int(about), winners, bytes(65))
         case "reward":
-            return p.CarriedReward(*place(about), 250_000, bytes(65))
+            return p.SignedReward(*place(about), 250_000, bytes(65))
         case "delegation":
             return delegation(about)
         case "revocation":
-            return p.CarriedRevocation(ADDRESSES["eve"], ADDRESSES[about], 2, bytes(65))
+            return p.SignedRevocation(ADDRESSES["eve"], ADDRESSES[about], 2, bytes(65))
     raise ValueError(f"no such message: {text}")
+
+
+def key(at: Moment, text: str, options: Options) -> k.TransactionKey:
+    """Return the key of "register", "renew:5", "advance:7:0", "commit:7", "reveal:7", "vote:7" or "reward:8:0"."""
+    kind, *parts = text.split(":")
+    numbers = [int(part) for part in parts]
+    match kind:
+        case "register":
+            return k.RegistrationKey()
+        case "renew":
+            return k.RenewalKey(*numbers)
+        case "advance":
+            return k.AdvanceKey(*numbers)
+        case "reward":
+            return k.MessageKey(p.MessageTopic(p.MessageKind.REWARD, *numbers))
+        case _:
+            topic = p.MessageTopic(p.MessageKind(kind), *numbers)
+            return k.MessageKey(topic, at.names.seed(topic.round, options))
 
 
 def _start(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -124,20 +143,19 @@ def _introduced(at: Moment, words: list[str], options: Options) -> list[i.AnyInp
 
 
 def _settled(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
-    key, outcome, *_ = words
-    kind, _, rest = key.partition(":")
-    if kind in ("commit", "reveal", "vote"):
-        key = f"{kind}:{rest}:{at.names.seed(int(rest), options).hex()}"
-    ok = outcome == "ok"
-    return [i.TransactionSettled(key, ok, f"tx-{kind}" if ok else "", "" if ok else outcome)]
+    text, outcome, *_ = words
+    kind, ok = text.partition(":")[0], outcome == "ok"
+    return [i.TransactionSettled(key(at, text, options), ok, f"tx-{kind}" if ok else "", "" if ok else outcome)]
 
 
 def _announced(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     body, size = (NOTHING, 0) if "nothing" in words else (at.names.body(peer, where, options), 1000)
-    cargo = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
+    message_pool = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
     late = "late" in words
-    return [i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, cargo, late)]
+    return [
+        i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, message_pool, late)
+    ]
 
 
 def _heard(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:

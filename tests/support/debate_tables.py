@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from node.ports import Question
+from node.data.questions import Question
 from protocols.games import game_named
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import GameSpec, Manifest, StageSpec
@@ -35,7 +35,7 @@ class Memory(dict[Digest, bytes]):
         self[digest] = body
 
 
-def debate(**parameters: str | int) -> Manifest:
+def debate(**parameters: str | int | float | bool) -> Manifest:
     """A small debate: groups of two."""
     return Manifest(
         name="t",

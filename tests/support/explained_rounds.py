@@ -8,7 +8,9 @@ from node.identity import NodeKey
 from node.machine.commands import CommitVote, ReportReward, RevealVote
 from node.machine.round_report import PeerRoundReport, RoundReport
 from node.machine.state import BodyRecord, VoteRecord
+from node.machine.transaction_keys import Key
 from protocols.identifiers import Address, body_digest
+from protocols.signed_messages import MessageKind, MessageTopic
 from protocols.tally import Voted
 
 KEYS = [NodeKey(bytes([number]) * 32) for number in range(1, 5)]
@@ -52,16 +54,17 @@ def account(vote: VoteRecord | None = VOTE, no_vote: str = "") -> RoundReport:
     )  # fmt: skip
 
 
-def records() -> dict[str, QueuedTransaction]:
+def records() -> dict[Key, QueuedTransaction]:
     """Return the outbox: the commitment was sent, the reveal brought by another node, one reward refused."""
+    reward = ReportReward(NUMBER, 0, SEED, 0.5)
     commit, reveal = CommitVote(NUMBER, SEED, (ADA,)), RevealVote(NUMBER, SEED, (ADA,))
     sent, brought = "0x" + "c0" * 32, "0x" + "5e" * 32
     found = (
-        QueuedTransaction(key=f"commit:{NUMBER}:{SEED.hex()}", command=commit, state="settled", ok=True, hashes=(sent,),
+        QueuedTransaction(key=commit.key, command=commit, state="settled", ok=True, hashes=(sent,),
                transaction=sent, block=120),
-        QueuedTransaction(key=f"reveal:{NUMBER}:{SEED.hex()}", command=reveal, state="settled", ok=True,
+        QueuedTransaction(key=reveal.key, command=reveal, state="settled", ok=True,
                           transaction=brought),
-        QueuedTransaction(key=f"reward:{NUMBER}:0", command=ReportReward(NUMBER, 0, SEED, 0.5),
+        QueuedTransaction(key=reward.key, command=reward,
                           state="settled", ok=False,
                error="WrongRound"),
     )  # fmt: skip
@@ -72,8 +75,8 @@ def seen() -> PeerActivity:
     """Return the chain: ada, who brought this node's reveal, and bob voted too; cyd is no voter."""
     return PeerActivity(
         traces={
-            "commit": Trace("0x" + "c0" * 32, 120, ME),
-            "reveal": Trace("0x" + "5e" * 32, 131, ADA),
+            MessageTopic(MessageKind.COMMIT, NUMBER): Trace("0x" + "c0" * 32, 120, ME),
+            MessageTopic(MessageKind.REVEAL, NUMBER): Trace("0x" + "5e" * 32, 131, ADA),
         },
         votes=(Voted(NUMBER, ME, (ADA,)), Voted(NUMBER, ADA, (ME,)), Voted(NUMBER, BOB, (ADA,))),
         owners=OWNERS,

@@ -1,335 +1,268 @@
-"""A coordinator in memory, with the same rules as the contract and the same service before it.
-
-For the simulator and for tests: time comes from the clock given, each transaction is mined at once.
-"""
+"""`node.ports.ChainService` over a `FakeCoordinator`: the same commands, inputs and signatures, without a chain."""
 
 from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Sequence
 
-import msgspec
 import trio
 
-from node.chain.contract.abi import Revert
-from node.chain.contract.swarm import (
-    COMMITTED,
-    KEPT_BYTES,
-    VOTED,
-    CoordinatorFacts,
-    Voter,
-    ascending,
-    commitment,
-    guarded,
-    key_of,
-    millionths,
-    own_ballot,
-    packed,
-    verdict,
-)
+from node.chain.contract.reader import DONE, Outcome
+from node.chain.contract.swarm import Voter, ascending, classify, millionths, own_ballot, protection_record
+from node.chain.contract.swarm import commitment as commitment_of
+from node.chain.relay.signatures import is_signed, own_delegation
+from node.chain.relay.signer import MessageSigner
+from node.chain.service import ChainIdentity
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
     ChainCommand,
     CommitVote,
     RegisterNode,
+    RelayMessages,
+    RenewDelegation,
     ReportReward,
     RevealVote,
+    VoteCommand,
 )
-from node.machine.inputs import AnyInput, ChainLost, ChainRestored, PeerRegistered, StageOpened, TransactionSettled
+from node.machine.inputs import (
+    AnyInput,
+    ChainLost,
+    ChainRestored,
+    DelegationRead,
+    FundsChanged,
+    PauseChanged,
+    PeerRegistered,
+    TransactionSettled,
+)
+from node.machine.transaction_keys import TransactionKey
 from node.ports import Report, VoteGuard
-from protocols.identifiers import Address, Digest, Seed, keccak256, swarm_id
-from protocols.schedule import commit_step, reveal_step, step_number
+from protocols.delegation import renews
+from protocols.deployment import CoordinatorFacts, NodeEntry
+from protocols.identifiers import Address, keccak256, swarm_id
+from protocols.signed_messages import (
+    RelayedMessage,
+    SignedCommitment,
+    SignedDelegation,
+    SignedMessage,
+    SignedRevocation,
+    SignedReward,
+    SignedVote,
+    VoteReveal,
+)
+from protocols.voting import vote_salt
+from tests.support.fake_coordinator import FakeCoordinator, RevertedError
 
-CHAIN_ID = 31337
-CONTRACT = "0x" + "c0" * 20
-TOO_EARLY_PAUSE = 0.5
-
-
-class RefusedError(Exception):
-    """The fake's form of a revert; `revert` names the contract's error."""
-
-    def __init__(self, name: str, **fields: object) -> None:
-        super().__init__(name)
-        self.revert = Revert(name, fields)
-
-
-class Vote(msgspec.Struct, frozen=True):
-    """A counted vote, as the `VotesCounted` event has it."""
-
-    round: int
-    voter: Address
-    winners: tuple[Address, ...]
-
-
-class FakeCoordinator:
-    """The contract's rules over a clock (Unix seconds). `votes` and `rewards` are what its events would tell."""
-
-    def __init__(
-        self,
-        *,
-        stage_seconds: Sequence[int],
-        manifest_digest: Digest,
-        clock: Callable[[], float],
-        voting_mode: str = "sealed",
-        max_winners: int = 5,
-        bootnodes: tuple[str, ...] = (),
-        anchor_seconds: float | None = None,
-        entropy: bytes = b"",
-    ) -> None:
-        self.stage_seconds, self.voting_mode, self.max_winners = tuple(stage_seconds), voting_mode, max_winners
-        self.manifest_digest, self.bootnodes = manifest_digest, bootnodes
-        self.votes: list[Vote] = []
-        self.rewards: dict[tuple[Address, int, int], int] = {}
-        self.peers: dict[Address, int] = {}
-        self.watchers: list[FakeChainService] = []
-        self.facts = CoordinatorFacts(
-            chain_id=CHAIN_ID,
-            contract=CONTRACT,
-            deployment_block=1,
-            deployment_block_hash=keccak256(b"fake/deployment" + entropy),
-            manifest_digest=manifest_digest,
-            stage_seconds=self.stage_seconds,
-            voting_mode=voting_mode,
-        )
-        self._clock = clock
-        self._entropy = entropy
-        self._anchor_seconds = self.stage_seconds[-1] / 2 if anchor_seconds is None else anchor_seconds
-        self._ballots: dict[Address, dict[int, tuple[int, bytes]]] = {}
-        self._block = 1
-        self._stage = self._opened(0, 0)
-
-    @property
-    def stage(self) -> StageOpened:
-        """The present stage."""
-        return self._stage
-
-    @property
-    def stages(self) -> int:
-        """The number of stages in a round."""
-        return len(self.stage_seconds)
-
-    def seed_of(self, round_number: int) -> Seed:
-        """Return a round's seed."""
-        return keccak256(b"fake/seed" + self._entropy + round_number.to_bytes(8, "big"))
-
-    def ballot_of(self, peer: Address, round_number: int) -> tuple[int, bytes]:
-        """Return the state (0 none, 1 committed, 2 voted) of a vote, and what is kept of its commitment."""
-        return self._ballots.get(peer, {}).get(round_number, (0, bytes(KEPT_BYTES)))
-
-    # --- transactions -------------------------------------------------------------------------------------------
-
-    def register(self, sender: Address) -> None:
-        """See the contract. Raises `RefusedError`, as all transactions do."""
-        _demand(sender not in self.peers, "OldSerial")
-        stage = self._stage
-        anchored = stage.stage == self.stages - 1 and self._clock() >= stage.opened + self._anchor_seconds
-        self.peers[sender] = stage.round + (2 if anchored else 1)
-        self._tell(PeerRegistered(sender, self.peers[sender]))
-
-    def advance(self) -> None:
-        """Open the next stage."""
-        now, stage = int(self._clock()), self._stage
-        _demand(now >= stage.deadline, "TooEarly", time=now, deadline=stage.deadline)
-        last = stage.stage == self.stages - 1
-        self._stage = self._opened(stage.round + 1, 0) if last else self._opened(stage.round, stage.stage + 1)
-        self._tell(self._stage)
-
-    def commit_vote(self, sender: Address, round_number: int, sealed: bytes) -> None:
-        """Commit to a vote."""
-        self._open_ballot(sender, round_number, "sealed")
-        self._keep(sender, round_number, COMMITTED, sealed)
-
-    def reveal_vote(self, sender: Address, round_number: int, winners: Sequence[Address], sealed: bytes) -> None:
-        """Reveal a vote whose commitment is `sealed`."""
-        _demand(self.voting_mode == "sealed", "WrongMode")
-        self._must_be_step(reveal_step(round_number, self.stages))
-        state, known = self.ballot_of(sender, round_number)
-        _demand(state != 0, "NotCommitted", round=round_number, node=sender)
-        _demand(state != VOTED, "AlreadyVoted", round=round_number, node=sender)
-        _demand(known == sealed[:KEPT_BYTES], "BadReveal", round=round_number, node=sender)
-        self._count(sender, round_number, winners, known)
-
-    def submit_winners(self, sender: Address, round_number: int, winners: Sequence[Address]) -> None:
-        """Vote in the open mode."""
-        self._open_ballot(sender, round_number, "open")
-        self._count(sender, round_number, winners, keccak256(packed(winners)))
-
-    def submit_reward(self, sender: Address, round_number: int, stage: int, reward: int) -> None:
-        """Publish the sender's own reward, in millionths."""
-        now = self._stage
-        _demand(now.round - 1 <= round_number <= now.round, "WrongRound", given=round_number, current=now.round)
-        newest = now.stage if round_number == now.round else self.stages - 1
-        _demand(stage <= newest, "WrongStage", given=stage, current=newest)
-        self._must_count(sender, round_number)
-        _demand((sender, round_number, stage) not in self.rewards, "RewardAlreadySubmitted")
-        self.rewards[sender, round_number, stage] = reward
-
-    # --- rules --------------------------------------------------------------------------------------------------
-
-    def _opened(self, round_number: int, stage: int) -> StageOpened:
-        self._block += 1
-        now = int(self._clock())
-        seed = self.seed_of(round_number)
-        return StageOpened(round_number, stage, seed, now + self.stage_seconds[stage], now, self._block)
-
-    def _open_ballot(self, sender: Address, round_number: int, mode: str) -> None:
-        _demand(self.voting_mode == mode, "WrongMode")
-        self._must_be_step(commit_step(round_number, self.stages))
-        self._must_count(sender, round_number)
-        _demand(self.ballot_of(sender, round_number)[0] == 0, "AlreadyVoted", round=round_number, node=sender)
-
-    def _must_be_step(self, expected: int) -> None:
-        current = step_number(self._stage.round, self._stage.stage, self.stages)
-        _demand(current == expected, "WrongStep", current=current, expected=expected)
-
-    def _must_count(self, peer: Address, round_number: int) -> None:
-        _demand(peer in self.peers, "NotRegistered", node=peer)
-        _demand(self.peers[peer] <= round_number, "NotCounted", node=peer)
-
-    def _count(self, sender: Address, round_number: int, winners: Sequence[Address], sealed: bytes) -> None:
-        _demand(0 < len(winners) <= self.max_winners, "WinnersOutOfBounds", given=len(winners), max=self.max_winners)
-        _demand(list(winners) == sorted(set(winners)), "WinnersNotAscending")
-        _demand(sender not in winners, "SelfVote", node=sender)
-        for winner in winners:
-            self._must_count(winner, round_number)
-        self._keep(sender, round_number, VOTED, sealed)
-        self.votes.append(Vote(round_number, sender, tuple(winners)))
-
-    def _keep(self, sender: Address, round_number: int, state: int, sealed: bytes) -> None:
-        ballots = self._ballots.get(sender, {})
-        recent = {number: ballot for number, ballot in ballots.items() if number >= round_number - 1}
-        self._ballots[sender] = recent | {round_number: (state, sealed[:KEPT_BYTES])}
-
-    def _tell(self, event: AnyInput) -> None:
-        for watcher in self.watchers:
-            watcher.hear(event)
+RETRY_SECONDS = 0.5
 
 
 class FakeChainService:
-    """One node's view of a `FakeCoordinator` (`node.ports.ChainService`). `away` cuts it off until it is set back."""
+    """One node's view of a coordinator. `relays` says whether it has funds for others; `cut` takes the chain away."""
 
     name = "chain"
 
-    def __init__(self, coordinator: FakeCoordinator, address: Address, guard: VoteGuard, secret: bytes) -> None:
-        self._coordinator, self._guard = coordinator, guard
-        facts = coordinator.facts
-        swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
-        self._voter = Voter(address, secret, swarm)
-        self._queue: dict[str, ChainCommand] = {}
-        self._settled: dict[str, TransactionSettled] = {}
+    def __init__(
+        self, coordinator: FakeCoordinator, identity: ChainIdentity, guard: VoteGuard, *, relays: bool = False
+    ) -> None:
+        self._coordinator, self._identity, self._guard, self._relays = coordinator, identity, guard, relays
+        self._delegation = identity.delegation
+        self._signer: MessageSigner | None = None
+        self._queue: dict[TransactionKey, ChainCommand] = {}
+        self._settled: dict[TransactionKey, TransactionSettled] = {}
         self._heard: deque[AnyInput] = deque()
+        self._reported = DelegationRead(0)
         self._wake = trio.Event()
-        self._away = False
+        self._is_away = False
+        self._is_running = False
 
-    async def describe(self) -> CoordinatorFacts:
-        """Return what the coordinator fixed."""
+    # --- what is asked of it --------------------------------------------------------------------------------------
+
+    @property
+    def delegation(self) -> SignedDelegation | None:
+        """See `node.ports.ChainService`."""
+        return self._delegation
+
+    @property
+    def register_entry(self) -> NodeEntry | None:
+        """See `node.ports.ChainService`."""
+        return self._coordinator.register.get(self._identity.address) if self._is_running else None
+
+    def join(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
+        """See `node.ports.ChainService`."""
+        self._delegation = delegation
+        self._signer = MessageSigner(self._identity.account, facts.domain, self._voter(), self._guard)
+        self._report_delegation()
+
+    def signed_messages(self, commands: tuple[ChainCommand, ...]) -> tuple[SignedMessage, ...]:
+        """See `node.ports.ChainService`."""
+        return self._signer.messages(commands) if self._signer else ()
+
+    def registration(self) -> SignedDelegation | None:
+        """See `node.ports.ChainService`."""
+        return self._signer.delegation if self._signer else None
+
+    async def read_facts(self) -> CoordinatorFacts:
+        """See `node.ports.ChainService`."""
         return self._coordinator.facts
 
-    async def bootnodes(self) -> tuple[str, ...]:
-        """Return the coordinator's bootnodes."""
+    async def read_owner(self) -> Address | None:
+        """See `node.ports.ChainService`."""
+        entry = self._coordinator.register.get(self._identity.address)
+        return entry.owner if entry else None
+
+    async def read_bootnodes(self) -> tuple[str, ...]:
+        """See `node.ports.ChainService`."""
         return self._coordinator.bootnodes
 
     async def execute(self, command: ChainCommand) -> None:
         """See `node.ports.Service`."""
-        key = key_of(command)
-        done = self._settled.get(key)
+        done = self._settled.get(command.key)
         if done is not None and done.ok:
-            self.hear(done)
+            self._heard.append(done)
         else:
-            self._queue[key] = command
-            self._wake.set()
+            self._queue[command.key] = command
+        self._wake.set()
 
     async def run(self, report: Report) -> None:
         """See `node.ports.Service`."""
-        self._coordinator.watchers.append(self)
+        self._coordinator.watchers.append(self._hear)
+        self._is_running = True
         try:
-            self._connected()
+            self.mend()
             while True:
                 self._wake = trio.Event()
-                if not self._away:
-                    self._send_all()
+                self._send_all()
                 while self._heard:
                     await report(self._heard.popleft())
-                with trio.move_on_after(TOO_EARLY_PAUSE if self._queue and not self._away else math.inf):
+                with trio.move_on_after(RETRY_SECONDS if self._queue and not self._is_away else math.inf):
                     await self._wake.wait()
         finally:
-            self._coordinator.watchers.remove(self)
+            self._is_running = False
+            self._coordinator.watchers.remove(self._hear)
 
-    def hear(self, event: AnyInput) -> None:
-        """Take what the coordinator tells everybody."""
-        if not self._away or isinstance(event, TransactionSettled):
-            self._heard.append(event)
-        self._wake.set()
+    # --- the connection -------------------------------------------------------------------------------------------
 
     def cut(self) -> None:
         """Lose the chain: nothing is heard or sent until `mend`."""
-        self._away = True
+        self._is_away = True
         self._heard.append(ChainLost("cut off"))
         self._wake.set()
 
     def mend(self) -> None:
-        """Have the chain back."""
-        self._away = False
-        self._connected()
-
-    def _connected(self) -> None:
+        """Have the chain back: what stands is reported again, as after a (re)connection."""
+        self._is_away = False
+        chain = self._coordinator
         self._heard.append(ChainRestored(0.0))
-        self._heard.extend(PeerRegistered(peer, since) for peer, since in self._coordinator.peers.items())
-        self._heard.append(self._coordinator.stage)
+        self._heard.extend(PeerRegistered(node, entry.since, entry.owner) for node, entry in chain.register.items())
+        self._heard.append(chain.stage)
+        if chain.paused_until > chain.now():
+            self._heard.append(
+                PauseChanged(chain.stage.round, chain.stage.stage, chain.paused_until, chain.stage.deadline)
+            )
+        self._heard.append(FundsChanged(self._relays))
+        self._reported = DelegationRead(0)
+        self._report_delegation()
+
+    def _hear(self, event: AnyInput) -> None:
+        if not self._is_away:
+            self._heard.append(event)
+            self._report_delegation()
+
+    def _report_delegation(self) -> None:
+        entry, signed = self.register_entry, self._delegation
+        if entry is not None:
+            is_renewal = signed is not None and renews(signed.delegation, entry.serial, entry.expiry)
+            found = DelegationRead(entry.expiry, signed.serial if signed is not None and is_renewal else 0)
+            if found != self._reported:
+                self._reported = found
+                self._heard.append(found)
         self._wake.set()
 
-    def _send_all(self) -> None:
-        for key, command in list(self._queue.items()):
-            error = self._send(command)
-            if error == "TooEarly":
-                continue
-            del self._queue[key]
-            name = "0x" + keccak256(key.encode() + bytes.fromhex(self._voter.address[2:])).hex()
-            self._settled[key] = TransactionSettled(key, not error, "" if error else name, error)
-            self._heard.append(self._settled[key])
+    # --- commands -------------------------------------------------------------------------------------------------
 
-    def _send(self, command: ChainCommand) -> str:
-        """Carry a command out; return the name of the error, empty where it is done."""
-        if isinstance(command, CommitVote | RevealVote | CastVote):
-            kind, payload = guarded(command, self._voter)
-            if not self._guard.admit(kind, command.round, command.seed, payload):
-                return "VoteProtected"
+    def _send_all(self) -> None:
+        for key, command in [] if self._is_away else list(self._queue.items()):
+            outcome = self._outcome(command)
+            if outcome is not None:
+                del self._queue[key]
+                name = "0x" + keccak256(str(key).encode() + self._identity.secret).hex() if outcome.ok else ""
+                self._settled[key] = TransactionSettled(key, outcome.ok, name, outcome.error)
+                self._heard.append(self._settled[key])
+
+    def _outcome(self, command: ChainCommand) -> Outcome | None:
+        """Return how a command ended, None where it is to be tried again."""
+        if isinstance(command, VoteCommand | ReportReward):
             if command.seed != self._coordinator.seed_of(command.round):
-                return "SeedChanged"
+                return Outcome(ok=False, error="SeedChanged")
+            if self._is_on_chain(command):
+                return DONE
+            if command.after > self._coordinator.now():
+                return None
+        if isinstance(command, VoteCommand):
+            kind, payload = protection_record(command, self._voter())
+            if not self._guard.admit(kind, command.round, command.seed, payload):
+                return Outcome(ok=False, error="VoteProtected")
         try:
             self._transact(command)
-        except RefusedError as refused:
-            return "" if self._is_done(command, refused.revert) else refused.revert.name
-        return ""
+        except RevertedError as reverted:
+            verdict = classify(command, reverted.revert)
+            failed = Outcome(ok=False, error=reverted.revert.name)
+            return None if verdict in ("retry", "wait") else DONE if verdict == "done" else failed
+        return DONE
 
-    def _is_done(self, command: ChainCommand, revert: Revert) -> bool:
-        if revert.name == "AlreadyVoted" and isinstance(command, CommitVote | RevealVote | CastVote):
-            least, own = own_ballot(command, self._voter)
-            state, found = self._coordinator.ballot_of(self._voter.address, command.round)
-            return state >= least and found == own
-        return verdict(command, revert) == "done"
+    def _is_on_chain(self, command: VoteCommand | ReportReward) -> bool:
+        me, chain = self._identity.address, self._coordinator
+        if isinstance(command, ReportReward):
+            return chain.has_reward(me, command.round, command.stage)
+        state, kept = chain.ballot(me, command.round)
+        least, own = own_ballot(command, self._voter())
+        return state >= least and kept == own
 
     def _transact(self, command: ChainCommand) -> None:
-        chain, me = self._coordinator, self._voter.address
+        chain, voter = self._coordinator, self._voter()
         match command:
-            case RegisterNode():
-                chain.register(me)
+            case RegisterNode() | RenewDelegation():
+                assert voter.delegation
+                chain.delegate(voter.delegation.delegation)
             case AdvanceStage():
                 if (chain.stage.round, chain.stage.stage) == (command.round, command.stage):
                     chain.advance()
             case CommitVote():
-                chain.commit_vote(me, command.round, commitment(command, self._voter))
+                chain.commit(voter.address, command.round, commitment_of(command, voter))
             case RevealVote():
-                sealed = commitment(command, self._voter)
-                chain.reveal_vote(me, command.round, ascending(command.winners), sealed)
+                salt = vote_salt(voter.secret, voter.swarm, command.seed)
+                chain.reveal(voter.address, command.round, tuple(ascending(command.winners)), salt)
             case CastVote():
-                chain.submit_winners(me, command.round, ascending(command.winners))
+                chain.vote(voter.address, command.round, tuple(ascending(command.winners)))
             case ReportReward():
-                chain.submit_reward(me, command.round, command.stage, millionths(command.reward))
+                chain.report(voter.address, command.round, command.stage, millionths(command.reward))
+            case RelayMessages():
+                for relayed in command.messages:
+                    if is_signed(chain.facts.domain, relayed, command.seed):
+                        self._relay(relayed)
 
+    def _relay(self, relayed: RelayedMessage) -> None:
+        """Submit a message of another node; as in the contract's batches, a bad one sinks no other."""
+        chain, node = self._coordinator, relayed.peer
+        try:
+            match relayed.message:
+                case SignedDelegation() as message:
+                    chain.delegate(message.delegation)
+                case SignedRevocation() as message:
+                    chain.revoke(message.revocation)
+                case SignedCommitment() as message:
+                    chain.commit(node, message.round, message.commitment)
+                case VoteReveal() as message:
+                    chain.reveal(node, message.round, message.winners, message.salt)
+                case SignedVote() as message:
+                    chain.vote(node, message.round, message.winners)
+                case SignedReward() as message:
+                    chain.report(node, message.round, message.stage, message.reward)
+        except RevertedError:
+            return
 
-def _demand(holds: bool, name: str, **fields: object) -> None:
-    if not holds:
-        raise RefusedError(name, **fields)
+    def _voter(self) -> Voter:
+        identity, facts = self._identity, self._coordinator.facts
+        swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
+        own = own_delegation(facts.domain, identity.account, self._coordinator.now() * 1000)
+        return Voter(identity.address, identity.secret, swarm, self._delegation or own)

@@ -1,4 +1,7 @@
-"""Gossip inside one process: the service's interface and its rules, without sockets."""
+"""A network inside one process: `node.ports.NetworkService` without sockets.
+
+Validation, signatures and body checks are the real ones. Messages reach every other running node at once.
+"""
 
 from __future__ import annotations
 
@@ -8,210 +11,201 @@ from collections.abc import Iterator
 
 import trio
 
-from node.identity import NodeKey
-from node.identity.local_peer import local_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
-from node.machine.inputs import AnyInput, NetworkChanged, NodeIntroduced, RolloutsArrived, RolloutsRefused
-from node.network.pubsub.announcer import Carry, announcement_of, signed_announcement
-from node.network.pubsub.validator import AcceptedAnnouncement, AnnouncementValidator, InboundMessage, announced
-from node.network.reqresp.introductions import Introduction
-from node.ports import Bodies, CheckBody, Report, RoundWindow
+from node.machine.inputs import (
+    AnyInput,
+    NetworkChanged,
+    NodeIntroduced,
+    OwnMessageHeard,
+    RolloutsArrived,
+    RolloutsRefused,
+)
+from node.network.parameters import NetworkCallbacks, SwarmMember
+from node.network.pubsub.announcer import announcement_of, sign_announcement
+from node.network.pubsub.inbound_message import AcceptedAnnouncement, InboundMessage, rollouts_announced
+from node.network.pubsub.own_announcements import OwnAnnouncements
+from node.network.pubsub.validator import AnnouncementValidator
+from node.ports import Bodies, Report, RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import Address, Digest
-from protocols.manifest import Limits
-from protocols.typed_data import Domain
 from protocols.wire import NOTHING
 
-NOWHERE = Domain(0, "0x" + "00" * 20, bytes(32))
-"""Fake nodes have no RSA identities, so that it does not matter for which deployment those would speak."""
 
-
-class FakeSwarm:
-    """The hub: what a running node says reaches every other running node at once, unless one of them is cut off."""
+class FakeHub:
+    """Connects the running nodes with each other."""
 
     def __init__(self) -> None:
-        self._running: dict[Address, FakeGossipNode] = {}
-        self._cut_off: set[Address] = set()
+        self._running: list[FakeNetwork] = []
 
-    def cut_off(self, address: Address) -> None:
-        """Separate a node from all others."""
-        self._cut_off.add(address)
+    def join(self, node: FakeNetwork) -> None:
+        """Take a node in; it and the others exchange what they know."""
+        self._running.append(node)
         self._recount()
-
-    def reconnect(self, address: Address) -> None:
-        """Undo `cut_off`; the node and the others learn what they missed."""
-        self._cut_off.discard(address)
-        self._recount()
-        if address in self._running:
-            self._introduce(self._running[address])
-
-    def join(self, node: FakeGossipNode) -> None:
-        """Take a node in and exchange what it and the others have announced."""
-        self._running[node.address] = node
-        self._recount()
-        self._introduce(node)
-
-    def leave(self, node: FakeGossipNode) -> None:
-        """Let a node go."""
-        self._running.pop(node.address, None)
-        self._recount()
-
-    def others(self, node: FakeGossipNode) -> Iterator[FakeGossipNode]:
-        """Return the nodes that `node` can reach."""
-        if node.address in self._running and node.address not in self._cut_off:
-            for address, other in list(self._running.items()):
-                if address != node.address and address not in self._cut_off:
-                    yield other
-
-    def inject(self, data: bytes, origin: Address | None = None) -> None:
-        """Let every reachable node hear these bytes, as a hostile peer would send them."""
-        for address, node in list(self._running.items()):
-            if address not in self._cut_off:
-                node.hear(data, origin)
-
-    def _introduce(self, node: FakeGossipNode) -> None:
         for other in self.others(node):
-            for data in other.known():
-                node.hear(data, None)
-            for data in node.known():
-                other.hear(data, None)
+            node.catch_up(other)
+            other.catch_up(node)
+            other.introduce_to(node)
+            node.introduce_to(other)
+
+    def leave(self, node: FakeNetwork) -> None:
+        """Let a node go."""
+        self._running.remove(node)
+        self._recount()
+
+    def others(self, node: FakeNetwork) -> Iterator[FakeNetwork]:
+        """Yield the nodes that a running node can reach."""
+        if node in self._running:
+            yield from [other for other in self._running if other is not node]
 
     def _recount(self) -> None:
-        for node in list(self._running.values()):
-            node.connected(sum(1 for _ in self.others(node)))
+        for node in self._running:
+            node.report(NetworkChanged(len(self._running) - 1))
 
 
-class FakeGossipNode:
-    """`node.ports.GossipService` on a `FakeSwarm`; admission, signatures and body checks are the real ones."""
+class FakeNetwork:
+    """`node.ports.NetworkService` on a `FakeHub`."""
 
     name = "gossip"
 
-    def __init__(
-        self,
-        swarm: FakeSwarm,
-        key: NodeKey,
-        limits: Limits,
-        swarm_digest: Digest,
-        bodies: Bodies,
-        check: CheckBody,
-        *,
-        carry: Carry = lambda commands: (),
-        introduction: Introduction = lambda: None,
-    ) -> None:
-        self.address = key.address
-        self.addresses: tuple[str, ...] = ()
-        self._swarm, self._me, self._limits = swarm, local_peer(key, None, NOWHERE), limits
-        self._digest, self._bodies, self._check = swarm_digest, bodies, check
-        self._carry, self._introduction = carry, introduction
-        self._intake = AnnouncementValidator(swarm_digest, limits)
-        self._own: dict[Slot, bytes] = {}
-        self._reports_in, self._reports_out = trio.open_memory_channel[AnyInput](math.inf)
-        self._fetches: dict[FetchRollouts, None] = {}
-        self._work = trio.Event()
+    def __init__(self, hub: FakeHub, member: SwarmMember, bodies: Bodies, callbacks: NetworkCallbacks) -> None:
+        self._hub, self._member, self._bodies, self._callbacks = hub, member, bodies, callbacks
+        self._me = member.me
+        self._validator = AnnouncementValidator(member.swarm, member.limits, member.me.domain)
+        self._own = OwnAnnouncements()
+        self._introducing = False
+        self._introduced_to: set[FakeNetwork] = set()
+        self._running = False
+        self._inputs_in, self._inputs_out = trio.open_memory_channel[AnyInput](math.inf)
+        self._fetches_in, self._fetches_out = trio.open_memory_channel[FetchRollouts](math.inf)
 
     @property
     def counters(self) -> Counter[str]:
         """Announcements and bodies by reason."""
-        return self._intake.counters
+        return self._validator.counters
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """One address that nobody can dial, while the node runs."""
+        return (f"/memory/1/p2p/{self._me.peer_id}",) if self._running else ()
+
+    def peer_id(self, address: Address) -> str | None:
+        """Return the peer id of a registered node that has announced something."""
+        return self._validator.peer_id(address)
+
+    def switch_identity(self) -> None:
+        """Do nothing: the hub knows no peer ids."""
+
+    # --- commands and the window --------------------------------------------------------------------------------
 
     def update_window(self, window: RoundWindow) -> None:
-        """Take the machine's new view."""
-        for accepted in self._intake.move(window):
-            self._tell(accepted)
-        self._own = {slot: data for slot, data in self._own.items() if self._intake.is_current(slot)}
-        for other in self._swarm.others(self):
-            for data in other.known():
-                self.hear(data, None)
+        """Take the machine's new view, and what was missed before it."""
+        self._introducing = self._introducing and self._me.address not in window.peers
+        for accepted in self._validator.move(window):
+            self._report_accepted(accepted)
+        self._own.keep(self._validator.is_current)
+        for other in self._hub.others(self):
+            self.catch_up(other)
 
     async def execute(self, command: GossipCommand) -> None:
         """Announce and introduce at once, fetch in `run`."""
         match command:
             case FetchRollouts():
-                self._fetches[command] = None
-                self._work.set()
+                self._fetches_in.send_nowait(command)
             case IntroduceNode():
-                self._introduce()
+                self._introducing = True
+                for other in self._hub.others(self):
+                    self.introduce_to(other)
             case PublishRollouts():
                 self._announce(command)
 
-    def _introduce(self) -> None:
-        message = self._introduction()
-        if message is not None:
-            for other in self._swarm.others(self):
-                other.introduced(NodeIntroduced(self.address, message))
-
-    def introduced(self, newcomer: NodeIntroduced) -> None:
-        """Take in what a newcomer says of itself."""
-        self._reports_in.send_nowait(newcomer)
-
     def _announce(self, command: PublishRollouts) -> None:
-        slot = Slot(peer=self.address, round=command.round, stage=command.stage, seed=command.seed)
+        slot = Slot(peer=self._me.address, round=command.round, stage=command.stage, seed=command.seed)
         body = b"" if command.body == NOTHING else self._bodies.get(command.body)
-        if body is None or self._intake.announced(slot) not in (None, command.body):
-            self.counters["own-missing" if body is None else "own-equivocation"] += 1
+        if body is None or self._validator.announced(slot) not in (None, command.body):
+            self.counters["own-body-missing" if body is None else "own-equivocation"] += 1
             return
-        carried = self._carry(command.carries)
-        data = signed_announcement(self._me, self._digest, self._limits, command, body, carried)
-        self._own[slot] = data
-        self._intake.judge(InboundMessage(data=data, origin=self.address))
-        for other in self._swarm.others(self):
-            other.hear(data, self.address)
+        attached = self._callbacks.attach_messages(command.carries)
+        data = sign_announcement(self._me, self._member.swarm, self._member.limits, command, body, attached)
+        self._own.add(slot, data)
+        self._validator.validate(InboundMessage(data=data, origin=self._me.address))
+        for other in self._hub.others(self):
+            other.validate(InboundMessage(data=data, origin=self._me.address))
 
-    def known(self) -> list[bytes]:
-        """Return the announcements that others may learn from this node."""
-        accepted = [self._intake.envelope(slot) for slot in self._intake.slots()]
-        return list(dict.fromkeys([*self._own.values(), *(data for data in accepted if data)]))
+    # --- between nodes ------------------------------------------------------------------------------------------
 
-    def hear(self, data: bytes, origin: Address | None) -> None:
-        """Take in bytes that a peer sent."""
-        judged = self._intake.judge(InboundMessage(data=data, origin=origin, late=origin is None))
-        if judged.accepted is not None:
-            self._tell(judged.accepted)
+    def validate(self, message: InboundMessage) -> None:
+        """Take in a message of another node."""
+        result = self._validator.validate(message)
+        if result.accepted is not None:
+            self._report_accepted(result.accepted)
 
-    def connected(self, count: int) -> None:
-        """Note how many nodes can be reached."""
-        self._reports_in.send_nowait(NetworkChanged(count))
+    def catch_up(self, other: FakeNetwork) -> None:
+        """Take in what another node knows and this one does not."""
+        for slot, data in other.known().items():
+            if self._validator.announced(slot) is None:
+                self.validate(InboundMessage(data=data, origin=None, late=True))
+
+    def known(self) -> dict[Slot, bytes]:
+        """Return the accepted announcements."""
+        return {slot: data for slot in self._validator.slots() if (data := self._validator.envelope(slot))}
+
+    def introduce_to(self, other: FakeNetwork) -> None:
+        """Show this node's delegation, once, while it is not registered."""
+        message = self._callbacks.introduction()
+        if self._introducing and message is not None and other not in self._introduced_to:
+            self._introduced_to.add(other)
+            other.counters["introduction"] += 1
+            other.report(NodeIntroduced(self._me.address, message))
 
     def body(self, digest: Digest) -> bytes | None:
         """Serve a body to another node."""
         return self._bodies.get(digest)
 
-    def _tell(self, accepted: AcceptedAnnouncement) -> None:
-        if accepted.peer != self.address:
-            self._reports_in.send_nowait(announced(accepted))
+    def report(self, happened: AnyInput) -> None:
+        """Queue an input for the machine."""
+        self._inputs_in.send_nowait(happened)
+
+    def _report_accepted(self, accepted: AcceptedAnnouncement) -> None:
+        announcement = accepted.announcement
+        if accepted.peer == self._me.address:
+            where = (announcement.round, announcement.stage, announcement.seed, announcement.body)
+            self.report(OwnMessageHeard(*where))
+        else:
+            self.report(rollouts_announced(accepted))
+
+    # --- life ---------------------------------------------------------------------------------------------------
 
     async def run(self, report: Report) -> None:
         """Take part until cancelled."""
-        self._swarm.join(self)
+        self._hub.join(self)
+        self._running = True
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._report, report)
+                nursery.start_soon(self._send_reports, report)
                 nursery.start_soon(self._fetch)
         finally:
-            self._swarm.leave(self)
+            self._running = False
+            self._hub.leave(self)
 
-    async def _report(self, report: Report) -> None:
+    async def _send_reports(self, report: Report) -> None:
         while True:
-            await report(await self._reports_out.receive())
+            await report(await self._inputs_out.receive())
 
     async def _fetch(self) -> None:
         while True:
-            await self._work.wait()
-            self._work = trio.Event()
-            while self._fetches:
-                command = next(iter(self._fetches))
-                del self._fetches[command]
-                self._reports_in.send_nowait(self._obtain(command))
-            await trio.lowlevel.checkpoint()
+            command = await self._fetches_out.receive()
+            self.report(self._obtain(command))
 
     def _obtain(self, command: FetchRollouts) -> RolloutsArrived | RolloutsRefused:
         where = (command.peer, command.round, command.stage, command.body)
-        sources = [self._bodies.get(command.body), *(other.body(command.body) for other in self._swarm.others(self))]
+        sources = [self._bodies.get(command.body), *(other.body(command.body) for other in self._hub.others(self))]
         body = next((each for each in sources if each is not None), None)
         if body is None:
             return RolloutsRefused(*where, "unavailable")
-        verdict = self._check(command.peer, announcement_of(command, self._digest), body)
+        announcement = announcement_of(command, self._member.swarm)
+        verdict = self._callbacks.check_body(command.peer, announcement, body)
+        self.counters[f"body-{verdict.reason or 'accepted'}"] += 1
         if verdict.reason:
-            return RolloutsRefused(*where, verdict.reason)
+            return RolloutsRefused(*where, verdict.reason, verdict.missing)
         self._bodies.put(command.body, body, command.round)
         return RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)

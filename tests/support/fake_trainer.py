@@ -15,9 +15,10 @@ import msgspec
 import trio
 
 from node.data.arithmetic import Draws
+from node.data.questions import Question, Questions
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.ports import Bodies, Question, Questions, Report
+from node.ports import Bodies, Report
 from node.trainer.service.jobs import Work, refusal, shelf_for
 from node.validation.body_check import scene_of
 from protocols.games import Shelf, body_author, body_seed, game_named

@@ -13,4 +13,4 @@ def letter_tokenizer() -> PreTrainedTokenizerFast:
     rules = Tokenizer(models.BPE(vocab={t: i for i, t in enumerate(LETTERS)}, merges=[(".", "Ċ")]))
     rules.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     rules.decoder = decoders.ByteLevel()
-    return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<eos>")
+    return PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<eos>")  # type: ignore[no-untyped-call]

@@ -6,14 +6,15 @@ import msgspec
 
 from node.machine import commands as c
 from node.machine import inputs as i
+from node.machine import notices as n
 from node.machine import views
 from node.machine.external_bodies import to_quote
 from node.machine.pacing import local_deadline
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA, is_timely
+from node.machine.relaying import MAX_BATCH, MAX_INTRODUCED, MAX_NEWCOMERS, MAX_POOLED_PEERS, OWNER_QUOTA, is_timely
 from node.machine.stage_transition import AHEAD
-from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, State, counts
-from protocols.carried import CarriedDelegation, CarriedRevocation, kind_of
+from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, Output, State, counts
 from protocols.manifest import Manifest
+from protocols.signed_messages import MessageTopic, SignedDelegation, SignedRevocation, topic_of
 from protocols.wire import NOTHING
 
 PEERS = tuple(f"0x{number:040x}" for number in range(1, 6))
@@ -31,7 +32,7 @@ class MachineWatch:
         self.timers: dict[str, float] = {}
         self.stopped = False
         self._nothing: set[tuple[int, int, bytes]] = set()
-        self._turns: dict[str, set[int]] = {}
+        self._turns: dict[MessageTopic, set[int]] = {}
         self._set_here: set[str] = set()
 
     def happened(self, happened: i.AnyInput, moved: bool) -> None:
@@ -47,8 +48,8 @@ class MachineWatch:
             self.stopped = False
             self.timers.clear()
 
-    def commanded(self, state: State, now: float, command: c.AnyCommand) -> None:
-        """Check a command that a step gave, with the state that it gave beside."""
+    def commanded(self, state: State, now: float, command: Output) -> None:
+        """Check an output that a step gave, with the state that it gave beside."""
         match command:
             case c.CommitVote() | c.CastVote():
                 assert isinstance(command, c.CommitVote) == (self.manifest.voting.mode == "sealed")
@@ -64,7 +65,7 @@ class MachineWatch:
                 assert (command.round, command.stage) == (state.round, state.stage)
                 assert state.chain == "present"
                 assert now + 0.1 >= state.paused_until - state.offset
-            case c.AskForRenewal():
+            case n.DelegationEnding():
                 assert command.over == (now + state.offset >= state.expiry > 0)
             case c.FetchRollouts():
                 assert command.peer != ME
@@ -115,22 +116,22 @@ class MachineWatch:
         assert state.chain == "present"
         assert not state.draining
         assert (command.round, command.stage) == (state.round, state.stage)
-        taken = self._turns.setdefault(command.kind, set())
+        taken = self._turns.setdefault(command.topic, set())
         assert all(command.turn > turn for turn in taken)
         taken.add(command.turn)
-        assert 0 < len(command.loads) <= MAX_BATCH
-        assert ME not in {load.peer for load in command.loads}
-        for load in command.loads:
-            assert kind_of(load.message) == command.kind
+        assert 0 < len(command.messages) <= MAX_BATCH
+        assert ME not in {load.peer for load in command.messages}
+        for load in command.messages:
+            assert topic_of(load.message) == command.topic
             assert is_timely(state, load.message)
-            if not isinstance(load.message, CarriedDelegation | CarriedRevocation):
+            if not isinstance(load.message, SignedDelegation | SignedRevocation):
                 assert command.seed == state.seeds[load.message.round]
-        if command.kind not in ("delegation", "revocation"):
-            assert len({load.peer for load in command.loads}) == len(command.loads)
-        delegated = {each.message.node for each in command.loads if isinstance(each.message, CarriedDelegation)}
+        if command.topic.has_round:
+            assert len({load.peer for load in command.messages}) == len(command.messages)
+        delegated = {each.message.node for each in command.messages if isinstance(each.message, SignedDelegation)}
         assert len(delegated - set(state.peers)) <= MAX_NEWCOMERS
         for owner in PEERS:
-            assert sum(state.owners.get(load.peer, load.peer) == owner for load in command.loads) <= OWNER_QUOTA
+            assert sum(state.owners.get(load.peer, load.peer) == owner for load in command.messages) <= OWNER_QUOTA
 
     def _arrived_before(self, state: State, round_number: int, stage: int) -> set[bytes]:
         first = round_number * len(self.manifest.stages)
@@ -165,9 +166,9 @@ class MachineWatch:
         assert len(state.curve) <= MAX_CURVE
         assert len(state.rewards) <= MAX_REWARDS
         assert min(msgspec.structs.astuple(state.totals)) >= 0
-        assert len(state.cargo) <= MAX_CARGO
+        assert len(state.message_pool) <= MAX_POOLED_PEERS
         assert len(state.introduced) <= MAX_INTRODUCED
         assert not set(state.introduced) & set(state.peers)
-        assert ME not in {*state.relayers, *state.cargo, *state.introduced}
+        assert ME not in {*state.relayers, *state.message_pool, *state.introduced}
         assert set(views.window_seeds(state)) <= set(state.seeds)
         assert views.status(state).round == state.round

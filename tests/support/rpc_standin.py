@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from eth_abi import encode
+from eth_abi.abi import encode
 from eth_account import Account
 
 from node.chain.contract.swarm import ABI
-from node.chain.service import CoordinatorService
+from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import ChainSettings
 from node.machine.inputs import AnyInput
 from node.store.outbox import SqliteOutbox
@@ -94,10 +94,10 @@ class StandIn:
         self._blocks, self.heads = trio.open_memory_channel[dict[str, Any]](1)
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """See `node.chain.rpc.client.Endpoint`."""
+        """See `node.chain.rpc.client.RpcEndpoint`."""
         await trio.sleep(0.001)
         self._asked[method] += 1
-        return self._otherwise.get(method, lambda *given: answered(method, *given))(*parameters)
+        return self._otherwise.get(method, lambda *given: answered(method, *given))(*parameters)  # type: ignore[no-untyped-call]
 
 
 class StandinConnection:
@@ -111,7 +111,7 @@ class StandinConnection:
 
     @asynccontextmanager
     async def dial(self, url: str, poll_seconds: float) -> AsyncIterator[StandIn]:
-        """See `node.chain.service.Dial`."""
+        """See `node.chain.contract_access.Dial`."""
         self.dialled.append((url, trio.current_time()))
         yield StandIn(self._otherwise[url], self.asked)
 
@@ -119,11 +119,10 @@ class StandinConnection:
         """Return a service over this line."""
         return CoordinatorService(
             ChainSettings(urls=self.urls, contract=CONTRACT, binding="swarm"),
-            Account.from_key(b"\1" * 32),
             Manifest(name="test"),
+            ChainIdentity(Account.from_key(b"\1" * 32)),
             SqliteOutbox(home / "outbox.sqlite"),
             Anything(),
-            b"\1" * 32,
             clock=lambda: NOW + trio.current_time() % 1e6,
             dial=self.dial,
         )

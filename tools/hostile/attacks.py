@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msgspec.structs import replace
 
-from node.ports import Question, Questions
+from node.data.questions import Question, Questions
 from node.trainer.engines.builtin.builtin_tokenizer import VOCABULARY
 from protocols.games.share import rewards
 from protocols.grading import reference_text

@@ -9,7 +9,8 @@ from typing import TypeAlias
 
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.machine.state import initial
+from node.machine import notices as n
+from node.machine.state import Output, initial
 from node.machine.step import step
 from node.network.pubsub.announcer import announcement_of
 from node.ports import Bodies, CheckBody
@@ -110,7 +111,7 @@ class HonestPeer:
 
     # --- what is commanded ------------------------------------------------------------------------------------------
 
-    def _answers(self, command: c.AnyCommand) -> Iterable[i.AnyInput]:
+    def _answers(self, command: Output) -> Iterable[i.AnyInput]:
         """Do what is commanded; return what comes of it. Whatever is for the chain but votes is left alone."""
         match command:
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.EvaluateModel() | c.SaveCheckpoint():
@@ -122,13 +123,13 @@ class HonestPeer:
                 body = self._bodies.get(command.body)
                 assert body is not None
                 self._remember(self.address, announcement_of(command, SWARM), body)
-            case c.RefuseBody():
+            case n.BodyUncounted():
                 self.refused[command.peer, command.reason] += 1
             case c.CastVote():
                 self.votes.update(command.winners)
             case c.SetTimer():
                 self._timers[command.name] = command.at
-            case c.SkipToRound():
+            case n.SkippedToRound():
                 self.skipped += 1
             case _:
                 pass

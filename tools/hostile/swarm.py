@@ -15,8 +15,9 @@ import structlog
 import torch
 
 from node.data.arithmetic import ArithmeticQuestions
+from node.data.questions import Questions
 from node.machine.commands import PublishRollouts
-from node.ports import CheckBody, Questions, Verdict
+from node.ports import CheckBody, Verdict
 from node.trainer.engines.engine import Engine, TrainingGroup
 from node.trainer.learning.grpo import MicroBatchLimit
 from node.trainer.messages import Generate

@@ -11,7 +11,7 @@ import torch
 
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
-from node.ports import Questions
+from node.data.questions import Questions
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.learning.optimizer import make_optimizer
 from node.trainer.worker.session import accuracy

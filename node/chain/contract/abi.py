@@ -27,7 +27,7 @@ class DecodedEvent(msgspec.Struct, frozen=True):
     fields: dict[str, Any]
 
 
-class _Shape(msgspec.Struct, frozen=True):
+class _Entry(msgspec.Struct, frozen=True):
     name: str
     types: tuple[str, ...]
     names: tuple[str, ...]
@@ -43,7 +43,7 @@ class _Shape(msgspec.Struct, frozen=True):
         return keccak256(self.text.encode())
 
 
-BUILTIN = (_Shape("Error", ("string",), ("message",)), _Shape("Panic", ("uint256",), ("code",)))
+BUILTIN = (_Entry("Error", ("string",), ("message",)), _Entry("Panic", ("uint256",), ("code",)))
 
 
 class Abi:
@@ -53,19 +53,19 @@ class Abi:
     """
 
     def __init__(self, abi: Sequence[dict[str, Any]]) -> None:
-        shapes = [(entry["type"], _shape(entry)) for entry in abi if "name" in entry]
-        functions = [shape for kind, shape in shapes if kind == "function"]
-        names = Counter(shape.name for shape in functions)
-        self._functions = {shape.name: shape for shape in functions if names[shape.name] == 1}
-        self._functions |= {shape.text: shape for shape in functions}
-        self._events = {shape.signature: shape for kind, shape in shapes if kind == "event"}
-        errors = [shape for kind, shape in shapes if kind == "error"]
-        self._errors = {shape.signature[:4]: shape for shape in (*BUILTIN, *errors)}
+        entries = [(entry["type"], _parsed(entry)) for entry in abi if "name" in entry]
+        functions = [item for kind, item in entries if kind == "function"]
+        names = Counter(item.name for item in functions)
+        self._functions = {item.name: item for item in functions if names[item.name] == 1}
+        self._functions |= {item.text: item for item in functions}
+        self._events = {item.signature: item for kind, item in entries if kind == "event"}
+        errors = [item for kind, item in entries if kind == "error"]
+        self._errors = {item.signature[:4]: item for item in (*BUILTIN, *errors)}
 
     def call(self, function: str, *arguments: object) -> str:
         """Return a call's data ("0x..."). Raises KeyError for an unknown function, or the name of several."""
-        shape = self._functions[function]
-        return "0x" + (shape.signature[:4] + encode(shape.types, arguments)).hex()
+        item = self._functions[function]
+        return "0x" + (item.signature[:4] + encode(item.types, arguments)).hex()
 
     def result(self, function: str, data: str) -> tuple[Any, ...]:
         """Return a call's decoded results. Raises `eth_abi`'s `DecodingError` where they do not fit."""
@@ -73,28 +73,28 @@ class Abi:
 
     def topic(self, event: str) -> str:
         """Return an event's first topic ("0x...")."""
-        return next("0x" + topic.hex() for topic, shape in self._events.items() if shape.name == event)
+        return next("0x" + topic.hex() for topic, item in self._events.items() if item.name == event)
 
     def event(self, log: dict[str, Any]) -> DecodedEvent | None:
         """Return a decoded log; None where it is none of this contract's events. Raises `DecodingError`."""
         topics = [bytes.fromhex(topic[2:]) for topic in log["topics"]]
-        shape = self._events.get(topics[0]) if topics else None
-        if shape is None:
+        item = self._events.get(topics[0]) if topics else None
+        if item is None:
             return None
-        if len(topics) != 1 + sum(shape.indexed):
-            raise DecodingError(f"a log of {shape.name} has {len(topics)} topics")
-        plain = [kind for kind, indexed in zip(shape.types, shape.indexed, strict=True) if not indexed]
+        if len(topics) != 1 + sum(item.indexed):
+            raise DecodingError(f"a log of {item.name} has {len(topics)} topics")
+        plain = [kind for kind, indexed in zip(item.types, item.indexed, strict=True) if not indexed]
         values = iter(_decoded(plain, bytes.fromhex(log["data"][2:])))
         keys = iter(topics[1:])
         fields = {}
-        for name, kind, indexed in zip(shape.names, shape.types, shape.indexed, strict=True):
+        for name, kind, indexed in zip(item.names, item.types, item.indexed, strict=True):
             fields[name] = _decoded([kind], next(keys))[0] if indexed else next(values)
-        return DecodedEvent(shape.name, fields)
+        return DecodedEvent(item.name, fields)
 
     def error(self, selector: bytes) -> str:
         """Return the name of an error by its first four bytes; "UnknownError" where it is none of these."""
-        shape = self._errors.get(selector)
-        return shape.name if shape else "UnknownError"
+        item = self._errors.get(selector)
+        return item.name if item else "UnknownError"
 
     def revert(self, data: object) -> Revert | None:
         """Return the error that revert data names; None where `data` is not revert data."""
@@ -106,14 +106,14 @@ class Abi:
             raw = bytes.fromhex(data[2:])
         except ValueError:
             return None
-        shape = self._errors.get(raw[:4])
+        item = self._errors.get(raw[:4])
         try:
-            fields = _decoded(shape.types, raw[4:]) if shape else ()
+            fields = _decoded(item.types, raw[4:]) if item else ()
         except DecodingError:
-            shape, fields = None, ()
-        if shape is None:
+            item, fields = None, ()
+        if item is None:
             return Revert("UnknownError", {"data": data})
-        return Revert(shape.name, dict(zip(shape.names, fields, strict=True)))
+        return Revert(item.name, dict(zip(item.names, fields, strict=True)))
 
 
 def _decoded(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
@@ -124,9 +124,9 @@ def _decoded(types: Sequence[str], data: bytes) -> tuple[Any, ...]:
         raise DecodingError(f"text that is no text: {error}") from error
 
 
-def _shape(entry: dict[str, Any]) -> _Shape:
+def _parsed(entry: dict[str, Any]) -> _Entry:
     inputs = entry.get("inputs", [])
-    return _Shape(
+    return _Entry(
         entry["name"],
         tuple(_type(part) for part in inputs),
         tuple(part["name"] for part in inputs),

@@ -1,8 +1,8 @@
-"""Whether manifest and contract speak of the same swarm. Pure."""
+"""The manifest check: whether manifest and contract describe the same swarm. Pure."""
 
 from __future__ import annotations
 
-from node.chain.contract.swarm import CoordinatorFacts
+from protocols.deployment import CoordinatorFacts
 from protocols.manifest import Manifest, manifest_digest
 
 

@@ -1,18 +1,17 @@
-"""RL Swarm's coordinator (0.4.2 to 0.6.0) as a binding: peer ids are text, a stage manager holds the clock, each vote
-is its own transaction. No I/O here: `rlswarm_reading` asks, `rlswarm_ledger` keeps what was told."""
+"""RL Swarm's coordinator (0.4.2 to 0.6.0) as a swarm. Pure.
+
+Peer ids are text, a stage manager opens the stages, and each vote is a transaction of its own.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from node.chain.contract import swarm as binding
+from node.chain.contract import swarm
 from node.chain.contract.abi import Revert
-from node.chain.contract.interface import SettlementVerdict
-from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, RLSwarmLedger
-from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED, RLSwarmReader
-from node.chain.contract.swarm import Voter
+from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, SIGNED, UNSIGNED, RLSwarmLedger
+from node.chain.contract.swarm import SettlementVerdict, Voter
 from node.chain.rpc.blocks import BlockHead, Log
-from node.chain.rpc.client import RpcEndpoint
 from node.machine.commands import (
     AdvanceStage,
     CastVote,
@@ -23,57 +22,54 @@ from node.machine.commands import (
     RenewDelegation,
     ReportReward,
     RevealVote,
+    VoteCommand,
 )
 from node.machine.inputs import PeerRegistered, StageOpened
 from protocols.identifiers import Address
 
 REWARD_SCALE = 80
-"""RL Swarm's own node adds up the rewards of a stage's 80 completions (20 questions of 4); ours is their mean."""
+"""RL Swarm's own node sums the rewards of a stage's 80 completions (20 questions of 4); ours is their mean."""
 
 
 class RLSwarmBinding:
-    """RL Swarm's interface. `seconds` are the manifest's stages: how long each is taken to last until it was seen."""
+    """RL Swarm's interface. `seconds` are the manifest's for each stage: the estimate until one was seen to end."""
 
     def __init__(self, contract: Address, me: Address, peer_id: str, seconds: Sequence[int]) -> None:
         self.abi, self.topics = ABI, [PEERS, ROUNDS]
-        self._ledger = RLSwarmLedger(contract, me, peer_id, seconds)
-
-    def reader(self, endpoint: RpcEndpoint, contract: Address) -> RLSwarmReader:
-        """See `CoordinatorBinding`."""
-        return RLSwarmReader(endpoint, contract, self._ledger)
+        self.ledger = RLSwarmLedger(contract, me, peer_id, seconds)
 
     def call_data(self, command: ChainCommand, voter: Voter) -> str:
         """See `CoordinatorBinding`. Raises ValueError for what this contract has no function for, KeyError for
         unknown winners.
 
-        `RLSwarmReader.outdated` settles those before they come here.
+        `RLSwarmReader.precheck` settles those before they come here.
         """
-        me = self._ledger.peer_id
+        me = self.ledger.peer_id
         match command:
             case RegisterNode():
                 return ABI.call("registerPeer", me)
             case CastVote():
-                winners = [self._ledger.peer_ids[winner] for winner in binding.ascending(command.winners)]
+                winners = [self.ledger.peer_ids[winner] for winner in swarm.ascending(command.winners)]
                 return ABI.call("submitWinners", command.round, winners, me)
             case ReportReward():
                 points = round(command.reward * REWARD_SCALE)
-                function, points = (SIGNED, points) if self._ledger.signed else (UNSIGNED, max(0, points))
+                function, points = (SIGNED, points) if self.ledger.signed else (UNSIGNED, max(0, points))
                 return ABI.call(function, command.round, command.stage, points, me)
             case RenewDelegation() | AdvanceStage() | CommitVote() | RevealVote() | RelayMessages():
                 raise ValueError(f"RL Swarm's contract has nothing for {type(command).__name__}")
 
-    def guarded(self, command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
+    def protection_record(self, command: VoteCommand, voter: Voter) -> tuple[str, bytes]:
         """See `CoordinatorBinding`."""
-        return binding.guarded(command, voter)
+        return swarm.protection_record(command, voter)
 
-    def judge(self, command: ChainCommand, revert: Revert) -> SettlementVerdict:
+    def classify(self, command: ChainCommand, revert: Revert) -> SettlementVerdict:
         """See `CoordinatorBinding`.
 
         A reward of a past round's last stage is refused by 0.4.2 until the swarm is in such a stage again: it waits.
         """
         match command, revert.name:
             case (RegisterNode(), "PeerIdAlreadyRegistered") | (CastVote(), "WinnerAlreadyVoted"):
-                return "ask"
+                return "compare"
             case ReportReward(), "RewardAlreadySubmitted":
                 return "done"
             case ((CastVote() | ReportReward()), "InvalidRoundNumber"):
@@ -85,11 +81,11 @@ class RLSwarmBinding:
 
     def peer_registered(self, log: Log) -> PeerRegistered | None:
         """See `CoordinatorBinding`."""
-        return self._ledger.peer_registered(log)
+        return self.ledger.peer_registered(log)
 
     def stage_opened(self, log: Log, head: BlockHead) -> StageOpened | None:
         """See `CoordinatorBinding`."""
-        return self._ledger.stage_opened(log, head)
+        return self.ledger.stage_opened(log, head)
 
     def pause_changed(self, log: Log) -> tuple[int, int] | None:
         """See `CoordinatorBinding`: there is no pause here."""
@@ -97,8 +93,8 @@ class RLSwarmBinding:
 
     def peer_forgotten(self, log: Log) -> Address | None:
         """See `CoordinatorBinding`."""
-        return self._ledger.peer_forgotten(log)
+        return self.ledger.peer_forgotten(log)
 
     def reset(self) -> None:
         """See `CoordinatorBinding`."""
-        self._ledger.reset()
+        self.ledger.reset()

@@ -1,8 +1,8 @@
-"""RL Swarm's clock: what its contract does not say (when a stage ends, what a round's seed is) from what it does. Pure.
+"""RL Swarm's clock: when a stage ends and a round's seed, estimated from what its contract says. Pure.
 
-A stage manager opens stages when it likes and there are no deadlines. A stage is taken to last as long as the ones
-before it: the median of those seen. A round's seed is made from the hash of the block that opened it, so whoever
-builds that block, or decides when the round opens, can bias it.
+A stage manager opens stages at will; there are no deadlines. The estimate of a stage's length is the median of those
+before it. A round's seed is made from the hash of the block that opened it: whoever builds that block, or decides when
+the round opens, can bias it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def round_seed(contract: Address, round_number: int, block_hash: bytes) -> Seed:
 def estimated_seconds(openings: Sequence[StageOpening], default: int) -> int:
     """Return how long the last stage of `openings` will last: the median of the stages before it, at least 1 s.
 
-    `default` is the answer while none was seen to its end. One stage that stood for a day does not move the median.
+    `default` is returned while none was seen to end. One stage that lasted a day does not move the median.
     """
     times = [opening.at for opening in openings[-DURATIONS - 1 :]]
     durations = [after - before for before, after in pairwise(times)]
@@ -64,7 +64,7 @@ class RLSwarmClock:
         self._first: dict[int, StageOpening] = {}
 
     def resume(self, openings: Sequence[StageOpening]) -> StageOpened | None:
-        """Forget what was known, take what was read instead; return the stage that it ends with."""
+        """Replace what is known by what was read; return the stage that it ends with."""
         self._openings, self._first = [], {}
         opened = None
         for opening in openings:
@@ -87,7 +87,7 @@ class RLSwarmClock:
         return StageOpened(opening.round, opening.stage, seed, deadline, opening.at, opening.block)
 
     def undone(self, round_number: int, stage: int) -> None:
-        """A reorg took an opening back, and what came after it."""
+        """Forget an opening that a reorg removed, and all after it."""
         self._openings = [known for known in self._openings if known.place < (round_number, stage)]
         self._first = {number: known for number, known in self._first.items() if known.place < (round_number, stage)}
 

@@ -1,4 +1,4 @@
-"""What RL Swarm's contract has told: its clock, its peers and their ids, what it takes. Pure."""
+"""What is known of RL Swarm's contract: its clock, its peers and their ids, what it takes. Pure."""
 
 from __future__ import annotations
 
@@ -18,12 +18,15 @@ ABI = Abi(load_artifact("RLSwarmCoordinator").abi)
 
 PEERS, ROUNDS, STAGES = (ABI.topic(name) for name in ("PeerRegistered", "RoundAdvanced", "StageAdvanced"))
 
+SIGNED, UNSIGNED = (f"submitReward(uint256,uint256,{kind},string)" for kind in ("int256", "uint256"))
+"""The reward function of newer and of older releases."""
+
 BEFORE = (-1, -1)
 """A position before every log."""
 
 
 class RLSwarmLedger:
-    """Kept up to date by the tracker's logs, in order; the reader starts its clock. `me` is this node's account."""
+    """Kept up to date by the stage tracker's logs, in order; the reader starts its clock. `me` is this account."""
 
     def __init__(self, contract: Address, me: Address, peer_id: str, seconds: Sequence[int]) -> None:
         self.me, self.peer_id = me, peer_id
@@ -34,15 +37,15 @@ class RLSwarmLedger:
         self.signed = True
         """Whether the contract takes rewards as signed numbers."""
         self.skipped: set[str] = set()
-        """Bootnodes that were told of as undialable."""
+        """Bootnodes that were logged as undialable."""
         self._round = 0
         self._at = BEFORE
 
     def peer_registered(self, log: Log) -> PeerRegistered | None:
         """Return the input for a registration; it counts from the round after the one that was open then.
 
-        This node's own peer id under another account is not this node: it is passed over. A log that is not later
-        than the last one begins the whole history anew: an endpoint failed while it was read.
+        This node's own peer id under another account is not this node, and is ignored. A log that is not later than
+        the last one starts the whole history over: an endpoint failed while it was read.
         """
         if position_of(log) <= self._at:
             self._round = 0
@@ -103,7 +106,7 @@ def position_of(log: Log) -> tuple[int, int]:
 
 
 def event_of(log: Log) -> DecodedEvent | None:
-    """Return a registration or an opening; None for other logs, and for text that is no text."""
+    """Return a registration or an opening; None for other logs, and for text that is not UTF-8."""
     if not log["topics"] or log["topics"][0] not in (PEERS, ROUNDS, STAGES):
         return None
     try:
@@ -113,7 +116,7 @@ def event_of(log: Log) -> DecodedEvent | None:
 
 
 def place_of(log: Log) -> tuple[int, int] | None:
-    """Return the round and stage that a log opens. A new round is told by one event or two, by release."""
+    """Return the round and stage that a log opens. By release, a new round has one event or two."""
     event = event_of(log)
     match event:
         case DecodedEvent(name="RoundAdvanced"):

@@ -1,7 +1,4 @@
-"""RL Swarm's bootnodes, as they stand in its contract, in the node's words. Pure.
-
-Anybody may register any text, so each is checked for what it is before it counts.
-"""
+"""RL Swarm's bootnodes, checked: anybody may register any text in its contract. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +10,7 @@ BOOTNODE = re.compile(r"/(?:ip4|ip6|dns|dns4|dns6)/[^/\s]+/tcp/[1-9][0-9]{0,4}/p
 
 
 def can_dial(bootnode: str) -> bool:
-    """Tell whether a bootnode is a TCP address with a peer id: hivemind's may be QUIC, a relay's, or unfinished."""
+    """Return True for a TCP address with a peer id; hivemind's may be QUIC, a relay's, or incomplete."""
     found = BOOTNODE.fullmatch(bootnode)
     try:
         return found is not None and bool(address_of_peer_id(found[1]))

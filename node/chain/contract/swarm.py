@@ -1,4 +1,4 @@
-"""Between the coordinator's interface and the node's words: calls from commands, inputs from events, verdicts. Pure."""
+"""Our own contract in the node's words: calls from commands, inputs from events, what errors mean. Pure."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-import msgspec
 from eth_abi.exceptions import DecodingError
 from msgspec.structs import astuple
 
@@ -18,79 +17,43 @@ from node.machine.commands import (
     CastVote,
     ChainCommand,
     CommitVote,
+    OwnMessage,
     RegisterNode,
     RelayMessages,
     RenewDelegation,
     ReportReward,
     RevealVote,
+    VoteCommand,
 )
 from node.machine.inputs import PeerRegistered, StageOpened
-from protocols.delegation import FOR_EVER, SignedDelegation
+from protocols.delegation import FOR_EVER
+from protocols.deployment import NodeEntry
 from protocols.identifiers import Address, Digest, keccak256
+from protocols.signed_messages import SignedDelegation
 from protocols.tally import read_votes
-from protocols.typed_data import Domain
 from protocols.voting import vote_commitment, vote_salt
 
 ABI = Abi(load_artifact().abi)
 
 REWARD_SCALE = 1_000_000
-"""Rewards travel in millionths."""
+"""The contract takes rewards in millionths."""
 
-COMMITTED, VOTED = 1, 2
+EMPTY, COMMITTED, VOTED = range(3)
 """States of a ballot in the contract."""
 
 KEPT_BYTES = 23
 """What a ballot keeps of its commitment."""
 
-Verdict = Literal["done", "retry", "wait", "failed"]
-
-
-class CoordinatorFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What the contract fixed at its deployment, and the digest of the manifest in force.
-
-    `salt` (32 bytes) belongs to the domain of its signed messages; `quorum` is the percentage of last round's voters
-    that close a stage early, at the earliest `earliest` seconds after it opened; both 0 for never.
-    """
-
-    chain_id: int
-    contract: Address
-    deployment_block: int
-    deployment_block_hash: bytes
-    manifest_digest: Digest
-    stage_seconds: tuple[int, ...]
-    voting_mode: str
-    salt: bytes = bytes(32)
-    quorum: int = 0
-    earliest: int = 0
-
-    @property
-    def has_owners(self) -> bool:
-        """Tell whether nodes have owners here, who sign messages: RL Swarm's contract knows neither."""
-        return self.salt != bytes(32)
-
-    @property
-    def domain(self) -> Domain:
-        """The EIP-712 domain of this deployment."""
-        return Domain(self.chain_id, self.contract, self.salt)
-
-
-class NodeEntry(msgspec.Struct, frozen=True):
-    """A node as the contract has it: `since` is the first round in which it counts, 0 where it is not registered.
-
-    `expiry` in chain seconds, `serial` in milliseconds.
-    """
-
-    owner: Address
-    since: int
-    expiry: int
-    serial: int
+SettlementVerdict = Literal["done", "retry", "wait", "compare", "failed"]
+"""What a revert means: done by somebody already; too soon, by moments or by more; to be compared with what is on
+chain (`CoordinatorReader.is_on_chain`); never."""
 
 
 @dataclass(frozen=True)
 class Voter:
-    """Who votes, and from what the salts of sealed votes are derived; the secret never shows in a log.
+    """Who votes. The salts of sealed votes are derived from `secret`, which never shows in a log.
 
-    `delegation` is what a registration brings: the owner's, or the node's own where it is its own owner.
+    `delegation` is what a registration submits: the owner's, or the node's own where it is its own owner.
     """
 
     address: Address
@@ -99,30 +62,11 @@ class Voter:
     delegation: SignedDelegation | None = None
 
 
-def key_of(command: ChainCommand) -> str:
-    """Return the outbox key under which a command is kept and settled."""
-    match command:
-        case RegisterNode():
-            return "register"
-        case RenewDelegation():
-            return f"renew:{command.serial}"
-        case AdvanceStage():
-            return f"advance:{command.round}:{command.stage}"
-        case CommitVote():
-            return f"commit:{command.round}:{command.seed.hex()}"
-        case RevealVote():
-            return f"reveal:{command.round}:{command.seed.hex()}"
-        case CastVote():
-            return f"vote:{command.round}:{command.seed.hex()}"
-        case ReportReward():
-            return f"reward:{command.round}:{command.stage}"
-        case RelayMessages():
-            return f"relay:{command.kind}:{command.round}:{command.stage}:{command.turn}"
-
-
 def call_data(command: ChainCommand, voter: Voter) -> str:
-    """Return the transaction data ("0x...") that carries a command out. Raises ValueError for `RelayMessages`: what of
-    them can be brought is known only when it was compared with the chain."""
+    """Return the transaction data ("0x...") of a command.
+
+    Raises ValueError for `RelayMessages`: which of them are missing is known only after a look at the chain.
+    """
     match command:
         case RegisterNode() | RenewDelegation():
             return ABI.call("register", signed_words(voter.delegation))
@@ -139,7 +83,7 @@ def call_data(command: ChainCommand, voter: Voter) -> str:
             reward = millionths(command.reward)
             return ABI.call("submitReward", command.round, command.stage, command.seed, reward)
         case RelayMessages():
-            raise ValueError(f"messages of kind {command.kind} are not brought by one call")
+            raise ValueError(f"{command.topic} is not one call")
 
 
 def signed_words(signed: SignedDelegation | None) -> tuple[Any, ...]:
@@ -150,37 +94,32 @@ def signed_words(signed: SignedDelegation | None) -> tuple[Any, ...]:
 
 
 def millionths(reward: float) -> int:
-    """Return a mean reward as it travels."""
+    """Return a mean reward as the contract takes it."""
     return round(reward * REWARD_SCALE)
 
 
 def is_registered(voter: Voter, entry: NodeEntry, now: int) -> bool:
-    """Tell whether the register says of the voter what its delegation would: `now` in chain seconds."""
+    """Return True if the register has what the voter's delegation would add; `now` in chain seconds."""
     if voter.delegation is None or not entry.since:
         return False
     said = voter.delegation.delegation
     return entry.owner == said.owner and entry.expiry >= max(now + 1, min(said.expiry, FOR_EVER))
 
 
-def guarded(command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[str, bytes]:
+def protection_record(command: VoteCommand, voter: Voter) -> tuple[str, bytes]:
     """Return the kind and the bytes of a vote, as the vote protection keeps them."""
-    match command:
-        case CommitVote():
-            return "commit", commitment(command, voter)
-        case RevealVote():
-            return "reveal", packed(command.winners)
-        case CastVote():
-            return "vote", packed(command.winners)
+    payload = commitment(command, voter) if isinstance(command, CommitVote) else packed(command.winners)
+    return command.kind.value, payload
 
 
-def own_ballot(command: CommitVote | RevealVote | CastVote, voter: Voter) -> tuple[int, bytes]:
+def own_ballot(command: VoteCommand, voter: Voter) -> tuple[int, bytes]:
     """Return the least state, and what is kept of the commitment, of a ballot in which this vote is done already."""
     if isinstance(command, CastVote):
         return VOTED, keccak256(packed(command.winners))[:KEPT_BYTES]
     return (COMMITTED if isinstance(command, CommitVote) else VOTED), commitment(command, voter)[:KEPT_BYTES]
 
 
-def commitment(command: CommitVote | RevealVote, voter: Voter) -> bytes:
+def commitment(command: VoteCommand, voter: Voter) -> bytes:
     """Return what this node commits to for these winners."""
     salt = vote_salt(voter.secret, voter.swarm, command.seed)
     return vote_commitment(command.round, command.seed, voter.address, ascending(command.winners), salt)
@@ -196,12 +135,11 @@ def packed(winners: Sequence[Address]) -> bytes:
     return b"".join(bytes(12) + bytes.fromhex(winner[2:]) for winner in ascending(winners))
 
 
-def verdict(command: ChainCommand, revert: Revert) -> Verdict:
-    """Say what a refusal means for a command: done by somebody already, too soon (by moments, or more), or hopeless.
-
-    `AlreadyVoted` is not decided here: it depends on what stands in the ballot.
-    """
+def classify(command: ChainCommand, revert: Revert) -> SettlementVerdict:
+    """Return what a revert means for a command."""
     match command, revert.name:
+        case _, "AlreadyVoted":
+            return "compare"
         case _, "Paused":
             return "wait"
         case RegisterNode() | RenewDelegation(), "OldSerial":
@@ -231,25 +169,25 @@ def stage_opened(event: DecodedEvent, opened: int, block: int) -> StageOpened | 
 
 
 def pause_changed(event: DecodedEvent) -> tuple[int, int] | None:
-    """Return until when the swarm is paused and the stage's new deadline, in chain seconds; None for other events."""
+    """Return the pause's end and the stage's new deadline, in chain seconds; None for other events."""
     if event.name != "PauseChanged":
         return None
     return event.fields["until"], event.fields["deadline"]
 
 
-def traces_of(command: CommitVote | RevealVote | CastVote | ReportReward, node: Address) -> list[str]:
-    """Return the topics by which the event is found that a node's vote or reward leaves, whoever brought it."""
+def inclusion_topics(command: OwnMessage, node: Address) -> list[str]:
+    """Return the topics of the event that a node's vote or reward leaves, whoever sent it."""
     match command:
         case CommitVote():
             return [ABI.topic("VoteCommitted"), _topic(command.round), _topic(int(node, 16))]
-        case RevealVote() | CastVote():
-            return [ABI.topic("VotesCounted"), _topic(command.round)]
         case ReportReward():
             return [ABI.topic("RewardSubmitted"), *map(_topic, (command.round, command.stage, int(node, 16)))]
+        case _:
+            return [ABI.topic("VotesCounted"), _topic(command.round)]
 
 
-def is_trace(log: Log, node: Address) -> bool:
-    """Tell whether a log found by `traces_of` is of this node: votes of many are told in one event.
+def includes(log: Log, node: Address) -> bool:
+    """Return True if a log found by `inclusion_topics` is about this node: one event may hold many nodes' votes.
 
     Raises `eth_abi`'s `DecodingError` where it is no log of this contract.
     """

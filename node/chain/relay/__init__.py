@@ -1,1 +1,4 @@
-"""Signed messages that other nodes bring on chain, in batches."""
+"""Relaying: other nodes' signed messages, submitted in batches.
+
+Pure: `signatures`, `batch_calls`, and the table of kinds in `batch_rules`. `batcher` and `relayer` ask the chain.
+"""

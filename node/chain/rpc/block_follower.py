@@ -1,4 +1,4 @@
-"""Turns a node's heads into an exact, gap-free sequence of blocks and undone blocks for one contract."""
+"""The block follower: from an endpoint's heads to an exact, gap-free sequence of added and undone blocks."""
 
 from __future__ import annotations
 
@@ -9,15 +9,18 @@ from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from protocols.identifiers import Address
 
 WINDOW = 64
+"""Newest blocks that are kept: a deeper reorg starts over."""
 CATCH_UP = 12
+"""Newest blocks that are fetched one by one after a gap; older ones come as ranges of logs."""
 CHUNK = 2000
+"""Blocks in one request for logs, at most."""
 
 
 class BlockFollower:
     """Follows headers, not log subscriptions: those may lose or repeat logs over a reorg or a reconnection.
 
-    It outlives connections: after a new one, the next `sync` says what happened meanwhile. `emit` is called for each
-    update in order; an error in the middle of `sync` leaves everything emitted so far true.
+    It outlives connections: after a new one, the next `sync` emits what happened meanwhile. `emit` is called for each
+    update in order; after an error in the middle of `sync`, what was emitted so far remains valid.
     """
 
     def __init__(self, address: Address, emit: Callable[[Update], None], topics: list[str]) -> None:
@@ -38,12 +41,12 @@ class BlockFollower:
         return block.head if block else None
 
     def forget(self) -> None:
-        """Distrust everything: the next `sync` begins with the whole history."""
+        """Forget everything: the next `sync` starts with the whole history."""
         self._chain.clear()
         self._emit(ChainReset())
 
     async def sync(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
-        """Bring everything up to `head`. Raises `RpcError`, `ConnectionLostError`."""
+        """Follow everything up to `head`. Raises `RpcError`, `ConnectionLostError`."""
         tip = self.tip
         if tip is None:
             await self._fill(endpoint, self.start, head)
@@ -52,8 +55,8 @@ class BlockFollower:
         elif head.parent == tip.hash:
             await self._add(endpoint, head)
         elif self._is_known(head):
-            await self._cut_to(endpoint, head)
-        elif head.number > tip.number + WINDOW and await _stands(endpoint, tip):
+            await self._cut_back_to(endpoint, head)
+        elif head.number > tip.number + WINDOW and await _is_canonical(endpoint, tip):
             self._chain.clear()
             await self._fill(endpoint, tip.number + 1, head)
         else:
@@ -63,8 +66,8 @@ class BlockFollower:
         mine = self._chain.get(head.number)
         return mine is not None and mine.head.hash == head.hash
 
-    async def _cut_to(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
-        """`head` is a block of ours below the tip: late news, or the chain was cut back to it."""
+    async def _cut_back_to(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
+        """Undo the blocks above `head` if the chain was cut back to it; it may also just have arrived late."""
         latest = await _block(endpoint, "latest")
         if latest.hash == head.hash:
             self._undo_above(head.number)
@@ -139,7 +142,7 @@ async def latest_head(endpoint: RpcEndpoint) -> BlockHead:
     return await _block(endpoint, "latest")
 
 
-async def _stands(endpoint: RpcEndpoint, head: BlockHead) -> bool:
+async def _is_canonical(endpoint: RpcEndpoint, head: BlockHead) -> bool:
     block = await endpoint.request("eth_getBlockByNumber", hex(head.number), False)
     return bool(block) and block["hash"] == head.hash
 

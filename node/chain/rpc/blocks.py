@@ -1,4 +1,4 @@
-"""Block headers as the follower knows them, and what it says about them. Pure."""
+"""Block headers, and the updates of the block follower. Pure."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class BlockHead(msgspec.Struct, frozen=True):
     base_fee: int
 
     def may_hold_logs_of(self, address: Address) -> bool:
-        """Tell whether the block may hold logs of a contract (Yellow Paper 4.3.1: three bits of a 2048-bit filter)."""
+        """Return True if the block may hold logs of a contract (Bloom filter, Yellow Paper 4.3.1)."""
         hashed = keccak256(bytes.fromhex(address[2:]))
         bits = (int.from_bytes(hashed[i : i + 2], "big") & 2047 for i in (0, 2, 4))
         return all(self.bloom >> bit & 1 for bit in bits)
@@ -59,7 +59,7 @@ Update: TypeAlias = BlockAdded | BlockUndone | RangeFilled | ChainReset
 
 
 def parse_head(block: dict[str, Any]) -> BlockHead:
-    """Read a header in the RPC's form, its shape checked (`node.chain.rpc.schemas`)."""
+    """Read a header in the RPC's form, already validated (`node.chain.rpc.schemas`)."""
     return BlockHead(
         int(block["number"], 16),
         block["hash"],

@@ -14,10 +14,11 @@ import msgspec
 import trio
 import trio_websocket
 
-from node.chain.rpc.schemas import HEADS, checked
+from node.chain.rpc.schemas import HEADS, validated
+from node.ports import ChainUnavailableError
 
 HTTP_TRIES, HTTP_PAUSE = 3, 0.2
-"""How often a request is made over HTTP before the endpoint counts as lost, and the seconds between."""
+"""How often a request is tried over HTTP before the endpoint counts as lost, and the seconds between."""
 REQUEST_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
@@ -25,7 +26,7 @@ MAX_MESSAGE = 64 << 20
 HEAD_QUEUE = 256
 
 
-class RpcError(Exception):
+class RpcError(ChainUnavailableError):
     """The node answered with a JSON-RPC error; `data` holds revert data where there is any."""
 
     def __init__(self, code: int, message: str, data: object = None) -> None:
@@ -33,18 +34,18 @@ class RpcError(Exception):
         self.code, self.message, self.data = code, message, data
 
 
-class ConnectionLostError(Exception):
-    """No answer: the connection broke, stayed silent, or brought what can be none. The request may or may not have been
+class ConnectionLostError(ChainUnavailableError):
+    """No valid answer: the connection broke, stayed silent, or sent garbage. The request may or may not have been
     carried out."""
 
 
 class RpcEndpoint(Protocol):
-    """A connected RPC endpoint. `heads` brings raw headers; it ends or stays silent when the line is dead."""
+    """A connected RPC endpoint. `heads` yields raw headers; it ends or stays silent when the connection is dead."""
 
     heads: trio.MemoryReceiveChannel[dict[str, Any]]
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """Return the result, of the method's shape (`node.chain.rpc.schemas`).
+        """Return the result, validated (`node.chain.rpc.schemas`).
 
         Raises `RpcError`, or `ConnectionLostError` after `REQUEST_SECONDS` without an answer.
         """
@@ -75,7 +76,7 @@ class Notification(msgspec.Struct):
     result: Any
 
 
-def outcome(message: RpcMessage) -> Any:
+def result_of(message: RpcMessage) -> Any:
     """Return an answer's result, or its error as a `RpcError` (not raised)."""
     error = message.error
     if error is None:
@@ -90,7 +91,7 @@ def outcome(message: RpcMessage) -> Any:
 
 
 class HttpEndpoint:
-    """One pooled HTTP client; heads are asked for."""
+    """One pooled HTTP client; heads are polled."""
 
     def __init__(self, url: str, http: httpx.AsyncClient, heads: trio.MemoryReceiveChannel[dict[str, Any]]) -> None:
         self.heads = heads
@@ -98,8 +99,7 @@ class HttpEndpoint:
         self._numbers = itertools.count(1)
 
     async def request(self, method: str, *parameters: object) -> Any:
-        """See `RpcEndpoint.request`. A request that fails at once is made again: each of ours may be carried out
-        twice."""
+        """See `RpcEndpoint.request`. A request that fails at once is made again: all of ours are idempotent."""
         body = msgspec.json.encode(
             {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": parameters}
         )
@@ -122,8 +122,8 @@ class HttpEndpoint:
         with trio.fail_after(REQUEST_SECONDS):
             answer = await self._http.post(self._url, content=body)
         answer.raise_for_status()
-        result = outcome(msgspec.json.decode(answer.content, type=RpcMessage))
-        return result if isinstance(result, RpcError) else checked(method, result)
+        result = result_of(msgspec.json.decode(answer.content, type=RpcMessage))
+        return result if isinstance(result, RpcError) else validated(method, result)
 
 
 @asynccontextmanager
@@ -154,7 +154,7 @@ async def _poll_heads(endpoint: RpcEndpoint, send: trio.MemorySendChannel[dict[s
 class WsEndpoint:
     """Two WebSockets to one node: heads on one, requests on the other.
 
-    On one line a notification with an answer behind it may wait 40 ms for a delayed acknowledgement, where the
+    On one connection a notification with an answer behind it may wait 40 ms for a delayed acknowledgement, where the
     server leaves Nagle's algorithm on (anvil does).
     """
 
@@ -169,7 +169,7 @@ class WsEndpoint:
 
 @asynccontextmanager
 async def _ws_endpoint(url: str) -> AsyncGenerator[WsEndpoint, None]:
-    async with _ws_line(url) as pushes, _ws_line(url) as requests:
+    async with _ws_connection(url) as pushes, _ws_connection(url) as requests:
         yield WsEndpoint(requests, await pushes.subscribe("newHeads"))
 
 
@@ -205,12 +205,12 @@ class WsConnection:
         if isinstance(result, RpcError):
             raise result
         try:
-            return checked(method, result)
+            return validated(method, result)
         except ValueError as error:
             raise ConnectionLostError(f"{method}: {error}") from error
 
     async def subscribe(self, *parameters: object) -> trio.MemoryReceiveChannel[dict[str, Any]]:
-        """Return a subscription's bounded feed. It ends when the line closes, or when it is read too slowly."""
+        """Return a subscription's bounded feed. It ends when the connection closes, or when it is read too slowly."""
         name = await self.request("eth_subscribe", *parameters)
         send, receive = trio.open_memory_channel[dict[str, Any]](HEAD_QUEUE)
         self._feeds[name] = send
@@ -219,24 +219,24 @@ class WsConnection:
         return receive
 
     async def read(self) -> None:
-        """Hand out what arrives until the line closes; then end every wait."""
+        """Dispatch what arrives until the connection closes; then end every wait."""
         try:
             while True:
                 message = msgspec.json.decode(await self._ws.get_message(), type=RpcMessage | list[RpcMessage])
                 for one in message if isinstance(message, list) else [message]:
                     self._take(one)
         except (trio_websocket.ConnectionClosed, OSError, ValueError):
-            return  # whoever waits is told by its channel's end
+            return  # the end of its channel tells whoever waits
         finally:
             self._closed = True
             for channel in (*self._waiting.values(), *self._feeds.values()):
                 channel.close()
 
     def _take(self, message: RpcMessage) -> None:
-        """Hand a message to who waits for it. Raises ValueError for garbage."""
+        """Dispatch a message. Raises ValueError for garbage."""
         if message.method == "eth_subscription":
             pushed = msgspec.convert(message.params, Notification)
-            head, feed = checked(HEADS, pushed.result), self._feeds.get(pushed.subscription)
+            head, feed = validated(HEADS, pushed.result), self._feeds.get(pushed.subscription)
             if feed is None:
                 self._early.setdefault(pushed.subscription, []).append(head)  # it outran the answer to eth_subscribe
             else:
@@ -244,10 +244,10 @@ class WsConnection:
             return
         waiting = self._waiting.pop(int(message.id or 0), None)
         if waiting is not None:
-            waiting.send_nowait(outcome(message))
+            waiting.send_nowait(result_of(message))
 
     def _push(self, feed: trio.MemorySendChannel[dict[str, Any]], result: dict[str, Any]) -> None:
-        """A slow reader must not hold up answers: it loses the feed, reconnects and fills the gap."""
+        """Push without waiting: a slow reader must not delay answers. It loses the feed, and fills the gap later."""
         try:
             feed.send_nowait(result)
         except trio.WouldBlock:
@@ -257,17 +257,17 @@ class WsConnection:
 
 
 @asynccontextmanager
-async def _ws_line(url: str) -> AsyncGenerator[WsConnection, None]:
+async def _ws_connection(url: str) -> AsyncGenerator[WsConnection, None]:
     async with trio.open_nursery() as nursery:
         try:
             with trio.fail_after(CONNECT_SECONDS):
                 ws = await _open(nursery, url)
         except (OSError, ValueError, trio.TooSlowError, trio_websocket.HandshakeError) as error:
             raise ConnectionLostError(f"cannot connect: {error or type(error).__name__}") from error
-        line = WsConnection(ws)
-        nursery.start_soon(line.read)
+        connection = WsConnection(ws)
+        nursery.start_soon(connection.read)
         try:
-            yield line
+            yield connection
         finally:
             with trio.move_on_after(CLOSE_SECONDS) as closing:
                 closing.shield = True

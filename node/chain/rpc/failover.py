@@ -1,11 +1,13 @@
-"""Which endpoint is tried next, and after how long. Pure."""
+"""Endpoint failover: which endpoint is tried next, and after how long. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-FIRST_PAUSE, LAST_PAUSE = 0.1, 10.0
-"""Seconds between two attempts to connect: doubled from one to the next."""
+from node.backoff import Backoff
+
+FIRST_PAUSE, LAST_PAUSE = 0.2, 10.0
+"""Seconds between two attempts to connect, once every endpoint has failed: the first pause and the longest."""
 
 
 class EndpointFailover:
@@ -24,18 +26,17 @@ class EndpointFailover:
         """The endpoint to try now."""
         return self._urls[self._failures % len(self._urls)]
 
-    def ended(self, worked: float) -> None:
-        """Take the end of a session that had worked for so many seconds."""
-        self._failures = 1 if worked >= self._longest else self._failures + 1
+    def session_ended(self, seconds: float) -> None:
+        """Note the end of a session that had worked for so many seconds."""
+        self._failures = 1 if seconds >= self._longest else self._failures + 1
 
     @property
     def pause(self) -> float:
         """Seconds before the next attempt; 0.0 while there is another endpoint that has not failed yet."""
-        rounds = min(self._failures // len(self._urls), 8)
-        return min(self._longest, FIRST_PAUSE * 2**rounds) if rounds else 0.0
+        return Backoff(FIRST_PAUSE, self._longest).pause(self._failures // len(self._urls))
 
 
-def shown(url: str) -> str:
-    """Return an URL without its path and user: keys of providers stand there."""
+def redact(url: str) -> str:
+    """Return an URL without its path and user, where providers put their keys."""
     scheme, _, rest = url.partition("://")
     return f"{scheme}://{rest.partition('/')[0].rpartition('@')[2]}"

@@ -1,6 +1,6 @@
-"""What an endpoint's answers must look like, so that whoever reads them may rely on it. Pure.
+"""Response schemas: what an endpoint's answers must look like. Pure.
 
-Fields that are not read here are not looked at, and servers differ in what they leave out.
+Fields that the node does not read are not checked: servers differ in what they leave out.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ class _FeeHistory(msgspec.Struct):
 
 
 HEADS = "newHeads"
-"""Stands for the method where a header is pushed."""
+"""In place of a method, for headers that are pushed."""
 
-SHAPES: dict[str, Any] = {
+RESPONSE_SCHEMAS: dict[str, Any] = {
     "eth_blockNumber": Quantity,
     "eth_call": Data,
     "eth_chainId": Quantity,
@@ -70,10 +70,10 @@ SHAPES: dict[str, Any] = {
 """By method. A transaction and a receipt that are not mined yet may be null."""
 
 
-def checked(method: str, result: Any) -> Any:
-    """Return an answer as it is. Raises ValueError where it can't be one to this method."""
+def validated(method: str, result: Any) -> Any:
+    """Return a response unchanged. Raises ValueError where it does not fit the method's schema."""
     try:
-        msgspec.convert(result, SHAPES[method])
+        msgspec.convert(result, RESPONSE_SCHEMAS[method])
     except msgspec.ValidationError as error:
         raise ValueError(f"it answered garbage: {error}") from error
     return result

@@ -16,11 +16,11 @@ HISTORY = 256
 
 
 class Nonces:
-    """Gives nonces in the order of signing. `doubtful`: they must be compared with the chain's before the next one."""
+    """Assigns nonces in the order of signing. While `stale` is set they must be resynced before the next one."""
 
-    def __init__(self, address: Address, shelf: TransactionQueue) -> None:
-        self.doubtful = True
-        self._address, self._shelf = address, shelf
+    def __init__(self, address: Address, queue: TransactionQueue) -> None:
+        self.stale = True
+        self._address, self._queue = address, queue
         self._next = 0
 
     def take(self) -> int:
@@ -28,27 +28,27 @@ class Nonces:
         self._next += 1
         return self._next - 1
 
-    def give_back(self, nonce: int) -> None:
-        """Take back a nonce that no transaction was sent with; others may have been, so that is to be looked at."""
+    def release(self, nonce: int) -> None:
+        """Take back a nonce that no transaction was sent with. Later ones may have been, so all are stale."""
         self._next = min(self._next, nonce)
-        self.doubtful = True
+        self.stale = True
 
-    async def compare(self, endpoint: RpcEndpoint) -> list[int]:
-        """After a gap, a reorg or a restart: the chain may have forgotten nonces that were settled.
+    async def resync(self, endpoint: RpcEndpoint) -> list[int]:
+        """Compare with the chain after a gap, a reorg or a restart: it may have forgotten nonces that were settled.
 
-        Those transactions are under way again; a nonce that nothing is known of becomes the next one, or is returned,
+        Those transactions are pending again. A nonce without a known transaction becomes the next one, or is returned,
         to be filled. Raises `RpcError`, `ConnectionLostError`.
         """
-        self.doubtful = False
+        self.stale = False
         mined, pending = [await self._count(endpoint, tag) for tag in ("latest", "pending")]
-        sent = {record.nonce for record in self._shelf.sent()}
-        history = self._shelf.done(HISTORY)
+        sent = {record.nonce for record in self._queue.sent()}
+        history = self._queue.settled(HISTORY)
         self._next = max([pending, *(nonce + 1 for nonce in (*sent, *history) if nonce >= mined)])
         unsent = [nonce for nonce in range(mined, self._next) if nonce not in sent]
         for nonce in unsent:
             if nonce in history:
-                log.info("chain.sent_again", key=history[nonce].key, nonce=nonce)
-                self._shelf.put(msgspec.structs.replace(history[nonce], state="sent"))
+                log.info("chain.sent_again", key=str(history[nonce].key), nonce=nonce)
+                self._queue.put(msgspec.structs.replace(history[nonce], state="sent"))
         return [nonce for nonce in unsent if nonce not in history and nonce >= pending]
 
     async def _count(self, endpoint: RpcEndpoint, tag: str) -> int:

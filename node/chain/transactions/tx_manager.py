@@ -1,10 +1,10 @@
-"""The only owner of one key's nonces: signs, sends, raises fees, sends again, settles."""
+"""The transaction manager: the only owner of one key's nonces. Signs, sends, bumps fees, sends again, settles."""
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -12,98 +12,83 @@ import structlog
 import trio
 from eth_account.signers.local import LocalAccount
 
-from node.chain.contract.abi import Revert
-from node.chain.contract.interface import CoordinatorBinding, CoordinatorReader
-from node.chain.contract.swarm import Voter
-from node.chain.relay.relayer import Relayer
+from node.chain.contract.reader import DONE, Inclusion, Outcome
 from node.chain.rpc.blocks import BlockHead
-from node.chain.rpc.client import RpcEndpoint, RpcError
-from node.chain.transactions.fees import GWEI, Fees, offer, raised
+from node.chain.rpc.client import RpcError
+from node.chain.transactions import outcomes
+from node.chain.transactions.broadcaster import Broadcaster, SendResult
+from node.chain.transactions.chain_session import ChainSession
 from node.chain.transactions.nonces import Nonces
-from node.chain.transactions.send_errors import KNOWN, NONCE_LOW, UNDERPRICED, UNFUNDED, says
-from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue, transaction_of
-from node.machine.commands import CastVote, CommitVote, RelayMessages, RevealVote
+from node.chain.transactions.retry_schedule import LATER, SOON, RetrySchedule
+from node.chain.transactions.send_errors import classify_send_error
+from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue
+from node.machine.commands import RelayMessages, VoteCommand
 from node.machine.inputs import TransactionSettled
+from node.machine.transaction_keys import Key
 from node.ports import VoteGuard
-from protocols.identifiers import Address
 
 log = structlog.get_logger()
 
 STUCK_BLOCKS = 3
 STUCK_SECONDS = 20.0
+NOWHERE = Inclusion()
 
-SOON, LATER = 0.5, 5.0
-"""Seconds until what could not be sent is tried again: a clock's skew, and what only the operator or time mends."""
 
-GAS_MARGIN = 1.3
-TRANSFER_GAS = 21_000
+@dataclass(frozen=True)
+class SendingRules:
+    """When a mined transaction counts, what is paid at most (wei per gas), and when one counts as stuck."""
+
+    confirmations: int
+    max_fee: int
+    stuck_seconds: float = STUCK_SECONDS
 
 
 class TransactionManager:
-    """Carries the records of a shelf out, over one endpoint at a time; what it knows survives the connection.
+    """Works off a queue, over one session at a time; what it knows survives the session.
 
-    One task does all of it, one step after another: nonces are given in the order of signing and sending.
+    One task does all of it, one step after another: nonces are assigned in the order of signing and sending. `settled`
+    gets how each command ended. `clock` gives Unix seconds.
     """
 
     def __init__(
         self,
         account: LocalAccount,
-        contract: Address,
-        shelf: TransactionQueue,
+        queue: TransactionQueue,
         guard: VoteGuard,
         settled: Callable[[TransactionSettled], Awaitable[None]],
-        *,
-        confirmations: int,
-        max_fee: int,
-        stuck_seconds: float = STUCK_SECONDS,
+        rules: SendingRules,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self.shelf = shelf
-        self.voter: Voter
-        self._account, self._contract, self._guard, self._settled = account, contract, guard, settled
-        self._confirmations, self._cap, self._stuck_seconds = confirmations, max_fee, stuck_seconds
-        self._clock = clock
-        self._relayer: Relayer | None = None
-        self._waiting: set[str] = set()
+        self._queue, self._guard, self._settled, self._rules, self._clock = queue, guard, settled, rules, clock
+        self._address = account.address
+        self._broadcaster = Broadcaster(account, queue, rules.max_fee)
+        self._nonces = Nonces(account.address, queue)
+        self._schedule = RetrySchedule()
         self._wake = trio.Event()
         self._head: BlockHead | None = None
-        self._looked: BlockHead | None = None
-        self._nonces = Nonces(account.address, shelf)
-        self._due: dict[str, float] = {}
-        self._sent_at: dict[str, tuple[int, float]] = {}
-        self._endpoint: RpcEndpoint
-        self._binding: CoordinatorBinding
-        self._reader: CoordinatorReader
-        self._chain_id = 0
+        self._head_seen: BlockHead | None = None
+        self._sent_at: dict[Key, tuple[int, float]] = {}
+        self._session: ChainSession
 
     # --- from outside -------------------------------------------------------------------------------------------
 
     def wake(self, *, retry: bool = False) -> None:
-        """Something was queued; or, to `retry`, the contract may take now what it has refused for a while."""
+        """Something was queued; or, with `retry`, the contract may take now what it has refused for a while."""
         if retry:
-            self._due = {key: due for key, due in self._due.items() if key in self._waiting}
+            self._schedule.retry_refused()
         self._wake.set()
 
-    def saw(self, head: BlockHead) -> None:
-        """Take a new head. One that does not follow the last means that nonces must be compared with the chain's."""
+    def new_head(self, head: BlockHead) -> None:
+        """Take a new head. One that does not follow the last makes the nonces stale."""
         if self._head is None or head.parent != self._head.hash:
-            self._nonces.doubtful = True
+            self._nonces.stale = True
         self._head = head
         self._wake.set()
 
-    async def work(
-        self,
-        endpoint: RpcEndpoint,
-        binding: CoordinatorBinding,
-        voter: Voter,
-        chain_id: int,
-        relayer: Relayer | None = None,
-    ) -> None:
-        """Send and settle over this endpoint until cancelled. Raises `RpcError`, `ConnectionLostError`."""
-        self._endpoint, self._binding, self._relayer = endpoint, binding, relayer
-        self._reader = binding.reader(endpoint, self._contract)
-        self.voter, self._chain_id = voter, chain_id
-        self._nonces.doubtful, self._looked = True, None
+    async def work(self, session: ChainSession) -> None:
+        """Send and settle over this session until cancelled. Raises `RpcError`, `ConnectionLostError`."""
+        self._session = session
+        self._nonces.stale, self._head_seen = True, None
         while True:
             self._wake = trio.Event()
             await self._turn()
@@ -113,272 +98,218 @@ class TransactionManager:
     # --- one turn -----------------------------------------------------------------------------------------------
 
     async def _turn(self) -> None:
-        if self._nonces.doubtful:
-            for nonce in await self._nonces.compare(self._endpoint):
-                await self._fill(QueuedTransaction(key="fill", command=None, nonce=nonce), 0)
-        if self._head is not self._looked:
-            self._looked = self._head
-            soon = trio.current_time() + SOON
-            self._due = {key: due for key, due in self._due.items() if due > soon and key not in self._waiting}
-            self._waiting.clear()
-        for record in self.shelf.sent():
-            await self._look(record)
-        for record in self.shelf.queued():
-            if self._due.get(record.key, 0.0) > trio.current_time():
+        if self._nonces.stale:
+            for nonce in await self._nonces.resync(self._session.endpoint):
+                await self._fill(nonce)
+        if self._head is not self._head_seen:
+            self._head_seen = self._head
+            self._schedule.new_head(trio.current_time())
+        for record in self._queue.sent():
+            await self._check_sent(record)
+        for record in self._queue.queued():
+            if not self._schedule.is_due(record.key, trio.current_time()):
                 continue
-            wait = record.after - self._clock()
-            await (self._start(record) if wait <= 0 else self._watch(record, wait))
+            wait = record.send_after - self._clock()
+            await (self._send_new(record) if wait <= 0 else self._wait_for_relayer(record, wait))
 
     def _pause(self) -> float:
         """Return the seconds after which something is due even if nothing wakes the loop."""
-        waits = [self._stuck_seconds / 4] if self.shelf.sent() else []
-        waits += [self._due.get(record.key, 0.0) - trio.current_time() for record in self.shelf.queued()]
-        return max(0.0, min(waits)) if waits else math.inf
+        queued = self._schedule.seconds_left((record.key for record in self._queue.queued()), trio.current_time())
+        return min(queued, self._rules.stuck_seconds / 4) if self._queue.sent() else queued
 
-    def _later(self, record: QueuedTransaction, seconds: float) -> None:
-        self._due[record.key] = trio.current_time() + seconds
+    def _defer(self, record: QueuedTransaction, seconds: float) -> None:
+        self._schedule.defer(record.key, trio.current_time() + seconds)
 
-    async def _watch(self, record: QueuedTransaction, wait: float) -> None:
-        """Settle what a relayer has brought; look again at the next head, and after `wait` seconds send it."""
-        command = record.command
-        if command is not None and await self._reader.stands(command, self.voter):
-            transaction, block = await self._reader.bringer(command, self.voter)
-            await self._settle(record, ok=True, error="", transaction=transaction, block=block)
+    async def _wait_for_relayer(self, record: QueuedTransaction, seconds: float) -> None:
+        """Settle what a relayer has submitted; look again with the next head, and after `seconds` send it."""
+        command, session = record.command, self._session
+        if command is not None and await session.reader.is_on_chain(command, session.voter):
+            await self._settle(record, DONE, await session.reader.inclusion(command, session.voter))
             return
-        self._later(record, wait)
-        self._waiting.add(record.key)
+        self._schedule.leave_to_relayers(record.key, trio.current_time() + seconds)
 
     # --- from queued to sent ------------------------------------------------------------------------------------
 
-    async def _start(self, record: QueuedTransaction) -> None:
+    async def _send_new(self, record: QueuedTransaction) -> None:
         """Check, simulate, sign, store, send."""
         try:
-            reason = await self._outdated(record)
-            call = await self._call(record) if reason is None else None
-            history = await self._fee_history() if call else {}
+            decided = await self._precheck(record)
+            call = await self._call(record) if decided is None else None
+            fees = await self._broadcaster.fees(self._session) if call else None
         except RpcError as error:
-            await self._refused(record, error)
+            await self._simulation_failed(record, error)
             return
         if call is None:
-            await self._settle(record, ok=not reason, error=reason or "")
+            await self._settle(record, decided or DONE)
             return
         data, gas = call
-        reason = self._forbidden(record, gas)
-        if reason:
-            await self._settle(record, ok=False, error=reason)
+        if reason := self._forbidden(record, gas):
+            await self._settle(record, Outcome(ok=False, error=reason))
             return
-        base, fees = offer(history, self._cap)
-        if fees.max_fee < base + fees.tip:
-            log.warning("chain.fees_above_limit", base_gwei=base / GWEI, limit_gwei=self._cap / GWEI)
-            self._later(record, LATER)
+        if fees is None:
+            self._defer(record, LATER)
             return
         draft = msgspec.structs.replace(
             record, nonce=self._nonces.take(), data=data, gas=gas, tip=fees.tip, max_fee=fees.max_fee
         )
-        await self._broadcast(self.shelf.put(self._signed(draft)), fresh=True)
+        await self._broadcast(self._broadcaster.signed(self._session, draft), is_new=True)
 
-    async def _outdated(self, record: QueuedTransaction) -> str | None:
-        now = self._head.timestamp if self._head else 0
-        return await self._reader.outdated(record.command, self.voter, now)
+    async def _precheck(self, record: QueuedTransaction) -> Outcome | None:
+        return await outcomes.precheck(self._session, record, self._head.timestamp if self._head else 0)
 
     async def _call(self, record: QueuedTransaction) -> tuple[str, int] | None:
-        """Return the call that carries a record out and the gas to allow; None where there is nothing left of it.
+        """Return a record's call and the gas to allow; None where nothing of it is left to send.
 
         Raises `RpcError` with the revert where it would fail now.
         """
-        command = record.command
+        command, session = record.command, self._session
         if isinstance(command, RelayMessages):
-            relayer, queued = self._relayer, self.shelf.queued()
-            return await relayer.call(command, queued, self._gas_of, self._clock()) if relayer else None
-        data = self._binding.call_data(command, self.voter) if command else "0x"
-        return data, await self._gas_of(data)
+            relayer, queued = session.relayer, self._queue.queued()
+            return await relayer.call(command, queued, session.gas_of, self._clock()) if relayer else None
+        data = session.binding.call_data(command, session.voter) if command else "0x"
+        return data, await session.gas_of(data)
 
-    async def _gas_of(self, data: str) -> int:
-        call = {"from": self._account.address, "to": self._contract, "data": data}
-        return math.ceil(int(await self._request("eth_estimateGas", call), 16) * GAS_MARGIN)
-
-    async def _refused(self, record: QueuedTransaction, error: RpcError) -> None:
-        """The chain would not, or did not, take a call: settle or wait, as the command's kind has it."""
-        revert = self._binding.abi.revert(error.data)
+    async def _simulation_failed(self, record: QueuedTransaction, error: RpcError) -> None:
+        """Settle or defer a call that would revert, or that the endpoint refused to simulate."""
+        revert = self._session.binding.abi.revert(error.data)
         if revert is None:
-            unfunded = says(error, UNFUNDED)
-            log.warning("chain.unfunded" if unfunded else "chain.refused", key=record.key, error=error.message)
-            self._later(record, LATER)
+            unfunded = classify_send_error(error.message) == "unfunded"
+            log.warning("chain.unfunded" if unfunded else "chain.refused", key=str(record.key), error=error.message)
+            self._defer(record, LATER)
             return
-        await self._judge(record, revert)
+        await self._conclude(record, await outcomes.of_revert(self._session, record, revert))
 
-    async def _judge(self, record: QueuedTransaction, revert: Revert, transaction: str = "", block: int = 0) -> None:
-        command = record.command
-        said = self._binding.judge(command, revert) if command else "failed"
-        if command and said == "ask":
-            said = "done" if await self._reader.stands(command, self.voter) else "failed"
-        if said in ("retry", "wait"):
-            self._requeue(record)
-            self._later(record, SOON if said == "retry" else LATER)
+    async def _conclude(
+        self, record: QueuedTransaction, verdict: outcomes.Verdict, inclusion: Inclusion = NOWHERE
+    ) -> None:
+        if isinstance(verdict, Outcome):
+            await self._settle(record, verdict, inclusion)
             return
-        error = "" if said == "done" else revert.name
-        await self._settle(record, ok=said == "done", error=error, transaction=transaction, block=block)
+        self._requeue(record)
+        self._defer(record, SOON if verdict == "retry" else LATER)
 
     def _forbidden(self, record: QueuedTransaction, gas: int) -> str:
         """Return why a call must not be sent, or an empty text.
 
         The vote protection is asked before a vote: it keeps the bytes before it says yes. Batches have a budget.
         """
+        session = self._session
         match record.command:
-            case CommitVote() | RevealVote() | CastVote() as command:
-                kind, payload = self._binding.guarded(command, self.voter)
+            case VoteCommand() as command:
+                kind, payload = session.binding.protection_record(command, session.voter)
                 return "" if self._guard.admit(kind, command.round, command.seed, payload) else "VoteProtected"
-            case RelayMessages() if self._relayer and not self._relayer.affords(gas, self._clock()):
+            case RelayMessages() if session.relayer and not session.relayer.is_within_budget(gas, self._clock()):
                 return "OverBudget"
             case _:
                 return ""
 
-    def _signed(self, record: QueuedTransaction) -> QueuedTransaction:
-        """Return the record with its newest form: the caller stores it before it sends it."""
-        filler = record.command is None
-        to = self._account.address if filler else self._contract
-        signed = self._account.sign_transaction(transaction_of(record, to, self._chain_id))
-        name = "0x" + bytes(signed.hash).hex()
-        hashes = record.hashes if name in record.hashes else (*record.hashes, name)
-        raw = "0x" + bytes(signed.raw_transaction).hex()
-        return msgspec.structs.replace(record, state="sent", raw=raw, hashes=hashes)
-
-    async def _broadcast(self, record: QueuedTransaction, *, fresh: bool) -> None:
-        """Send a stored record's newest form. `fresh`: never sent before, so its nonce can be given back."""
+    async def _broadcast(self, record: QueuedTransaction, *, is_new: bool) -> None:
+        """Send a stored transaction. The nonce of a new one, which was never sent before, can be released."""
         self._sent_at[record.key] = (self._head.number if self._head else 0, trio.current_time())
-        try:
-            await self._request("eth_sendRawTransaction", record.raw)
-        except RpcError as error:
-            if says(error, KNOWN):
-                return
-            if says(error, NONCE_LOW):
-                await self._nonce_is_taken(record)
-            elif fresh:
-                self._give_back(record, error)
-            else:
-                log.warning("chain.not_sent_again", key=record.key, error=error.message)
+        result, message = await self._broadcaster.send(self._session, record)
+        if result in ("sent", "already known"):
+            return
+        if result == "nonce too low":
+            await self._nonce_is_taken(record)
+        elif is_new:
+            self._release(record, result, message)
         else:
-            log.info("chain.sent", key=record.key, transaction=record.hashes[-1], nonce=record.nonce)
+            log.warning("chain.not_sent_again", key=str(record.key), error=message)
 
     async def _nonce_is_taken(self, record: QueuedTransaction) -> None:
-        """Ours, mined already (an answer got lost); or the key was used elsewhere, or receipts lag behind nonces."""
+        """By ourselves, where an answer got lost; else the key was used elsewhere, or receipts lag behind nonces."""
         if not await self._is_mined(record):
             self._requeue(record)
-            self._later(record, SOON)
-            self._nonces.doubtful = True
+            self._defer(record, SOON)
+            self._nonces.stale = True
 
-    def _give_back(self, record: QueuedTransaction, error: RpcError) -> None:
-        self._nonces.give_back(record.nonce)
+    def _release(self, record: QueuedTransaction, result: SendResult, message: str) -> None:
+        self._nonces.release(record.nonce)
         self._requeue(record)
-        self._later(record, SOON if says(error, UNDERPRICED) else LATER)
-        event = "chain.unfunded" if says(error, UNFUNDED) else "chain.refused"
-        log.warning(event, key=record.key, error=error.message, account=self._account.address)
+        self._defer(record, SOON if result == "underpriced" else LATER)
+        event = "chain.unfunded" if result == "unfunded" else "chain.refused"
+        log.warning(event, key=str(record.key), error=message, account=self._address)
 
     def _requeue(self, record: QueuedTransaction) -> None:
-        """Forget a record's transaction; a filler has nothing left to do without its nonce."""
+        """Drop a record's transaction; a filler has no purpose without its nonce."""
         state: Literal["queued", "settled"] = "settled" if record.command is None else "queued"
-        self.shelf.put(msgspec.structs.replace(record, state=state, nonce=-1, raw="", hashes=()))
+        self._queue.put(msgspec.structs.replace(record, state=state, nonce=-1, raw="", hashes=()))
 
     # --- from sent to settled -----------------------------------------------------------------------------------
 
-    async def _look(self, record: QueuedTransaction) -> None:
-        """See what became of a transaction: settle it, send it again, or offer more."""
+    async def _check_sent(self, record: QueuedTransaction) -> None:
+        """Settle a mined transaction; send a lost one again; bump the fees of a stuck one."""
         if await self._is_mined(record):
             return
-        known = await self._request("eth_getTransactionByHash", record.hashes[-1])
+        known = await self._session.request("eth_getTransactionByHash", record.hashes[-1])
         base = self._head.base_fee if self._head else 0
-        if known is None and await self._outdated(record) == "SeedChanged":
-            await self._fill(record, base)
+        if known is None and await self._precheck(record) == Outcome(ok=False, error="SeedChanged"):
+            await self._fill(record.nonce, record, base)
         elif known is None and record.max_fee >= base:
-            await self._broadcast(record, fresh=False)
-        elif known is None or self._is_late(record):
-            await self._offer_more(record, base)
+            await self._broadcast(record, is_new=False)
+        elif known is None or self._is_stuck(record):
+            dearer = self._broadcaster.with_bumped_fees(self._session, record, base)
+            if dearer:  # else the limit is reached: wait for cheaper blocks
+                await self._broadcast(dearer, is_new=False)
 
-    async def _offer_more(self, record: QueuedTransaction, base: int) -> None:
-        fees = raised(Fees(record.tip, record.max_fee), base, self._cap)
-        if fees.max_fee <= record.max_fee:
-            return  # the limit is reached: wait for cheaper blocks
-        log.info("chain.fee_raised", key=record.key, nonce=record.nonce, max_fee_gwei=fees.max_fee / GWEI)
-        better = msgspec.structs.replace(record, tip=fees.tip, max_fee=fees.max_fee)
-        await self._broadcast(self.shelf.put(self._signed(better)), fresh=False)
-
-    def _is_late(self, record: QueuedTransaction) -> bool:
-        """Late by blocks and by the clock: blocks alone come too fast where each transaction makes one."""
+    def _is_stuck(self, record: QueuedTransaction) -> bool:
+        """Return True if it is late by blocks and by the clock: blocks alone can come as fast as transactions do."""
         block, at = self._sent_at.setdefault(record.key, (self._head.number if self._head else 0, trio.current_time()))
         blocks = self._head.number - block if self._head else 0
-        return blocks >= STUCK_BLOCKS and trio.current_time() - at >= self._stuck_seconds
+        return blocks >= STUCK_BLOCKS and trio.current_time() - at >= self._rules.stuck_seconds
 
     async def _is_mined(self, record: QueuedTransaction) -> bool:
-        """Settle a mined transaction once it is deep enough; tell whether it is mined at all."""
+        """Return True if a transaction is mined; settle it once it is deep enough."""
         for name in reversed(record.hashes):
-            receipt = await self._request("eth_getTransactionReceipt", name)
+            receipt = await self._session.request("eth_getTransactionReceipt", name)
             if not receipt or not receipt["blockNumber"]:
                 continue
             depth = (self._head.number if self._head else 0) - int(receipt["blockNumber"], 16)
-            if depth >= self._confirmations or self._confirmations == 0:
+            if depth >= self._rules.confirmations or self._rules.confirmations == 0:
                 await self._mined(record, receipt)
             return True
         return False
 
     async def _mined(self, record: QueuedTransaction, receipt: dict[str, Any]) -> None:
-        name, block = str(receipt["transactionHash"]), int(receipt["blockNumber"], 16)
-        if isinstance(record.command, RelayMessages) and self._relayer:
-            self._relayer.spent(int(receipt["gasUsed"], 16), self._clock())
+        session = self._session
+        inclusion = Inclusion(str(receipt["transactionHash"]), int(receipt["blockNumber"], 16))
+        if isinstance(record.command, RelayMessages) and session.relayer:
+            session.relayer.spent(int(receipt["gasUsed"], 16), self._clock())
         if int(receipt["status"], 16):
-            await self._settle(record, ok=True, error="", transaction=name, block=block)
+            await self._settle(record, DONE, inclusion)
             return
-        log.info("chain.reverted", key=record.key, transaction=name)
-        reason = await self._outdated(record)
-        if reason is not None:
-            await self._settle(record, ok=not reason, error=reason, transaction=name, block=block)
-        else:
-            await self._judge(record, await self._why(record, receipt), name, block)
+        log.info("chain.reverted", key=str(record.key), transaction=inclusion.transaction)
+        now = self._head.timestamp if self._head else 0
+        verdict = await outcomes.of_failed_receipt(session, record, receipt, now)
+        await self._conclude(record, verdict, inclusion)
 
-    async def _why(self, record: QueuedTransaction, receipt: dict[str, Any]) -> Revert:
-        """Return the error of a mined, failed transaction, by calling it again on top of its block."""
-        call = {"from": self._account.address, "to": self._contract, "data": record.data}
-        try:
-            await self._request("eth_call", call, receipt["blockNumber"])
-        except RpcError as error:
-            return self._binding.abi.revert(error.data) or Revert("UnknownError", {})
-        return Revert("OutOfGas", {}) if int(receipt["gasUsed"], 16) >= record.gas else Revert("UnknownError", {})
-
-    async def _settle(
-        self, record: QueuedTransaction, *, ok: bool, error: str, transaction: str = "", block: int = 0
-    ) -> None:
-        done = msgspec.structs.replace(
-            record, state="settled", ok=ok, error=error, transaction=transaction, block=block
+    async def _settle(self, record: QueuedTransaction, outcome: Outcome, inclusion: Inclusion = NOWHERE) -> None:
+        done = self._queue.put(
+            msgspec.structs.replace(
+                record,
+                state="settled",
+                ok=outcome.ok,
+                error=outcome.error,
+                transaction=inclusion.transaction,
+                block=inclusion.block,
+            )
         )
-        self.shelf.put(done)
-        self._due.pop(record.key, None)
+        self._schedule.forget(record.key)
         self._sent_at.pop(record.key, None)
-        self._waiting.discard(record.key)
         if record.command is not None:
-            log.info("chain.settled", key=record.key, ok=ok, error=error, transaction=transaction)
-            await self._settled(done.settled)
+            log.info(
+                "chain.settled",
+                key=str(record.key),
+                ok=outcome.ok,
+                error=outcome.error,
+                transaction=inclusion.transaction,
+            )
+            await self._settled(done.report)
 
-    async def _fill(self, record: QueuedTransaction, base: int) -> None:
-        """Take a record's nonce with an empty transfer, dearer than the record's own: it must not be mined any more."""
-        _, fees = offer(await self._fee_history(), self._cap)
-        if record.raw:
-            more = raised(Fees(record.tip, record.max_fee), base, self._cap)
-            fees = Fees(max(fees.tip, more.tip), max(fees.max_fee, more.max_fee))
-        filler = QueuedTransaction(
-            key=f"fill:{record.nonce}:{time.time_ns()}",
-            command=None,
-            nonce=record.nonce,
-            gas=TRANSFER_GAS,
-            tip=fees.tip,
-            max_fee=fees.max_fee,
-        )
-        sent = self.shelf.put(self._signed(filler))
-        if record.command is not None:
-            dropped = msgspec.structs.replace(record, raw="", hashes=())
-            await self._settle(dropped, ok=False, error="SeedChanged")
-        await self._broadcast(sent, fresh=False)
-
-    async def _fee_history(self) -> Any:
-        return await self._request("eth_feeHistory", "0x5", "latest", [50])
-
-    async def _request(self, method: str, *parameters: object) -> Any:
-        return await self._endpoint.request(method, *parameters)
+    async def _fill(self, nonce: int, replaced: QueuedTransaction | None = None, base: int = 0) -> None:
+        """Take a nonce with an empty transfer. A transaction that it replaces must not be mined any more."""
+        filler = await self._broadcaster.filler(self._session, nonce, replaced, base)
+        if replaced and replaced.command is not None:
+            dropped = msgspec.structs.replace(replaced, raw="", hashes=())
+            await self._settle(dropped, Outcome(ok=False, error="SeedChanged"))
+        await self._broadcast(filler, is_new=False)

@@ -1,4 +1,4 @@
-"""The library's log, reduced: warnings only, one event per peer (or per place in its code) and minute."""
+"""Log throttle of the library: warnings only, one event per peer (or per line of its code) and minute."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _PEER = re.compile(r"\b(?:16Uiu2|12D3|Qm)[1-9A-HJ-NP-Za-km-z]{20,60}\b")
 
 
 class LogThrottle(logging.Handler):
-    """Passes the library's warnings on as `gossip.library` events, with what was left out since the last one."""
+    """Passes the library's warnings on as `libp2p.warning` events, with the number left out since the last one."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
         self._last: OrderedDict[str, tuple[float, int]] = OrderedDict()
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Log the record, or count it where its peer (its place) was logged within the last minute."""
+        """Log the record, or count it where its peer (or line) was logged within the last minute."""
         text = record.getMessage()[:300]
         peer = _PEER.search(text)
         about = peer.group() if peer else f"{record.name}:{record.lineno}"
@@ -36,15 +36,15 @@ class LogThrottle(logging.Handler):
         self._last[about] = (now, 0)
         if len(self._last) > _REMEMBERED:
             self._last.popitem(last=False)
-        log.warning("gossip.library", source=record.name, text=" ".join(text.split()), hidden=hidden)
+        log.warning("libp2p.warning", source=record.name, text=" ".join(text.split()), hidden=hidden)
 
 
 def connection_log() -> logging.Logger:
-    """Return the logger for library code that logs to the root (which would install a handler on stderr)."""
+    """Return a logger for library code that logs to the root logger, which would install a handler on stderr."""
     return logging.getLogger("libp2p.network.connection")
 
 
-def quieten() -> None:
+def install_log_throttle() -> None:
     """Route everything that the library logs through `LogThrottle`."""
     for name in ("libp2p", "multiaddr"):
         logger = logging.getLogger(name)

@@ -1,4 +1,4 @@
-"""Multiaddrs as text: what may be dialled, whom it names, and what stands for "every interface"."""
+"""Multiaddrs as text: which may be dialled, which peer they name, which stand for "every interface"."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 from typing import TypeAlias
 
 from multiaddr import Multiaddr
+from multiaddr.exceptions import Error as MultiaddrError
 
 from node.exits import Exit, Refusal
 
 ADDRESS_LIMIT = 256
-"""Characters of an address that is taken from elsewhere."""
-
+"""Characters of an address that another peer or the operator gives."""
 
 Networks: TypeAlias = tuple[IPv4Network | IPv6Network, ...]
 
@@ -28,7 +28,7 @@ def split_address(text: str) -> tuple[str, str]:
     try:
         parsed = Multiaddr(text)
         names = [protocol.name for protocol in parsed.protocols()]
-    except Exception as error:
+    except (MultiaddrError, ValueError, LookupError) as error:
         raise BadAddress(f"{text!r} is no multiaddr") from error
     if len(names) != 3 or names[0] not in ("ip4", "ip6", "dns", "dns4", "dns6") or names[1:] != ["tcp", "p2p"]:
         raise BadAddress(f"{text!r} is not of the form /ip4/HOST/tcp/PORT/p2p/ID")
@@ -39,12 +39,12 @@ def split_address(text: str) -> tuple[str, str]:
 
 
 def is_unspecified(transport: str) -> bool:
-    """Tell whether an address means every interface of its host, so that only the other side knows a real one."""
+    """Return True if an address means every interface of its host, so that only the other side sees a real one."""
     return transport.startswith(("/ip4/0.0.0.0/", "/ip6/::/"))
 
 
 def seen_from(transport: str, remote_ip: str) -> str:
-    """Return an unspecified address with the IP under which its owner was seen; any other one as it is."""
+    """Return an unspecified address with the IP address under which its peer was seen, any other one unchanged."""
     if not is_unspecified(transport):
         return transport
     family = "ip6" if ":" in remote_ip else "ip4"
@@ -52,7 +52,7 @@ def seen_from(transport: str, remote_ip: str) -> str:
 
 
 def networks(texts: Iterable[str]) -> Networks:
-    """Return networks as "10.0.0.0/8". Raises `Refusal` naming one that is none."""
+    """Parse networks such as "10.0.0.0/8". Raises `Refusal` naming one that is malformed."""
     found = []
     for text in texts:
         try:
@@ -62,10 +62,10 @@ def networks(texts: Iterable[str]) -> Networks:
     return tuple(found)
 
 
-def neighbourhood(ip: str | None, trusted: Networks) -> str:
-    """Return the /24 (or IPv6 /64) that an address belongs to: whoever has one address there has as many as he likes.
+def network_key(ip: str | None, trusted: Networks) -> str:
+    """Return the /24 (IPv6: /64) that an address belongs to: who has one address there easily gets more.
 
-    Empty for a name, for nothing, and inside a trusted network: then nothing is counted.
+    Empty for a name, for None, and inside a trusted network: those are not counted.
     """
     found = ip_of(ip or "")
     if found is None or any(found.version == network.version and found in network for network in trusted):
@@ -74,7 +74,7 @@ def neighbourhood(ip: str | None, trusted: Networks) -> str:
 
 
 def ip_of(text: str) -> IPv4Address | IPv6Address | None:
-    """Return an address, an IPv4 one for one that IPv6 only wraps; None where the text is none."""
+    """Parse an IP address, an IPv4-mapped one as IPv4; None where the text is no address."""
     try:
         found = ip_address(text)
     except ValueError:
@@ -83,7 +83,7 @@ def ip_of(text: str) -> IPv4Address | IPv6Address | None:
 
 
 def network_of(ip: IPv4Address | IPv6Address, bits: int) -> str:
-    """Return the network of an address: of so many bits in IPv4, in IPv6 the /64, of which anybody has all."""
+    """Return the network of an address: of so many bits in IPv4, the /64 in IPv6, all of which anybody has."""
     return str(ip_network((ip, bits if ip.version == 4 else 64), strict=False))
 
 

@@ -1,4 +1,4 @@
-"""The peer book: addresses of peers and what is held against them, bounded, in one JSON file."""
+"""The peer store: addresses of peers and their penalties, bounded, in one JSON file."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import structlog
 
 log = structlog.get_logger()
 
-MOST_PEERS = 1024
-MOST_ADDRESSES = 4
+MAX_PEERS = 1024
+MAX_ADDRESSES = 4
 PENALTY_LIMIT = 100.0
 PENALTY_HALF_LIFE = 600.0
 BAN_SECONDS = 1800.0
-"""A peer whose penalty reaches the limit is shut out; penalties halve every ten minutes."""
+"""A peer whose penalty reaches the limit is banned; penalties halve every ten minutes."""
 
 
 class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,14 +30,14 @@ class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerStore:
-    """What is known of peers, by peer id. Changes reach the disk by `save`, whole and atomically."""
+    """What is known of peers, by peer id. `save` writes it, whole and atomically."""
 
     def __init__(self, path: Path | None) -> None:
         self._path = path
         self._entries: dict[str, PeerRecord] = _load(path) if path else {}
         self._dirty = False
         self._now = 0.0
-        """The latest time that was told: a ban that ended before it keeps nobody in the book."""
+        """The latest time given: a ban that ended before it keeps no peer in the store."""
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -46,23 +46,23 @@ class PeerStore:
         """Return what is known of a peer, possibly nothing."""
         return self._entries.get(peer, PeerRecord())
 
-    def hear(self, peer: str, addresses: Iterable[str]) -> None:
-        """Take hearsay: addresses are added behind those known; a peer that was never met may be forgotten again."""
+    def add_addresses(self, peer: str, addresses: Iterable[str]) -> None:
+        """Add addresses behind those known. A peer that was never connected may be forgotten again."""
         entry = self.get(peer)
         fresh = [address for address in addresses if address not in entry.addresses]
         if fresh:
-            known = (*entry.addresses, *fresh)[:MOST_ADDRESSES]
+            known = (*entry.addresses, *fresh)[:MAX_ADDRESSES]
             self._put(peer, msgspec.structs.replace(entry, addresses=known))
 
-    def met(self, peer: str, now: float, address: str | None = None) -> None:
-        """Note that a peer is connected, and the address that led there: it comes first from now on."""
+    def mark_connected(self, peer: str, now: float, address: str | None = None) -> None:
+        """Note that a peer is connected, and the address that was dialled: it comes first from now on."""
         entry, self._now = self.get(peer), max(self._now, now)
         others = tuple(each for each in entry.addresses if each != address)
-        addresses = ((address, *others) if address else entry.addresses)[:MOST_ADDRESSES]
+        addresses = ((address, *others) if address else entry.addresses)[:MAX_ADDRESSES]
         self._put(peer, msgspec.structs.replace(entry, addresses=addresses, seen=now))
 
     def penalise(self, peer: str, points: float, now: float) -> bool:
-        """Add penalty points; tell whether this shuts the peer out."""
+        """Add penalty points; return True if this bans the peer."""
         entry, self._now = self.get(peer), max(self._now, now)
         penalty: float = points + entry.penalty * 0.5 ** (max(0.0, now - entry.penalised) / PENALTY_HALF_LIFE)
         banned = penalty >= PENALTY_LIMIT
@@ -76,17 +76,17 @@ class PeerStore:
         return banned
 
     def is_banned(self, peer: str, now: float) -> bool:
-        """Tell whether a peer is shut out at the moment."""
+        """Return True if a peer is banned at the moment."""
         return self.get(peer).banned_until > now
 
     def dialable(self, now: float) -> list[tuple[str, tuple[str, ...]]]:
-        """Return peers with addresses that are not shut out, those met last first."""
+        """Return peers with addresses that are not banned, those connected last first."""
         able = [(peer, entry) for peer, entry in self._entries.items() if entry.addresses and entry.banned_until <= now]
         able.sort(key=lambda pair: -pair[1].seen)
         return [(peer, entry.addresses) for peer, entry in able]
 
     def save(self) -> None:
-        """Write the book where it changed. A disk that fails costs the book, not the node: it is logged."""
+        """Write the store where it changed. A disk that fails costs the store, not the node: it is logged."""
         if not self._dirty or self._path is None:
             return
         draft = self._path.with_name(f".{self._path.name}.new")
@@ -98,18 +98,18 @@ class PeerStore:
                 os.fsync(file.fileno())
             draft.replace(self._path)
         except OSError as error:
-            log.warning("gossip.book_unwritable", path=str(self._path), reason=error.strerror)
+            log.warning("gossip.peer_store_unwritable", path=str(self._path), reason=error.strerror)
             return
         self._dirty = False
 
     def _put(self, peer: str, entry: PeerRecord) -> None:
         self._entries[peer] = entry
         self._dirty = True
-        if len(self._entries) > MOST_PEERS:
+        if len(self._entries) > MAX_PEERS:
             self._forget_one(peer)
 
     def _forget_one(self, keep: str) -> None:
-        """Forget the peer not met for longest; one that is banned stays until only banned ones are left."""
+        """Forget the peer not connected for longest; a banned one stays until only banned ones are left."""
         others = (peer for peer in self._entries if peer != keep)
         entries, now = self._entries, self._now
         gone = min(others, key=lambda peer: (max(entries[peer].banned_until, now), entries[peer].seen))
@@ -117,13 +117,13 @@ class PeerStore:
 
 
 def _load(path: Path) -> dict[str, PeerRecord]:
-    """Read the book; an unreadable one is moved aside and a new one begun: it can be learnt again."""
+    """Read the store. An unreadable one is moved aside and a new one begun: it can be learnt again."""
     try:
         return msgspec.json.decode(path.read_bytes(), type=dict[str, PeerRecord])
     except FileNotFoundError:
         return {}
     except (OSError, ValueError) as error:
-        log.warning("gossip.book_unreadable", path=str(path), reason=str(error))
+        log.warning("gossip.peer_store_unreadable", path=str(path), reason=str(error))
         if path.is_file():
             path.replace(path.with_name(f"{path.name}.bad"))
         return {}

@@ -1,4 +1,4 @@
-"""How much a connected peer may send by gossip: so many messages and bytes at once, and so many a second after that."""
+"""Rate limiter of gossip: a leaky bucket of messages and one of bytes for each connected peer."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections import OrderedDict
 
 import msgspec
 
-MOST_PEERS = 1024
+MAX_PEERS = 1024
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """Messages and bytes that may come at once (`burst`), and what is added each second."""
+    """Messages and bytes that may come at once (`burst`), and how many more each second."""
 
     burst_messages: int
     burst_bytes: int
@@ -18,41 +18,41 @@ class RateLimit(msgspec.Struct, frozen=True):
     bytes: float
 
 
-KNOWN = RateLimit(4096, 64 << 20, 200.0, 4 << 20)
-"""For a peer with credit: the announcements of four thousand nodes when a stage opens, each sent once."""
-STRANGER = RateLimit(1024, 16 << 20, 50.0, 1 << 20)
-"""For one without, as everybody is at first: a quarter of that."""
+TRUSTED_LIMIT = RateLimit(4096, 64 << 20, 200.0, 4 << 20)
+"""For a peer with a positive score: the announcements of four thousand nodes when a stage opens, each sent once."""
+UNTRUSTED_LIMIT = RateLimit(1024, 16 << 20, 50.0, 1 << 20)
+"""For every other peer, as all are at first: a quarter of that."""
 
 
 class UsedAllowance(msgspec.Struct, frozen=True):
-    """What a peer has used of its quota, as of a time in seconds."""
+    """What a peer has used of its limit, as of a time in seconds."""
 
     messages: float = 0.0
     bytes: float = 0.0
     at: float = 0.0
 
 
-def spend(spent: UsedAllowance, quota: RateLimit, messages: int, size: int, now: float) -> tuple[UsedAllowance, bool]:
-    """Return what is used after a frame came, and whether that is still within the quota; what is not costs nothing."""
-    passed = max(0.0, now - spent.at)
+def charge(used: UsedAllowance, limit: RateLimit, messages: int, size: int, now: float) -> tuple[UsedAllowance, bool]:
+    """Return what is used after a frame, and whether the frame is within the limit; one that is not costs nothing."""
+    passed = max(0.0, now - used.at)
     before = UsedAllowance(
-        max(0.0, spent.messages - passed * quota.messages), max(0.0, spent.bytes - passed * quota.bytes), now
+        max(0.0, used.messages - passed * limit.messages), max(0.0, used.bytes - passed * limit.bytes), now
     )
     after = UsedAllowance(before.messages + messages, before.bytes + size, now)
-    within = after.messages <= quota.burst_messages and after.bytes <= quota.burst_bytes
+    within = after.messages <= limit.burst_messages and after.bytes <= limit.burst_bytes
     return (after, True) if within else (before, False)
 
 
 class RateLimiter:
-    """What each connected peer has used; those not heard for longest are forgotten first."""
+    """What each connected peer has used; those silent for longest are forgotten first."""
 
     def __init__(self) -> None:
-        self._spent: OrderedDict[str, UsedAllowance] = OrderedDict()
+        self._used: OrderedDict[str, UsedAllowance] = OrderedDict()
 
-    def takes(self, peer: str, messages: int, size: int, now: float, *, known: bool) -> bool:
-        """Tell whether a frame with so many messages and bytes is within a peer's quota, and count it if so."""
-        quota = KNOWN if known else STRANGER
-        self._spent[peer], within = spend(self._spent.pop(peer, UsedAllowance(at=now)), quota, messages, size, now)
-        if len(self._spent) > MOST_PEERS:
-            self._spent.popitem(last=False)
+    def allows(self, peer: str, messages: int, size: int, now: float, *, trusted: bool) -> bool:
+        """Return True if a frame of so many messages and bytes is within a peer's limit; it is counted then."""
+        limit = TRUSTED_LIMIT if trusted else UNTRUSTED_LIMIT
+        self._used[peer], within = charge(self._used.pop(peer, UsedAllowance(at=now)), limit, messages, size, now)
+        if len(self._used) > MAX_PEERS:
+            self._used.popitem(last=False)
         return within

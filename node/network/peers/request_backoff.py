@@ -1,23 +1,24 @@
-"""Who keeps this node waiting again and again is let be for a while: a machine that is busy is slow too, and no enemy.
+"""Request back-off: a peer that times out again and again is not asked for a while.
 
-A ban would outlast the load by far, and a swarm on busy machines would ban itself asunder. What a peer costs that hangs
-on purpose, requests that wait until their deadline, gets rarer with every rest.
+A ban would outlast the load by far, and a swarm on busy machines would ban itself apart. A peer that hangs on purpose
+costs requests that wait until their deadline; with every back-off they become rarer.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-TOGETHER = 10.0
-"""Seconds: requests that hang at the same time are one slowness."""
-FORGIVEN = 3
-"""How often in a row a peer may be slow without consequence."""
-FIRST_REST, LONGEST_REST = 1.0, 30.0
-MOST_SLOW = 1024
+SAME_INCIDENT_SECONDS = 10.0
+"""Requests that time out within this time count once."""
+TOLERATED_TIMEOUTS = 3
+"""Timeouts in a row without consequence."""
+FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
+MAX_DOUBLINGS = 16
+MAX_BACKOFFS = 1024
 
 
 class Slowness(NamedTuple):
-    """How often a peer was slow in a row, when last, and until when it rests."""
+    """How often a peer timed out in a row, when last, and until when it is backing off. Times in seconds."""
 
     times: int
     at: float
@@ -25,27 +26,32 @@ class Slowness(NamedTuple):
 
 
 class RequestBackoff:
-    """Peers that were slow: after some times each rests, twice as long whenever it is slow again, until it answers."""
+    """Peers that timed out. After some times each backs off, twice as long with every timeout, until it answers."""
 
     def __init__(self) -> None:
         self._slow: dict[str, Slowness] = {}
 
-    def rests(self, peer: str, now: float) -> bool:
-        """Tell whether a peer is not to be asked at the moment."""
+    def is_backing_off(self, peer: str, now: float) -> bool:
+        """Return True if a peer is not to be asked at the moment."""
         return peer in self._slow and self._slow[peer].until > now
 
-    def slow(self, peer: str, now: float) -> None:
+    def record_timeout(self, peer: str, now: float) -> None:
         """Note that a peer did not answer in time."""
         before = self._slow.get(peer)
-        if before is not None and now < max(before.at + TOGETHER, before.until):
+        if before is not None and now < max(before.at + SAME_INCIDENT_SECONDS, before.until):
             return
         times = before.times + 1 if before else 1
-        rest = min(FIRST_REST * 2.0 ** (times - FORGIVEN - 1), LONGEST_REST) if times > FORGIVEN else 0.0
         self._slow.pop(peer, None)
-        self._slow[peer] = Slowness(times, now, now + rest)
-        if len(self._slow) > MOST_SLOW:
+        self._slow[peer] = Slowness(times, now, now + backoff_after(times))
+        if len(self._slow) > MAX_BACKOFFS:
             del self._slow[next(iter(self._slow))]
 
-    def answered(self, peer: str) -> None:
-        """Forget that a peer was slow."""
+    def record_answer(self, peer: str) -> None:
+        """Forget a peer's timeouts."""
         self._slow.pop(peer, None)
+
+
+def backoff_after(timeouts: int) -> float:
+    """Return the seconds of back-off after so many timeouts in a row."""
+    beyond = timeouts - TOLERATED_TIMEOUTS
+    return min(FIRST_BACKOFF * 2.0 ** min(beyond - 1, MAX_DOUBLINGS), LONGEST_BACKOFF) if beyond > 0 else 0.0

@@ -1,18 +1,15 @@
-"""Announcements as commands ask for them: built and signed, the same bytes every time."""
+"""Builds and signs the announcements that commands ask for: the same bytes every time."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from typing import TypeAlias
 
 from msgspec.structs import asdict
 
 from node.identity.local_peer import LocalPeer
-from node.machine.commands import FetchRollouts, OwnMessage, PublishRollouts
-from protocols.carried import MAX_CARRIED, Cargo, Carried
+from node.machine.commands import FetchRollouts, PublishRollouts
 from protocols.identifiers import Digest
 from protocols.manifest import Limits
 from protocols.session import SessionStatement
+from protocols.signed_messages import MAX_ATTACHED, AttachedMessages, SignedMessage
 from protocols.wire import (
     ENVELOPE_OVERHEAD,
     PROTOCOL_VERSION,
@@ -23,18 +20,15 @@ from protocols.wire import (
     signing_hash,
 )
 
-Carry: TypeAlias = Callable[[tuple[OwnMessage, ...]], tuple[Carried, ...]]
-"""Gives the signed messages of commands; none for a command that may not be signed, or where nobody could bring it."""
-
 
 def announcement_of(
     command: PublishRollouts | FetchRollouts,
     swarm: Digest,
     inline: bytes = b"",
     relays: bool = False,
-    carried: Cargo = (),
+    carried: AttachedMessages = (),
 ) -> Announcement:
-    """Return the announcement that a command speaks of."""
+    """Return the announcement that a command is about."""
     return Announcement(
         version=PROTOCOL_VERSION,
         swarm=swarm,
@@ -49,28 +43,29 @@ def announcement_of(
     )
 
 
-def bound(said: Announcement, session: SessionStatement) -> BoundAnnouncement:
+def bound(announcement: Announcement, session: SessionStatement) -> BoundAnnouncement:
     """Return an announcement with what binds its key to an RSA identity."""
-    return BoundAnnouncement(**asdict(said), session=session)
+    return BoundAnnouncement(**asdict(announcement), session=session)
 
 
-def signed_announcement(
+def sign_announcement(
     me: LocalPeer,
     swarm: Digest,
     limits: Limits,
     command: PublishRollouts,
     body: bytes,
-    carried: tuple[Carried, ...] = (),
+    carried: tuple[SignedMessage, ...] = (),
 ) -> bytes:
-    """Return the encoded envelope for a body, which travels inside when it is small. Signing is deterministic.
+    """Return the encoded envelope for a body, which travels inside where it is small. Signing is deterministic.
 
-    What is carried comes before an inline body: that can be fetched. Of what does not fit, the last is left out.
+    Attached messages take precedence over an inline body, which can be fetched. Where they do not all fit, the last
+    ones are left out.
     """
     room = limits.announcement - ENVELOPE_OVERHEAD - (len(encode(me.statement)) if me.statement else 0)
-    cargo = carried[:MAX_CARRIED]
-    while cargo and len(encode(cargo)) > room:
-        cargo = cargo[:-1]
-    small = len(body) <= min(limits.inline, room - (len(encode(cargo)) if cargo else 0))
-    said = announcement_of(command, swarm, body if small else b"", command.relays, cargo)
-    payload = encode(bound(said, me.statement) if me.statement else said)
+    attached = carried[:MAX_ATTACHED]
+    while attached and len(encode(attached)) > room:
+        attached = attached[:-1]
+    inline = len(body) <= min(limits.inline, room - (len(encode(attached)) if attached else 0))
+    announcement = announcement_of(command, swarm, body if inline else b"", command.relays, attached)
+    payload = encode(bound(announcement, me.statement) if me.statement else announcement)
     return encode(Envelope(payload, me.key.sign(signing_hash(payload))))

@@ -1,4 +1,4 @@
-"""What a peer gets of the messages that it wants: each once, again a few times at most, and no more than one frame."""
+"""IWANT retransmission limit: what a peer gets of the messages that it asks for."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Container, Iterable, Mapping
 from typing import Protocol
 
-MOST_WANTED = 4096
+MAX_IWANT_IDS = 4096
 """Ids of one request that are looked at."""
-MOST_SENT = 3
-"""How often a peer is sent the same message because it wants it: GossipSub 1.1's GossipRetransmission."""
+GOSSIP_RETRANSMISSION = 3
+"""How often a message is sent to the same peer by IWANT: GossipSub 1.1's parameter of this name."""
 
 
 class Sized(Protocol):
@@ -20,24 +20,24 @@ class Sized(Protocol):
 
 
 class IwantLimit:
-    """How often each peer has been sent what it wanted, as long as the message is at hand."""
+    """How often each peer was sent what it asked for, as long as the message is cached."""
 
     def __init__(self) -> None:
         self._sent: Counter[tuple[object, bytes]] = Counter()
 
-    def take(self, peer: object, ids: Iterable[bytes], messages: Mapping[bytes, Sized], room: int) -> list[bytes]:
-        """Return which of the wanted messages a peer gets, of at most `room` bytes together, and count them as sent."""
-        taken = []
+    def select(self, peer: object, ids: Iterable[bytes], messages: Mapping[bytes, Sized], room: int) -> list[bytes]:
+        """Return the ids of the messages that a peer gets, of at most `room` bytes together; they count as sent."""
+        selected = []
         for each in dict.fromkeys(ids):
-            if each not in messages or self._sent[peer, each] >= MOST_SENT:
+            if each not in messages or self._sent[peer, each] >= GOSSIP_RETRANSMISSION:
                 continue
             room -= messages[each].ByteSize()
             if room < 0:
                 break
             self._sent[peer, each] += 1
-            taken.append(each)
-        return taken
+            selected.append(each)
+        return selected
 
-    def forget(self, messages: Container[bytes]) -> None:
-        """Forget what was sent of messages that are no longer at hand."""
-        self._sent = Counter({key: times for key, times in self._sent.items() if key[1] in messages})
+    def forget(self, cached: Container[bytes]) -> None:
+        """Forget what was sent of messages that are no longer cached."""
+        self._sent = Counter({key: times for key, times in self._sent.items() if key[1] in cached})

@@ -1,4 +1,4 @@
-"""RPCs of GossipSub as they come off a stream: each a length (varint), then so many bytes."""
+"""Varint-delimited codec of GossipSub RPCs: each is a length, then so many bytes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from node.network.reqresp.streams import Readable
 
 PART = 64 << 10
 """Bytes read at a time: whatever has arrived, often several RPCs."""
-MOST_LENGTH_BYTES = 10
+MAX_LENGTH_BYTES = 10
 
 
 class RpcFrames:
@@ -40,13 +40,13 @@ def first_frame(held: bytearray, limit: int) -> tuple[bytes, int] | None:
     Raises `MessageTooLarge`.
     """
     length = 0
-    for place, byte in enumerate(held[:MOST_LENGTH_BYTES]):
+    for place, byte in enumerate(held[:MAX_LENGTH_BYTES]):
         length |= (byte & 0x7F) << (7 * place)
         if length > limit:
             raise MessageTooLarge(f"a frame of {length} bytes or more; at most {limit} are taken")
         if byte < 0x80:
             begin = place + 1
             return (bytes(held[begin : begin + length]), begin + length) if len(held) >= begin + length else None
-    if len(held) >= MOST_LENGTH_BYTES:
-        raise MessageTooLarge(f"a frame whose length has more than {MOST_LENGTH_BYTES} bytes")
+    if len(held) >= MAX_LENGTH_BYTES:
+        raise MessageTooLarge(f"a frame whose length has more than {MAX_LENGTH_BYTES} bytes")
     return None

@@ -1,101 +1,109 @@
-"""GossipSub on one topic over a host: publish, forward, and who listens."""
+"""GossipSub over a host: joined topics, to which messages are published and forwarded."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
-from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
 from libp2p.tools.anyio_service import background_trio_service
 
 from node.network.host import Host
-from node.network.pubsub.hardened import Judgement, SafeGossipSub, SafePubsub
+from node.network.pubsub.pubsub import SafePubsub, TopicRule
+from node.network.pubsub.router import SafeGossipSub, new_router
+from node.network.reputation import SLOW_PEER
+from protocols.admission import MessageAcceptance
 
-Admit = Callable[[str, int, int], bool]
-"""Tells whether a frame of so many messages and bytes from a peer is taken."""
-JudgeMessage = Callable[[str, bytes, str, Any], Judgement]
-"""Judge (forwarder, data, origin, carrier): peers by id, `carrier` is what `AnnouncementTopic.forward` takes."""
+AllowFrame = Callable[[str, int, int], bool]
+"""The rate limiter: called with a peer, a number of messages and a number of bytes; False drops them."""
+TopicValidator = Callable[[str, bytes, str, object], MessageAcceptance]
+"""Validates a message: called with forwarder and origin by peer id, and a handle that `Topic.forward` takes."""
 
 
-class AnnouncementTopic:
+class TopicSettings(NamedTuple):
+    """What a topic's messages must keep to: their limit in bytes, and the topic's validator."""
+
+    data_limit: int
+    validate: TopicValidator
+
+
+class MessageHandle(NamedTuple):
+    """A message that may be forwarded later, and who forwarded it to this node."""
+
+    forwarder: ID
+    message: rpc_pb2.Message
+
+
+class Topic:
     """A joined topic."""
 
-    def __init__(self, host: Host, topic: str, data_limit: int, judge: JudgeMessage, admit: Admit) -> None:
-        self._topic, self._limit = topic, data_limit
-
-        def judge_message(forwarder: ID, message: rpc_pb2.Message) -> Judgement:
-            return judge(str(forwarder), message.data, str(ID(message.from_id)), (forwarder, message))
-
-        def blame(peer: ID, reason: str) -> None:
-            host.blame(str(peer), reason)
-
-        self.router = _router()
-        self.router.overflow = lambda peer: host.blame(str(peer), "slow")
-        self.pubsub = SafePubsub(host.inner, self.router, topic, data_limit, judge_message, blame)
-        self.pubsub.admit = lambda peer, messages, size: admit(str(peer), messages, size)
+    def __init__(self, pubsub: SafePubsub, name: str, data_limit: int) -> None:
+        self.pubsub, self.name, self._limit = pubsub, name, data_limit
 
     def subscribers(self) -> set[str]:
-        """Return the connected peers that listen to the topic."""
-        return {str(peer) for peer in self.pubsub.peer_topics.get(self._topic, ()) if peer in self.pubsub.peers}
+        """Return the connected peers that subscribe to the topic."""
+        return {str(peer) for peer in self.pubsub.peer_topics.get(self.name, ()) if peer in self.pubsub.peers}
 
-    def neighbours(self) -> int:
-        """Return the number of peers that a message would be sent to at once."""
-        return len(self.router.mesh.get(self._topic, ()))
+    def mesh_size(self) -> int:
+        """Return the number of peers in the topic's mesh, to which messages are sent at once."""
+        return len(self.pubsub.router.mesh.get(self.name, ()))
 
     async def publish(self, data: bytes) -> None:
-        """Send a message of this node. Raises ValueError above the limit: the library would drop it in silence."""
+        """Send a message of this node. Raises ValueError above the limit: the library would drop it silently."""
         if len(data) > self._limit:
             raise ValueError(f"a message of {len(data)} bytes exceeds the limit of {self._limit}")
-        await self.pubsub.publish(self._topic, data)
+        await self.pubsub.publish(self.name, data)
 
-    async def forward(self, carrier: Any) -> None:
-        """Send on a message that was held when it came."""
-        forwarder, message = carrier
-        await self.pubsub.forward(forwarder, message)
+    async def forward(self, handle: object) -> None:
+        """Forward a message that was not accepted when it came, by the handle that the validator got."""
+        assert isinstance(handle, MessageHandle)
+        await self.pubsub.forward(handle.forwarder, handle.message)
+
+
+def allow_all(peer: str, messages: int, size: int) -> bool:
+    """Allow every frame."""
+    return True
 
 
 @asynccontextmanager
 async def join(
-    host: Host, topic: str, data_limit: int, judge: JudgeMessage, admit: Admit = lambda peer, messages, size: True
-) -> AsyncIterator[AnnouncementTopic]:
-    """Run Pubsub and router on a host that does not listen yet, and join the topic."""
-    mesh = AnnouncementTopic(host, topic, data_limit, judge, admit)
-    async with background_trio_service(mesh.pubsub), background_trio_service(mesh.router):
-        await mesh.pubsub.wait_until_ready()
-        subscription = await mesh.pubsub.subscribe(topic)
+    host: Host, topics: Mapping[str, TopicSettings], allow: AllowFrame = allow_all
+) -> AsyncIterator[dict[str, Topic]]:
+    """Run Pubsub and router on a host that does not listen yet, join the topics and yield them by name."""
+    router = new_router()
+    pubsub = _pubsub(host, router, topics, allow)
+    async with background_trio_service(pubsub), background_trio_service(router):
+        await pubsub.wait_until_ready()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_drain, subscription)
-            yield mesh
+            for name in topics:
+                nursery.start_soon(_drain, await pubsub.subscribe(name))
+            yield {name: Topic(pubsub, name, settings.data_limit) for name, settings in topics.items()}
             nursery.cancel_scope.cancel()
 
 
+def _pubsub(host: Host, router: SafeGossipSub, topics: Mapping[str, TopicSettings], allow: AllowFrame) -> SafePubsub:
+    def report_fault(peer: ID, reason: str) -> None:
+        host.report_fault(str(peer), reason)
+
+    router.on_queue_full = lambda peer: report_fault(peer, SLOW_PEER)
+    rules = {name: TopicRule(settings.data_limit, _validator(settings.validate)) for name, settings in topics.items()}
+    return SafePubsub(
+        host.inner, router, rules, report_fault, lambda peer, messages, size: allow(str(peer), messages, size)
+    )
+
+
+def _validator(validate: TopicValidator) -> Callable[[ID, rpc_pb2.Message], MessageAcceptance]:
+    def validate_message(forwarder: ID, message: rpc_pb2.Message) -> MessageAcceptance:
+        origin = str(ID(message.from_id))
+        return validate(str(forwarder), message.data, origin, MessageHandle(forwarder, message))
+
+    return validate_message
+
+
 async def _drain(subscription: Any) -> None:
-    """Messages are taken in when they are judged; the library's copy must not pile up."""
+    """Empty the library's queue: messages are taken in by the validator."""
     while True:
         await subscription.get()
-
-
-def _router() -> SafeGossipSub:
-    """Every parameter is explicit: the defaults have a heartbeat of 120 s and drop our own messages as spam."""
-    return SafeGossipSub(
-        protocols=[TProtocol("/meshsub/1.2.0"), TProtocol("/meshsub/1.1.0")],
-        degree=6,
-        degree_low=4,
-        degree_high=12,
-        time_to_live=60,
-        gossip_window=3,
-        gossip_history=6,
-        heartbeat_initial_delay=0.1,
-        heartbeat_interval=1,
-        prune_back_off=15,
-        unsubscribe_back_off=10,
-        do_px=False,
-        max_idontwant_messages=1000,
-        adaptive_gossip_enabled=False,
-        spam_protection_enabled=False,
-        eclipse_protection_enabled=False,
-    )

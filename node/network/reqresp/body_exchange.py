@@ -11,16 +11,26 @@ from libp2p.abc import INetStream
 from node.network.host import Host
 from node.network.peers.request_backoff import RequestBackoff
 from node.network.reqresp.answer_limit import AnswerLimiter
-from node.network.reqresp.streams import CHUNK, DRIP, FRAME_SECONDS, SHORT, SLOW, StreamFault, read_frame, write_frame
+from node.network.reqresp.streams import (
+    BODY_TIMEOUT,
+    CHUNK,
+    EOF,
+    FRAME_SECONDS,
+    TIMEOUT,
+    StreamFault,
+    StreamLostError,
+    read_frame,
+    write_frame,
+)
 from node.ports import Bodies
 from protocols.identifiers import Digest, body_digest
 
 log = structlog.get_logger()
 
 BODY_PROTOCOL = "/swarm/body/1"
-SERVED_AT_ONCE, SERVED_PER_PEER = 16, 2
-SLOWEST = 64 << 10
-"""Bytes per second at which a body must come, beyond `FRAME_SECONDS`: else a peer could send one a frame for ever."""
+MAX_ANSWERS, MAX_ANSWERS_PER_PEER = 16, 2
+MIN_BYTES_PER_SECOND = 64 << 10
+"""Speed at which a body must come, beyond `FRAME_SECONDS`: else a peer could send one byte a frame for ever."""
 _ABSENT, _BUSY, _SIZE_BYTES = b"", b"busy", 8
 
 
@@ -33,14 +43,14 @@ class BodyExchange:
 
     def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
         self._host, self._bodies, self._count = host, bodies, count
-        self._servings = AnswerLimiter(SERVED_AT_ONCE, SERVED_PER_PEER)
-        self._patience = RequestBackoff()
+        self._answers = AnswerLimiter(MAX_ANSWERS, MAX_ANSWERS_PER_PEER)
+        self._backoff = RequestBackoff()
         host.serve(BODY_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:
         digest = await read_frame(stream, 32)
-        with self._servings.begin(peer) as begun:
-            if begun:
+        with self._answers.acquire(peer) as acquired:
+            if acquired:
                 await self._send(stream, self._bodies.get(digest))
                 return
         self._count("body-busy")
@@ -58,33 +68,33 @@ class BodyExchange:
     async def ask(self, peer: str, digest: Digest, size: int) -> bytes | None:
         """Return the body of exactly `size` bytes from a connected peer, or None where it has none (or no time).
 
-        A peer that sends something else is blamed, but not one whose body has another size: then the announcement lied.
-        One that was too slow again and again rests: meanwhile it is not asked, as if it had nothing.
+        A peer that sends something else is penalised, but not one whose body has another size: then the announcement
+        lied. A peer that timed out again and again is not asked while it is backing off.
         """
-        if self._patience.rests(peer, trio.current_time()):
-            self._count("body-resting")
+        if self._backoff.is_backing_off(peer, trio.current_time()):
+            self._count("body-backoff")
             return None
         try:
             body = await self._request(peer, digest, size)
         except StreamFault as fault:
-            self._host.blame(peer, fault.code)
-            if fault.code in (SLOW, DRIP):
-                self._patience.slow(peer, trio.current_time())
+            self._host.report_fault(peer, fault.code)
+            if fault.code in (TIMEOUT, BODY_TIMEOUT):
+                self._backoff.record_timeout(peer, trio.current_time())
             return None
-        except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
-            log.debug("gossip.body_failed", peer=peer, error=type(error).__name__)
+        except StreamLostError as error:
+            log.debug("gossip.body_failed", peer=peer, reason=str(error))
             self._count("body-failed")
             return None
-        self._patience.answered(peer)
+        self._backoff.record_answer(peer)
         if body is not None and body_digest(body) != digest:
-            self._host.blame(peer, "stream-digest")
+            self._host.report_fault(peer, "stream-digest")
             return None
         return body
 
     async def _request(self, peer: str, digest: Digest, size: int) -> bytes | None:
-        begun, fault = False, StreamFault(SLOW)
+        begun, fault = False, StreamFault(TIMEOUT)
         try:
-            with trio.move_on_after(FRAME_SECONDS + size / SLOWEST):
+            with trio.move_on_after(FRAME_SECONDS + size / MIN_BYTES_PER_SECOND):
                 async with self._host.request(peer, BODY_PROTOCOL) as stream:
                     await write_frame(stream, digest)
                     head = await read_frame(stream, _SIZE_BYTES)
@@ -94,16 +104,16 @@ class BodyExchange:
                     return await self._receive(stream, int.from_bytes(head, "big"), size)
         except StreamFault as found:
             fault = found
-        raise StreamFault(DRIP) if begun and fault.code == SLOW else fault
+        raise StreamFault(BODY_TIMEOUT) if begun and fault.code == TIMEOUT else fault
 
     async def _receive(self, stream: INetStream, promised: int, size: int) -> bytes:
         if promised != size:
-            raise LookupError("a body of another size is not the one that was announced")
+            raise StreamLostError("a body of another size is not the one that was announced")
         body = bytearray()
         while len(body) < size:
             part = await read_frame(stream, CHUNK)
             if not part:
-                raise StreamFault(SHORT)
+                raise StreamFault(EOF)
             body += part
             if len(body) > size:
                 raise StreamFault("stream-size")

@@ -20,11 +20,11 @@ from protocols.identifiers import Address
 
 log = structlog.get_logger()
 
-ASKED_AT_ONCE, STRANGERS_ASKED_AT_ONCE = 16, 8
-"""Requests under way at a time for bodies of peers with credit, and of strangers, who so can't keep those waiting. A
-body that nobody serves waits between its requests without holding one of them."""
-SOURCES = 6
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
+MAX_REQUESTS, MAX_UNTRUSTED_REQUESTS = 16, 8
+"""Parallel requests for bodies of peers with a positive score, and of all others. The limits are separate, so that
+unknown peers cannot delay trusted ones. A body that nobody serves waits between its requests without holding one."""
+MAX_SOURCES = 6
+RETRY_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds between two rounds of asking; after the last one the body counts as unavailable."""
 
 
@@ -33,25 +33,25 @@ class BodyFetcher:
 
     def __init__(
         self,
-        intake: AnnouncementValidator,
+        validator: AnnouncementValidator,
         bodies: Bodies,
         check: CheckBody,
         size_limit: int,
-        credit: Callable[[Address], bool] = lambda peer: False,
+        has_positive_score: Callable[[Address], bool] = lambda peer: False,
     ) -> None:
-        self._intake, self._bodies, self._check, self._size_limit = intake, bodies, check, size_limit
-        self._credit = credit
-        self._wanted_in, self._wanted_out = trio.open_memory_channel[FetchRollouts](math.inf)
-        self._under_way: set[FetchRollouts] = set()
-        self._asks = trio.CapacityLimiter(ASKED_AT_ONCE)
-        self._strangers_asks = trio.CapacityLimiter(STRANGERS_ASKED_AT_ONCE)
+        self._validator, self._bodies, self._check, self._size_limit = validator, bodies, check, size_limit
+        self._has_positive_score = has_positive_score
+        self._queue_in, self._queue_out = trio.open_memory_channel[FetchRollouts](math.inf)
+        self._pending: set[FetchRollouts] = set()
+        self._requests = trio.CapacityLimiter(MAX_REQUESTS)
+        self._untrusted_requests = trio.CapacityLimiter(MAX_UNTRUSTED_REQUESTS)
         self._checks = trio.CapacityLimiter(1)
 
-    def want(self, command: FetchRollouts) -> None:
+    def enqueue(self, command: FetchRollouts) -> None:
         """Queue a body, unless the same one is queued. The machine bounds the queue: one per accepted announcement."""
-        if command not in self._under_way:
-            self._under_way.add(command)
-            self._wanted_in.send_nowait(command)
+        if command not in self._pending:
+            self._pending.add(command)
+            self._queue_in.send_nowait(command)
 
     async def run(self, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report) -> None:
         """Fetch until cancelled; what is cut off in the middle is queued again.
@@ -61,27 +61,29 @@ class BodyFetcher:
         """
         async with trio.open_nursery() as nursery:
             while True:
-                nursery.start_soon(self._fetch, await self._wanted_out.receive(), exchange, sources, report)
+                nursery.start_soon(self._fetch, await self._queue_out.receive(), exchange, sources, report)
 
     async def _fetch(
         self, command: FetchRollouts, exchange: BodyExchange, sources: Callable[[], set[str]], report: Report
     ) -> None:
+        done = False
         try:
             await report(await self._obtain(command, exchange, sources))
-        except BaseException:
-            self._wanted_in.send_nowait(command)
-            raise
-        self._under_way.discard(command)
+            done = True
+        finally:
+            if not done:
+                self._queue_in.send_nowait(command)
+        self._pending.discard(command)
 
     async def _obtain(
         self, command: FetchRollouts, exchange: BodyExchange, sources: Callable[[], set[str]]
     ) -> RolloutsArrived | RolloutsRefused:
         slot = Slot(peer=command.peer, round=command.round, stage=command.stage, seed=command.seed)
-        body = self._bodies.get(command.body) or self._intake.inline(slot, command.body)
+        body = self._bodies.get(command.body) or self._validator.inline(slot, command.body)
         if body is None and command.size <= self._size_limit:
             body = await self._ask(command, slot, exchange, sources)
         verdict = Verdict(reason="unavailable") if body is None else await self._verdict(command, body)
-        self._intake.counters[f"body-{verdict.reason or 'accepted'}"] += 1
+        self._validator.counters[f"body-{verdict.reason or 'accepted'}"] += 1
         where = (command.peer, command.round, command.stage, command.body)
         if body is None or verdict.reason:
             return RolloutsRefused(*where, verdict.reason, verdict.missing)
@@ -95,14 +97,14 @@ class BodyFetcher:
 
         Meanwhile the body may come by another announcement of it, whose size is the true one.
         """
-        asks = self._asks if self._credit(command.peer) else self._strangers_asks
-        for pause in (*PAUSES, 0.0):
+        requests = self._requests if self._has_positive_score(command.peer) else self._untrusted_requests
+        for pause in (*RETRY_PAUSES, 0.0):
             for peer in self._order(command, sources()):
-                async with asks:
+                async with requests:
                     body = await exchange.ask(peer, command.body, command.size)
                 if body is not None:
                     return body
-            if not self._intake.is_current(slot):
+            if not self._validator.is_current(slot):
                 return None
             await trio.sleep(pause)
             if (body := self._bodies.get(command.body)) is not None:
@@ -110,18 +112,19 @@ class BodyFetcher:
         return None
 
     def _order(self, command: FetchRollouts, connected: set[str]) -> list[str]:
-        announcer = self._intake.peer_id(command.peer)
+        announcer = self._validator.peer_id(command.peer)
         others = [peer for peer in connected if peer != announcer]
         random.shuffle(others)
         first = [announcer] if announcer in connected and announcer is not None else []
-        return (first + others)[:SOURCES]
+        return (first + others)[:MAX_SOURCES]
 
     async def _verdict(self, command: FetchRollouts, body: bytes) -> Verdict:
-        """Run the check, in a thread, as a grader may take its time: foreign data must not stop this node."""
-        window = self._intake.window
-        said = announcement_of(command, window.swarm if window else bytes(32))
+        """Run the check, in a thread: a grader may take its time."""
+        window = self._validator.window
+        announcement = announcement_of(command, window.swarm if window else bytes(32))
         try:
-            return await trio.to_thread.run_sync(self._check, command.peer, said, body, limiter=self._checks)
+            return await trio.to_thread.run_sync(self._check, command.peer, announcement, body, limiter=self._checks)
+        # The check runs games and graders of other packages over foreign data: neither may stop this node.
         except Exception as error:
             log.exception("gossip.check_failed", peer=command.peer, error=type(error).__name__)
             return Verdict(reason="check-failed")

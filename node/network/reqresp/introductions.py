@@ -1,13 +1,12 @@
-"""Newcomers without funds: each shows its owner's delegation to whom it is connected to; one with funds may bring it.
+"""Introductions: a node without funds sends its owner's delegation to its peers, so that a funded one may submit it.
 
-One frame on a stream, no answer. The sender is who the connection says it is, and speaks for itself only.
+One frame on a stream, no answer. A node can introduce only itself: the connection proves who it is.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
-from typing import TypeAlias
 
 import structlog
 import trio
@@ -17,8 +16,8 @@ from node.identity.local_peer import LocalPeer, address_of_peer
 from node.identity.rsa import bound_peer
 from node.machine.inputs import NodeIntroduced
 from node.network.host import Host
-from node.network.reqresp.streams import StreamFault, read_frame, write_frame
-from protocols.carried import CarriedDelegation
+from node.network.parameters import Introduction
+from node.network.reqresp.streams import StreamFault, StreamLostError, read_frame, write_frame
 from protocols.typed_data import Domain
 from protocols.wire import INTRODUCTION_LIMIT, BoundDelegation, Malformed, decode_introduction, encode
 
@@ -27,11 +26,8 @@ log = structlog.get_logger()
 INTRODUCE_PROTOCOL = "/swarm/introduce/1"
 ACCEPTED_EVERY, SENT_EVERY = 60.0, 65.0
 """Seconds between two introductions of one peer to another: as a receiver takes them, and as a sender makes them."""
-MOST_AT_ONCE = 64
+MAX_INTRODUCTIONS = 64
 """Introductions taken in `ACCEPTED_EVERY` seconds, of all peers together."""
-
-Introduction: TypeAlias = Callable[[], CarriedDelegation | None]
-"""Gives this node's delegation; None where it has none."""
 
 
 class IntroductionRate:
@@ -42,7 +38,7 @@ class IntroductionRate:
         self._last: OrderedDict[str, float] = OrderedDict()
 
     def allows(self, peer: str, now: float) -> bool:
-        """Tell whether it is time again, and if so take it as done now."""
+        """Return True if it is time again; it counts as done now."""
         while self._last and now - next(iter(self._last.values())) >= self._seconds:
             self._last.popitem(last=False)
         if peer in self._last or len(self._last) >= self._most:
@@ -52,8 +48,11 @@ class IntroductionRate:
 
 
 def introduced_by(peer: str, data: bytes, domain: Domain) -> NodeIntroduced:
-    """Return what a peer said of itself. Raises `Malformed` with codes size, schema, session (no such RSA identity has
-    bound it here) or node (it speaks of another)."""
+    """Return what a peer says of itself.
+
+    Raises `Malformed` with codes size, schema, session (no such RSA identity has bound it here) or node (the delegation
+    is another node's).
+    """
     message = decode_introduction(data)
     if isinstance(message, BoundDelegation):
         delegation = message.delegation
@@ -74,7 +73,7 @@ def _bound(message: BoundDelegation, domain: Domain) -> str:
 
 
 class Introductions:
-    """Takes introductions in and makes this node's own. `count` gets a reason for each that comes to nothing."""
+    """Receives introductions and sends this node's own. `count` gets a reason for each one received."""
 
     def __init__(
         self,
@@ -86,13 +85,13 @@ class Introductions:
     ) -> None:
         self._host, self._me, self._introduction = host, me, introduction
         self._count, self._report = count, report
-        self._taken = IntroductionRate(ACCEPTED_EVERY, MOST_AT_ONCE)
-        self._made = IntroductionRate(SENT_EVERY, MOST_AT_ONCE)
+        self._received = IntroductionRate(ACCEPTED_EVERY, MAX_INTRODUCTIONS)
+        self._sent = IntroductionRate(SENT_EVERY, MAX_INTRODUCTIONS)
         host.serve(INTRODUCE_PROTOCOL, self._answer)
 
     async def _answer(self, peer: str, stream: INetStream) -> None:
-        if not self._taken.allows(peer, trio.current_time()):
-            self._count("introduction-often")
+        if not self._received.allows(peer, trio.current_time()):
+            self._count("introduction-rate")
             return
         try:
             introduced = introduced_by(peer, await read_frame(stream, INTRODUCTION_LIMIT), self._me.domain)
@@ -102,15 +101,15 @@ class Introductions:
         self._count("introduction")
         await self._report(introduced)
 
-    async def make(self, peers: set[str]) -> None:
-        """Introduce this node to those of the peers whose turn it is again."""
+    async def send(self, peers: set[str]) -> None:
+        """Introduce this node to those of the peers to which it is time again."""
         message = self._introduction()
         if message is None:
             return
         session = self._me.statement
         data = encode(BoundDelegation(message, session) if session else message)
         for peer in sorted(peers):
-            if self._made.allows(peer, trio.current_time()):
+            if self._sent.allows(peer, trio.current_time()):
                 await self._send(peer, data)
 
     async def _send(self, peer: str, data: bytes) -> None:
@@ -118,6 +117,6 @@ class Introductions:
             async with self._host.request(peer, INTRODUCE_PROTOCOL) as stream:
                 await write_frame(stream, data)
         except StreamFault as fault:
-            self._host.blame(peer, fault.code)
-        except Exception as error:  # noqa: BLE001 - the stream fails with anything from reset to crypto errors
-            log.debug("gossip.introduction_failed", peer=peer, error=type(error).__name__)
+            self._host.report_fault(peer, fault.code)
+        except StreamLostError as error:
+            log.debug("gossip.introduction_failed", peer=peer, reason=str(error))

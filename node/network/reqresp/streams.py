@@ -13,14 +13,15 @@ from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
 
 FRAME_SECONDS = 10.0
-SLOW = "stream-slow"
-"""Fault of a peer that was asked and kept this node waiting: a busy machine is slow too."""
-DRIP = "stream-drip"
-"""Fault of a peer that began to send a body and did not go on in time."""
-SHORT = "stream-short"
+CLOSE_SECONDS = 1.0
+TIMEOUT = "stream-timeout"
+"""Fault of a peer that was asked and did not answer in time: a busy machine is slow, too."""
+BODY_TIMEOUT = "body-timeout"
+"""Fault of a peer that began to send a body and did not finish in time."""
+EOF = "stream-eof"
 """Fault of a peer whose side of a stream ended in the middle: it may have been killed."""
 IDLE = "stream-idle"
-"""Fault of a peer that opened a stream here and then kept it waiting."""
+"""Fault of a peer that opened a stream to this node and then sent nothing."""
 CHUNK = 64 << 10
 _length = struct.Struct(">I")
 
@@ -33,6 +34,10 @@ class StreamFault(Exception):  # noqa: N818 - names what the other side did
         self.code = code
 
 
+class StreamLostError(Exception):
+    """A request failed below its protocol, with whatever the library raised: nobody is to blame for that."""
+
+
 class Readable(Protocol):
     """The part of a libp2p stream that reading a frame needs."""
 
@@ -43,19 +48,20 @@ class Readable(Protocol):
 async def read_frame(stream: Readable, limit: int) -> bytes:
     """Return one length-prefixed frame of at most `limit` bytes, within `FRAME_SECONDS`. Raises `StreamFault`."""
     with trio.move_on_after(FRAME_SECONDS):
-        (length,) = _length.unpack(await _read_exactly(stream, _length.size))
+        (length,) = _length.unpack(await read_exactly(stream, _length.size))
         if length > limit:
             raise StreamFault("stream-size")
-        return await _read_exactly(stream, length)
-    raise StreamFault(SLOW)
+        return await read_exactly(stream, length)
+    raise StreamFault(TIMEOUT)
 
 
-async def _read_exactly(stream: Readable, count: int) -> bytes:
+async def read_exactly(stream: Readable, count: int) -> bytes:
+    """Return `count` bytes. Raises `StreamFault` where the stream ends before."""
     data = bytearray()
     while len(data) < count:
         part = await stream.read(count - len(data))
         if not part:
-            raise StreamFault(SHORT)
+            raise StreamFault(EOF)
         data += part
     return bytes(data)
 
@@ -65,34 +71,41 @@ async def write_frame(stream: INetStream, data: bytes) -> None:
     with trio.move_on_after(FRAME_SECONDS):
         await stream.write(_length.pack(len(data)) + data)
         return
-    raise StreamFault(SLOW)
+    raise StreamFault(TIMEOUT)
 
 
 @asynccontextmanager
 async def request(host: IHost, peer: ID, protocol: str) -> AsyncIterator[INetStream]:
     """Open a stream to a connected peer; it is reset when the block fails and closed when it ends.
 
-    Raises `ConnectionError` where the peer is not connected: the library would dial on its own.
+    Raises `StreamFault` from the block, `StreamLostError` for everything else that goes wrong in it or before it.
     """
+    try:
+        stream = await _open(host, peer, protocol)
+        async with closing(stream):
+            yield stream
+    except StreamFault:
+        raise
+    except Exception as error:
+        raise StreamLostError(f"{type(error).__name__}: {error}"[:200]) from error
+
+
+async def _open(host: IHost, peer: ID, protocol: str) -> INetStream:
+    """Open a stream within `FRAME_SECONDS`. To a peer that is not connected, the library would dial on its own."""
     if not host.get_network().get_connections(peer):
         raise ConnectionError(f"{peer} is not connected")
-    stream: INetStream | None = None
     with trio.move_on_after(FRAME_SECONDS):
-        stream = await host.new_stream(peer, [TProtocol(protocol)])
-    if stream is None:
-        raise StreamFault(SLOW)
-    async with ending(stream):
-        yield stream
+        return await host.new_stream(peer, [TProtocol(protocol)])
+    raise StreamFault(TIMEOUT)
 
 
 @asynccontextmanager
-async def ending(stream: INetStream) -> AsyncIterator[None]:
+async def closing(stream: INetStream) -> AsyncIterator[None]:
     """Close a stream at the end of the block, reset it where the block fails or is cancelled."""
+    done = False
     try:
         yield
-    except BaseException:
-        with trio.CancelScope(shield=True), trio.move_on_after(1):
-            await stream.reset()
-        raise
-    with trio.CancelScope(shield=True), trio.move_on_after(1):
-        await stream.close()
+        done = True
+    finally:
+        with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
+            await (stream.close() if done else stream.reset())

@@ -19,7 +19,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from node.files.durable import point, remove_drafts, replace_directory
+from node.files.atomic import remove_drafts, replace_directory, replace_link
 from node.trainer.engines.engine import Engine
 from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
 from protocols.identifiers import Digest
@@ -87,7 +87,7 @@ class Checkpoints:
                 files=_digests(fresh),
             )
             (fresh / STATE).write_bytes(msgspec.json.encode(record))
-        point(self._current, target / MODEL)
+        replace_link(self._current, target / MODEL)
         for number in self._numbers()[: -self._kept]:
             shutil.rmtree(self._path(number))
 

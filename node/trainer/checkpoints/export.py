@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 
-from node.files.durable import replace_directory
+from node.files.atomic import replace_directory
 from node.trainer.checkpoints.checkpoint import MODEL, Counters, counters_of, newest_intact
 from node.trainer.file_names import ADAPTER_CONFIG, CHECKPOINTS
 

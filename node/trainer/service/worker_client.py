@@ -19,7 +19,10 @@ import msgspec
 import structlog
 import trio
 
+import node
+from node.backoff import Backoff
 from node.config import TrainerSettings
+from node.errors import leaves
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.ports import Bodies, Report
@@ -37,9 +40,8 @@ SILENCE_SECONDS = 15.0
 LOADING_SECONDS = 300.0
 """The same while it imports and loads: both may hold the interpreter for long."""
 
-FIRST_PAUSE, LONGEST_PAUSE = 1.0, 60.0
-STEADY_SECONDS = 120.0
-"""A child that was ready for so long before it was lost is restarted after the first pause again."""
+RESTART = Backoff(first=1.0, longest=60.0, steady=120.0)
+"""Before a child that was lost is followed by another; what counts as steady is how long it was ready."""
 
 END_SECONDS = 2.0
 """How long a child may take to end when its line is closed, before it is killed."""
@@ -47,7 +49,7 @@ END_SECONDS = 2.0
 REFUSED = 3
 """Exit code of a child that could not get data or model, and has said why."""
 
-HERE = Path(__file__).parents[2]
+HERE = Path(node.__file__).parents[1]
 """Where the packages of this program lie."""
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -123,10 +125,11 @@ class WorkerClient:
         """Keep a child alive until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._forward, report)
-            pause = 0.0
+            failures = 0
             while True:
                 lasted, lost = await self._live()
-                pause = next_pause(pause, lasted)
+                failures = RESTART.count(failures, lasted)
+                pause = RESTART.pause(failures)
                 log.warning("trainer.child_lost", reason=lost.reason, shrink=lost.shrink, restart_in=pause)
                 if lost.shrink:
                     self._settings = shrunk(self._settings)
@@ -155,7 +158,7 @@ class WorkerClient:
                 self._child = child
                 await self._listen(child)
         except* (WorkerLost, OSError) as group:
-            reason = str(first(group))
+            reason = str(next(leaves(group)))
         finally:
             self._child = None
             self._under_way = InFlightJobs(self._under_way.patience)
@@ -336,13 +339,6 @@ def shrunk(settings: TrainerSettings) -> TrainerSettings:
     )
 
 
-def next_pause(pause: float, lasted: float) -> float:
-    """Return the pause before the next child, from the last pause and how long the child was ready; all seconds."""
-    if not pause or lasted >= STEADY_SECONDS:
-        return FIRST_PAUSE
-    return min(2 * pause, LONGEST_PAUSE)
-
-
 def loss(reason: str, returncode: int, *, killed: bool, oom_kills: int) -> i.TrainerLost:
     """Return how a child was lost: for memory where it was killed, not by us, and the kernel counted `oom_kills`
     kills for memory meanwhile."""
@@ -363,10 +359,3 @@ def oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in text.splitlines() if line.startswith("oom_kill ")), 0)
-
-
-def first(group: BaseException) -> BaseException:
-    """Return the first error inside nested groups."""
-    while isinstance(group, BaseExceptionGroup):
-        group = group.exceptions[0]
-    return group

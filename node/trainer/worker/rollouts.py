@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 from msgspec.structs import replace
 
-from node.ports import Questions
+from node.data.questions import Questions
 from node.trainer.engines.engine import Engine, Sample, TrainingGroup
 from node.trainer.learning.grpo import Objective, advantages
 from node.validation.body_check import scene_of

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import torch
 
-from node.ports import Question
+from node.data.questions import Question
 from node.trainer.engines.engine import Engine, Sample
 from node.trainer.worker.rollouts import completion_of, fitted_prompt
 from node.trainer.worker.session import EVALUATION_SEED, TaskContext, graded, mean

@@ -15,8 +15,8 @@ import torch
 
 from node.config import TrainerSettings
 from node.data.load import load_questions
+from node.data.questions import Question
 from node.grading.registry import prepare_grader
-from node.ports import Question
 from node.runtime.game_plugins import load_games
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
 from node.trainer.engines.engine import Cancelled, Engine, TrainingGroup

@@ -8,11 +8,11 @@ import trio
 from trio.testing import MockClock
 
 from node.app.preflight import agree, open_questions, placed, read_facts, refuse_unowned
-from node.chain.contract.swarm import CoordinatorFacts
 from node.chain.rpc.client import ConnectionLostError
 from node.config import ChainSettings, Config, TrainerSettings
 from node.exits import Exit, Refusal
 from node.identity.key_owner_cases import OwnershipFacts
+from protocols.deployment import CoordinatorFacts
 from protocols.manifest import DataSpec, Deployment, GameSpec, Manifest, StageSpec, manifest_digest
 
 CONTRACT, OTHER = "0x" + "ab" * 20, "0x" + "cd" * 20
@@ -52,7 +52,7 @@ class Chain:
     def __init__(self, facts: CoordinatorFacts | None = None) -> None:
         self.facts = facts
 
-    async def describe(self) -> CoordinatorFacts:
+    async def read_facts(self) -> CoordinatorFacts:
         if self.facts is None:
             raise ConnectionLostError("away")
         return self.facts
@@ -61,7 +61,7 @@ class Chain:
 async def kept(path: Path, contract: str = CONTRACT) -> CoordinatorFacts | None:
     """Return the facts that a node starts with while the chain is away; None where it waits for the chain."""
     with trio.move_on_after(60):
-        return await read_facts(Chain(), contract, path)
+        return await read_facts(Chain().read_facts, contract, path)
     return None
 
 
@@ -69,7 +69,7 @@ async def test_facts_are_kept_for_a_start_without_the_chain(tmp_path: Path, auto
     """Those of this contract that can be read: a file that was cut off, or another contract's, is as good as none."""
     path = tmp_path / "coordinator.json"
     assert await kept(path) is None
-    assert await read_facts(Chain(FACTS), FACTS.contract, path) == FACTS
+    assert await read_facts(Chain(FACTS).read_facts, FACTS.contract, path) == FACTS
     assert await kept(path, FACTS.contract) == FACTS
     assert await kept(path, OTHER) is None
     for cut in (b"", path.read_bytes()[:50], b"\xff"):
@@ -80,7 +80,7 @@ async def test_facts_are_kept_for_a_start_without_the_chain(tmp_path: Path, auto
 async def test_facts_that_can_not_be_kept_are_used_all_the_same(tmp_path: Path) -> None:
     """A disk that fails costs the copy, not the start."""
     (tmp_path / "coordinator.json").mkdir()
-    assert await read_facts(Chain(FACTS), FACTS.contract, tmp_path / "coordinator.json") == FACTS
+    assert await read_facts(Chain(FACTS).read_facts, FACTS.contract, tmp_path / "coordinator.json") == FACTS
 
 
 def test_another_place_or_pace_is_refused() -> None:

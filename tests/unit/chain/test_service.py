@@ -40,7 +40,7 @@ async def test_an_endpoint_that_refuses_the_account_is_kept(tmp_path: Path, auto
     """Balance and price are looked at again later: stages are followed all the same."""
     line = StandinConnection(a={"eth_gasPrice": limited})
     service = line.service(tmp_path)
-    service.take_part(await service.describe(), None)
+    service.join(await service.read_facts(), None)
     line.dialled.clear()
     await followed(service, 60.0)
     assert len(line.dialled) == 1
@@ -66,7 +66,7 @@ async def test_the_other_endpoint_is_tried_where_one_breaks_at_once(tmp_path: Pa
 
 
 async def test_a_chain_that_is_away_is_lost_once(tmp_path: Path, autojump_clock: MockClock) -> None:
-    """Each endpoint was tried first; it is not told again with each attempt."""
+    """Each endpoint was tried first; it is not reported again with each attempt."""
     line = StandinConnection(a={"eth_call": away}, b={"eth_call": away})
     inputs = await followed(line.service(tmp_path), 300.0)
     assert inputs == [ChainLost("gone")]
@@ -102,7 +102,7 @@ def test_pauses_grow_until_a_session_is_steady(urls: str, sessions: list[float])
     attempts = EndpointFailover(urls, 10.0)
     tried = [(attempts.url, 0.0, 0.0)]
     for worked in sessions:
-        attempts.ended(worked)
+        attempts.session_ended(worked)
         tried.append((attempts.url, attempts.pause, worked))
     for (url, before, _), (again, pause, worked) in pairwise(tried):
         assert pause <= 10.0
@@ -114,5 +114,5 @@ def test_the_longest_pause_is_reached() -> None:
     """However often one endpoint fails."""
     attempts = EndpointFailover(["a"], 10.0)
     for _ in range(1000):
-        attempts.ended(0.0)
+        attempts.session_ended(0.0)
     assert attempts.pause == pytest.approx(10.0)

@@ -73,7 +73,7 @@ def test_an_unknown_key_names_the_nearest(tmp_path: Path, text: str, unknown: st
 )
 def test_an_unknown_variable_names_the_nearest(tmp_path: Path, variable: str, nearest: str) -> None:
     """A typo in a variable is refused too, not ignored."""
-    line = complaint(tmp_path, **{variable: "1"})
+    line = complaint(tmp_path, "", None, **{variable: "1"})
     assert variable in line
     assert nearest in line
 

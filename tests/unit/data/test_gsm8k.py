@@ -6,7 +6,7 @@ from collections.abc import Callable
 import pytest
 
 from node.data.load import load_questions
-from node.ports import Question
+from node.data.questions import Question
 from protocols.grading import grades
 from protocols.manifest_rules import parse_manifest
 from tests.support.paths import ROOT

@@ -9,7 +9,7 @@ import pytest
 
 from node.data.load import load_questions
 from node.data.local_files import split_files
-from node.ports import Questions
+from node.data.questions import Questions
 from protocols.manifest import DataSpec
 
 SPEC = DataSpec(source="jsonl:questions.jsonl", question="q", answer="a")

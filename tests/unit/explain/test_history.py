@@ -14,6 +14,7 @@ from node.cli.chain_history import MOST_QUERIES, WIDEST, ChainHistory
 from node.exits import Exit, Refusal
 from node.explain.leaderboard_rows import Leaderboard, board_text, places_of
 from node.explain.round_facts import Trace
+from protocols.signed_messages import MessageKind, MessageTopic
 from protocols.tally import Registered, Rewarded, Voted
 from tests.support.explained_rounds import ADA, BOB, CYD, ME, NUMBER, OWNERS, PEER_IDS, account
 
@@ -106,9 +107,9 @@ def test_a_round_is_read_whatever_the_endpoint_bears(widest: int) -> None:
     seen = history(chain).of_round(account(), (200, 200, 20))
     assert seen.votes == (Voted(NUMBER, ME, (ADA,)), Voted(NUMBER, BOB, (ADA,)), Voted(NUMBER, ADA, (BOB,)))
     assert seen.traces == {
-        "reward:0": Trace(word(START - 5), START - 5, ADA),
-        "commit": Trace(word(START + 11), START + 11, ADA),
-        "reveal": Trace(word(START + 12), START + 12, ADA),
+        MessageTopic(MessageKind.REWARD, NUMBER, 0): Trace(word(START - 5), START - 5, ADA),
+        MessageTopic(MessageKind.COMMIT, NUMBER): Trace(word(START + 11), START + 11, ADA),
+        MessageTopic(MessageKind.REVEAL, NUMBER): Trace(word(START + 12), START + 12, ADA),
     }
     assert chain.ranges[0][0] == START - 42
     assert chain.ranges[-1][1] < START + 20 + widest

@@ -31,7 +31,7 @@ from node.identity.owner_orders import (
     owner_signed,
     problem,
 )
-from protocols.carried import CarriedRevocation, carried_delegation, kind_of
+from protocols.signed_messages import SignedRevocation, kind_of
 from protocols.typed_data import Delegation, Domain, Revocation, typed_data
 
 DOMAIN = Domain(31_337, "0x" + "c0" * 20, b"s" * 32)
@@ -142,7 +142,7 @@ def test_a_revocation_is_kept(tmp_path: Path) -> None:
     assert waiting_orders(tmp_path, DOMAIN, serial, 0) == ()
     save_revocation(tmp_path, order)
     (waiting,) = waiting_orders(tmp_path, DOMAIN, serial, MESSAGE.expiry)
-    assert waiting == CarriedRevocation(OWNER.address, NODE.address, serial + 1, bytes.fromhex(order.signature))
+    assert waiting == SignedRevocation(OWNER.address, NODE.address, serial + 1, bytes.fromhex(order.signature))
     assert load_revocation(tmp_path) == replace(order, typed_data=None)
     with pytest.raises(ValueError, match="not a delegation"):
         save_delegation(tmp_path / "other", order, NODE)
@@ -154,7 +154,7 @@ def test_a_renewal_travels_until_it_is_on_chain(tmp_path: Path) -> None:
     """A delegation waits where the register has an older and shorter one; a registration has its own way."""
     saved = save_delegation(tmp_path, SIGNED, NODE)
     (waiting,) = waiting_orders(tmp_path, DOMAIN, MESSAGE.serial - 1, MESSAGE.expiry - 1)
-    assert waiting == carried_delegation(saved)
+    assert waiting == saved
     assert waiting_orders(tmp_path, DOMAIN, MESSAGE.serial, MESSAGE.expiry) == ()
     assert waiting_orders(tmp_path, DOMAIN, MESSAGE.serial - 1, MESSAGE.expiry) == ()
     assert waiting_orders(tmp_path, DOMAIN, 0, 0) == ()

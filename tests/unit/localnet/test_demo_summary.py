@@ -1,7 +1,6 @@
 import msgspec
 import pytest
 
-from node.cli.eval import Evaluation, StageShare
 from node.localnet.demo_compare import compared
 from node.localnet.demo_plan import DemoOptions, demo_plan
 from node.localnet.demo_summary import (
@@ -18,6 +17,7 @@ from node.localnet.demo_summary import (
 from node.localnet.demo_watch import seen
 from node.localnet.learning_curves import reward_curve
 from node.machine.status import RewardPoint, Totals
+from node.trainer.evaluation import Evaluation, StageShare
 from tests.support.demo_snapshots import ADDRESSES, sighting, snapshot, status, vote
 
 PLAN = demo_plan(DemoOptions(peers=2, rounds=4))

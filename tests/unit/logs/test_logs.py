@@ -16,8 +16,8 @@ from node.config import LogSettings
 from node.logs import REDACTED, bind_stage, configure, own_stage, redacted
 from node.machine.commands import RelayMessages
 from node.machine.inputs import RolloutsAnnounced
-from node.runtime.log_events import told
-from protocols.carried import CarriedReward, Load
+from node.runtime.log_events import log_line
+from protocols.signed_messages import MessageKind, MessageTopic, RelayedMessage, SignedReward
 
 
 @pytest.fixture(autouse=True)
@@ -184,11 +184,15 @@ def test_a_stream_that_fails_does_not_end_the_node(failing: str, error: OSError)
 
 def test_signed_messages_are_told_by_name_only() -> None:
     """A line about what is brought says whose it is, one about what is carried which kind; neither has a signature."""
-    message = CarriedReward(7, 0, 250_000, b"s" * 65)
-    bringing = told(RelayMessages("reward:7:0", 7, 0, bytes(32), 0, (Load("0x" + "a" * 40, message),)))
-    announced = told(RolloutsAnnounced("0x" + "a" * 40, 7, 0, bytes(32), 0, inline=False, carried=(message,)))
+    message = SignedReward(7, 0, 250_000, b"s" * 65)
+    bringing = log_line(
+        RelayMessages(
+            MessageTopic(MessageKind.REWARD, 7, 0), 7, 0, bytes(32), 0, (RelayedMessage("0x" + "a" * 40, message),)
+        )
+    )
+    announced = log_line(RolloutsAnnounced("0x" + "a" * 40, 7, 0, bytes(32), 0, inline=False, carried=(message,)))
 
     assert bringing is not None
-    assert bringing[2]["loads"] == ["0x" + "a" * 40]
+    assert bringing[2]["messages"] == ["0x" + "a" * 40]
     assert announced is not None
-    assert announced[2]["carried"] == ["CarriedReward"]
+    assert announced[2]["carried"] == ["SignedReward"]

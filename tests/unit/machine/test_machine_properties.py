@@ -12,17 +12,20 @@ from node.machine import inputs as i
 from node.machine.pacing import local_deadline
 from node.machine.state import State, initial
 from node.machine.step import step
-from protocols.carried import (
-    Carried,
-    CarriedCommitment,
-    CarriedDelegation,
-    CarriedReveal,
-    CarriedRevocation,
-    CarriedReward,
-    CarriedVote,
-)
+from node.machine.transaction_keys import AdvanceKey, MessageKey, RegistrationKey, RelayKey, TransactionKey
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Limits, Manifest, StageSpec, VotingSpec
+from protocols.signed_messages import (
+    MessageKind,
+    MessageTopic,
+    SignedCommitment,
+    SignedDelegation,
+    SignedMessage,
+    SignedRevocation,
+    SignedReward,
+    SignedVote,
+    VoteReveal,
+)
 from protocols.wire import NOTHING
 from tests.support.machine_watch import ME, PEERS, MachineWatch
 
@@ -32,14 +35,15 @@ VARIANTS = st.integers(0, 1)
 SNAPSHOT_LIMIT = 64_000
 
 SIGNATURE, WORD = bytes(65), bytes(32)
+VOTES = (MessageKind.COMMIT, MessageKind.REVEAL, MessageKind.VOTE)
 MESSAGES = st.one_of(
-    st.builds(CarriedCommitment, ROUNDS, st.just(WORD), st.just(SIGNATURE)),
-    st.builds(CarriedReveal, ROUNDS, st.just((PEERS[1],)), st.just(WORD)),
-    st.builds(CarriedVote, ROUNDS, st.just((PEERS[1],)), st.just(SIGNATURE)),
-    st.builds(CarriedReward, ROUNDS, STAGES, st.just(5), st.just(SIGNATURE)),
-    st.builds(CarriedRevocation, st.just(ME), st.sampled_from(PEERS), st.integers(0, 3), st.just(SIGNATURE)),
+    st.builds(SignedCommitment, ROUNDS, st.just(WORD), st.just(SIGNATURE)),
+    st.builds(VoteReveal, ROUNDS, st.just((PEERS[1],)), st.just(WORD)),
+    st.builds(SignedVote, ROUNDS, st.just((PEERS[1],)), st.just(SIGNATURE)),
+    st.builds(SignedReward, ROUNDS, STAGES, st.just(5), st.just(SIGNATURE)),
+    st.builds(SignedRevocation, st.just(ME), st.sampled_from(PEERS), st.integers(0, 3), st.just(SIGNATURE)),
     st.builds(
-        CarriedDelegation,
+        SignedDelegation,
         st.just(ME), st.sampled_from(PEERS), st.integers(0, 3), st.just(9), st.just(SIGNATURE), st.just(SIGNATURE),
     ),
 )  # fmt: skip
@@ -125,7 +129,7 @@ class Machine(RuleBasedStateMachine):
             if self.watch.task is not None:
                 self.trainer_answers(1, 1.0)
         for round_number, of_seed in sorted(self.watch.voted) if settle else ():
-            for kind in ("commit", "reveal", "vote"):
+            for kind in VOTES:
                 self.settle(kind, round_number, of_seed, ok=True)
 
     @rule(variant=VARIANTS)
@@ -162,10 +166,10 @@ class Machine(RuleBasedStateMachine):
 
     @rule(peer=st.sampled_from(PEERS), named=st.sampled_from(PEERS), serial=st.integers(0, 2))
     def introduced(self, peer: str, named: str, serial: int) -> None:
-        self.feed(i.NodeIntroduced(peer, CarriedDelegation(ME, named, serial, 9, SIGNATURE, SIGNATURE)))
+        self.feed(i.NodeIntroduced(peer, SignedDelegation(ME, named, serial, 9, SIGNATURE, SIGNATURE)))
 
     @rule(peer=st.sampled_from(PEERS), back=st.integers(-1, 1), relays=st.booleans(), carried=CARGOES)
-    def carried(self, peer: str, back: int, relays: bool, carried: tuple[Carried, ...]) -> None:
+    def carried(self, peer: str, back: int, relays: bool, carried: tuple[SignedMessage, ...]) -> None:
         """An announcement without rollouts, of this stage or one beside it, with all sorts of messages."""
         stages = len(self.manifest.stages)
         where = divmod(max(0, self.state.round * stages + self.state.stage - back), stages)
@@ -178,14 +182,14 @@ class Machine(RuleBasedStateMachine):
         self.feed(i.FundsChanged(True))
         here, before = self.state.round, max(0, self.state.round - 1)
         for peer in sorted(carriers):
-            cargo = (
-                CarriedCommitment(before, WORD, SIGNATURE),
-                CarriedReveal(before, (PEERS[1],), WORD),
-                CarriedReveal(max(0, before - 1), (PEERS[1],), WORD),
-                CarriedVote(before, (PEERS[1],), SIGNATURE),
-                CarriedReward(here, self.state.stage, 5, SIGNATURE),
+            message_pool = (
+                SignedCommitment(before, WORD, SIGNATURE),
+                VoteReveal(before, (PEERS[1],), WORD),
+                VoteReveal(max(0, before - 1), (PEERS[1],), WORD),
+                SignedVote(before, (PEERS[1],), SIGNATURE),
+                SignedReward(here, self.state.stage, 5, SIGNATURE),
             )
-            self.feed(i.RolloutsAnnounced(peer, here, self.state.stage, NOTHING, 0, False, relays, cargo))
+            self.feed(i.RolloutsAnnounced(peer, here, self.state.stage, NOTHING, 0, False, relays, message_pool))
         self.now = max(self.now, local_deadline(self.state) - 20 * (1 - share))
         if "relay" in self.watch.timers:
             del self.watch.timers["relay"]
@@ -242,20 +246,28 @@ class Machine(RuleBasedStateMachine):
         self.feed(i.TimerFired(name))
 
     @precondition(lambda self: self.watch.voted)
-    @rule(kind=st.sampled_from(["commit", "reveal", "vote"]), ok=st.booleans(), data=st.data())
-    def settled(self, kind: str, ok: bool, data: st.DataObject) -> None:
+    @rule(
+        kind=st.sampled_from(VOTES),
+        ok=st.booleans(),
+        data=st.data(),
+    )
+    def settled(self, kind: MessageKind, ok: bool, data: st.DataObject) -> None:
         round_number, of_seed = data.draw(st.sampled_from(sorted(self.watch.voted)))
         self.settle(kind, round_number, of_seed, ok)
 
-    def settle(self, kind: str, round_number: int, of_seed: bytes, ok: bool) -> None:
-        if ok and kind == "commit":
+    def settle(self, kind: MessageKind, round_number: int, of_seed: bytes, ok: bool) -> None:
+        if ok and kind == MessageKind.COMMIT:
             self.watch.mined.add((round_number, of_seed))
-        self.feed(i.TransactionSettled(f"{kind}:{round_number}:{of_seed.hex()}", ok, "tx", "" if ok else "BadReveal"))
+        key = MessageKey(MessageTopic(kind, round_number), of_seed)
+        self.feed(i.TransactionSettled(key, ok, "tx", "" if ok else "BadReveal"))
 
     @rule(
-        key=st.sampled_from(["register", "register:", "advance:1:0", "reward:1:0", "commit:x:y", "relay:x:1:0:0", ""])
-    )
-    def other_settled(self, key: str) -> None:
+        key=st.sampled_from([
+            RegistrationKey(), AdvanceKey(1, 0), RelayKey(MessageTopic(MessageKind.COMMIT, 1), 1, 0, 0),
+            MessageKey(MessageTopic(MessageKind.REWARD, 1, 0)), MessageKey(MessageTopic(MessageKind.COMMIT, 9), b"?"),
+        ])
+    )  # fmt: skip
+    def other_settled(self, key: TransactionKey) -> None:
         self.feed(i.TransactionSettled(key, ok=False, transaction="", error="refused"))
 
     @precondition(lambda self: self.watch.task is not None)

@@ -12,12 +12,12 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages
-from node.machine.relaying import MAX_BATCH, MAX_CARGO, MAX_INTRODUCED, MAX_NEWCOMERS, OWNER_QUOTA
+from node.machine.relaying import MAX_BATCH, MAX_INTRODUCED, MAX_NEWCOMERS, MAX_POOLED_PEERS, OWNER_QUOTA
 from node.machine.state import BodyRecord, State, initial
 from node.machine.step import step
-from protocols.carried import CarriedCommitment, CarriedDelegation, CarriedReward, CarriedVote
 from protocols.identifiers import body_digest
 from protocols.manifest import Manifest
+from protocols.signed_messages import SignedCommitment, SignedDelegation, SignedReward, SignedVote
 from protocols.wire import NOTHING
 
 SEEDS = {number: body_digest(str(number).encode()) for number in range(3)}
@@ -28,7 +28,7 @@ def address(number: int) -> str:
 
 
 ME = address(1)
-COMMITMENT = CarriedCommitment(1, bytes(32), bytes(65))
+COMMITMENT = SignedCommitment(1, bytes(32), bytes(65))
 
 
 def relayer(peers: int) -> State:
@@ -42,7 +42,7 @@ def relayer(peers: int) -> State:
     return state
 
 
-def carrying(state: State, number: int, *carried: CarriedCommitment | CarriedReward | CarriedDelegation) -> State:
+def carrying(state: State, number: int, *carried: SignedCommitment | SignedReward | SignedDelegation) -> State:
     said = i.RolloutsAnnounced(address(number), 2, 0, NOTHING, 0, inline=False, carried=carried)
     return step(state, i.Stamped(61.0, said))[0]
 
@@ -60,14 +60,14 @@ def turns(state: State) -> list[list[RelayMessages]]:
 def test_three_turns_reach_everybody(carriers: int) -> None:
     """Up to three batches of peers are all brought within a lone relayer's turns, none twice in one command."""
     state = relayer(3 * MAX_BATCH + 1)
-    state = replace(state, cargo={address(number): (COMMITMENT,) for number in range(2, carriers + 2)})
+    state = replace(state, message_pool={address(number): (COMMITMENT,) for number in range(2, carriers + 2)})
     batches = [command for turn in turns(state) for command in turn]
-    reached = Counter(load.peer for command in batches for load in command.loads)
+    reached = Counter(load.peer for command in batches for load in command.messages)
 
-    assert set(reached) == set(state.cargo)
+    assert set(reached) == set(state.message_pool)
     for command in batches:
-        assert len(command.loads) == min(carriers, MAX_BATCH) == len({load.peer for load in command.loads})
-        assert (command.kind, command.seed) == ("commit:1", SEEDS[1])
+        assert len(command.messages) == min(carriers, MAX_BATCH) == len({load.peer for load in command.messages})
+        assert (str(command.topic), command.seed) == ("commit:1", SEEDS[1])
 
 
 def test_an_owner_has_a_quota_in_each_command() -> None:
@@ -77,7 +77,7 @@ def test_an_owner_has_a_quota_in_each_command() -> None:
         state = carrying(state, number, COMMITMENT)
     (first,), *_ = turns(state)
 
-    assert [load.peer for load in first.loads] == [
+    assert [load.peer for load in first.messages] == [
         address(each) for each in (*range(2, 2 + OWNER_QUOTA), *range(22, 26))
     ]
 
@@ -91,7 +91,7 @@ def test_those_who_worked_come_first() -> None:
     pools = {1: {address(5): arrived}, 2: {**state.pools[2], address(3): arrived}}
     (first,), *_ = turns(replace(state, pools=pools))
 
-    assert [load.peer for load in first.loads] == [address(each) for each in (3, 5, 2, 4)]
+    assert [load.peer for load in first.messages] == [address(each) for each in (3, 5, 2, 4)]
 
 
 def test_votes_for_the_same_winners_stand_together() -> None:
@@ -99,33 +99,35 @@ def test_votes_for_the_same_winners_stand_together() -> None:
     camps, dice = [range(at, at + 20) for at in range(1_000, 1_400, 20)], random.Random(1)
     voters = [address(number) for number in range(2, 402)]
     state = relayer(402)
-    state = replace(state, cargo={voter: (vote(dice, camps),) for voter in voters})
+    state = replace(state, message_pool={voter: (vote(dice, camps),) for voter in voters})
     arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
     state = replace(state, pools={2: dict.fromkeys(voters[::2], arrived)})
     (first,), *_ = turns(state)
-    named = {winner for load in first.loads if isinstance(load.message, CarriedVote) for winner in load.message.winners}
+    named = {
+        winner for load in first.messages if isinstance(load.message, SignedVote) for winner in load.message.winners
+    }
 
-    assert len(first.loads) == MAX_BATCH
-    assert {load.peer for load in first.loads} <= set(voters[::2])
+    assert len(first.messages) == MAX_BATCH
+    assert {load.peer for load in first.messages} <= set(voters[::2])
     assert len(named) <= 12 * 20
 
 
-def vote(dice: random.Random, camps: list[range]) -> CarriedVote:
+def vote(dice: random.Random, camps: list[range]) -> SignedVote:
     """Return somebody's vote for five of one camp."""
-    return CarriedVote(1, tuple(sorted(map(address, dice.sample(dice.choice(camps), 5)))), bytes(65))
+    return SignedVote(1, tuple(sorted(map(address, dice.sample(dice.choice(camps), 5)))), bytes(65))
 
 
 def test_what_is_kept_is_bounded() -> None:
     """Neither peers with cargo nor newcomers fill the memory; a newcomer that comes again stays."""
-    state = relayer(MAX_CARGO + 20)
-    for number in range(2, MAX_CARGO + 20):
+    state = relayer(MAX_POOLED_PEERS + 20)
+    for number in range(2, MAX_POOLED_PEERS + 20):
         state = carrying(state, number, COMMITMENT)
     for number in range(2_000, 2_000 + MAX_INTRODUCED + 5):
         for node in (address(number), address(2_000)):
-            message = CarriedDelegation(ME, node, 1, 2, bytes(65), bytes(65))
+            message = SignedDelegation(ME, node, 1, 2, bytes(65), bytes(65))
             state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, message)))
 
-    assert len(state.cargo) == MAX_CARGO
+    assert len(state.message_pool) == MAX_POOLED_PEERS
     assert len(state.introduced) == MAX_INTRODUCED
     assert address(2_000) in state.introduced
 
@@ -137,40 +139,40 @@ def test_a_turn_brings_few_newcomers(owners: int, carried: bool) -> None:
     state = relayer(40)
     for number in range(MAX_INTRODUCED):
         node = address(2_000 + number)
-        message = CarriedDelegation(address(500 + number % owners), node, 1, 2, bytes(65), bytes(65))
+        message = SignedDelegation(address(500 + number % owners), node, 1, 2, bytes(65), bytes(65))
         state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, message)))
         state = carrying(state, 2 + number, message) if carried else state
     (first,), *_ = turns(state)
 
-    assert len(first.loads) == MAX_NEWCOMERS
+    assert len(first.messages) == MAX_NEWCOMERS
 
 
 def test_forged_orders_use_up_nobody_elses_quota() -> None:
     """Delegations that name somebody's owner do not keep that owner's own renewal from the chain."""
-    true = CarriedDelegation(address(8), address(5), 3, 2, bytes(65), bytes(65))
+    true = SignedDelegation(address(8), address(5), 3, 2, bytes(65), bytes(65))
     state = relayer(5)
     state = carrying(state, 2, *(replace(true, serial=number) for number in range(10, 10 + OWNER_QUOTA)))
     state = carrying(state, 5, true)
     (first,), *_ = turns(state)
 
-    assert true in [load.message for load in first.loads]
+    assert true in [load.message for load in first.messages]
 
 
 def test_one_delegation_is_brought_once_whoever_carries_it() -> None:
     """The same delegation from two peers and its node is one load; a forged one beside it does not take its place."""
     node = address(77)
-    true = CarriedDelegation(address(8), node, 1, 2, bytes(65), bytes(65))
+    true = SignedDelegation(address(8), node, 1, 2, bytes(65), bytes(65))
     forged = replace(true, owner=address(9))
     state = carrying(carrying(relayer(5), 2, forged, true), 3, true)
     state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, true)))
     (first,), *_ = turns(state)
 
-    assert [load.message for load in first.loads] == [forged, true]
+    assert [load.message for load in first.messages] == [forged, true]
 
 
 def test_a_newcomer_speaks_for_nobody_else() -> None:
     """An introduction is kept only for the node that it names, and only while that is not registered."""
-    message = CarriedDelegation(ME, address(77), 1, 2, bytes(65), bytes(65))
+    message = SignedDelegation(ME, address(77), 1, 2, bytes(65), bytes(65))
     state = relayer(5)
     for happened in (
         i.NodeIntroduced(address(78), message),

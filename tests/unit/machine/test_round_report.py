@@ -10,8 +10,10 @@ from node.machine import inputs as i
 from node.machine.round_report import MAX_ENTRIES, RoundReport, account_of, changed_votes, ended_rounds, with_vote
 from node.machine.state import BodyRecord, State, initial, with_body
 from node.machine.step import step
+from node.machine.transaction_keys import MessageKey
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec, Manifest, StageSpec, VotingSpec
+from protocols.signed_messages import MessageKind, MessageTopic
 
 SEEDS = {number: body_digest(str(number).encode()) for number in range(8)}
 ME, ADA, BOB, CYD, DAN = (f"0x{number:040x}" for number in range(1, 6))
@@ -142,7 +144,7 @@ def test_an_account_follows_its_vote_and_no_other() -> None:
     """A settled commitment changes the vote; one under another seed does not."""
     before = share()
     after = at(before, opened(3))
-    settled = at(after, i.TransactionSettled(f"commit:2:{SEEDS[2].hex()}", True, "0xc0"))
+    settled = at(after, i.TransactionSettled(MessageKey(MessageTopic(MessageKind.COMMIT, 2), SEEDS[2]), True, "0xc0"))
     (vote,) = changed_votes(after, settled)
     found = account(before, after)
     assert found.vote is not None

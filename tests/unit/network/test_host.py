@@ -29,11 +29,21 @@ async def test_a_cancelled_host_leaves_nobody_at_its_port() -> None:
         async with listening(ANY_PORT) as host:
             transport = transport_of(host)
             session.cancel()
-            await trio.sleep_forever()
+            await trio.lowlevel.checkpoint()
     with pytest.raises(OSError):
         await trio.open_tcp_stream("127.0.0.1", int(transport.rpartition("/")[2]))
     async with listening(transport) as again:
         assert transport_of(again) == transport
+
+
+async def test_a_disconnected_peer_is_gone_at_once() -> None:
+    """The connection is closed below the library, which would first wait for the other side."""
+    async with listening(ANY_PORT) as host, open_host(new_key(), (), 8) as other:
+        assert await other.connect(transport_of(host), host.peer_id)
+        other.disconnect(host.peer_id)
+        with trio.fail_after(2):
+            while host.connected() or other.connected():  # noqa: ASYNC110 - the library has no event for it
+                await trio.sleep(0.01)
 
 
 async def test_two_hosts_do_not_share_a_port() -> None:

@@ -55,7 +55,8 @@ def changed(manifest: msgspec.Struct) -> list[msgspec.Struct]:
         elif isinstance(value, int | float):
             found = [value + 1]
         else:
-            found = [{str: f"{value}x", tuple: (*value, *value, "x"), dict: {"x": 1}}[type(value)]]
+            others: dict[type, object] = {str: f"{value}x", tuple: (*value, *value, "x"), dict: {"x": 1}}
+            found = [others[type(value)]]
         other += [msgspec.structs.replace(manifest, **{field: each}) for each in found]
     return other
 

@@ -10,7 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.identifiers import keccak256
-from protocols.typed_data import Commitment, Delegation, Domain, Message, Revocation, Reward, Vote, digest, typed_data
+from protocols.typed_data import (
+    Commitment,
+    Delegation,
+    Domain,
+    Revocation,
+    Reward,
+    TypedMessage,
+    Vote,
+    digest,
+    typed_data,
+)
 
 addresses = st.binary(min_size=20, max_size=20).map(lambda raw: "0x" + raw.hex())
 words = st.binary(min_size=32, max_size=32)
@@ -27,7 +37,7 @@ NOWHERE = Domain(1, "0x" + "00" * 20, bytes(32))
 
 
 @given(domains, messages)
-def test_the_digest_is_the_one_that_wallets_sign(domain: Domain, message: Message) -> None:
+def test_the_digest_is_the_one_that_wallets_sign(domain: Domain, message: TypedMessage) -> None:
     """The JSON form, read by an independent implementation after a journey as text, has the very digest."""
     form = json.loads(json.dumps(typed_data(domain, message)))
     signable = encode_typed_data(full_message=form)
@@ -45,7 +55,7 @@ def test_the_digest_is_the_one_that_wallets_sign(domain: Domain, message: Messag
         Vote(2**64, bytes(32), ()),
     ],
 )
-def test_what_does_not_fit_its_type_is_not_signed(message: Message) -> None:
+def test_what_does_not_fit_its_type_is_not_signed(message: TypedMessage) -> None:
     """A value that would be cut to size is refused."""
     with pytest.raises(ValueError, match="is no"):
         digest(NOWHERE, message)

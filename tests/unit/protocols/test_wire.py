@@ -7,18 +7,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from protocols.carried import (
-    MAX_CARRIED,
-    MAX_WALLET_SIGNATURE,
-    Carried,
-    CarriedCommitment,
-    CarriedDelegation,
-    CarriedReveal,
-    CarriedRevocation,
-    CarriedReward,
-    CarriedVote,
-)
 from protocols.identifiers import body_digest
+from protocols.signed_messages import (
+    MAX_ATTACHED,
+    MAX_WALLET_SIGNATURE,
+    SignedCommitment,
+    SignedDelegation,
+    SignedMessage,
+    SignedRevocation,
+    SignedReward,
+    SignedVote,
+    VoteReveal,
+)
 from protocols.wire import (
     INTRODUCTION_LIMIT,
     NOTHING,
@@ -39,14 +39,14 @@ BODY = encode(Rollouts(3, 0, bytes(32), (Group(0, 7, (Completion("#### 4", b"\1\
 
 ADA, BOB = "0x" + "a" * 40, "0x" + "b" * 40
 SIGNATURE, WORD = bytes(65), bytes(32)
-DELEGATION = CarriedDelegation(ADA, BOB, 2**63, 2**63, bytes(MAX_WALLET_SIGNATURE), SIGNATURE)
+DELEGATION = SignedDelegation(ADA, BOB, 2**63, 2**63, bytes(MAX_WALLET_SIGNATURE), SIGNATURE)
 CARGO = (
     DELEGATION,
-    CarriedRevocation(ADA, BOB, 1, SIGNATURE),
-    CarriedCommitment(3, WORD, SIGNATURE),
-    CarriedReveal(3, (ADA, BOB), WORD),
-    CarriedVote(3, (ADA,), SIGNATURE),
-    CarriedReward(3, 2, -(2**61), SIGNATURE),
+    SignedRevocation(ADA, BOB, 1, SIGNATURE),
+    SignedCommitment(3, WORD, SIGNATURE),
+    VoteReveal(3, (ADA, BOB), WORD),
+    SignedVote(3, (ADA,), SIGNATURE),
+    SignedReward(3, 2, -(2**61), SIGNATURE),
 )
 
 
@@ -75,7 +75,7 @@ def test_what_is_carried_comes_back() -> None:
     """Messages of every kind travel with an announcement, also with one that has no rollouts."""
     for said in (
         announcement(relays=True, carried=CARGO),
-        announcement(body=NOTHING, size=0, inline=b"", carried=(DELEGATION,) * MAX_CARRIED),
+        announcement(body=NOTHING, size=0, inline=b"", carried=(DELEGATION,) * MAX_ATTACHED),
     ):
         assert decode_envelope(sealed(said), 65_536)[1] == said
 
@@ -83,19 +83,19 @@ def test_what_is_carried_comes_back() -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        CarriedCommitment(-1, WORD, SIGNATURE),
-        CarriedCommitment(3, b"short", SIGNATURE),
-        CarriedVote(3, (), SIGNATURE),
-        CarriedVote(3, (ADA,) * 17, SIGNATURE),
-        CarriedVote(3, (ADA.upper(),), SIGNATURE),
-        CarriedVote(3, (ADA,), bytes(64)),
-        CarriedReward(3, 16, 0, SIGNATURE),
-        CarriedReward(3, 0, 2**62, SIGNATURE),
-        CarriedDelegation(ADA, "bob", 1, 1, SIGNATURE, b""),
-        CarriedRevocation(ADA, BOB, 1, bytes(MAX_WALLET_SIGNATURE + 1)),
+        SignedCommitment(-1, WORD, SIGNATURE),
+        SignedCommitment(3, b"short", SIGNATURE),
+        SignedVote(3, (), SIGNATURE),
+        SignedVote(3, (ADA,) * 17, SIGNATURE),
+        SignedVote(3, (ADA.upper(),), SIGNATURE),
+        SignedVote(3, (ADA,), bytes(64)),
+        SignedReward(3, 16, 0, SIGNATURE),
+        SignedReward(3, 0, 2**62, SIGNATURE),
+        SignedDelegation(ADA, "bob", 1, 1, SIGNATURE, b""),
+        SignedRevocation(ADA, BOB, 1, bytes(MAX_WALLET_SIGNATURE + 1)),
     ],
 )
-def test_what_no_contract_takes_does_not_travel(message: Carried) -> None:
+def test_what_no_contract_takes_does_not_travel(message: SignedMessage) -> None:
     """A carried message with a field that can't be right makes the announcement malformed."""
     with pytest.raises(Malformed, match="schema"):
         decode_envelope(sealed(announcement(carried=(message,))), 65_536)
@@ -107,7 +107,7 @@ def test_an_introduction_is_a_delegation_and_nothing_else() -> None:
 
     assert decode_introduction(data) == DELEGATION
     for bad, code in (
-        (encode(CARGO[1]), "schema"),
+        (msgspec.msgpack.encode(CARGO[1]), "schema"),
         (data + b"\0", "schema"),
         (data[:-1], "schema"),
         (bytes(INTRODUCTION_LIMIT + 1), "size"),
@@ -120,7 +120,7 @@ def test_an_introduction_is_a_delegation_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (sealed(announcement(carried=(DELEGATION,) * (MAX_CARRIED + 1))), "schema"),
+        (sealed(announcement(carried=(DELEGATION,) * (MAX_ATTACHED + 1))), "schema"),
         (sealed(announcement(size=0, inline=b"", body=body_digest(b""))), "schema"),
         (sealed(announcement(body=NOTHING)), "schema"),
         (sealed(announcement(size=-1, inline=b"")), "schema"),

@@ -5,17 +5,13 @@ from pathlib import Path
 import pytest
 
 from node.publishing.hub_push import CREDENTIAL, TokenError, find_token, line_of
-from node.publishing.hub_service import FIRST_PAUSE, LONGEST_PAUSE, PushMark, next_pause, public_name, read_mark
+from node.publishing.hub_service import RETRY, PushMark, public_name, read_mark
 from node.trainer.engines.hub_download import is_whole
 
 
 def test_pauses_double_up_to_an_hour() -> None:
     """A hub that is away for a day is not asked every minute."""
-    pauses = [next_pause(0.0)]
-    while pauses[-1] < LONGEST_PAUSE:
-        pauses.append(next_pause(pauses[-1]))
-    assert pauses[:3] == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
-    assert next_pause(pauses[-1]) == LONGEST_PAUSE
+    assert [RETRY.pause(failures) for failures in range(1, 9)] == [60, 120, 240, 480, 960, 1920, 3600, 3600]
 
 
 def test_a_directory_of_this_machine_is_not_published(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from trio.testing import MockClock
 
 from node.errors import describe
 from node.machine.inputs import ChainLost
-from node.runtime.supervisor import FIRST_PAUSE, LONGEST_PAUSE, STEADY, next_pause, supervise
+from node.runtime.supervisor import RESTART, supervise
 
 
 class Failing:
@@ -40,14 +40,14 @@ async def test_a_failing_service_is_restarted_with_growing_pauses(autojump_clock
         nursery.cancel_scope.cancel()
 
     gaps = [round(after - before, 3) for before, after in zip(service.starts, service.starts[1:], strict=False)]
-    assert gaps == [FIRST_PAUSE, 2 * FIRST_PAUSE, 4 * FIRST_PAUSE]
+    assert gaps == [0.5, 1.0, 2.0]
     assert [ChainLost("OSError: away")] * 3 == heard
 
 
 def test_the_pause_is_bounded_and_forgotten_after_steady_work() -> None:
     """A service that ran well for a while starts from the first pause again."""
-    assert next_pause(LONGEST_PAUSE, 0.1) == LONGEST_PAUSE
-    assert next_pause(LONGEST_PAUSE, STEADY) == FIRST_PAUSE
+    assert RESTART.pause(RESTART.count(20, 59.9)) == 30.0
+    assert RESTART.pause(RESTART.count(20, 60.0)) == 0.5
 
 
 def test_an_error_is_told_in_one_line() -> None:

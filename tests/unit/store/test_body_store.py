@@ -66,7 +66,7 @@ def test_a_damaged_body_is_not_served(tmp_path: Path) -> None:
 def test_drafts_of_a_crash_are_removed_and_foreign_files_left(tmp_path: Path) -> None:
     """A half-written draft disappears at the next start; what is not ours stays and is not served."""
     (tmp_path / "5").mkdir()
-    (tmp_path / "5" / ("0" * 64 + ".part")).write_bytes(b"half")
+    (tmp_path / "5" / (f".{'0' * 64}.1.new")).write_bytes(b"half")
     (tmp_path / "5" / "notes").write_bytes(b"mine")
     assert len(BodyStore(tmp_path)) == 0
     assert [path.name for path in (tmp_path / "5").iterdir()] == ["notes"]

@@ -9,8 +9,9 @@ import pytest
 
 from node.data.arithmetic import ArithmeticQuestions
 from node.data.local_files import read_questions
+from node.data.questions import Questions
 from node.machine.commands import GenerateRollouts
-from node.ports import Questions, Verdict
+from node.ports import Verdict
 from node.validation.body_check import check_body
 from node.validation.copy_detector import CopyDetector
 from protocols.identifiers import Address, body_digest

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tools.reference import DIRECTORY, bounds, logged_lines, pages
+from tools.reference import ARCHITECTURE, DIRECTORY, bounds, logged_lines, pages, with_rooms
 
 PAGES = pages()
 
@@ -13,6 +13,12 @@ def test_each_page_is_what_the_code_says(name: str) -> None:
     path = DIRECTORY / name
     assert path.exists(), f"run `make docs`: {name} is missing"
     assert path.read_text() == PAGES[name], f"run `make docs`: {name} is stale"
+
+
+def test_the_table_of_rooms_is_what_the_rules_say() -> None:
+    """docs/architecture.md shows the rules that are checked."""
+    text = ARCHITECTURE.read_text()
+    assert with_rooms(text) == text, "run `make docs`: the table of rooms is stale"
 
 
 def test_no_page_is_left_over() -> None:

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import msgspec
 import pytest
 
+from node.data.questions import Question
 from node.grading.pool import PooledGrader
-from node.ports import Question, Verdict
+from node.ports import Verdict
 from node.validation.body_check import BodyCheck, check_body, comparable
 from node.validation.copy_detector import NGRAMS_COMPARED
 from protocols.assignment import assignment

@@ -23,7 +23,7 @@ import msgspec
 import torch
 from torch import Tensor, nn
 
-from node.files.durable import replace_directory
+from node.files.atomic import replace_directory
 from node.trainer.engines.builtin.builtin_model import BuiltinModel, BuiltinShape
 from node.trainer.engines.builtin.builtin_tokenizer import BuiltinTokenizer, train_tokenizer
 from node.trainer.engines.builtin.corpus import MIXED, SPARSE, Prompted, records

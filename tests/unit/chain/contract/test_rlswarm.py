@@ -15,16 +15,16 @@ from node.chain.contract.abi import Abi, Revert
 from node.chain.contract.manifest_check import disagreement
 from node.chain.contract.rlswarm import REWARD_SCALE, RLSwarmBinding
 from node.chain.contract.rlswarm_clock import DURATIONS, RLSwarmClock, StageOpening, estimated_seconds, round_seed
-from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, STAGES, RLSwarmLedger
+from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, SIGNED, STAGES, UNSIGNED, RLSwarmLedger
 from node.chain.contract.rlswarm_peers import can_dial
-from node.chain.contract.rlswarm_reader import SIGNED, UNSIGNED
-from node.chain.contract.swarm import CoordinatorFacts, Voter
+from node.chain.contract.swarm import Voter
 from node.chain.rpc.blocks import BlockAdded, BlockHead, BlockUndone, Log, RangeFilled
 from node.chain.stage_tracker import StageTracker
 from node.identity import NodeKey, base58
 from node.identity.local_peer import address_of_peer_id
 from node.machine.commands import AdvanceStage, CastVote, CommitVote, RegisterNode, ReportReward
 from node.machine.inputs import PeerRegistered, StageOpened
+from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import keccak256
 from protocols.manifest import Manifest, StageSpec, VotingSpec, manifest_digest
 
@@ -173,7 +173,7 @@ def test_a_stage_is_the_same_whether_followed_or_read_later(steps: list[int], da
 
 
 def test_a_new_round_opens_once_by_one_event_or_by_two() -> None:
-    """Some releases tell a new round by RoundAdvanced alone, some by StageAdvanced too."""
+    """Some releases announce a new round by RoundAdvanced alone, some by StageAdvanced too."""
     for logs in ([round_log(1)], [round_log(1), stage_log(1, 0)], [stage_log(1, 0), round_log(1)]):
         binding = a_binding()
         opened = [one for log in logs if (one := binding.stage_opened(log, head(5)))]
@@ -186,29 +186,29 @@ def test_a_new_round_opens_once_by_one_event_or_by_two() -> None:
 
 def tracked(*updates: Any, confirmations: int = 0) -> tuple[StageTracker, list[Any]]:
     tracker = StageTracker(confirmations, a_binding())
-    told: list[Any] = []
+    reported: list[Any] = []
     for update in updates:
         tracker.take(update)
-        told += tracker.news()
-    return tracker, told
+        reported += tracker.news()
+    return tracker, reported
 
 
 def test_a_peer_counts_from_the_round_after_its_registration() -> None:
     """In old ranges and in new blocks alike the round is followed along with the registrations."""
     old = [round_log(4), peer_log(ME.peer_id, ME.address), round_log(5)]
     new = [peer_log(OTHER.peer_id, OTHER.address), round_log(6), peer_log(RSA, OTHER.address)]
-    _, told = tracked(RangeFilled(old, 0, 9), BlockAdded(head(10), new))
+    _, reported = tracked(RangeFilled(old, 0, 9), BlockAdded(head(10), new))
     expected = [(ME.address, 5), (OTHER.address, 6), (address_of_peer_id(RSA), 7)]
-    assert told == [PeerRegistered(peer, since) for peer, since in expected]
+    assert reported == [PeerRegistered(peer, since) for peer, since in expected]
 
 
 def test_undone_blocks_take_peers_and_rounds_back() -> None:
     """After a reorg the same registration counts from where the new branch has it."""
     logs = [round_log(4), peer_log(OTHER.peer_id, OTHER.address)]
-    tracker, told = tracked(
+    tracker, reported = tracked(
         RangeFilled([round_log(3)], 0, 8), BlockAdded(head(9), logs), BlockUndone(head(9), logs[::-1])
     )
-    assert told == [PeerRegistered(OTHER.address, 5)]
+    assert reported == [PeerRegistered(OTHER.address, 5)]
     assert tracker.peers == {}
     tracker.take(BlockAdded(head(9, fork=b"x"), logs[1:]))
     assert {peer: one.since_round for peer, one in tracker.peers.items()} == {OTHER.address: 4}
@@ -217,16 +217,16 @@ def test_undone_blocks_take_peers_and_rounds_back() -> None:
 def test_a_history_that_is_read_twice_says_the_same() -> None:
     """An endpoint that fails half way through leaves nobody registered in a later round."""
     logs = [peer_log(ME.peer_id, ME.address), round_log(1), peer_log(OTHER.peer_id, OTHER.address), round_log(2)]
-    _, told = tracked(RangeFilled(logs, 0, 9), RangeFilled(logs[:3], 0, 5), RangeFilled(logs, 0, 9))
-    assert set(told) == {PeerRegistered(ME.address, 1), PeerRegistered(OTHER.address, 2)}
+    _, reported = tracked(RangeFilled(logs, 0, 9), RangeFilled(logs[:3], 0, 5), RangeFilled(logs, 0, 9))
+    assert set(reported) == {PeerRegistered(ME.address, 1), PeerRegistered(OTHER.address, 2)}
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", "no peer id", "Q" * 5000, ""])
 def test_a_registration_that_is_no_peer_id_is_passed_over(text: str | bytes) -> None:
     """What anybody may write into the contract stops nobody."""
     log = peer_log(text, OTHER.address)
-    _, told = tracked(BlockAdded(head(1), [log, peer_log(OTHER.peer_id, OTHER.address)]))
-    assert told == [PeerRegistered(OTHER.address, 1)]
+    _, reported = tracked(BlockAdded(head(1), [log, peer_log(OTHER.peer_id, OTHER.address)]))
+    assert reported == [PeerRegistered(OTHER.address, 1)]
 
 
 def test_a_log_that_does_not_decode_is_passed_over() -> None:
@@ -237,8 +237,8 @@ def test_a_log_that_does_not_decode_is_passed_over() -> None:
 
 def test_the_own_peer_id_under_another_account_is_not_this_node() -> None:
     """A squatter does not register this node, whatever the event says."""
-    _, told = tracked(BlockAdded(head(1), [peer_log(ME.peer_id, OTHER.address)]))
-    assert told == []
+    _, reported = tracked(BlockAdded(head(1), [peer_log(ME.peer_id, OTHER.address)]))
+    assert reported == []
 
 
 # --- calls and refusals -----------------------------------------------------------------------------------------------
@@ -268,7 +268,7 @@ def test_a_vote_names_peer_ids_in_one_transaction() -> None:
 def test_rewards_are_sums_in_whole_points(signed: bool, reward: float, points: int) -> None:
     """RL Swarm's nodes report the sum of a stage; below zero only where the contract takes it."""
     binding = a_binding()
-    binding._ledger.signed = signed
+    binding.ledger.signed = signed
     expected = ABI.call(SIGNED if signed else UNSIGNED, 3, 1, points, ME.peer_id)
     assert binding.call_data(ReportReward(3, 1, SEED, reward), VOTER) == expected
     assert points in (round(reward * REWARD_SCALE), 0)
@@ -277,8 +277,8 @@ def test_rewards_are_sums_in_whole_points(signed: bool, reward: float, points: i
 @pytest.mark.parametrize(
     ("command", "error", "said"),
     [
-        (RegisterNode(), "PeerIdAlreadyRegistered", "ask"),
-        (CastVote(1, SEED, (OTHER.address,)), "WinnerAlreadyVoted", "ask"),
+        (RegisterNode(), "PeerIdAlreadyRegistered", "compare"),
+        (CastVote(1, SEED, (OTHER.address,)), "WinnerAlreadyVoted", "compare"),
         (CastVote(1, SEED, (OTHER.address,)), "InvalidRoundNumber", "retry"),
         (CastVote(1, SEED, (OTHER.address,)), "InvalidVoterPeerId", "failed"),
         (ReportReward(1, 2, SEED, 0.5), "RewardAlreadySubmitted", "done"),
@@ -288,7 +288,7 @@ def test_rewards_are_sums_in_whole_points(signed: bool, reward: float, points: i
 )
 def test_refusals_are_told_apart(command: Any, error: str, said: str) -> None:
     """Done already, too soon, or never: as the contract's errors mean it."""
-    assert a_binding().judge(command, Revert(error, {})) == said
+    assert a_binding().classify(command, Revert(error, {})) == said
 
 
 def test_what_the_contract_lacks_is_never_encoded() -> None:

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import trio
 
+from node.chain.contract.reader import NoCoordinatorError
 from node.chain.contract.rlswarm_clock import DURATIONS, round_seed
 from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, STAGES, RLSwarmLedger
-from node.chain.contract.rlswarm_reader import RLSwarmReader
-from node.chain.contract.swarm_reader import NoCoordinatorError
+from node.chain.readers.rlswarm_reader import RLSwarmReader
 from node.chain.rpc.client import RpcError
 from protocols.identifiers import keccak256
 
@@ -122,7 +122,7 @@ async def test_every_stage_of_the_past_can_be_read(stages: int) -> None:
 
 @pytest.mark.parametrize("widest", [500, 10**6])
 async def test_an_endpoint_without_any_history_is_named(widest: int) -> None:
-    """Neither old state nor old logs: the operator is told what kind of endpoint is needed."""
+    """Neither old state nor old logs: the error says what kind of endpoint is needed."""
     endpoint = Endpoint(pruned=True, widest=widest)
     endpoint.logs = []
     with pytest.raises(NoCoordinatorError, match="archive endpoint"):

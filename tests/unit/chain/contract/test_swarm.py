@@ -6,10 +6,12 @@ import pytest
 from eth_account import Account
 
 from node.chain.contract.abi import Revert
-from node.chain.contract.swarm import NodeEntry, Verdict, Voter, is_registered, verdict
-from node.chain.relay.batch_calls import compact, own_delegation, sign, signer_of
+from node.chain.contract.swarm import SettlementVerdict, Voter, classify, is_registered
+from node.chain.relay.signatures import compact, own_delegation, sign, signer_of
 from node.machine.commands import AdvanceStage, CastVote, ChainCommand, RegisterNode, ReportReward
-from protocols.delegation import FOR_EVER, SignedDelegation
+from protocols.delegation import FOR_EVER
+from protocols.deployment import NodeEntry
+from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Commitment, Delegation, Domain
 
 DOMAIN = Domain(1, "0x" + "c0" * 20, b"s" * 32)
@@ -35,7 +37,7 @@ def voter(delegation: SignedDelegation | None) -> Voter:
 )
 def test_a_delegation_is_brought_where_it_adds_something(entry: NodeEntry, registered: bool) -> None:
     """Not where the register has the same owner for at least as long; where it has not, the contract decides."""
-    mine = voter(SignedDelegation(Delegation(OWNER, ME, 1, 5_000), b"", b""))
+    mine = voter(SignedDelegation.of(Delegation(OWNER, ME, 1, 5_000), b"", b""))
     assert is_registered(mine, entry, NOW) == registered
 
 
@@ -57,9 +59,11 @@ def test_a_node_of_its_own_is_registered_for_ever() -> None:
         (ReportReward(1, 0, bytes(32), 0.5), Revert("RewardAlreadySubmitted", {}), "done"),
     ],
 )
-def test_a_refusal_is_done_to_be_tried_again_or_final(command: ChainCommand, revert: Revert, said: Verdict) -> None:
-    """What somebody else has done is done; a pause passes; the rest is told."""
-    assert verdict(command, revert) == said
+def test_a_refusal_is_done_to_be_tried_again_or_final(
+    command: ChainCommand, revert: Revert, said: SettlementVerdict
+) -> None:
+    """What somebody else has done is done; a pause passes; the rest has failed."""
+    assert classify(command, revert) == said
 
 
 def test_the_short_form_keeps_a_signature_whole() -> None:

@@ -21,10 +21,10 @@ from hypothesis import strategies as st
 
 from node.chain.contract.swarm import ABI
 from node.chain.rpc.blocks import parse_head
-from node.chain.rpc.client import ConnectionLostError, RpcError, RpcMessage, outcome
-from node.chain.rpc.schemas import HEADS, SHAPES, checked
-from node.chain.service import CoordinatorService
-from node.chain.transactions.fees import offer
+from node.chain.rpc.client import ConnectionLostError, RpcError, RpcMessage, result_of
+from node.chain.rpc.schemas import HEADS, RESPONSE_SCHEMAS, validated
+from node.chain.service import ChainIdentity, CoordinatorService
+from node.chain.transactions.fees import suggested_fees
 from node.config import ChainSettings
 from node.machine.inputs import AnyInput, ChainLost, ChainRestored
 from node.store.outbox import SqliteOutbox
@@ -64,7 +64,7 @@ def read(method: str, answer: Any) -> None:
         case "eth_getTransactionReceipt" if answer:
             assert [int(answer[key] or "0x0", 16) >= 0 for key in ("blockNumber", "gasUsed", "status")]
         case "eth_feeHistory":
-            offer(answer, 10**12)
+            suggested_fees(answer, 10**12)
         case "eth_call":
             ABI.result("current", answer)
         case "eth_estimateGas":
@@ -114,7 +114,7 @@ def test_what_passes_can_be_read(data: st.DataObject, method: str, new: Any) -> 
     path = data.draw(st.sampled_from(list(places(GOOD[method]))))
     answer = changed(GOOD[method], path, new)
     try:
-        passed = checked(method, answer)
+        passed = validated(method, answer)
     except ValueError:
         return
     try:
@@ -126,7 +126,7 @@ def test_what_passes_can_be_read(data: st.DataObject, method: str, new: Any) -> 
 @pytest.mark.parametrize("method", sorted(GOOD))
 def test_good_answers_pass(method: str) -> None:
     """As they are."""
-    assert checked(method, GOOD[method]) == GOOD[method]
+    assert validated(method, GOOD[method]) == GOOD[method]
     read(method, GOOD[method])
 
 
@@ -134,13 +134,13 @@ def test_every_method_that_is_used_has_a_shape() -> None:
     """A method without one could not be asked."""
     sources = [path.read_text() for path in (ROOT / "node" / "chain").rglob("*.py")]
     used = {word for text in sources for word in text.split('"') if word.startswith("eth_")}
-    assert used - {"eth_subscription"} <= SHAPES.keys()
+    assert used - {"eth_subscription"} <= RESPONSE_SCHEMAS.keys()
 
 
 @pytest.mark.parametrize("error", [{"code": [], "message": 3}, {}, "no", 7, [1]])
 def test_an_error_of_any_form_is_an_error(error: Any) -> None:
-    """Its code and text are told as far as there are any."""
-    assert isinstance(outcome(RpcMessage(error=error)), RpcError)
+    """Its code and text are kept as far as there are any."""
+    assert isinstance(result_of(RpcMessage(error=error)), RpcError)
 
 
 # --- over a line ------------------------------------------------------------------------------------------------------
@@ -177,7 +177,7 @@ def served(otherwise: dict[str, Any]) -> Iterator[tuple[str, Counter[str]]]:
 def service(home: Path, *urls: str) -> CoordinatorService:
     settings = ChainSettings(urls=urls, contract=CONTRACT, binding="swarm")
     outbox, account = SqliteOutbox(home / "outbox.sqlite"), Account.from_key(b"\1" * 32)
-    return CoordinatorService(settings, account, Manifest(name="test"), outbox, Anything(), b"\1" * 32)
+    return CoordinatorService(settings, Manifest(name="test"), ChainIdentity(account), outbox, Anything())
 
 
 async def until(asked: Callable[[], Any], chain: CoordinatorService) -> list[AnyInput]:
@@ -206,7 +206,7 @@ async def test_the_next_endpoint_is_asked_where_the_first_answers_garbage(
     """A field that is missing, null, another type: the second endpoint is the chain, and none of it is lost."""
     with served(garbage) as (bad, _), served({}) as (good, asked):
         chain = service(tmp_path, bad, good)
-        assert (await chain.describe()).chain_id == 31337
+        assert (await chain.read_facts()).chain_id == 31337
         asked.clear()
         inputs = await until(lambda: asked["eth_getTransactionCount"] > 1, chain)
     assert isinstance(inputs[0], ChainRestored)
@@ -217,14 +217,14 @@ async def test_garbage_alone_is_a_chain_that_is_away(tmp_path: Path) -> None:
     with served({"eth_getBlockByNumber": HEADLESS}) as (url, asked):
         chain = service(tmp_path, url)
         with pytest.raises(ConnectionLostError, match=r"eth_getBlockByNumber: it answered garbage: .*parentHash"):
-            await chain.describe()
+            await chain.read_facts()
         asked.clear()
         (lost,) = await until(lambda: asked["eth_blockNumber"] > 1, chain)
     assert isinstance(lost, ChainLost)
 
 
 async def test_a_log_that_does_not_fit_has_the_history_read_again(tmp_path: Path) -> None:
-    """What such an endpoint has told is not to be trusted: the next one is asked for all of it."""
+    """What such an endpoint said is not to be trusted: the next one is asked for all of it."""
     log = {**LOG, "topics": [ABI.topic("PeerRegistered"), "0x" + "00" * 32, "0x" + "00" * 32], "data": "0x00"}
     with served({"eth_getLogs": [log]}) as (bad, _), served({}) as (good, asked):
         inputs = await until(lambda: asked["eth_getLogs"], service(tmp_path, bad, good))

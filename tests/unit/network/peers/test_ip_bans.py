@@ -1,44 +1,45 @@
-"""Whom the node turns away by address."""
+"""Which peers the node turns away by address."""
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.network.peers.ip_bans import BANS_SHUT, MOST_ADDRESSES, SHUT_SECONDS, IpBans, pruned, surplus
+from node.network.peers.ip_bans import IP_BAN_SECONDS, MAX_ADDRESSES, MAX_BANNED_PEERS, IpBans
+from node.network.peers.ip_diversity import peers_to_prune, surplus_peers
 
 CONNECTED = st.lists(st.tuples(st.uuids().map(str), st.sampled_from("abc")), max_size=30, unique_by=lambda one: one[0])
 
 
 def test_an_address_is_shut_after_some_bans_and_opens_again() -> None:
     """One banned peer shuts nobody out; the third one does, until the bans are old."""
-    doors = IpBans()
-    for number in range(BANS_SHUT):
-        assert not doors.is_shut("a", 10.0)
-        doors.note_ban("a", 10.0 + number)
-    assert doors.is_shut("a", 20.0)
-    assert not doors.is_shut("b", 20.0)
-    assert not doors.is_shut("a", 10.0 + SHUT_SECONDS)
+    bans = IpBans()
+    for number in range(MAX_BANNED_PEERS):
+        assert not bans.is_ip_banned("a", 10.0)
+        bans.add_banned_peer("a", 10.0 + number)
+    assert bans.is_ip_banned("a", 20.0)
+    assert not bans.is_ip_banned("b", 20.0)
+    assert not bans.is_ip_banned("a", 10.0 + IP_BAN_SECONDS)
 
 
 def test_the_memory_of_addresses_is_bounded() -> None:
     """Whoever has many addresses pushes out the oldest ones, not the newest."""
-    doors = IpBans()
-    for number in range(2 * MOST_ADDRESSES):
-        for _ in range(BANS_SHUT):
-            doors.note_ban(str(number), float(number) / 1000)
-    assert len(doors._bans) == MOST_ADDRESSES
-    assert doors.is_shut(str(2 * MOST_ADDRESSES - 1), 3.0)
+    bans = IpBans()
+    for number in range(2 * MAX_ADDRESSES):
+        for _ in range(MAX_BANNED_PEERS):
+            bans.add_banned_peer(str(number), float(number) / 1000)
+    assert len(bans._bans) == MAX_ADDRESSES
+    assert bans.is_ip_banned(str(2 * MAX_ADDRESSES - 1), 3.0)
 
 
 def test_twenty_on_one_address_give_way_to_one_on_another() -> None:
     """The newest of the most crowded address goes, not the newest of all."""
     crowd = [(f"c{number}", "crowd") for number in range(20)]
-    assert surplus([*crowd, ("late", "else")], 20) == ["c19"]
+    assert surplus_peers([*crowd, ("late", "else")], 20) == ["c19"]
 
 
 @given(CONNECTED, st.integers(0, 40))
 def test_only_what_exceeds_is_turned_away(connected: list[tuple[str, str]], most: int) -> None:
     """Exactly the limit stays, and no address keeps two more than another one that lost somebody."""
-    away = surplus(connected, most)
+    away = surplus_peers(connected, most)
     staying = [address for peer, address in connected if peer not in away]
     assert len(staying) == min(most, len(connected))
     lost = {address for peer, address in connected if peer in away}
@@ -48,7 +49,7 @@ def test_only_what_exceeds_is_turned_away(connected: list[tuple[str, str]], most
 def test_a_crowd_on_one_address_is_never_a_whole_mesh() -> None:
     """Thirteen grafts from one address leave those that the node has dialled, and one peer of each other address."""
     mesh = [*((f"c{number}", "crowd") for number in range(10)), ("d", "crowd"), ("e", "else"), ("f", "far")]
-    away = pruned(mesh, {"d", "gone"}, 6, 3)
+    away = peers_to_prune(mesh, {"d", "gone"}, 6, 3)
     assert len(away) == len(mesh) - 6
     assert not {"d", "e", "f"} & set(away)
 
@@ -56,16 +57,16 @@ def test_a_crowd_on_one_address_is_never_a_whole_mesh() -> None:
 def test_more_dialled_than_are_kept_are_pruned_like_others() -> None:
     """A mesh of dialled peers only shrinks all the same."""
     mesh = [(str(number), "a") for number in range(13)]
-    assert len(pruned(mesh, {peer for peer, _ in mesh}, 6, 3)) == 7
+    assert len(peers_to_prune(mesh, {peer for peer, _ in mesh}, 6, 3)) == 7
 
 
 def test_a_network_of_ipv6_is_one_address() -> None:
     """Whoever has one address of a /64 has all of them; a mapped IPv4 address is that address."""
-    doors = IpBans()
-    for number in range(BANS_SHUT):
-        doors.note_ban(f"2001:db8::{number}", 0.0)
-        doors.note_ban("::ffff:192.0.2.1", 0.0)
-    assert doors.is_shut("2001:db8::ff", 1.0)
-    assert not doors.is_shut("2001:db8:0:1::1", 1.0)
-    assert doors.is_shut("192.0.2.1", 1.0)
-    assert not doors.is_shut("192.0.2.2", 1.0)
+    bans = IpBans()
+    for number in range(MAX_BANNED_PEERS):
+        bans.add_banned_peer(f"2001:db8::{number}", 0.0)
+        bans.add_banned_peer("::ffff:192.0.2.1", 0.0)
+    assert bans.is_ip_banned("2001:db8::ff", 1.0)
+    assert not bans.is_ip_banned("2001:db8:0:1::1", 1.0)
+    assert bans.is_ip_banned("192.0.2.1", 1.0)
+    assert not bans.is_ip_banned("192.0.2.2", 1.0)

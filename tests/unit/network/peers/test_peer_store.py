@@ -5,8 +5,8 @@ import pytest
 from node.network.peers.addresses import BadAddress, seen_from, split_address
 from node.network.peers.peer_store import (
     BAN_SECONDS,
-    MOST_ADDRESSES,
-    MOST_PEERS,
+    MAX_ADDRESSES,
+    MAX_PEERS,
     PENALTY_HALF_LIFE,
     PENALTY_LIMIT,
     PeerStore,
@@ -16,19 +16,19 @@ PEER = "16Uiu2HAmEWQnHq2jLKJypwVnVoQeFCULuyop6atvq2eWjYSUjzNi"
 
 
 def test_the_book_survives_a_restart(tmp_path: Path) -> None:
-    """What was saved is read again; nothing but the book stays in the directory."""
+    """What was saved is read again; nothing but the store stays in the directory."""
     path = tmp_path / "data" / "peers.json"
-    book = PeerStore(path)
-    book.hear("a", ["/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/2"])
-    book.met("a", 100.0, "/ip4/10.0.0.2/tcp/2")
-    book.save()
+    store = PeerStore(path)
+    store.add_addresses("a", ["/ip4/10.0.0.1/tcp/1", "/ip4/10.0.0.2/tcp/2"])
+    store.mark_connected("a", 100.0, "/ip4/10.0.0.2/tcp/2")
+    store.save()
     assert PeerStore(path).dialable(200.0) == [("a", ("/ip4/10.0.0.2/tcp/2", "/ip4/10.0.0.1/tcp/1"))]
     assert [each.name for each in path.parent.iterdir()] == ["peers.json"]
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b'{"a": 5}', b"\xff\xff"])
 def test_a_broken_book_is_put_aside(tmp_path: Path, content: bytes) -> None:
-    """An unreadable book is kept under another name and a new one begun."""
+    """An unreadable store is kept under another name and a new one begun."""
     path = tmp_path / "peers.json"
     path.write_bytes(content)
     assert len(PeerStore(path)) == 0
@@ -36,47 +36,47 @@ def test_a_broken_book_is_put_aside(tmp_path: Path, content: bytes) -> None:
 
 
 def test_an_unwritable_book_costs_nothing_else(tmp_path: Path) -> None:
-    """A book that can't be written is tried again at the next save."""
+    """A store that can't be written is tried again at the next save."""
     blocker = tmp_path / "file"
     blocker.write_text("")
-    book = PeerStore(blocker / "peers.json")
-    book.met("a", 1.0)
-    book.save()
+    store = PeerStore(blocker / "peers.json")
+    store.mark_connected("a", 1.0)
+    store.save()
     blocker.unlink()
-    book.save()
+    store.save()
     assert len(PeerStore(tmp_path / "file" / "peers.json")) == 1
 
 
 def test_the_book_is_bounded() -> None:
-    """Peers that were never met go first, addresses of one peer are few."""
-    book = PeerStore(None)
-    book.met("friend", 5.0, "/ip4/10.0.0.1/tcp/1")
-    for number in range(MOST_PEERS + 50):
-        book.hear(f"p{number}", [f"/ip4/10.0.0.1/tcp/{port}" for port in range(1, 9)])
-    assert len(book) == MOST_PEERS
-    assert book.get("friend").seen == 5.0
-    assert len(book.get(f"p{MOST_PEERS + 49}").addresses) == MOST_ADDRESSES
+    """Peers that were never connected go first, addresses of one peer are few."""
+    store = PeerStore(None)
+    store.mark_connected("friend", 5.0, "/ip4/10.0.0.1/tcp/1")
+    for number in range(MAX_PEERS + 50):
+        store.add_addresses(f"p{number}", [f"/ip4/10.0.0.1/tcp/{port}" for port in range(1, 9)])
+    assert len(store) == MAX_PEERS
+    assert store.get("friend").seen == 5.0
+    assert len(store.get(f"p{MAX_PEERS + 49}").addresses) == MAX_ADDRESSES
 
 
 def test_faults_add_up_to_a_ban_and_fade() -> None:
     """Penalties at once reach the limit; the same ones far apart do not; a ban ends by itself."""
-    book = PeerStore(None)
+    store = PeerStore(None)
     step = PENALTY_LIMIT / 2
-    assert [book.penalise("a", step, 0.0), book.penalise("a", step, 1.0)] == [False, False]
-    assert book.penalise("a", step, 2.0)
-    assert book.is_banned("a", 3.0)
-    assert not book.is_banned("a", 2.0 + BAN_SECONDS)
-    apart = [book.penalise("b", step, 20 * PENALTY_HALF_LIFE * number) for number in range(9)]
+    assert [store.penalise("a", step, 0.0), store.penalise("a", step, 1.0)] == [False, False]
+    assert store.penalise("a", step, 2.0)
+    assert store.is_banned("a", 3.0)
+    assert not store.is_banned("a", 2.0 + BAN_SECONDS)
+    apart = [store.penalise("b", step, 20 * PENALTY_HALF_LIFE * number) for number in range(9)]
     assert not any(apart)
 
 
 def test_the_banned_are_not_dialled() -> None:
     """A peer that is shut out is no candidate until its time is over."""
-    book = PeerStore(None)
-    book.hear("a", ["/ip4/10.0.0.1/tcp/1"])
-    book.penalise("a", PENALTY_LIMIT, 0.0)
-    assert book.dialable(1.0) == []
-    assert len(book.dialable(1.0 + BAN_SECONDS)) == 1
+    store = PeerStore(None)
+    store.add_addresses("a", ["/ip4/10.0.0.1/tcp/1"])
+    store.penalise("a", PENALTY_LIMIT, 0.0)
+    assert store.dialable(1.0) == []
+    assert len(store.dialable(1.0 + BAN_SECONDS)) == 1
 
 
 def test_addresses_are_taken_apart() -> None:
@@ -105,11 +105,11 @@ def test_every_interface_becomes_the_one_that_was_seen() -> None:
 
 
 def test_a_ban_that_is_over_keeps_nobody_in_the_book() -> None:
-    """A thousand banned names, long forgiven, do not push out an honest peer that was just met."""
-    book = PeerStore(None)
-    for number in range(MOST_PEERS - 1):
-        book.penalise(f"bad{number}", PENALTY_LIMIT, 0.0)
+    """A thousand banned names, long forgiven, do not push out an honest peer that was just connected."""
+    store = PeerStore(None)
+    for number in range(MAX_PEERS - 1):
+        store.penalise(f"bad{number}", PENALTY_LIMIT, 0.0)
     for number in range(2):
-        book.met(f"honest{number}", 10 * BAN_SECONDS + number, "/ip4/1.1.1.1/tcp/1")
-    assert book.get("honest0").seen
-    assert not book.get("bad0").banned_until
+        store.mark_connected(f"honest{number}", 10 * BAN_SECONDS + number, "/ip4/1.1.1.1/tcp/1")
+    assert store.get("honest0").seen
+    assert not store.get("bad0").banned_until

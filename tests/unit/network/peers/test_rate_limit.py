@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 import trio.testing
@@ -10,11 +12,21 @@ from hypothesis import strategies as st
 
 from node.exits import Refusal
 from node.machine.commands import FetchRollouts
-from node.network.peers.addresses import host_of, neighbourhood, networks
-from node.network.peers.rate_limit import KNOWN, MOST_PEERS, STRANGER, RateLimit, RateLimiter, UsedAllowance, spend
+from node.network.peers.addresses import host_of, network_key, networks
+from node.network.peers.rate_limit import (
+    MAX_PEERS,
+    TRUSTED_LIMIT,
+    UNTRUSTED_LIMIT,
+    RateLimit,
+    RateLimiter,
+    UsedAllowance,
+    charge,
+)
 from node.network.pubsub.validator import AnnouncementValidator
-from node.network.reqresp.fetcher import STRANGERS_ASKED_AT_ONCE, BodyFetcher
+from node.network.reqresp.fetcher import MAX_UNTRUSTED_REQUESTS, BodyFetcher
+from node.ports import Verdict
 from protocols.manifest import Limits
+from protocols.wire import Announcement
 
 FRAMES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5000), st.floats(0, 10)), max_size=60)
 
@@ -22,11 +34,11 @@ FRAMES = st.lists(st.tuples(st.integers(0, 50), st.integers(0, 5000), st.floats(
 @given(FRAMES)
 def test_no_more_passes_than_burst_and_rate_allow(frames: list[tuple[int, int, float]]) -> None:
     """Whatever is sent when, what is taken stays below the burst and what has been added since."""
-    quota = RateLimit(100, 9000, 2.0, 500.0)
-    spent, now, messages, size = UsedAllowance(), 0.0, 0, 0
+    limit = RateLimit(100, 9000, 2.0, 500.0)
+    used, now, messages, size = UsedAllowance(), 0.0, 0, 0
     for more, length, pause in frames:
         now += pause
-        spent, within = spend(spent, quota, more, length, now)
+        used, within = charge(used, limit, more, length, now)
         messages += more * within
         size += length * within
 
@@ -36,30 +48,30 @@ def test_no_more_passes_than_burst_and_rate_allow(frames: list[tuple[int, int, f
 
 def test_a_peer_without_credit_may_send_less() -> None:
     """A stranger's burst is a quarter of that of a peer that has proven good; others are not affected."""
-    quotas = RateLimiter()
+    limiter = RateLimiter()
     count = {
-        name: sum(quotas.takes(name, 1, 1000, 5.0, known=known) for _ in range(10_000))
-        for name, known in (("stranger", False), ("good", True))
+        name: sum(limiter.allows(name, 1, 1000, 5.0, trusted=trusted) for _ in range(10_000))
+        for name, trusted in (("stranger", False), ("good", True))
     }
 
-    assert count == {"stranger": STRANGER.burst_messages, "good": KNOWN.burst_messages}
-    assert quotas.takes("another", 1, 1000, 5.0, known=False)
+    assert count == {"stranger": UNTRUSTED_LIMIT.burst_messages, "good": TRUSTED_LIMIT.burst_messages}
+    assert limiter.allows("another", 1, 1000, 5.0, trusted=False)
 
 
 def test_what_was_used_comes_back_with_time() -> None:
     """A peer that was cut short is heard again a second later."""
-    quotas = RateLimiter()
-    assert quotas.takes("a", STRANGER.burst_messages, 0, 0.0, known=False)
-    assert not quotas.takes("a", 1, 0, 0.0, known=False)
-    assert quotas.takes("a", 1, 0, 1.0, known=False)
+    limiter = RateLimiter()
+    assert limiter.allows("a", UNTRUSTED_LIMIT.burst_messages, 0, 0.0, trusted=False)
+    assert not limiter.allows("a", 1, 0, 0.0, trusted=False)
+    assert limiter.allows("a", 1, 0, 1.0, trusted=False)
 
 
 def test_quotas_are_kept_for_a_bounded_number_of_peers() -> None:
     """Names cost nothing: those not heard for longest are forgotten."""
-    quotas = RateLimiter()
-    for number in range(MOST_PEERS + 10):
-        quotas.takes(str(number), 1, 1, 0.0, known=False)
-    assert len(quotas._spent) == MOST_PEERS
+    limiter = RateLimiter()
+    for number in range(MAX_PEERS + 10):
+        limiter.allows(str(number), 1, 1, 0.0, trusted=False)
+    assert len(limiter._used) == MAX_PEERS
 
 
 @pytest.mark.parametrize(
@@ -76,7 +88,7 @@ def test_quotas_are_kept_for_a_bounded_number_of_peers() -> None:
 )
 def test_addresses_are_counted_by_network(ip: str | None, found: str) -> None:
     """A /24 or /64 is one neighbour; trusted networks and names are not counted."""
-    assert neighbourhood(ip, networks(("10.0.0.0/8",))) == found
+    assert network_key(ip, networks(("10.0.0.0/8",))) == found
 
 
 def test_a_malformed_network_is_refused_in_one_line() -> None:
@@ -104,18 +116,23 @@ async def test_silent_strangers_keep_no_body_of_a_known_peer_waiting() -> None:
         def get(self, digest: bytes) -> None:
             return None
 
+        def put(self, digest: bytes, body: bytes, round_number: int) -> None:
+            raise AssertionError(digest)
+
+    def check(peer: str, announcement: Announcement, body: bytes) -> Verdict:
+        raise AssertionError(peer)
+
     async def report(said: object) -> None:
         raise AssertionError(said)
 
-    fetching = BodyFetcher(
-        AnnouncementValidator(bytes(32), Limits()), Empty(), lambda *_: 1 / 0, 10, lambda peer: peer == "good"
-    )  # type: ignore[arg-type,return-value]
-    for number in range(2 * STRANGERS_ASKED_AT_ONCE):
-        fetching.want(FetchRollouts(f"stranger {number}", 1, 0, bytes(32), b"stranger", 10))
-    fetching.want(FetchRollouts("good", 1, 0, bytes(32), b"good", 10))
+    fetcher = BodyFetcher(AnnouncementValidator(bytes(32), Limits()), Empty(), check, 10, lambda peer: peer == "good")
+    for number in range(2 * MAX_UNTRUSTED_REQUESTS):
+        fetcher.enqueue(FetchRollouts(f"stranger {number}", 1, 0, bytes(32), b"stranger", 10))
+    fetcher.enqueue(FetchRollouts("good", 1, 0, bytes(32), b"good", 10))
+    silent: Any = Silent()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fetching.run, Silent(), lambda: {"somebody"}, report)
+        nursery.start_soon(fetcher.run, silent, lambda: {"somebody"}, report)
         await trio.testing.wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
 
-    assert sorted(asked) == [b"good", *[b"stranger"] * STRANGERS_ASKED_AT_ONCE]
+    assert sorted(asked) == [b"good", *[b"stranger"] * MAX_UNTRUSTED_REQUESTS]

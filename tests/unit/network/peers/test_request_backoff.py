@@ -1,59 +1,73 @@
-"""Who is slow is let be, not shut out."""
+"""A slow peer is asked more rarely, not banned."""
 
-from node.network.peers.request_backoff import FIRST_REST, FORGIVEN, LONGEST_REST, MOST_SLOW, TOGETHER, RequestBackoff
-from node.network.reqresp.streams import SLOW
-from node.network.service import PENALTIES
+from node.network.peers.request_backoff import (
+    FIRST_BACKOFF,
+    LONGEST_BACKOFF,
+    MAX_BACKOFFS,
+    SAME_INCIDENT_SECONDS,
+    TOLERATED_TIMEOUTS,
+    RequestBackoff,
+    backoff_after,
+)
+from node.network.reputation import PENALTIES
+from node.network.reqresp.streams import TIMEOUT
 
 
-def slow(patience: RequestBackoff, peer: str, times: int, now: float = 0.0) -> float:
+def slow(backoff: RequestBackoff, peer: str, times: int, now: float = 0.0) -> float:
     """Have a peer be slow some times in a row; return when it was last."""
     for turn in range(times):
-        now += TOGETHER * (turn > 0)
-        patience.slow(peer, now)
+        now += SAME_INCIDENT_SECONDS * (turn > 0)
+        backoff.record_timeout(peer, now)
     return now
 
 
-def test_a_peer_that_is_slow_again_and_again_rests_ever_longer() -> None:
-    """Some times are forgiven; then it rests twice as long each time, but is asked at least twice a minute."""
-    patience, now, rests = RequestBackoff(), 0.0, []
-    for _ in range(FORGIVEN + 7):
-        patience.slow("a", now)
+def test_a_peer_that_times_out_again_and_again_backs_off_ever_longer() -> None:
+    """Some timeouts are tolerated; then it backs off twice as long each time, but is asked at least twice a minute."""
+    backoff, now, pauses = RequestBackoff(), 0.0, []
+    for _ in range(TOLERATED_TIMEOUTS + 7):
+        backoff.record_timeout("a", now)
         began = now
-        while patience.rests("a", now):
+        while backoff.is_backing_off("a", now):
             now += 0.5
-        rests.append(now - began)
-        now = max(now, began + TOGETHER)
-    assert rests == [0.0] * FORGIVEN + [FIRST_REST * 2**turn for turn in range(5)] + [LONGEST_REST] * 2
+        pauses.append(now - began)
+        now = max(now, began + SAME_INCIDENT_SECONDS)
+    assert pauses == [0.0] * TOLERATED_TIMEOUTS + [FIRST_BACKOFF * 2**turn for turn in range(5)] + [LONGEST_BACKOFF] * 2
 
 
 def test_requests_that_hang_together_are_one_slowness() -> None:
     """Twenty requests that run out within the same seconds cost no rest."""
-    patience = RequestBackoff()
+    backoff = RequestBackoff()
     for number in range(20):
-        patience.slow("a", TOGETHER * number / 20)
-    assert not patience.rests("a", TOGETHER)
+        backoff.record_timeout("a", SAME_INCIDENT_SECONDS * number / 20)
+    assert not backoff.is_backing_off("a", SAME_INCIDENT_SECONDS)
 
 
 def test_an_answer_ends_it() -> None:
     """A peer that answers in time begins anew."""
-    patience = RequestBackoff()
-    now = slow(patience, "a", FORGIVEN)
-    patience.answered("a")
-    now = slow(patience, "a", FORGIVEN, now + TOGETHER)
-    assert not patience.rests("a", now)
-    patience.slow("a", now + TOGETHER)
-    assert patience.rests("a", now + TOGETHER)
+    backoff = RequestBackoff()
+    now = slow(backoff, "a", TOLERATED_TIMEOUTS)
+    backoff.record_answer("a")
+    now = slow(backoff, "a", TOLERATED_TIMEOUTS, now + SAME_INCIDENT_SECONDS)
+    assert not backoff.is_backing_off("a", now)
+    backoff.record_timeout("a", now + SAME_INCIDENT_SECONDS)
+    assert backoff.is_backing_off("a", now + SAME_INCIDENT_SECONDS)
 
 
 def test_names_cost_no_memory_without_end() -> None:
     """However many names are slow, a bounded number is remembered."""
-    patience, names = RequestBackoff(), [str(number) for number in range(2 * MOST_SLOW)]
-    for turn in range(FORGIVEN + 1):
-        for name in names[:MOST_SLOW] if turn < FORGIVEN else names:
-            patience.slow(name, TOGETHER * turn)
-    assert not any(patience.rests(name, TOGETHER * FORGIVEN) for name in names)
+    backoff, names = RequestBackoff(), [str(number) for number in range(2 * MAX_BACKOFFS)]
+    for turn in range(TOLERATED_TIMEOUTS + 1):
+        for name in names[:MAX_BACKOFFS] if turn < TOLERATED_TIMEOUTS else names:
+            backoff.record_timeout(name, SAME_INCIDENT_SECONDS * turn)
+    assert not any(backoff.is_backing_off(name, SAME_INCIDENT_SECONDS * TOLERATED_TIMEOUTS) for name in names)
 
 
 def test_slowness_bans_nobody() -> None:
     """A swarm on busy machines must not shut itself out for half an hour."""
-    assert PENALTIES[SLOW] == 0.0
+    assert PENALTIES[TIMEOUT] == 0.0
+
+
+def test_timeouts_for_days_are_one_long_backoff() -> None:
+    """However often a peer has timed out, the back-off is the longest one."""
+    assert backoff_after(TOLERATED_TIMEOUTS) == 0.0
+    assert backoff_after(100_000) == LONGEST_BACKOFF

@@ -1,4 +1,4 @@
-"""How many useless announcements a peer may bring before it is cut, and which are not its fault."""
+"""How many useless announcements a peer may forward before it is disconnected, and which are not its fault."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -9,8 +9,10 @@ import pytest
 from node.config import GossipSettings
 from node.identity import NodeKey
 from node.identity.local_peer import address_of_peer, local_peer
-from node.network.pubsub.validator import InboundMessage
-from node.network.service import DROPPED_AT_MOST, NetworkService
+from node.network.parameters import NetworkCallbacks, SwarmMember
+from node.network.pubsub.inbound_message import InboundMessage
+from node.network.reputation import MAX_USELESS_ANNOUNCEMENTS
+from node.network.service import Libp2pNetwork
 from node.ports import RoundWindow, Verdict
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
@@ -39,36 +41,31 @@ def announcement(key: NodeKey, round_number: int, number: int = 0, **changes: ob
 
 
 @pytest.fixture(name="node")
-def _node(tmp_path: Path) -> NetworkService:
+def _node(tmp_path: Path) -> Libp2pNetwork:
     me = local_peer(PEERS[0], None, Domain(1, "0x" + "00" * 20, bytes(32)))
-    return NetworkService(
-        GossipSettings(), me, Limits(), SWARM, Memory(), lambda *_: Verdict(reason=""), tmp_path / "book", no_bootnodes
-    )
+    callbacks = NetworkCallbacks(check_body=lambda *_: Verdict(reason=""))
+    return Libp2pNetwork(GossipSettings(), SwarmMember(me, SWARM, Limits()), Memory(), callbacks, tmp_path / "peers")
 
 
-async def no_bootnodes() -> tuple[str, ...]:
-    return ()
-
-
-def brings(node: NetworkService, data: Callable[[int], bytes], late: bool = False) -> bool:
-    """Have one peer bring a flood; tell whether it is held against it."""
+def brings(node: Libp2pNetwork, data: Callable[[int], bytes], late: bool = False) -> bool:
+    """Have one peer forward a flood; return True if it is held against it."""
     origin = address_of_peer(PEERS[3].peer_id)
-    for number in range(DROPPED_AT_MOST + 20):
-        node._hear(SERVER, InboundMessage(data=data(number), origin=None if late else origin, late=late))
+    for number in range(MAX_USELESS_ANNOUNCEMENTS + 20):
+        node._validate_from(SERVER, InboundMessage(data=data(number), origin=None if late else origin, late=late))
     return node.counters["flood"] > 0
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_node_that_lags_bans_nobody_for_what_is_ahead(node: NetworkService, late: bool) -> None:
+def test_a_node_that_lags_bans_nobody_for_what_is_ahead(node: Libp2pNetwork, late: bool) -> None:
     """Two rounds behind, or on another fork, or before it knows the round, it hears much that is right and no use."""
     assert not brings(node, lambda number: announcement(PEERS[3], 5, number), late)
     node.update_window(WINDOW)
     assert not brings(node, lambda number: announcement(PEERS[3], 7, number), late)
     assert not brings(node, lambda number: announcement(PEERS[3], 5, number, seed=b"fork" * 8), late)
-    assert set(node.counters) == {"window", "early", "seed"}
+    assert set(node.counters) == {"no-window", "future", "seed"}
 
 
-def test_what_was_asked_for_is_no_flood(node: NetworkService) -> None:
+def test_what_was_asked_for_is_no_flood(node: Libp2pNetwork) -> None:
     """An answer may bring what came meanwhile, what is old here, and peers that are not known here."""
     node.update_window(WINDOW)
     stranger = NodeKey(bytes([8]) * 32)
@@ -78,7 +75,7 @@ def test_what_was_asked_for_is_no_flood(node: NetworkService) -> None:
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_flood_is_counted_and_cut(node: NetworkService, late: bool) -> None:
+def test_a_flood_is_counted_and_cut(node: Libp2pNetwork, late: bool) -> None:
     """What no honest peer brings is held against it, also in an answer; by gossip repetitions and strangers too."""
     node.update_window(WINDOW)
     garbled = announcement(PEERS[3], 5)[:-65] + bytes([9]) * 65
@@ -86,7 +83,7 @@ def test_a_flood_is_counted_and_cut(node: NetworkService, late: bool) -> None:
 
 
 @pytest.mark.parametrize("key", [PEERS[3], NodeKey(bytes([8]) * 32)])
-def test_repetitions_and_strangers_are_a_flood_in_gossip(node: NetworkService, key: NodeKey) -> None:
+def test_repetitions_and_strangers_are_a_flood_in_gossip(node: Libp2pNetwork, key: NodeKey) -> None:
     """An honest neighbour sends nothing twice, nor what it drops itself."""
     node.update_window(WINDOW)
     assert brings(node, lambda number: announcement(key, 5))

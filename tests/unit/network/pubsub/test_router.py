@@ -13,8 +13,8 @@ from libp2p.pubsub.pb import rpc_pb2
 from libp2p.pubsub.rpc_queue import RpcQueue
 
 from node.identity import new_key
-from node.network.pubsub.hardened import CHOSEN_IN_MESH, FRAME_LIMIT, OUTBOUND_FRAMES
-from node.network.pubsub.topic import _router
+from node.network.pubsub.pubsub import OUTBOUND_QUEUE_SIZE
+from node.network.pubsub.router import FRAME_LIMIT, MIN_OUTBOUND_IN_MESH, new_router
 
 TOPIC = "t"
 
@@ -45,7 +45,7 @@ class Peers(msgspec.Struct):
 
 def router_among(connections: list[Connection]) -> tuple[Any, list[ID]]:
     """Return a router with peers behind these connections, all in the topic and none in the mesh."""
-    router: Any = _router()
+    router: Any = new_router()
     ids = [ID.from_string(new_key().peer_id) for _ in connections]
     router.pubsub = Peers(dict(zip(ids, map(Stream, connections), strict=True)), {TOPIC: set(ids)})
     router.peer_protocol = dict.fromkeys(ids, PROTOCOL_ID_V12)
@@ -65,7 +65,7 @@ def test_a_crowd_does_not_prune_the_others_away(crowded: tuple[Any, list[ID]]) -
     router.mesh[TOPIC] = set(ids)
     router.mesh_heartbeat()
     assert len(router.mesh[TOPIC]) == router.degree
-    assert len(router.mesh[TOPIC] & set(ids[20:])) >= CHOSEN_IN_MESH
+    assert len(router.mesh[TOPIC] & set(ids[20:])) >= MIN_OUTBOUND_IN_MESH
 
 
 def test_a_mesh_of_strangers_gets_some_dialled_peers(crowded: tuple[Any, list[ID]]) -> None:
@@ -73,7 +73,7 @@ def test_a_mesh_of_strangers_gets_some_dialled_peers(crowded: tuple[Any, list[ID
     router, ids = crowded
     router.mesh[TOPIC] = set(ids[:8])
     grafted, _ = router.mesh_heartbeat()
-    assert len(grafted) == CHOSEN_IN_MESH
+    assert len(grafted) == MIN_OUTBOUND_IN_MESH
     assert set(grafted) <= set(ids[20:])
     assert router.mesh_heartbeat() == (defaultdict(list), defaultdict(list))
 
@@ -97,8 +97,11 @@ class Outbox(msgspec.Struct):
 @pytest.fixture(name="asked")
 def _asked() -> tuple[Any, ID, RpcQueue]:
     """A router with forty messages of 60,000 bytes, one peer, and what is queued for it."""
-    router: Any = _router()
-    peer, queue = ID.from_string(new_key().peer_id), RpcQueue(max_size=OUTBOUND_FRAMES, max_message_size=FRAME_LIMIT)
+    router: Any = new_router()
+    peer, queue = (
+        ID.from_string(new_key().peer_id),
+        RpcQueue(max_size=OUTBOUND_QUEUE_SIZE, max_message_size=FRAME_LIMIT),
+    )
     router.pubsub = Outbox({peer: queue})
     for at in range(40):
         router.mcache.put(rpc_pb2.Message(from_id=b"\xff", seqno=bytes([at]), data=bytes(60_000), topicIDs=[TOPIC]))
@@ -138,7 +141,7 @@ async def test_a_message_is_sent_to_a_peer_three_times_at_most(asked: tuple[Any,
     for _ in range(6):
         router.mcache.shift()
     router._periodic_security_cleanup()
-    assert not router._wanted._sent
+    assert not router._iwant_limit._sent
 
 
 async def test_one_request_brings_at_most_one_frame(asked: tuple[Any, ID, RpcQueue]) -> None:

@@ -5,14 +5,9 @@ from hypothesis import strategies as st
 
 from node.identity import NodeKey
 from node.identity.local_peer import address_of_peer
-from node.network.pubsub.validator import (
-    HELD_KNOWN,
-    HELD_PER_SLOT,
-    HELD_STRANGERS,
-    AnnouncementValidator,
-    InboundMessage,
-    announced,
-)
+from node.network.pubsub.early_queue import MAX_EARLY_PER_SLOT, MAX_EARLY_REGISTERED, MAX_EARLY_UNREGISTERED
+from node.network.pubsub.inbound_message import InboundMessage, rollouts_announced
+from node.network.pubsub.validator import AnnouncementValidator
 from node.ports import RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import body_digest
@@ -42,31 +37,31 @@ def window(round_number: int = 5, stage: int = 0, *peers: NodeKey) -> RoundWindo
 def signed(
     key: NodeKey = ALICE, round_number: int = 5, stage: int = 0, body: bytes = b"body", **changes: object
 ) -> bytes:
-    said = Announcement(1, SWARM, round_number, stage, seed(round_number), body_digest(body), len(body), body)
-    payload = encode(msgspec.structs.replace(said, **changes))
+    announcement = Announcement(1, SWARM, round_number, stage, seed(round_number), body_digest(body), len(body), body)
+    payload = encode(msgspec.structs.replace(announcement, **changes))
     return encode(Envelope(payload, key.sign(signing_hash(payload))))
 
 
-def intake() -> AnnouncementValidator:
+def new_validator() -> AnnouncementValidator:
     fresh = AnnouncementValidator(SWARM, LIMITS)
     fresh.move(window())
     return fresh
 
 
-def hear(memory: AnnouncementValidator, data: bytes, origin: NodeKey | None = ALICE) -> str:
-    judged = memory.judge(InboundMessage(data=data, origin=origin.address if origin else None))
-    return judged.reason or judged.outcome
+def validate(validator: AnnouncementValidator, data: bytes, origin: NodeKey | None = ALICE) -> str:
+    result = validator.validate(InboundMessage(data=data, origin=origin.address if origin else None))
+    return result.reason or result.acceptance.value
 
 
 def test_an_announcement_is_accepted_once_and_remembered() -> None:
     """The first copy is accepted, the second a duplicate; body, announcer and envelope are known from then on."""
-    memory = intake()
-    assert [hear(memory, signed()), hear(memory, signed())] == ["accept", "duplicate"]
+    validator = new_validator()
+    assert [validate(validator, signed()), validate(validator, signed())] == ["accept", "duplicate"]
     slot = Slot(ALICE.address, 5, 0, seed(5))
-    assert memory.inline(slot, body_digest(b"body")) == b"body"
-    assert memory.peer_id(ALICE.address) == ALICE.peer_id
-    assert memory.envelope(slot) == signed()
-    assert dict(memory.counters) == {"accepted": 1, "duplicate": 1}
+    assert validator.inline(slot, body_digest(b"body")) == b"body"
+    assert validator.peer_id(ALICE.address) == ALICE.peer_id
+    assert validator.envelope(slot) == signed()
+    assert dict(validator.counters) == {"accepted": 1, "duplicate": 1}
 
 
 @pytest.mark.parametrize(
@@ -80,29 +75,30 @@ def test_an_announcement_is_accepted_once_and_remembered() -> None:
         (signed(BOB), "signature"),
         (signed(swarm=bytes(32)), "swarm"),
         (signed(round_number=2), "round"),
-        (signed(round_number=9), "early"),
+        (signed(round_number=9), "future"),
         (signed(seed=bytes(32)), "seed"),
         (signed(inline=b"else"), "digest"),
         (signed(version=2), "version"),
         (signed(size=LIMITS.body + 1, inline=b""), "size"),
     ],
 )
-def test_each_kind_of_rubbish_is_dropped_and_counted(data: bytes, reason: str) -> None:
-    """What is malformed, not signed by its publisher or out of place is dropped under its own reason."""
-    memory = intake()
-    assert hear(memory, data) == reason
-    assert (dict(memory.counters), memory.slots()) == ({reason: 1}, [])
+def test_each_kind_of_rubbish_is_counted(data: bytes, reason: str) -> None:
+    """What is malformed, not signed by its publisher or out of place is not accepted, under its own reason."""
+    validator = new_validator()
+    assert validate(validator, data) == reason
+    assert (dict(validator.counters), validator.slots()) == ({reason: 1}, [])
 
 
 def test_a_stranger_is_told_from_a_forger() -> None:
     """A well-signed announcement of a peer that is not registered counts as unregistered."""
-    assert hear(intake(), signed(BOB), BOB) == "unregistered"
+    assert validate(new_validator(), signed(BOB), BOB) == "unregistered"
 
 
 @given(st.binary(max_size=300))
-def test_no_bytes_break_the_intake(data: bytes) -> None:
-    """Any bytes at all are judged without an exception and never accepted."""
-    assert intake().judge(InboundMessage(data=data, origin=None)).outcome == "drop"
+def test_no_bytes_break_the_validator(data: bytes) -> None:
+    """Any bytes at all are validated without an exception and never accepted."""
+    result = new_validator().validate(InboundMessage(data=data, origin=None))
+    assert (result.accepted, result.queued) == (None, False)
 
 
 @given(st.integers(0, 300), st.integers(0, 255))
@@ -111,106 +107,109 @@ def test_no_altered_announcement_is_accepted(place: int, value: int) -> None:
     original = signed()
     altered = bytearray(original)
     altered[place % len(original)] = value
-    memory = intake()
-    hear(memory, bytes(altered), None)
+    validator = new_validator()
+    validate(validator, bytes(altered), None)
     slot = Slot(ALICE.address, 5, 0, seed(5))
-    assert memory.announced(slot) in (None, body_digest(b"body"))
+    assert validator.announced(slot) in (None, body_digest(b"body"))
 
 
 def test_a_second_body_is_evidence() -> None:
     """Two bodies for one slot: the second is passed on as evidence, once, so that nobody credits either."""
-    memory = intake()
-    assert hear(memory, signed()) == "accept"
-    later = [memory.judge(InboundMessage(signed(body=body), ALICE.address)) for body in (b"other", b"other", b"third")]
-    assert [(each.outcome, each.reason) for each in later] == [
-        ("accept", "equivocation"), ("drop", "equivocation"), ("drop", "equivocation"),
+    validator = new_validator()
+    assert validate(validator, signed()) == "accept"
+    later = [
+        validator.validate(InboundMessage(signed(body=body), ALICE.address)) for body in (b"other", b"other", b"third")
+    ]
+    assert [(each.acceptance, each.reason) for each in later] == [
+        ("accept", "equivocation"), ("ignore", "equivocation"), ("ignore", "equivocation"),
     ]  # fmt: skip
     assert later[0].accepted
-    (found,) = memory.evidence
+    (found,) = validator.evidence
     assert (found.first, found.second) == (body_digest(b"body"), body_digest(b"other"))
-    assert memory.announced(found.slot) == found.first
+    assert validator.announced(found.slot) == found.first
 
 
 def test_evidence_that_could_not_be_taken_in_may_come_again() -> None:
     """A full queue costs the conviction, not the first body."""
-    memory = intake()
-    hear(memory, signed())
-    convicting = memory.judge(InboundMessage(signed(body=b"other"), ALICE.address)).accepted
+    validator = new_validator()
+    validate(validator, signed())
+    convicting = validator.validate(InboundMessage(signed(body=b"other"), ALICE.address)).accepted
     assert convicting
-    memory.forget(convicting)
-    assert memory.announced(Slot(ALICE.address, 5, 0, seed(5))) == body_digest(b"body")
-    assert memory.judge(InboundMessage(signed(body=b"other"), ALICE.address)).accepted
+    validator.withdraw(convicting)
+    assert validator.announced(Slot(ALICE.address, 5, 0, seed(5))) == body_digest(b"body")
+    assert validator.validate(InboundMessage(signed(body=b"other"), ALICE.address)).accepted
 
 
-def test_what_had_to_be_asked_for_is_told_to_be_late() -> None:
+def test_what_had_to_be_asked_for_is_reported_as_late() -> None:
     """When it came says nothing about who was first."""
     for late in (True, False):
-        judged = intake().judge(InboundMessage(data=signed(), origin=ALICE.address, late=late))
-        assert judged.accepted is not None
-        assert announced(judged.accepted).late is late
+        result = new_validator().validate(InboundMessage(data=signed(), origin=ALICE.address, late=late))
+        assert result.accepted is not None
+        assert rollouts_announced(result.accepted).late is late
 
 
-def test_the_next_stage_is_held_until_the_window_moves() -> None:
-    """An announcement that comes before its stage is accepted, with its carrier, when the window has moved there."""
-    memory = intake()
-    assert memory.judge(InboundMessage(data=signed(stage=1), origin=ALICE.address, carrier="c")).outcome == "hold"
-    (accepted,) = memory.move(window(5, 1))
-    assert (accepted.peer, accepted.said.stage, accepted.heard.carrier) == (ALICE.address, 1, "c")
-    assert memory.move(window(5, 1)) == []
+def test_the_next_stage_is_queued_until_the_window_moves() -> None:
+    """An early announcement is ignored and queued; it is accepted, with its handle, when the window has moved there."""
+    validator = new_validator()
+    result = validator.validate(InboundMessage(data=signed(stage=1), origin=ALICE.address, handle="h"))
+    assert (result.acceptance, result.queued) == ("ignore", True)
+    (accepted,) = validator.move(window(5, 1))
+    assert (accepted.peer, accepted.announcement.stage, accepted.message.handle) == (ALICE.address, 1, "h")
+    assert validator.move(window(5, 1)) == []
 
 
-def test_a_peer_of_the_next_round_is_held() -> None:
+def test_a_peer_of_the_next_round_is_queued() -> None:
     """A stranger's announcement of the next round waits for the registration that comes with that round."""
-    memory = intake()
-    memory.move(window(5, 1))
-    assert hear(memory, signed(BOB, 6), BOB) == "next"
-    assert [each.peer for each in memory.move(window(6, 0, ALICE, BOB))] == [BOB.address]
+    validator = new_validator()
+    validator.move(window(5, 1))
+    assert validate(validator, signed(BOB, 6), BOB) == "early"
+    assert [each.peer for each in validator.move(window(6, 0, ALICE, BOB))] == [BOB.address]
 
 
-def test_what_is_held_is_bounded() -> None:
+def test_the_early_queue_is_bounded() -> None:
     """Strangers can't fill the memory, nor push out what a registered peer has sent; nor can one peer fill its slot."""
-    memory = intake()
-    memory.move(window(5, 1, ALICE, BOB))
-    assert hear(memory, signed(ALICE, 6)) == "next"
-    for number in range(HELD_STRANGERS + 10):
+    validator = new_validator()
+    validator.move(window(5, 1, ALICE, BOB))
+    assert validate(validator, signed(ALICE, 6)) == "early"
+    for number in range(MAX_EARLY_UNREGISTERED + 10):
         stranger = NodeKey(number.to_bytes(32, "big")[:31] + b"\x07")
-        hear(memory, signed(stranger, 6), stranger)
-    for number in range(HELD_PER_SLOT + 3):
-        hear(memory, signed(ALICE, 6, body=b"%d" % number))
-    for number in range(HELD_KNOWN + 3):
-        hear(memory, signed(BOB, 6, seed=seed(number)), BOB)
-    assert len(memory._held_strangers) <= HELD_STRANGERS
-    first, evidence = memory.move(window(6, 0))
-    assert (first.said.body, evidence.said.body) == (body_digest(b"body"), body_digest(b"0"))
+        validate(validator, signed(stranger, 6), stranger)
+    for number in range(MAX_EARLY_PER_SLOT + 3):
+        validate(validator, signed(ALICE, 6, body=b"%d" % number))
+    for number in range(MAX_EARLY_REGISTERED + 3):
+        validate(validator, signed(BOB, 6, seed=seed(number)), BOB)
+    assert validator._early.unregistered() <= MAX_EARLY_UNREGISTERED
+    first, evidence = validator.move(window(6, 0))
+    assert (first.announcement.body, evidence.announcement.body) == (body_digest(b"body"), body_digest(b"0"))
 
 
-def test_memory_ends_with_the_round() -> None:
+def test_validator_ends_with_the_round() -> None:
     """A slot is forgotten when its round is no longer accepted, and when a reorg has changed the round's seed."""
-    memory = intake()
-    hear(memory, signed())
-    memory.move(window(6))
-    assert len(memory.slots()) == 1
-    memory.move(window(7))
-    assert memory.slots() == []
+    validator = new_validator()
+    validate(validator, signed())
+    validator.move(window(6))
+    assert len(validator.slots()) == 1
+    validator.move(window(7))
+    assert validator.slots() == []
 
 
 def test_a_reorg_opens_the_slot_again() -> None:
     """After a reorg the same peer may announce the same stage under the new seed, and that is no equivocation."""
-    memory = intake()
-    hear(memory, signed())
+    validator = new_validator()
+    validate(validator, signed())
     other = msgspec.structs.replace(window(), seeds={4: seed(4), 5: bytes([9]) * 32})
-    memory.move(other)
-    assert memory.slots() == []
-    assert hear(memory, signed(body=b"other", seed=bytes([9]) * 32)) == "accept"
-    assert not memory.evidence
+    validator.move(other)
+    assert validator.slots() == []
+    assert validate(validator, signed(body=b"other", seed=bytes([9]) * 32)) == "accept"
+    assert not validator.evidence
 
 
 def test_nothing_is_accepted_before_the_chain_is_known() -> None:
-    """Without a window every announcement is dropped (and learnt later by catching up)."""
-    memory = AnnouncementValidator(SWARM, LIMITS)
-    assert hear(memory, signed()) == "window"
-    memory.move(window())
-    assert hear(memory, signed()) == "accept"
+    """Without a window every announcement is ignored (and learnt later by catching up)."""
+    validator = AnnouncementValidator(SWARM, LIMITS)
+    assert validate(validator, signed()) == "no-window"
+    validator.move(window())
+    assert validate(validator, signed()) == "accept"
 
 
 def test_addresses_of_peer_ids() -> None:

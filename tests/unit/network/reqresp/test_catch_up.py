@@ -5,7 +5,7 @@ from typing import Any
 
 import trio
 
-from node.network.reqresp.catch_up import SERVED_AT_ONCE, CatchUp
+from node.network.reqresp.catch_up import MAX_ANSWERS, CatchUp
 from protocols.admission import Slot
 
 SLOTS = [Slot(peer="0xa", round=1, stage=stage, seed=bytes(32)) for stage in range(3)]
@@ -31,17 +31,17 @@ async def test_one_answer_a_peer_and_so_many_at_once(autojump_clock: object) -> 
     """Who asks again before it has its answer gets nothing more; nor do too many peers together."""
     served: dict[str, Any] = {}
     host: Any = SimpleNamespace(serve=served.__setitem__)
-    intake: Any = SimpleNamespace(slots=lambda: SLOTS, envelope=lambda slot: bytes(100))
-    CatchUp(host, intake, 1000)
+    validator: Any = SimpleNamespace(slots=lambda: SLOTS, envelope=lambda slot: bytes(100))
+    CatchUp(host, validator, 1000)
     (answer,) = served.values()
-    names = ["greedy"] * 20 + [f"peer {number}" for number in range(SERVED_AT_ONCE + 4)]
+    names = ["greedy"] * 20 + [f"peer {number}" for number in range(MAX_ANSWERS + 4)]
     streams = [Asking() for _ in names]
     async with trio.open_nursery() as nursery:
         for name, stream in zip(names, streams, strict=True):
             nursery.start_soon(answer, name, stream)
     full = [name for name, stream in zip(names, streams, strict=True) if stream.received > 300]
     assert full.count("greedy") <= 1
-    assert len(full) == SERVED_AT_ONCE
+    assert len(full) == MAX_ANSWERS
     again = Asking()
     await answer("greedy", again)
     assert again.received > 300

@@ -8,10 +8,10 @@ import trio
 
 from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
-from node.network.peers.request_backoff import FIRST_REST, FORGIVEN
+from node.network.peers.request_backoff import FIRST_BACKOFF, TOLERATED_TIMEOUTS
 from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.body_exchange import BodyExchange
-from node.network.reqresp.fetcher import ASKED_AT_ONCE, BodyFetcher
+from node.network.reqresp.fetcher import MAX_REQUESTS, BodyFetcher
 from node.network.reqresp.streams import FRAME_SECONDS
 from node.ports import Verdict
 from protocols.identifiers import Digest, body_digest
@@ -67,17 +67,17 @@ async def seconds_until_good(answers: Any, commands: Sequence[FetchRollouts]) ->
         if isinstance(happened, RolloutsArrived):
             arrived.set()
 
-    fetching = BodyFetcher(
+    fetcher = BodyFetcher(
         AnnouncementValidator(SWARM, Limits()),
         Shelf(),
-        lambda peer, said, body: Verdict(reason="", groups=1),
+        lambda peer, announcement, body: Verdict(reason="", groups=1),
         Limits().body,
     )
     for command in commands:
-        fetching.want(command)
+        fetcher.enqueue(command)
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fetching.run, timed, lambda: {"peer"}, report)
+        nursery.start_soon(fetcher.run, timed, lambda: {"peer"}, report)
         await arrived.wait()
         nursery.cancel_scope.cancel()
     return timed.served - began
@@ -93,7 +93,7 @@ async def test_no_more_requests_than_allowed_are_under_way(autojump_clock: objec
     """However many bodies are wanted, the requests at one time are bounded."""
     answers = Answers(0.05)
     await seconds_until_good(answers, wanted([bytes([number]) for number in range(100)] + [GOOD]))
-    assert answers.most <= ASKED_AT_ONCE
+    assert answers.most <= MAX_REQUESTS
 
 
 class Nobody:
@@ -107,27 +107,27 @@ class Nobody:
 async def test_a_false_size_is_held_against_who_announced_it(autojump_clock: object) -> None:
     """Once the body is here by another's announcement, it shows that this one lied, without asking any further."""
     shelf, refused = Shelf(), trio.Event()
-    told: list[RolloutsRefused] = []
+    reported: list[RolloutsRefused] = []
 
     async def report(happened: Any) -> None:
-        told.append(happened)
+        reported.append(happened)
         refused.set()
 
-    fetching = BodyFetcher(
+    fetcher = BodyFetcher(
         AnnouncementValidator(SWARM, Limits()),
         shelf,
-        lambda peer, said, body: Verdict(reason="" if len(body) == said.size else "size"),
+        lambda peer, announcement, body: Verdict(reason="" if len(body) == announcement.size else "size"),
         Limits().body,
     )
     (truth,) = wanted([GOOD])
-    fetching.want(msgspec.structs.replace(truth, size=len(GOOD) + 1))
+    fetcher.enqueue(msgspec.structs.replace(truth, size=len(GOOD) + 1))
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(fetching.run, Nobody(), lambda: {"peer"}, report)
+        nursery.start_soon(fetcher.run, Nobody(), lambda: {"peer"}, report)
         await trio.sleep(1.0)
         shelf.put(truth.body, GOOD, 1)
         await refused.wait()
         nursery.cancel_scope.cancel()
-    assert told[0].reason == "size"
+    assert reported[0].reason == "size"
 
 
 class Dripping:
@@ -140,7 +140,7 @@ class Dripping:
     def serve(self, protocol: str, handler: object) -> None:
         pass
 
-    def blame(self, peer: str, reason: str) -> None:
+    def report_fault(self, peer: str, reason: str) -> None:
         self.faults.append(reason)
 
     def request(self, peer: str, protocol: str) -> Any:
@@ -176,7 +176,7 @@ async def test_a_body_that_drips_in_is_given_up(autojump_clock: object) -> None:
     exchange = BodyExchange(host, Shelf(), lambda reason: None)
     began = trio.current_time()
     assert await exchange.ask("peer", bytes(32), 1 << 16) is None
-    assert (host.faults, trio.current_time() - began) == (["stream-drip"], FRAME_SECONDS + 1.0)
+    assert (host.faults, trio.current_time() - began) == (["body-timeout"], FRAME_SECONDS + 1.0)
 
 
 async def test_who_has_a_body_of_another_size_is_not_to_blame(autojump_clock: object) -> None:
@@ -192,9 +192,9 @@ async def test_who_drips_all_the_time_is_let_be_for_a_while(autojump_clock: obje
     """After several bodies that did not come in time, the peer is not asked until it has rested."""
     host: Any = Dripping()
     exchange = BodyExchange(host, Shelf(), lambda reason: None)
-    for _ in range(FORGIVEN + 2):
+    for _ in range(TOLERATED_TIMEOUTS + 2):
         assert await exchange.ask("peer", bytes(32), 1 << 16) is None
-    assert host.asked == FORGIVEN + 1
-    await trio.sleep(FIRST_REST)
+    assert host.asked == TOLERATED_TIMEOUTS + 1
+    await trio.sleep(FIRST_BACKOFF)
     assert await exchange.ask("peer", bytes(32), 1 << 16) is None
-    assert host.asked == FORGIVEN + 2
+    assert host.asked == TOLERATED_TIMEOUTS + 2

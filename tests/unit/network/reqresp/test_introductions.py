@@ -8,14 +8,14 @@ from node.identity import NodeKey
 from node.identity.rsa import RsaIdentity
 from node.machine.inputs import NodeIntroduced
 from node.network.reqresp.introductions import IntroductionRate, introduced_by
-from protocols.carried import CarriedDelegation
+from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Domain
 from protocols.wire import BoundDelegation, Malformed, encode
 from tests.support.rsa_keys import stored
 
 KEY, OTHER = NodeKey(bytes([1]) * 32), NodeKey(bytes([2]) * 32)
 DOMAIN = Domain(1, "0x" + "c0" * 20, b"s" * 32)
-DELEGATION = CarriedDelegation(OTHER.address, KEY.address, 1, 2, bytes(65), bytes(65))
+DELEGATION = SignedDelegation(OTHER.address, KEY.address, 1, 2, bytes(65), bytes(65))
 
 
 @given(st.lists(st.tuples(st.sampled_from("abcdef"), st.floats(0, 20)), max_size=80))

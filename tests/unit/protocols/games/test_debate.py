@@ -237,10 +237,7 @@ def test_a_peer_has_one_vote_however_often_it_says_so(table: Table) -> None:
     """Two honest critics outvote one that stuffs its text with picks; where they tie, both sides are the majority."""
     answers = drawn(SEED, 0, (table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong)), 5)
     stuffing = "Best answer: 2 " * 9 + "(best: 2) Critic: x (best: 2)\nBest answer: 2"
-    honest = [
-        table.says(peer, 1, lambda *_, name=peer: f"{name}\nBest answer: 1", answers)  # type: ignore[misc]
-        for peer in PEERS[:2]
-    ]
+    honest = [table.says(peer, 1, lambda *_, name=peer: f"{name}\nBest answer: 1", answers) for peer in PEERS[:2]]
     stuffer = table.says(PEERS[2], 1, lambda *_: stuffing, answers)
     plain = table.says(PEERS[3], 1, lambda *_: "Best answer: 2", answers)
     said = ["Majority: 1\n#### 0", "Majority: 2\n#### 0"]
@@ -304,8 +301,10 @@ def test_receivers_recompute_the_rewards_of_every_stage(table: Table) -> None:
         PEERS[0], 2, lambda q, n: f"Majority: none\n{right(q, n)}", (*answers, *drawn(SEED, 1, critics, 5))
     )
     assert table.verdict(PEERS[0], said[0]).reason == ""
-    assert table.verdict(PEERS[1], critics[1]) == Verdict(reason="", groups=3, reward=pytest.approx(0.3))
-    assert table.verdict(PEERS[0], final) == Verdict(reason="", groups=3, reward=pytest.approx(3.0))
+    for peer, body, reward in ((PEERS[1], critics[1], 0.3), (PEERS[0], final, 3.0)):
+        verdict = table.verdict(peer, body)
+        assert verdict == Verdict(reason="", groups=3, reward=verdict.reward)
+        assert verdict.reward == pytest.approx(reward)
 
 
 def test_what_is_missing_is_named(table: Table) -> None:

@@ -45,12 +45,12 @@ def qwen(directory: Path) -> CausalEngine:
     words = {word: number for number, word in enumerate(["<eos>", "<stop>", "a", "b", "c"])}
     rules = Tokenizer(models.WordLevel(words, unk_token="a"))
     rules.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<eos>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=rules, eos_token="<eos>")  # type: ignore[no-untyped-call]
     config = Qwen2Config(
         vocab_size=5, hidden_size=16, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
         num_key_value_heads=1, tie_word_embeddings=False,
     )  # fmt: skip
-    AutoModelForCausalLM.from_config(config).save_pretrained(directory)
+    AutoModelForCausalLM.from_config(config).save_pretrained(directory)  # type: ignore[no-untyped-call]
     tokenizer.save_pretrained(directory)
     settings = TrainerSettings(model=str(directory), device="cpu")
     return CausalEngine.load(settings, GameSpec(prompt="{question}", stop="<stop>"))

@@ -61,7 +61,7 @@ def engine(request: pytest.FixtureRequest, tokenizer: Any) -> CausalEngine:
 
 def make(config: Any, tokenizer: Any, game: GameSpec = GAME, **settings: Any) -> CausalEngine:
     torch.manual_seed(1)
-    model = AutoModelForCausalLM.from_config(deepcopy(config))
+    model = AutoModelForCausalLM.from_config(deepcopy(config))  # type: ignore[no-untyped-call]
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
@@ -298,7 +298,10 @@ def wrong_place(tokenizer: Any) -> CausalEngine:
 
 def wrong_device(tokenizer: Any) -> CausalEngine:
     return CausalEngine.adopt(
-        AutoModelForCausalLM.from_config(deepcopy(FAMILIES["llama"])), tokenizer, TrainerSettings(device="abacus"), GAME
+        AutoModelForCausalLM.from_config(deepcopy(FAMILIES["llama"])),  # type: ignore[no-untyped-call]
+        tokenizer,
+        TrainerSettings(device="abacus"),
+        GAME,
     )
 
 

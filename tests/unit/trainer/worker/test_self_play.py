@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 
-from node.ports import Question
+from node.data.questions import Question
 from node.trainer.engines.engine import Sample
 from node.trainer.worker.self_play import StageWorth, rehearse
 from node.trainer.worker.session import TaskContext

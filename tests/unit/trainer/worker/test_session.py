@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM
 
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
-from node.files.durable import replace_directory
+from node.files.atomic import replace_directory
 from node.trainer import messages as f
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.builtin_model import BuiltinModel

@@ -1,4 +1,4 @@
-"""Reading RL Swarm's coordinator over RPC: its views, and in its logs what no view tells."""
+"""Reading RL Swarm's coordinator over RPC: its views, and in its logs what no view shows."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import structlog
 from eth_abi.exceptions import DecodingError
 
+from node.chain.contract.reader import DONE, Inclusion, NoCoordinatorError, Outcome
 from node.chain.contract.rlswarm_clock import DURATIONS, StageOpening, round_seed
-from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, STAGES, RLSwarmLedger, place_of
+from node.chain.contract.rlswarm_ledger import ABI, ROUNDS, SIGNED, STAGES, UNSIGNED, RLSwarmLedger, place_of
 from node.chain.contract.rlswarm_peers import can_dial
-from node.chain.contract.swarm import CoordinatorFacts, Voter
-from node.chain.contract.swarm_reader import NoCoordinatorError
+from node.chain.contract.swarm import Voter
 from node.chain.rpc.blocks import BlockHead, Log, parse_head
 from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from node.machine.commands import (
@@ -26,13 +26,13 @@ from node.machine.commands import (
     RevealVote,
 )
 from node.machine.inputs import StageOpened
+from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import Address, Seed
 
 log = structlog.get_logger()
 
-SIGNED, UNSIGNED = (f"submitReward(uint256,uint256,{kind},string)" for kind in ("int256", "uint256"))
 NEVER = 2**256 - 1
-"""A round that is always too high: a call for it is refused by name where the function exists, namelessly elsewhere."""
+"""A round that is always too high: a call with it reverts with a named error only where the function exists."""
 
 FIRST_CHUNK, LAST_CHUNK = 2_000, 64_000
 """Blocks asked for logs at once, going back: doubled from one to the next while the endpoint bears it."""
@@ -42,7 +42,7 @@ ROUNDS_BACK = 2
 
 
 class RLSwarmReader:
-    """See `node.chain.contract.interface.CoordinatorReader`. What it finds is kept in the ledger, over connections."""
+    """See `node.chain.contract.binding.CoordinatorReader`. What it finds is kept in the ledger, over connections."""
 
     def __init__(self, endpoint: RpcEndpoint, contract: Address, ledger: RLSwarmLedger) -> None:
         self._endpoint, self._contract, self._ledger = endpoint, contract, ledger
@@ -79,8 +79,8 @@ class RLSwarmReader:
         """Return the block in which the contract came to be, found once."""
         if self._ledger.deployed < 0:
             latest = int(await self._endpoint.request("eth_blockNumber"), 16)
-            if not await self._stood(latest):
-                raise NoCoordinatorError(f"nothing stands at {self._contract}; check [chain] contract and urls")
+            if not await self._has_code(latest):
+                raise NoCoordinatorError(f"there is no contract at {self._contract}; check [chain] contract and urls")
             try:
                 self._ledger.deployed = await self._first_block(latest)
             except RpcError:  # a pruned endpoint knows old logs but no old state
@@ -91,10 +91,10 @@ class RLSwarmReader:
         low, high = 0, latest
         while low < high:
             middle = (low + high) // 2
-            low, high = (low, middle) if await self._stood(middle) else (middle + 1, high)
+            low, high = (low, middle) if await self._has_code(middle) else (middle + 1, high)
         return low
 
-    async def _stood(self, block: int) -> bool:
+    async def _has_code(self, block: int) -> bool:
         code: str | None = await self._endpoint.request("eth_getCode", self._contract, hex(block))
         return code not in (None, "0x")
 
@@ -111,7 +111,7 @@ class RLSwarmReader:
         return min(int(found["blockNumber"], 16) for found in logs)
 
     async def _has(self, function: str) -> bool:
-        """Tell whether the contract, or what stands behind its proxy, has a reward function."""
+        """Return True if the contract, or the one behind its proxy, has a reward function."""
         call = {"to": self._contract, "data": ABI.call(function, NEVER, 0, 0, self._ledger.peer_id)}
         try:
             await self._endpoint.request("eth_call", call, "latest")
@@ -125,10 +125,10 @@ class RLSwarmReader:
         """Return the stage that was open in a block, its seed and estimated deadline, from the openings up to it."""
         opened = self._ledger.clock.resume(await self._openings(block))
         if opened is None:
-            raise NoCoordinatorError(f"the logs of {self._contract} do not tell when its round began")
+            raise NoCoordinatorError(f"the logs of {self._contract} do not show when its round began")
         return opened
 
-    async def pause(self, block: int) -> int:
+    async def paused_until(self, block: int) -> int:
         """See `CoordinatorReader`: there is no pause here."""
         return 0
 
@@ -197,59 +197,64 @@ class RLSwarmReader:
 
     # --- commands -----------------------------------------------------------------------------------------------
 
-    async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
-        """See `CoordinatorReader`. Opening stages is the stage manager's alone, so that is done; sealed votes do not
-        exist.
+    async def precheck(self, command: ChainCommand | None, voter: Voter, now: int) -> Outcome | None:
+        """See `CoordinatorReader`. Only the stage manager opens stages, so that is done; sealed votes do not exist.
 
-        That a stage outlives its estimated deadline is no fault: this node's turn to open the next one is a no-op.
+        A stage may outlive its estimated deadline: this node's turn to open the next one then does nothing.
         """
         match command:
             case AdvanceStage():
-                return ""
+                return DONE
             case CommitVote() | RevealVote():
-                return "OpenVotesOnly"
+                return Outcome(ok=False, error="OpenVotesOnly")
             case CastVote(winners=winners) if not self._ledger.peer_ids.keys() >= set(winners):
-                return "UnknownWinner"
+                return Outcome(ok=False, error="UnknownWinner")
             case CastVote() | ReportReward():
-                return None if await self._seed(command.round) == command.seed else "SeedChanged"
+                is_same = await self._seed(command.round) == command.seed
+                return None if is_same else Outcome(ok=False, error="SeedChanged")
             case _:
                 return None
 
-    async def stands(self, command: ChainCommand, voter: Voter) -> bool:
+    async def is_on_chain(self, command: ChainCommand, voter: Voter) -> bool:
         """See `CoordinatorReader`."""
         match command:
             case RegisterNode():
-                holder = await self.holder()
-                if holder != voter.address:
-                    log.error("chain.peer_id_taken", peer_id=self._ledger.peer_id, by=holder, account=voter.address)
-                return holder == voter.address
+                account = await self.account_of_peer_id()
+                if account != voter.address:
+                    log.error("chain.peer_id_taken", peer_id=self._ledger.peer_id, by=account, account=voter.address)
+                return account == voter.address
             case CastVote():
                 cast = await self.view("getVoterVotes", command.round, self._ledger.peer_id)
                 return {self._ledger.peer_ids[winner] for winner in command.winners} == set(cast)
             case _:
                 return False
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
-        """Return nothing: nobody brings anything for others here."""
-        return "", 0
+    async def inclusion(self, command: ChainCommand, voter: Voter) -> Inclusion:
+        """See `CoordinatorReader`: nobody submits anything for others here."""
+        return Inclusion()
 
-    async def owner(self, node: Address) -> Address | None:
-        """Return None: a peer belongs to the account that registered it, see `holder`."""
+    @property
+    def relay(self) -> None:
+        """See `CoordinatorReader`: each node sends its own transactions here."""
         return None
 
-    async def holder(self) -> Address | None:
+    async def owner_of(self, node: Address) -> Address | None:
+        """See `CoordinatorReader`: a peer belongs to the account that registered it."""
+        return None
+
+    async def account_of_peer_id(self) -> Address | None:
         """Return the account that this node's peer id is bound to, for ever."""
         (account,) = await self.view("getEoa", [self._ledger.peer_id])
         return str(account).lower() if int(account, 16) else None
 
     async def bootnodes(self) -> tuple[str, ...]:
-        """Return the bootnodes that can be dialled; say of each other one, once, that it is skipped."""
-        told = await self.view("getBootnodes")
-        for bootnode in told:
+        """Return the bootnodes that can be dialled; log each other one once."""
+        found = await self.view("getBootnodes")
+        for bootnode in found:
             if not can_dial(bootnode) and bootnode not in self._ledger.skipped:
                 self._ledger.skipped.add(bootnode)
                 log.warning("chain.bootnode_skipped", bootnode=bootnode[:200], reason="not /ip4/HOST/tcp/PORT/p2p/ID")
-        return tuple(bootnode for bootnode in told if can_dial(bootnode))
+        return tuple(bootnode for bootnode in found if can_dial(bootnode))
 
 
 def _needed(places: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Reading the coordinator over RPC."""
+"""Reading our own contract over RPC."""
 
 from __future__ import annotations
 
@@ -8,16 +8,8 @@ from typing import Any
 from eth_abi.exceptions import DecodingError
 
 from contracts import VOTING_MODES
-from node.chain.contract.swarm import (
-    ABI,
-    CoordinatorFacts,
-    NodeEntry,
-    Voter,
-    is_registered,
-    is_trace,
-    own_ballot,
-    traces_of,
-)
+from node.chain.contract.reader import DONE, Inclusion, NoCoordinatorError, Outcome
+from node.chain.contract.swarm import ABI, Voter, includes, inclusion_topics, is_registered, own_ballot
 from node.chain.rpc.client import RpcEndpoint, RpcError
 from node.machine.commands import (
     AdvanceStage,
@@ -30,16 +22,13 @@ from node.machine.commands import (
     RevealVote,
 )
 from node.machine.inputs import StageOpened
+from protocols.deployment import CoordinatorFacts, NodeEntry
 from protocols.identifiers import Address
 
 MAX_STAGES = 16
 """The contract's own limit."""
 LOOKBACK = 512
-"""Blocks in which the transaction of a vote is looked for that somebody else has brought."""
-
-
-class NoCoordinatorError(Exception):
-    """The address holds no coordinator on this chain."""
+"""Blocks that are searched for the transaction in which somebody else sent a vote."""
 
 
 class SwarmReader:
@@ -64,11 +53,11 @@ class SwarmReader:
         number, stage, seed, deadline, opened = await self.view("current", block=hex(block))
         return StageOpened(number, stage, seed, deadline, opened, block)
 
-    async def pause(self, block: int) -> int:
+    async def paused_until(self, block: int) -> int:
         """Return until when the swarm was paused in a block, in chain seconds; in the past or 0 where it ran."""
         return int((await self.view("pausedUntil", block=hex(block)))[0])
 
-    async def place(self) -> tuple[int, int]:
+    async def current_stage(self) -> tuple[int, int]:
         """Return the present round and stage."""
         found = await self.view("current")
         return found[0], found[1]
@@ -112,7 +101,7 @@ class SwarmReader:
     async def ballots(self, nodes: Sequence[Address], round_number: int) -> list[tuple[int, bytes]]:
         """Return each node's vote on one of the last two rounds: its state, and what is kept of its commitment.
 
-        States: 0 none, 1 committed, 2 voted. See `node.chain.relay.batch_calls` for what stands in the way of an entry.
+        States: 0 empty, 1 committed, 2 voted.
         """
         states, kept = await self.view("ballotsOf", list(nodes), round_number)
         return list(zip(states, kept, strict=True))
@@ -125,52 +114,57 @@ class SwarmReader:
         """Return the bootnodes' multiaddrs."""
         return tuple((await self.view("bootnodes"))[0])
 
+    @property
+    def relay(self) -> SwarmReader:
+        """See `CoordinatorReader`."""
+        return self
+
     # --- commands -----------------------------------------------------------------------------------------------
 
-    async def outdated(self, command: ChainCommand | None, voter: Voter, now: int) -> str | None:
-        """Return None where a command still makes sense, "" where it is done already, else why it never will be."""
+    async def precheck(self, command: ChainCommand | None, voter: Voter, now: int) -> Outcome | None:
+        """See `CoordinatorReader`."""
         match command:
             case RegisterNode() | RenewDelegation():
-                return "" if is_registered(voter, await self.node(voter.address), now) else None
+                return DONE if is_registered(voter, await self.node(voter.address), now) else None
             case AdvanceStage(round=number, stage=stage):
-                return "" if await self.place() != (number, stage) else None
+                return DONE if await self.current_stage() != (number, stage) else None
             case CommitVote() | RevealVote() | CastVote() | ReportReward():
                 (known,) = await self.view("seedOf", command.round)
-                return None if known in (command.seed, bytes(32)) else "SeedChanged"
+                return None if known in (command.seed, bytes(32)) else Outcome(ok=False, error="SeedChanged")
             case _:
                 return None
 
-    async def stands(self, command: ChainCommand, voter: Voter) -> bool:
-        """Tell whether what a command brings is on chain already: this very vote, a reward of this stage."""
+    async def is_on_chain(self, command: ChainCommand, voter: Voter) -> bool:
+        """See `CoordinatorReader`: this very vote, or a reward of this stage."""
         if isinstance(command, ReportReward):
-            (marks,) = await self.rewards([voter.address], command.round)
-            return bool(marks >> command.stage & 1)
+            (stages,) = await self.rewards([voter.address], command.round)
+            return bool(stages >> command.stage & 1)
         if not isinstance(command, CommitVote | RevealVote | CastVote):
             return False
         state, commitment = await self.view("ballotOf", voter.address, command.round)
         least, own = own_ballot(command, voter)
         return bool(state >= least and commitment == own)
 
-    async def bringer(self, command: ChainCommand, voter: Voter) -> tuple[str, int]:
-        """Return transaction and block that brought a vote or reward; empty and 0 where it is not among the last."""
+    async def inclusion(self, command: ChainCommand, voter: Voter) -> Inclusion:
+        """See `CoordinatorReader`: of votes and rewards, as far as `LOOKBACK` blocks go."""
         if not isinstance(command, CommitVote | RevealVote | CastVote | ReportReward):
-            return "", 0
+            return Inclusion()
         newest = int(await self._endpoint.request("eth_blockNumber"), 16)
-        asked = {
+        query = {
             "address": self._contract,
-            "topics": traces_of(command, voter.address),
+            "topics": inclusion_topics(command, voter.address),
             "fromBlock": hex(max(0, newest - LOOKBACK)),
             "toBlock": "latest",
         }
-        found = await self._endpoint.request("eth_getLogs", asked)
-        log = next((log for log in reversed(found) if is_trace(log, voter.address)), None)
-        return (str(log["transactionHash"]), int(log["blockNumber"], 16)) if log else ("", 0)
+        found = await self._endpoint.request("eth_getLogs", query)
+        log = next((log for log in reversed(found) if includes(log, voter.address)), None)
+        return Inclusion(str(log["transactionHash"]), int(log["blockNumber"], 16)) if log else Inclusion()
 
-    async def owner(self, node: Address) -> Address | None:
-        """Return whose a node is, None where the register does not know it."""
+    async def owner_of(self, node: Address) -> Address | None:
+        """Return a node's owner, None where the register does not know the node."""
         entry = await self.node(node)
         return entry.owner.lower() if entry.since else None
 
-    async def holder(self) -> Address | None:
+    async def account_of_peer_id(self) -> Address | None:
         """Return None: a node is known by its key's own address, which nobody else can register."""
         return None

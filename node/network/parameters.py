@@ -1,0 +1,47 @@
+"""What a network service is made of, besides its settings: shared by the real one and the tests' fake."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple, TypeAlias
+
+from node.identity.local_peer import LocalPeer
+from node.machine.commands import OwnMessage
+from node.ports import CheckBody
+from protocols.identifiers import Address, Digest
+from protocols.manifest import Limits
+from protocols.signed_messages import SignedDelegation, SignedMessage
+
+AttachMessages: TypeAlias = Callable[[tuple[OwnMessage, ...]], tuple[SignedMessage, ...]]
+"""Returns the signed messages of commands, to be attached to an announcement. A command that may not be signed, or
+whose message nobody could submit, has none."""
+
+Introduction: TypeAlias = Callable[[], SignedDelegation | None]
+"""Returns this node's delegation; None where it has none."""
+
+
+class SwarmMember(NamedTuple):
+    """Who takes part in which swarm. `ephemeral_peer_id`: under a made-up peer id until `switch_identity`."""
+
+    me: LocalPeer
+    swarm: Digest
+    limits: Limits
+    ephemeral_peer_id: bool = False
+
+
+async def _no_bootnodes() -> Sequence[str]:
+    return ()
+
+
+class NetworkCallbacks(NamedTuple):
+    """What a network service asks of the rest of the node.
+
+    `check_body` runs in a thread. `bootnodes` may raise whatever the chain behind it does. Peers with a positive score
+    may send more, and their bodies are fetched first.
+    """
+
+    check_body: CheckBody
+    bootnodes: Callable[[], Awaitable[Sequence[str]]] = _no_bootnodes
+    attach_messages: AttachMessages = lambda commands: ()
+    introduction: Introduction = lambda: None
+    has_positive_score: Callable[[Address], bool] = lambda address: False

@@ -1,0 +1,50 @@
+"""Topics over real hosts: each has its own validator."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import trio
+
+from node.identity import new_key
+from node.network.host import Host, open_host
+from node.network.pubsub.topic import Topic, TopicSettings, join
+from protocols.admission import MessageAcceptance
+
+NAMES = ("/test/one", "/test/two")
+
+
+@asynccontextmanager
+async def joined(host: Host, taken: list[tuple[str, bytes]]) -> AsyncIterator[dict[str, Topic]]:
+    """Join both topics, and note the messages of each."""
+
+    def settings(name: str) -> TopicSettings:
+        def validate(forwarder: str, data: bytes, origin: str, handle: object) -> MessageAcceptance:
+            taken.append((name, data))
+            return MessageAcceptance.ACCEPT
+
+        return TopicSettings(1000, validate)
+
+    async with join(host, {name: settings(name) for name in NAMES}) as topics:
+        yield topics
+
+
+async def test_each_topic_has_its_validator() -> None:
+    """A message goes to the validator of its topic, and to no other."""
+    taken: list[tuple[str, bytes]] = []
+    faults: list[str] = []
+    async with open_host(new_key(), (), 8) as here, open_host(new_key(), (), 8) as there:
+        here.report_fault = lambda peer, reason: faults.append(reason)
+        async with joined(here, taken), joined(there, []) as topics:
+            await here.listen(["/ip4/127.0.0.1/tcp/0"])
+            assert await there.connect(here.addresses[0].rpartition("/p2p/")[0], here.peer_id)
+            with trio.fail_after(20):
+                for name in NAMES:
+                    while not topics[name].mesh_size():  # noqa: ASYNC110 - the library has no event for it
+                        await trio.sleep(0.05)
+                    await topics[name].publish(name.encode())
+                while len(taken) < len(NAMES):  # noqa: ASYNC110 - the library has no event for it
+                    await trio.sleep(0.05)
+    assert sorted(taken) == [(name, name.encode()) for name in NAMES]
+    assert faults == []
