@@ -53,7 +53,7 @@ def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: An
 
 
 def collect(home: Path, key: NodeKey) -> BackedUpIdentity:
-    """Return a data directory's identity. Raises `Refusal` where a node is using it."""
+    """Return a data directory's identity. Raises `Refusal` if a node is using it."""
     with VoteProtection(home / "votes.sqlite") as guard:
         votes = encode_history(SignedHistory(key.address, guard.history()))
     return BackedUpIdentity(

@@ -40,7 +40,7 @@ def status(data_dir: Path, as_json: bool) -> None:
 
 
 def fetch(home: Path) -> bytes:
-    """Return the running node's status. Raises `Refusal` where no node runs on `home`, or none answers."""
+    """Return the running node's status. Raises `Refusal` if no node runs on `home`, or none answers."""
     try:
         endpoint = msgspec.json.decode((home / "http.json").read_bytes(), type=RunningNode)
     except FileNotFoundError as error:
@@ -95,7 +95,7 @@ def text_of(status: Status, now: float) -> str:
 
 
 def refusals(refused: Mapping[str, int]) -> str:
-    """Return how many bodies count for nothing, by reason, the most frequent first; nothing where there are none."""
+    """Return how many bodies count for nothing, by reason, the most frequent first; nothing if there are none."""
     counts = sorted(refused.items(), key=lambda each: (-each[1], each[0]))
     return "; not: " + ", ".join(f"{reason} {count}" for reason, count in counts) if counts else ""
 

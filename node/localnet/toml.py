@@ -1,4 +1,4 @@
-"""Manifests and configurations as TOML text: the part of the format that their structs need."""
+"""Writes manifests and configurations as TOML: the part of the format that their structs need."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import msgspec
 
 
 def toml_text(struct: msgspec.Struct) -> str:
-    """Return a struct as TOML: its plain fields first, then a table for each struct in it; a field of None is left out.
+    """Return a struct as TOML: plain fields first, then a table for each nested struct. None fields are left out.
 
-    Raises TypeError for what TOML can't say.
+    Raises TypeError for values that TOML can't express.
     """
     fields: dict[str, object] = {
         name: value for name, value in msgspec.to_builtins(struct).items() if value is not None
