@@ -163,7 +163,7 @@ import node.app.node
 async def fault(*arguments, **named):
     raise RuntimeError("nobody foresaw this")
 
-node.app.node.Node._join = fault
+node.app.node.Node._join_swarm = fault
 """
 """What Python runs before the node: its fault comes after the key was read and the services stand."""
 
