@@ -47,9 +47,7 @@ def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: An
         raise Refusal(Exit.EXISTS, f"{file} exists and was not changed; choose another file") from error
     except OSError as error:
         raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; choose another file") from error
-    click.echo(
-        f"{identity.node} written to {file}; it does not contain later votes, so a restored node waits a round first"
-    )
+    click.echo(f"{identity.node} written to {file}; later votes are not in it, so a restored node waits a round first")
 
 
 def collect(home: Path, key: NodeKey) -> BackedUpIdentity:
