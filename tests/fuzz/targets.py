@@ -158,18 +158,20 @@ def _now(data: bytes, limit: int) -> bytes:
 
 
 def _to_child(manifest: Manifest, body: bytes) -> tuple[bytes, ...]:
-    return tuple(map(frames.frame_bytes, (
+    messages: tuple[frames.ToChild, ...] = (
         frames.SetUp(frames.TrainerSettings(), manifest, PEER, "/x"), frames.Generate(1, 2, 0, SEED, 16),
         frames.Train(2, 2, 0, body, (body, body), 2, 5.0), frames.Evaluate(3, 2), frames.Cancel(3), frames.Bye(),
-    )))  # fmt: skip
+    )  # fmt: skip
+    return tuple(map(frames.frame_bytes, messages))
 
 
 def _from_child(body: bytes) -> tuple[bytes, ...]:
-    return tuple(map(frames.frame_bytes, (
+    messages: tuple[frames.FromChild, ...] = (
         frames.Hello(7), frames.Ready(350_000, "cpu", bytes(32), -1), frames.Heartbeat(1 << 30),
         frames.Progress(1, 2, 3),
         frames.Generated(1, body, 3, 1.5, 0.2), frames.Trained(2, 1, 2, 3, 0.5, 1.0), frames.Failed(0, "error", "why"),
-    )))  # fmt: skip
+    )  # fmt: skip
+    return tuple(map(frames.frame_bytes, messages))
 
 
 def _trainer(decoder: msgspec.msgpack.Decoder[frames.ToChild] | msgspec.msgpack.Decoder[frames.FromChild]) -> (
