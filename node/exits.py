@@ -25,7 +25,7 @@ class Exit(IntEnum):
     DELEGATION = 14
     SECRET = 15
     CHAIN = 16
-    TWIN = 17
+    DOPPELGANGER = 17
     BACKUP = 18
     UNKNOWN = 19
     MODEL = 20
@@ -50,7 +50,7 @@ MEANING: dict[Exit, str] = {
     Exit.DELEGATION: "The owner's delegation is missing, expired, for another node or contract, or wrongly signed.",
     Exit.SECRET: "A passphrase or an owner's key is missing or wrong, or others can read the file that holds it.",
     Exit.CHAIN: "The command needs the chain, but no endpoint answers or the contract refuses; the line says which.",
-    Exit.TWIN: "Doppelganger protection: another node runs with this key. Stop one of the two before you start again.",
+    Exit.DOPPELGANGER: "Doppelganger protection: another node runs with this key. Stop one of them, then start again.",
     Exit.BACKUP: "The backup can't be used: damaged, of a newer version, or of another node.",
     Exit.UNKNOWN: "The round is not kept here, or the peer is not known; the line says which ones are.",
     Exit.MODEL: "There is no such model or checkpoint, or it does not load; the line names it.",

@@ -40,7 +40,7 @@ class Rollout(msgspec.Struct, frozen=True):
 
 def sampled(engine: Engine, game: GameSpec, questions: Sequence[str], rng: torch.Generator) -> list[list[Sample]]:
     """Return a group of completions for each question."""
-    return engine.sample([question_text(game, each) for each in questions], game.group_size, rng, lambda: False)
+    return engine.sample([question_text(game, each) for each in questions], game.num_generations, rng, lambda: False)
 
 
 def training_group(engine: Engine, game: GameSpec, rollout: Rollout, *, external: bool = False) -> TrainingGroup:

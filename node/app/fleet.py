@@ -17,13 +17,18 @@ import msgspec
 import structlog
 import trio
 
+from node.child_process import SAFE_PATH
 from node.config import FILE, Config
 from node.exits import Exit, Refusal
+from node.identity.secret import SECRET_VARIABLES
 from node.runtime.supervisor import RESTART
 
 log = structlog.get_logger()
 
 VISIBLE = "CUDA_VISIBLE_DEVICES"
+NOT_PASSED = frozenset({"SWARM_DATA_DIR", "SWARM_HTTP_PORT", *SECRET_VARIABLES})
+"""Variables that a peer does not get."""
+
 WORTH_A_RESTART = frozenset({int(Exit.FAULT), int(Exit.NETWORK), int(Exit.CHAIN)})
 """Exit codes that another start may mend; a signal's is negative and counts as well."""
 
@@ -171,7 +176,9 @@ class Fleet:
 
 
 def environment_of(peer: FleetMember, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return a peer's environment; a data directory or key that the environment names is not its own."""
-    return {key: value for key, value in environ.items() if key not in ("SWARM_DATA_DIR", "SWARM_HTTP_PORT")} | (
-        peer.environment
-    )
+    """Return a peer's environment.
+
+    A data directory or port that the environment names is not its own; the owner's secrets are no node's business.
+    """
+    kept = {key: value for key, value in environ.items() if key not in NOT_PASSED}
+    return kept | SAFE_PATH | peer.environment

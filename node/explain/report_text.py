@@ -8,7 +8,7 @@ from textwrap import wrap
 
 from node.explain.regrade import Regraded
 from node.explain.round_facts import Delivery, Explanation, Named, PeerFact, StageFact, Tally
-from node.machine.peer_score import SHUNNED_AT
+from node.machine.peer_score import GRAYLIST_THRESHOLD
 from protocols.reasons import meaning_of
 
 PEERS_SHOWN = 16
@@ -155,7 +155,10 @@ def peer_text(facts: Explanation, peer: PeerFact, regraded: Sequence[Regraded]) 
                 ("peer id", peer.peer_id or "not known: no recent announcement"),
                 ("owner", node.owner or "not known"),
                 ("counts", f"from round {peer.since} on" if peer.since >= 0 else "not registered"),
-                ("peer score", f"{peer.standing:g} here (0 for an unknown peer; graylisted at {SHUNNED_AT:g})"),
+                (
+                    "peer score",
+                    f"{peer.peer_score:g} here (unknown peers: 0; graylisted at {GRAYLIST_THRESHOLD:g})",
+                ),
                 ("score", f"{peer.score:.3f} over {counted(peer.groups, 'group')}; {place}"),
             ]
         ),

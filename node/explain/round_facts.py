@@ -53,8 +53,8 @@ class StageFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer in the round. `rank` counts from 1; if it is 0, `unranked` says why. `standing` is its peer score
-    (`node.machine.peer_score`)."""
+    """A peer in the round. `rank` counts from 1; if it is 0, `unranked` says why. `peer_score`: see
+    `node.machine.peer_score`."""
 
     node: Named
     peer_id: str
@@ -64,7 +64,7 @@ class PeerFact(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     rank: int
     unranked: str
-    standing: float
+    peer_score: float
     voted_for: bool
     own: bool
 
@@ -232,7 +232,7 @@ def _peer(
         groups=entry.groups,
         score=entry.score,
         rank=entry.rank,
-        standing=entry.standing,
+        peer_score=entry.peer_score,
         unranked="" if entry.rank else _unranked(report, entry),
         voted_for=voted_for,
         own=entry.peer == report.me,
@@ -273,7 +273,7 @@ def _unranked(report: RoundReport, entry: PeerRoundReport) -> str:
         return f"{entry.groups} of at least {report.minimum_groups} groups"
     if not entry.score:
         return "no reward above zero"
-    return f"graylisted: its peer score is {entry.standing:g}"
+    return f"graylisted: its peer score is {entry.peer_score:g}"
 
 
 def _delivery(what: str, record: QueuedTransaction | None, trace: Trace | None, me: Address, named: NameOf) -> Delivery:

@@ -12,7 +12,8 @@ from collections.abc import Callable, Sequence
 
 import structlog
 
-from node.grading.pool_messages import FrameT, Graded, GraderReady, GradingTask, receive, send
+from node.child_process import child_environment
+from node.grading.pool_messages import FrameT, Graded, GraderReady, GradingTask, PoolConnection
 
 log = structlog.get_logger()
 
@@ -42,15 +43,17 @@ class GraderProcess:
     """One worker process. Methods block; one caller at a time."""
 
     def __init__(self, grader: str, seconds: float, mebibytes: int) -> None:
-        self._line, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair()
+        self._line = PoolConnection(ours)
         self._seconds = seconds
         self._ready = False
         with theirs:
             arguments = [str(theirs.fileno()), grader, str(seconds), str(mebibytes)]
+            environment = child_environment(os.environ, (), OMP_NUM_THREADS="1")
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "node.grading.worker", *arguments],
                 pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL, env={**os.environ, "OMP_NUM_THREADS": "1"}, start_new_session=True,
+                stderr=subprocess.DEVNULL, env=environment, start_new_session=True,
             )  # fmt: skip
 
     def wait(self) -> None:
@@ -65,8 +68,8 @@ class GraderProcess:
         """Send a task. Raises `GraderLost`."""
         self.wait()
         try:
-            self._line.settimeout(SLACK_SECONDS)
-            send(self._line, GradingTask(tuple(completions), answer))
+            self._line.set_timeout(SLACK_SECONDS)
+            self._line.send(GradingTask(tuple(completions), answer))
         except OSError as error:
             raise GraderLost(str(error)) from error
 
@@ -79,8 +82,8 @@ class GraderProcess:
 
     def _receive(self, kind: type[FrameT], seconds: float) -> FrameT:
         try:
-            self._line.settimeout(seconds)
-            return receive(self._line, kind)
+            self._line.set_timeout(seconds)
+            return self._line.receive(kind)
         except (OSError, EOFError, ValueError, RecursionError) as error:
             raise GraderLost(f"{type(error).__name__}: {error}") from error
 

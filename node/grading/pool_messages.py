@@ -1,17 +1,19 @@
-"""Frames between a pool and its workers: 4-byte little-endian length, then MessagePack."""
+"""Frames between a pool and its workers (`node.frames`): MessagePack."""
 
 from __future__ import annotations
 
 import socket
-import struct
 from typing import TypeVar
 
 import msgspec
 
+from node.frames import FrameReader, delimited
+
 LIMIT = 16 << 20
 """Most bytes of a frame; 64 completions at the pool's limit are far below."""
 
-_length = struct.Struct("<I")
+CHUNK = 1 << 16
+
 FrameT = TypeVar("FrameT", bound=msgspec.Struct)
 
 
@@ -34,26 +36,33 @@ class Graded(msgspec.Struct, frozen=True):
     rewards: tuple[float | None, ...]
 
 
-def send(connection: socket.socket, frame: msgspec.Struct) -> None:
-    """Send a frame; blocks like the socket."""
-    body = msgspec.msgpack.encode(frame)
-    connection.sendall(_length.pack(len(body)) + body)
+class PoolConnection:
+    """One end of the line between a pool and a worker. Blocks as the socket does."""
 
+    def __init__(self, connection: socket.socket) -> None:
+        self._socket, self._reader = connection, FrameReader(LIMIT)
 
-def receive(connection: socket.socket, kind: type[FrameT]) -> FrameT:
-    """Return the next frame. Raises EOFError if the other side is gone, TimeoutError by the socket's time-out,
-    ValueError or RecursionError if it does not decode."""
-    (length,) = _length.unpack(_exactly(connection, _length.size))
-    if length > LIMIT:
-        raise ValueError(f"a frame of {length} bytes, limit {LIMIT}")
-    return msgspec.msgpack.decode(_exactly(connection, length), type=kind)
+    def set_timeout(self, seconds: float) -> None:
+        """Have `send` and `receive` raise TimeoutError when the other side keeps them waiting for so long."""
+        self._socket.settimeout(seconds)
 
+    def send(self, frame: msgspec.Struct) -> None:
+        """Send a frame. Raises OSError, and ValueError for one above the limit."""
+        self._socket.sendall(delimited(msgspec.msgpack.encode(frame), LIMIT))
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
-    data = bytearray()
-    while len(data) < count:
-        part = connection.recv(count - len(data))
-        if not part:
-            raise EOFError("the connection was closed")
-        data += part
-    return bytes(data)
+    def receive(self, kind: type[FrameT]) -> FrameT:
+        """Return the next frame.
+
+        Raises EOFError if the other side is gone, TimeoutError, and ValueError or RecursionError for what is no such
+        frame.
+        """
+        while (body := self._reader.next()) is None:
+            data = self._socket.recv(CHUNK)
+            if not data:
+                raise EOFError("the line ended")
+            self._reader.feed(data)
+        return msgspec.msgpack.decode(body, type=kind)
+
+    def close(self) -> None:
+        """Close this end."""
+        self._socket.close()

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import msgspec
 
-from node.grading.pool_messages import Graded, GraderReady, GradingTask, receive, send
+from node.grading.pool_messages import Graded, GraderReady, GradingTask, PoolConnection
 from node.grading.registry import foreign_grader
 from protocols.grading import Grader
 
@@ -39,21 +39,20 @@ class GradingBounds(msgspec.Struct, frozen=True):
 
 def main(descriptor: int, name: str, bounds: GradingBounds) -> None:
     """Serve tasks until the pool closes its end."""
-    connection = socket.socket(fileno=descriptor)
+    connection = PoolConnection(socket.socket(fileno=descriptor))
     sys.setrecursionlimit(DEPTH)
     try:
         grade = foreign_grader(name)
     except Exception as error:  # noqa: BLE001 - task boundary: third-party code may raise anything; the pool reports it
-        send(
-            connection,
-            GraderReady(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error)),
+        connection.send(
+            GraderReady(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error))
         )
         return
-    send(connection, GraderReady())
+    connection.send(GraderReady())
     try:
         while True:
-            task = receive(connection, GradingTask)
-            send(connection, Graded(tuple(graded(grade, task, bounds))))
+            task = connection.receive(GradingTask)
+            connection.send(Graded(tuple(graded(grade, task, bounds))))
     except (EOFError, OSError):
         return
 

@@ -34,7 +34,10 @@ def reasons_not_ready(status: Status) -> list[str]:
     """
     problems = (
         (status.phase in ("starting", "syncing"), f"phase: {status.phase}, the current round is not known yet"),
-        (status.phase == "listening", "phase: listening, a restored or copied identity acts after a whole round"),
+        (
+            status.phase == "doppelganger-protection",
+            f"phase: {status.phase}, a restored or copied identity acts after a whole round",
+        ),
         (status.phase == "draining", "phase: draining, the node stops after this stage"),
         (status.chain != "present", f"chain: {status.chain}"),
         (status.trainer != "present", f"trainer: {status.trainer}"),

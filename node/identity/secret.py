@@ -50,6 +50,9 @@ OWNER_PASSPHRASE = SecretSource("keystore's passphrase", "SWARM_OWNER_PASSPHRASE
 KEY_PASSPHRASE = SecretSource("key file's passphrase", "SWARM_KEY_PASSPHRASE", "key-passphrase")
 BACKUP_PASSPHRASE = SecretSource("backup's passphrase", "SWARM_BACKUP_PASSPHRASE", "backup-passphrase")
 
+SECRET_VARIABLES = tuple(source.variable for source in (OWNER_KEY, OWNER_PASSPHRASE, KEY_PASSPHRASE, BACKUP_PASSPHRASE))
+"""What no child process gets of the environment."""
+
 Ask = Callable[[str], str]
 """Asks the operator on a terminal, without echo; the argument names the secret."""
 

@@ -26,8 +26,8 @@ from protocols.manifest import manifest_digest
 
 Progress = Callable[[str], None]
 
-SWARM = (sys.executable, "-c", "from node.cli import main; main()")
-"""The `swarm` command of this installation."""
+SWARM = (sys.executable, "-m", "node.cli")
+"""The command line `swarm` of this very installation."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
 """One thread per process: on a busy machine two are several times slower."""
@@ -236,12 +236,12 @@ class LocalSwarm:
                 raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
         return self._look()
 
-    def rehearse(self, report: Progress) -> tuple[Evaluation, ...]:
+    def self_play(self, report: Progress) -> tuple[Evaluation, ...]:
         """Run self-play of each node's last model on the held-out questions, over all stages. Raises `DemoError`."""
         report("self-play: each peer's model plays all stages with itself on the held-out questions")
         asked = [
             self._spawn(
-                f"rehearsal {node.number}",
+                f"self-play {node.number}",
                 [*SWARM, "eval", "--data-dir", str(self._directory(node.number)), "--stages", "--json"],
             )
             for node in self.plan.nodes

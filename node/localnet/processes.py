@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
-PR_SET_PDEATHSIG = 1
+from node.child_process import COMPUTE, DOWNLOAD, child_environment, end_with
+
+PASSED = (*COMPUTE, *DOWNLOAD, "HF_TOKEN_PATH")
+"""What the demo's processes get of the environment: none of the operator's own settings, none of its secrets."""
+
 TERM_SECONDS = 8.0
 """How long a child may take to stop."""
 KILL_SECONDS = 2.0
@@ -33,9 +36,9 @@ class ManagedProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=sink,
                 stderr=sink,
-                env={**os.environ, **environment},
+                env=child_environment(os.environ, PASSED, **environment),
                 start_new_session=True,
-                preexec_fn=_die_with_parent,
+                preexec_fn=partial(end_with, os.getpid()),
             )
 
     @property
@@ -137,11 +140,3 @@ def _kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     except ProcessLookupError:
         return
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel (Linux) to kill this child when the demo ends, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
-            os._exit(1)

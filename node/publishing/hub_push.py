@@ -1,4 +1,4 @@
-"""Pushes one model to the Hugging Face hub, as a separate process: `python -m node.publishing.hub_push`.
+"""Pushes one model to the Hugging Face hub: a process of its own, `python -m node.publishing.hub_push PARENT`.
 
 `node.publishing.hub_service` starts it, writes a `PushRequest` as JSON to its standard input and reads a
 `PushResult` from its output. The token is looked up here, so it never appears in arguments, messages or logs.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
+from node.child_process import end_with
 from node.trainer.file_names import ADAPTER_CONFIG
 
 if TYPE_CHECKING:
@@ -167,8 +168,9 @@ def line_of(error: BaseException, token: str) -> str:
     return (text.replace(token, HIDDEN) if token else text)[:300]
 
 
-def main() -> int:
-    """Read one request from standard input, push, and write the result to standard output."""
+def main(parent: int) -> int:
+    """Do the one push that standard input asks for; the answer goes to standard output."""
+    end_with(parent)
     order = msgspec.json.decode(sys.stdin.buffer.read(), type=PushRequest)
     os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"  # read when huggingface_hub is imported
     token = ""
@@ -182,4 +184,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1])))

@@ -6,6 +6,7 @@ retried with exponential back-off, with the model that is newest by then.
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ import structlog
 import trio
 
 from node.backoff import Backoff
+from node.child_process import DOWNLOAD, child_environment
 from node.config import HubSettings
 from node.files.atomic import replace_file
 from node.machine.inputs import CheckpointSaved
@@ -36,6 +38,9 @@ FILE = "hub.json"
 
 RETRY = Backoff(first=60.0, longest=3600.0)
 """After a failed push."""
+
+PASSED = (*DOWNLOAD, "HF_TOKEN", "HF_TOKEN_PATH", "CREDENTIALS_DIRECTORY")
+"""What the child gets of the environment; it looks the token up itself."""
 
 PUSH_SECONDS = 4 * 3600.0
 """Time limit of a push in seconds."""
@@ -176,16 +181,34 @@ class HubService:
 
 
 async def pushing(order: PushRequest) -> PushResult:
-    """Push in a child process. Raises `PushError`; the child is killed on cancellation or time-out."""
-    command = [sys.executable, "-m", "node.publishing.hub_push"]
+    """Have a child push. Raises `PushError`; the child is ended if this is cancelled or takes too long."""
+    child = _start_push()
+    try:
+        return await _pushed_by(child, order)
+    finally:
+        child.kill()
+        child.wait()
+
+
+def _start_push() -> subprocess.Popen[bytes]:
+    """Start the child. Not by trio.run_process, which does so in a thread: it would end with that (`end_with`)."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "node.publishing.hub_push", str(os.getpid())],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        env=child_environment(os.environ, PASSED), start_new_session=True,
+    )  # fmt: skip
+
+
+async def _pushed_by(child: subprocess.Popen[bytes], order: PushRequest) -> PushResult:
     with trio.move_on_after(PUSH_SECONDS):
-        done = await trio.run_process(
-            command, stdin=msgspec.json.encode(order), capture_stdout=True, stderr=subprocess.DEVNULL, check=False
-        )
+        # The stubs that libp2p brings along know an older trio.
+        output, _ = await trio.to_thread.run_sync(
+            child.communicate, msgspec.json.encode(order), abandon_on_cancel=True  # type: ignore[call-arg]
+        )  # fmt: skip
         try:
-            pushed = msgspec.json.decode(done.stdout, type=PushResult)
+            pushed = msgspec.json.decode(output, type=PushResult)
         except msgspec.DecodeError as error:
-            raise PushError(f"the push ended with code {done.returncode} without a message") from error
+            raise PushError(f"the push ended with code {child.returncode} and said nothing") from error
         if pushed.error:
             raise PushError(line_of(Exception(pushed.error), ""))
         return pushed

@@ -1,13 +1,13 @@
-"""Frames between node and trainer child: 4-byte little-endian length, then MessagePack of a tagged struct."""
+"""Frames between node and trainer child (`node.frames`): each is the MessagePack of a tagged struct."""
 
 from __future__ import annotations
 
-import struct
 from typing import TypeAlias
 
 import msgspec
 
 from node.config import TrainerSettings as TrainerSettings
+from node.frames import delimited
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import Manifest
 
@@ -179,20 +179,13 @@ FromChild: TypeAlias = Hello | Ready | Heartbeat | Progress | Generated | Traine
 to_child = msgspec.msgpack.Decoder(ToChild)
 from_child = msgspec.msgpack.Decoder(FromChild)
 _encoder = msgspec.msgpack.Encoder()
-_length = struct.Struct("<I")
+
+
+def encoded(frame: ToChild | FromChild) -> bytes:
+    """Return a frame's content, for `to_child` or `from_child` to decode."""
+    return _encoder.encode(frame)
 
 
 def frame_bytes(frame: ToChild | FromChild) -> bytes:
     """Return a frame ready to be written. Raises ValueError above `FRAME_LIMIT`."""
-    body = _encoder.encode(frame)
-    if len(body) > FRAME_LIMIT:
-        raise ValueError(f"a frame of {len(body)} bytes exceeds the limit of {FRAME_LIMIT}")
-    return _length.pack(len(body)) + body
-
-
-def frame_length(header: bytes) -> int:
-    """Return the length that a 4-byte header announces. Raises ValueError above `FRAME_LIMIT`."""
-    (length,) = _length.unpack(header)
-    if length > FRAME_LIMIT:
-        raise ValueError(f"a frame of {length} bytes exceeds the limit of {FRAME_LIMIT}")
-    return int(length)
+    return delimited(encoded(frame), FRAME_LIMIT)

@@ -124,7 +124,7 @@ def frame_problem(manifest: Manifest, game: Game, announcement: Announcement, ro
         return "seed"
     if len(rollouts.tokenizer) != 32:
         return "schema"
-    if not manifest.game.minimum <= len(rollouts.groups) <= manifest.game.generated:
+    if not manifest.game.min_prompts <= len(rollouts.groups) <= manifest.game.num_prompts:
         return "groups"
     stages = game.quotes(announcement.stage)
     least, most = len(stages), len(stages) * game.most_quoted(manifest.game)
@@ -170,7 +170,7 @@ def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, shelf: Sh
 
 def group_problem(manifest: Manifest, group: Group) -> str:
     """Return the reason why a group is invalid, "" if it is valid: incomplete, or a completion out of bounds."""
-    if len(group.completions) != manifest.game.group_size:
+    if len(group.completions) != manifest.game.num_generations:
         return "incomplete"
     return next(filter(None, (completion_problem(manifest, each) for each in group.completions)), "")
 

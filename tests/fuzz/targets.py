@@ -11,6 +11,7 @@ from libp2p.io.exceptions import MessageTooLarge
 from libp2p.utils.varint import encode_varint_prefixed
 
 from node.data.arithmetic import ArithmeticQuestions
+from node.frames import FrameReader
 from node.grading import pool_messages as grading
 from node.identity.rsa import bound_peer
 from node.network.peers import peer_manager
@@ -75,7 +76,7 @@ class Bytes:
 def targets() -> tuple[Target, ...]:
     """Return all of them."""
     questions = ArithmeticQuestions()
-    manifest = Manifest(name="fuzz", game=GameSpec(generated=4, minimum=2, group_size=2))
+    manifest = Manifest(name="fuzz", game=GameSpec(num_prompts=4, min_prompts=2, num_generations=2))
     body = encode(_rollouts(questions))
     announced = _announcement(body, body)
     delegation = SignedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
@@ -175,9 +176,10 @@ def _trainer(decoder: msgspec.msgpack.Decoder[frames.ToChild] | msgspec.msgpack.
     Callable[[bytes], object]
 ):  # fmt: skip
     def read(data: bytes) -> object:
-        if len(data) < 4:
-            return None
-        return decoder.decode(data[4 : 4 + frames.frame_length(data[:4])])
+        reader = FrameReader(frames.FRAME_LIMIT)
+        reader.feed(data)
+        body = reader.next()
+        return None if body is None else decoder.decode(body)
 
     return read
 

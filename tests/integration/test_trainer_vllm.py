@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 from node.config import TrainerSettings
 from node.trainer.engines.factory import load_engine
 from node.trainer.engines.vllm_engine import VllmEngine, installed
-from node.trainer.rank_environment import free_rendezvous
+from node.trainer.rank_environment import free_endpoint
 from protocols.manifest import GameSpec
 from tests.support.letters import LETTERS, letter_tokenizer
 from tests.support.paths import ROOT
@@ -70,7 +70,7 @@ def test_vllm_samples_from_the_weights_that_are_trained(model: Path) -> None:
 @pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
 def test_two_ranks_sample_by_tensor_parallelism_from_weights_that_are_spread(model: Path) -> None:
     """The same holds for a model spread over two processes; both have the same completions."""
-    found = parity(model, "torch.distributed.run", "--nproc-per-node", "2", "-m", meet=free_rendezvous())
+    found = parity(model, "torch.distributed.run", "--nproc-per-node", "2", "-m", meet=free_endpoint())
     assert_parity(found)
     assert found["ranks_agree"]
 

@@ -32,19 +32,24 @@ QUESTIONS = ["how many?", "a?", "what is it?"]
 
 def main(directory: str) -> None:
     """Print what was found."""
-    gang = met()
+    process_group = met()
     settings = TrainerSettings(
-        model=directory, device="cpu", engine="vllm", lora=4 * (gang.world == 1), sample_rows=64, ranks=gang.world
+        model=directory,
+        device="cpu",
+        engine="vllm",
+        lora=4 * (process_group.world_size == 1),
+        max_num_seqs=64,
+        world_size=process_group.world_size,
     )
-    engine = load_engine(settings, GAME, Path(directory), gang)
+    engine = load_engine(settings, GAME, Path(directory), process_group)
     assert isinstance(engine, VllmEngine)
-    assert isinstance(engine, ParallelVllmEngine) == (gang.world > 1)
+    assert isinstance(engine, ParallelVllmEngine) == (process_group.world_size > 1)
     first = sampled(engine, 1)
     found = {"kind": engine.name, "first": difference(engine, first), "again": same(first, sampled(engine, 1))}
     found["others"] = same(first, sampled(engine, 2))
     with torch.no_grad():
         for parameter in engine.parameters():
-            noise = gang.agreed_on(torch.randn(parameter.shape))
+            noise = process_group.broadcast_tensor(torch.randn(parameter.shape))
             parameter.add_(0.3 * (distribute_tensor(noise, parameter.device_mesh, parameter.placements)
                                   if isinstance(parameter, DTensor) else noise))  # fmt: skip
     engine.weights_changed()
@@ -56,8 +61,8 @@ def main(directory: str) -> None:
     except Cancelled:
         found["cancelled"] = next(asked) and len(list(asked)) == 7
     found["after"] = difference(engine, sampled(engine, 4))
-    found["ranks_agree"] = gang.tell(said(second)) == said(second)
-    if gang.rank == 0:
+    found["ranks_agree"] = process_group.broadcast(said(second)) == said(second)
+    if process_group.rank == 0:
         sys.stdout.write(json.dumps(found) + "\n")
 
 
@@ -66,7 +71,7 @@ def met() -> ProcessGroup:
     if "LOCAL_RANK" not in os.environ:
         return SINGLE_PROCESS
     os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
-    return ProcessGroup.meet(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[2])
+    return ProcessGroup.join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[2])
 
 
 def said(made: Sequence[Sequence[Sample]]) -> bytes:

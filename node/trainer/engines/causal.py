@@ -55,15 +55,15 @@ class CausalEngine(TreeEngine):
         self._plan = site.plan
         self._base = str(model.name_or_path)
         self._settings = settings
-        self._recompute = site.plan.recompute
-        self.room, self.rows_at_once = site.plan.micro_tokens, site.plan.sample_rows
+        self._recompute = site.plan.gradient_checkpointing
+        self.room, self.max_num_seqs = site.plan.micro_batch_tokens, site.plan.max_num_seqs
         self.half_precision = site.placement.half
         self.parameter_count = shape_of(self._model.config).parameters
         self.fingerprint = fingerprint(self._vocabulary.tokenizer)
         _silence_dropout(self._model)
         self._refuse_windows()
         self._take_over_attention()
-        self._start = deepcopy(self._model).requires_grad_(False) if settings.kl and not settings.lora else None
+        self._start = deepcopy(self._model).requires_grad_(False) if settings.beta and not settings.lora else None
         self._use_recomputation()
 
     # --- text -----------------------------------------------------------------------------------------------------
@@ -182,7 +182,7 @@ class CausalEngine(TreeEngine):
         self._model.float() if self._settings.quantise == "none" else _widen(self._model)
         self._placement = Placement(placement.device, FLOAT32, None)
         self.half_precision = False
-        self.room, self.rows_at_once = max(1, self.room // 2), max(1, self.rows_at_once // 2)
+        self.room, self.max_num_seqs = max(1, self.room // 2), max(1, self.max_num_seqs // 2)
         self.weights_changed()
         return True
 

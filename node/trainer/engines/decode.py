@@ -50,7 +50,7 @@ def draws_for(questions: int, group: int, limit: int, rng: torch.Generator) -> T
     return torch.rand(questions, group, limit, generator=rng)
 
 
-def sample_rows(
+def decode_batch(
     how: DecodeSampling, prompts: Sequence[list[int]], draws: Tensor, ended: Callable[[int], None]
 ) -> list[list[Row]]:
     """Sample completions of all prompts in one batch.

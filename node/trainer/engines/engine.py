@@ -51,7 +51,7 @@ class Engine(Protocol):
     device: torch.device
     name: str
     """What samples: hf, vllm, or tiny for the built-in model."""
-    rows_at_once: int
+    max_num_seqs: int
     """Completions sampled at the same time; may be lowered when memory runs out. No outcome depends on it."""
     room: int
     """Tokens that an update may take at once, by the memory plan."""
@@ -91,7 +91,7 @@ class Engine(Protocol):
 
     def reference_logps(self, groups: Sequence[TrainingGroup]) -> torch.Tensor:
         """Return the same of the model as it was before any update, without gradient. Raises RuntimeError where
-        the settings have no `kl`: then none is kept."""
+        the settings have no `beta`: then none is kept."""
 
     def cost(self, group: TrainingGroup) -> int:
         """Return the tokens that a group costs in an update, for packing micro-batches."""

@@ -23,7 +23,7 @@ BUILTIN, SPARSE = "builtin", "builtin:sparse"
 
 
 def load_engine(
-    settings: TrainerSettings, game: GameSpec, directory: Path, gang: ProcessGroup = SINGLE_PROCESS
+    settings: TrainerSettings, game: GameSpec, directory: Path, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> Engine:
     """Return the engine of the model that the settings name.
 
@@ -39,16 +39,16 @@ def load_engine(
         if read_shape(target) is None:
             log.info("model.building", directory=str(target), model=kind)
             build_base_model(target, settings.seed, game=game.name, sparse=sparse)
-        return _tiny(target, settings, game, gang)
+        return _tiny(target, settings, game, process_group)
     place = local_directory(model)
     if read_shape(place) is not None:
-        return _tiny(place, settings, game, gang)
-    if gang.world > 1:
-        return _sharded(replace(settings, model=str(place)), game, gang)
+        return _tiny(place, settings, game, process_group)
+    if process_group.world_size > 1:
+        return _sharded(replace(settings, model=str(place)), game, process_group)
     return _causal(replace(settings, model=str(place)), game)
 
 
-def _sharded(settings: TrainerSettings, game: GameSpec, gang: ProcessGroup) -> Engine:
+def _sharded(settings: TrainerSettings, game: GameSpec, process_group: ProcessGroup) -> Engine:
     from node.trainer.engines.parallel_vllm import ParallelVllmEngine
     from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_spread
 
@@ -57,7 +57,7 @@ def _sharded(settings: TrainerSettings, game: GameSpec, gang: ProcessGroup) -> E
     engine = (ParallelVllmEngine if sampler == "vllm" else ShardedEngine).load(replace(settings, engine=sampler), game)
     if isinstance(engine, ParallelVllmEngine):
         engine.optional = settings.engine == "auto"
-    engine.spread_over(gang)
+    engine.spread_over(process_group)
     return engine
 
 
@@ -88,10 +88,10 @@ def _sampler(settings: TrainerSettings) -> Literal["hf", "vllm"]:
     return settings.engine
 
 
-def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec, gang: ProcessGroup) -> BuiltinEngine:
-    if gang.world > 1:
-        raise ValueError("trainer.ranks: the built-in model is trained by one process: set trainer.ranks = 1")
-    engine = BuiltinEngine.load(directory, game, settings.device, kept=settings.kl > 0)
-    engine.room = settings.micro_tokens or engine.room
-    engine.rows_at_once = settings.sample_rows or engine.rows_at_once
+def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec, process_group: ProcessGroup) -> BuiltinEngine:
+    if process_group.world_size > 1:
+        raise ValueError("trainer.world_size: the built-in model is trained by one process: set trainer.world_size = 1")
+    engine = BuiltinEngine.load(directory, game, settings.device, kept=settings.beta > 0)
+    engine.room = settings.micro_batch_tokens or engine.room
+    engine.max_num_seqs = settings.max_num_seqs or engine.max_num_seqs
     return engine

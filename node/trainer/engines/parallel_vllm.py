@@ -24,24 +24,26 @@ class ParallelVllmEngine(VllmEngine, ShardedEngine):
     Weights are handed over one at a time, gathered by all ranks; each rank's vLLM keeps its share.
     """
 
-    def spread_over(self, gang: ProcessGroup) -> None:
+    def spread_over(self, process_group: ProcessGroup) -> None:
         """Spread rank 0's parameters. Raises ValueError where vLLM can't deal out the heads but was asked for."""
-        super().spread_over(gang)
+        super().spread_over(process_group)
         shape = shape_of(self._model.config)
-        self._ranks = gang.world
-        os.environ.update(torchrun_variables(gang.rank, gang.world, gang.rendezvous))
-        if not deals_out(gang.world, shape.heads, shape.key_value_heads):
+        self._world_size = process_group.world_size
+        os.environ.update(
+            torchrun_variables(process_group.rank, process_group.world_size, process_group.rendezvous_endpoint)
+        )
+        if not deals_out(process_group.world_size, shape.heads, shape.key_value_heads):
             heads = f"{shape.heads} heads ({shape.key_value_heads} of keys and values)"
-            reason = f"vLLM can't deal out {heads} to {gang.world} ranks"
+            reason = f"vLLM can't deal out {heads} to {process_group.world_size} ranks"
             if not self.optional:
-                raise ValueError(f'trainer.ranks: {reason}: set trainer.engine = "hf", or another number of ranks')
+                raise ValueError(f'trainer.world_size: {reason}: set trainer.engine = "hf", or another number of ranks')
             self._do_without(reason)
 
     def _start_engine(self) -> Any:
         os.environ.update({key: value for key, value in ENVIRONMENT.items() if key not in os.environ})
         if self.device.type != "cpu":
             return super()._start_engine()
-        word = self._gang.tell(os.urandom(8).hex().encode()).decode()
+        word = self._process_group.broadcast(os.urandom(8).hex().encode()).decode()
         _name_shared_memory(word)
         llm = super()._start_engine()
         for mapped in SHARED_MEMORY.glob(f"{word}-*"):  # by all: its name is not needed any more
@@ -55,15 +57,15 @@ class ParallelVllmEngine(VllmEngine, ShardedEngine):
             super()._awake()
         except Exception as error:  # noqa: BLE001 - a library's start, raised again once the others know
             fault = error
-        if self._gang.total(float(fault is not None)):
+        if self._process_group.all_reduce(float(fault is not None)):
             self._llm = None
             raise fault or RuntimeError("vLLM did not start on another rank")
         return self._llm
 
 
-def deals_out(ranks: int, heads: int, key_value_heads: int) -> bool:
+def deals_out(world_size: int, heads: int, key_value_heads: int) -> bool:
     """Tell whether vLLM can deal out so many heads: each rank has equally many, those of keys and values or one."""
-    return not heads % ranks and not (key_value_heads % ranks and ranks % key_value_heads)
+    return not heads % world_size and not (key_value_heads % world_size and world_size % key_value_heads)
 
 
 def _name_shared_memory(word: str) -> None:

@@ -19,7 +19,7 @@ from torch.distributed.fsdp import fully_shard
 from node.config import TrainerSettings
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import Sample, TrainingGroup
-from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full_tensor
 
 
 class ShardedRoot(nn.Module):
@@ -37,16 +37,16 @@ class ShardedRoot(nn.Module):
 class ShardedEngine(CausalEngine):
     """`CausalEngine` with its parameters spread over a gang."""
 
-    _gang = SINGLE_PROCESS
+    _process_group = SINGLE_PROCESS
 
-    def spread_over(self, gang: ProcessGroup) -> None:
+    def spread_over(self, process_group: ProcessGroup) -> None:
         """Spread rank 0's parameters; every rank calls this."""
-        self._gang = gang
+        self._process_group = process_group
         for parameter in self._model.parameters():
-            gang.agreed_on(parameter.data)
-        self._agree = gang.agreed_on
+            process_group.broadcast_tensor(parameter.data)
+        self._agree = process_group.broadcast_tensor
         self._without_gradient = torch.no_grad  # what is gathered in inference mode could not be trained with
-        mesh = init_device_mesh(self.device.type, (gang.world,))
+        mesh = init_device_mesh(self.device.type, (process_group.world_size,))
         for block in _blocks(self._model):
             fully_shard(block, mesh=mesh)
         self._whole = ShardedRoot(self._model)
@@ -81,10 +81,10 @@ class ShardedEngine(CausalEngine):
         """Write the whole model on rank 0, which holds it in memory meanwhile; the others give it their shares."""
         kept: dict[str, Tensor] = {}
         for name, tensor in self._model.state_dict().items():
-            whole = full(tensor.detach())
-            if self._gang.rank == 0 and name not in self._model.all_tied_weights_keys:
+            whole = full_tensor(tensor.detach())
+            if self._process_group.rank == 0 and name not in self._model.all_tied_weights_keys:
                 kept[name] = whole.cpu()
-        if self._gang.rank:
+        if self._process_group.rank:
             return
         directory.mkdir(parents=True, exist_ok=True)
         save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
@@ -93,7 +93,9 @@ class ShardedEngine(CausalEngine):
 
     def _found(self, directory: Path) -> dict[str, Tensor]:
         known = self._model.state_dict()
-        return self._gang.dealt(super()._found(directory) if self._gang.rank == 0 else {}, known.get)
+        return self._process_group.scatter(
+            super()._found(directory) if self._process_group.rank == 0 else {}, known.get
+        )
 
     def use_float32(self) -> bool:
         """Return False: what is spread keeps its type."""
@@ -112,10 +114,10 @@ def refuse_what_is_not_spread(settings: TrainerSettings) -> None:
     for wrong, key in (
         (settings.lora, "lora = 0"),
         (settings.quantise != "none", 'quantise = "none"'),
-        (settings.kl, "kl = 0"),
+        (settings.beta, "beta = 0"),
         (settings.optimizer != "adam", 'optimizer = "adam"'),
         (settings.slowdown, "slowdown = 0"),
         (settings.dtype == "float16", 'dtype = "bfloat16"'),
     ):
         if wrong:
-            raise ValueError(f"trainer.ranks: several ranks train whole weights only: set trainer.{key}")
+            raise ValueError(f"trainer.world_size: several ranks train whole weights only: set trainer.{key}")

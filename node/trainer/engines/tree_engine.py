@@ -11,7 +11,7 @@ import structlog
 import torch
 from torch import Tensor
 
-from node.trainer.engines.decode import DecodeSampling, Row, draws_for, sample_rows
+from node.trainer.engines.decode import DecodeSampling, Row, decode_batch, draws_for
 from node.trainer.engines.engine import Sample, TrainingGroup
 from node.trainer.engines.packing import pack, token_logps
 from node.trainer.engines.tree_attention import AttentionPlan, Pair, PrefixPlan
@@ -39,7 +39,7 @@ class TreeEngine(ABC):
         if game.temperature <= 0:
             raise ValueError("game.temperature: must be above 0 (greedy sampling is for evaluation)")
         self.device = device
-        self.rows_at_once = 1
+        self.max_num_seqs = 1
         self.room = 1
         self._game, self._prefix = game, prefix
         self._stops = torch.tensor(stops, device=device)
@@ -99,20 +99,20 @@ class TreeEngine(ABC):
         with self._without_gradient(), self._arithmetic(), self._laid_out():
             how = self._sampler(cancelled, greedy)
             while len(made) < len(prompts):
-                start, stop = len(made), len(made) + max(1, self.rows_at_once // group)
+                start, stop = len(made), len(made) + max(1, self.max_num_seqs // group)
 
                 def ended(rows: int, before: int = start) -> None:
                     if progress:
                         progress(before + rows // group, len(prompts))
 
                 try:
-                    rows = sample_rows(how, prompts[start:stop], draws[start:stop], ended)
+                    rows = decode_batch(how, prompts[start:stop], draws[start:stop], ended)
                 except (MemoryError, RuntimeError) as error:
                     alone = self._agree is _as_it_is  # of several ranks one must not begin again by itself
                     if not is_memory(error) or stop == start + 1 or not alone:
                         raise
-                    self.rows_at_once //= 2
-                    log.warning("memory.short", sampling=self.rows_at_once)
+                    self.max_num_seqs //= 2
+                    log.warning("memory.short", sampling=self.max_num_seqs)
                 else:
                     made += [self._samples(some) for some in rows]
         return made

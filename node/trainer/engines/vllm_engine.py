@@ -18,7 +18,7 @@ from torch import Tensor
 
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import Cancelled, NotFinite, Sample
-from node.trainer.engines.process_group import full
+from node.trainer.engines.process_group import full_tensor
 from node.trainer.memory.memory_plan import MemoryPlan
 
 log = structlog.get_logger()
@@ -46,7 +46,7 @@ class VllmEngine(CausalEngine):
 
     _llm: Any = None
     _stale = True
-    _ranks = 1
+    _world_size = 1
 
     def weights_changed(self) -> None:
         """Forget the prefix's keys and values, and have vLLM take the weights before it samples again."""
@@ -153,11 +153,11 @@ class VllmEngine(CausalEngine):
 
         threads = torch.get_num_threads()
         total = torch.cuda.mem_get_info(self.device)[1] if self.device.type == "cuda" else 0
-        log.info("vllm.starting", device=self.device.type, ranks=self._ranks)
+        log.info("vllm.starting", device=self.device.type, world_size=self._world_size)
         llm = LLM(
             model=self._base, tokenizer=self._base, dtype=_name(self._arithmetic_type()),
             max_model_len=len(self._prefix) + self._game.max_prompt + self._game.max_completion,
-            max_num_seqs=self.rows_at_once, **options(plan, total, self._ranks),
+            max_num_seqs=self.max_num_seqs, **options(plan, total, self._world_size),
         )  # fmt: skip
         torch.set_num_threads(threads)
         return llm
@@ -185,7 +185,7 @@ class VllmEngine(CausalEngine):
                 place = place.removesuffix(".base_layer")
                 delta = modules[place].get_delta_weight(next(iter(modules[place].lora_A))) if leaf == "weight" else 0
                 weight = weight + delta
-            yield f"{place}.{leaf}", full(weight).to(kind, copy=True)
+            yield f"{place}.{leaf}", full_tensor(weight).to(kind, copy=True)
 
     def _arithmetic_type(self) -> torch.dtype:
         return self._placement.autocast or self._placement.weights
@@ -195,7 +195,7 @@ class VllmEngine(CausalEngine):
             self._llm.sleep(level=2)
 
 
-def options(plan: MemoryPlan, total: int, ranks: int) -> dict[str, Any]:
+def options(plan: MemoryPlan, total: int, world_size: int) -> dict[str, Any]:
     """Return what vLLM is told beside model and lengths; `total` is the GPU's memory in bytes, 0 on a CPU.
 
     Custom all-reduce is off: it looks for its neighbours among the GPUs that a process sees, and each sees one.
@@ -207,9 +207,9 @@ def options(plan: MemoryPlan, total: int, ranks: int) -> dict[str, Any]:
     if total:
         share = (plan.engine + plan.cache + plan.overhead) / total
         told |= {"enable_sleep_mode": True, "gpu_memory_utilization": min(0.95, share)}
-    if ranks > 1:
+    if world_size > 1:
         told |= {
-            "tensor_parallel_size": ranks, "distributed_executor_backend": "external_launcher",
+            "tensor_parallel_size": world_size, "distributed_executor_backend": "external_launcher",
             "disable_custom_all_reduce": True, "seed": 0,
         }  # fmt: skip
     return told

@@ -129,7 +129,7 @@ def choose_site(settings: TrainerSettings, game: GameSpec, shape: ModelShape, pr
     Raises ValueError in one line where the model does not fit, naming what to change.
     """
     device = choose_device(settings.device)
-    budget = int(free_bytes(device, settings.memory_limit_mib) * settings.memory_share)
+    budget = int(free_bytes(device, settings.memory_limit_mib) * settings.gpu_memory_utilization)
     choices = [Site(each, plan_memory(shape, ask_of(settings, game, each, prefix), budget))
                for each in placements(settings, device, shape.parameters)]  # fmt: skip
     site = next((each for each in choices if each.plan.fits), choices[-1])
@@ -178,18 +178,18 @@ def ask_of(settings: TrainerSettings, game: GameSpec, placement: Placement, pref
         lora=settings.lora,
         nf4=settings.quantise == "nf4",
         adam8bit=settings.optimizer == "adam8bit",
-        reference=settings.kl > 0,
+        reference=settings.beta > 0,
         prefix=prefix,
         prompt=game.max_prompt,
         completion=game.max_completion,
-        group=game.group_size,
-        groups=max(game.generated, game.own + game.external),
-        micro_tokens=settings.micro_tokens,
-        sample_rows=settings.sample_rows,
-        recompute=settings.recompute,
+        group=game.num_generations,
+        groups=max(game.num_prompts, game.local_groups + game.external_groups),
+        micro_batch_tokens=settings.micro_batch_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        gradient_checkpointing=settings.gradient_checkpointing,
         vllm=settings.engine == "vllm",
         laid_out=pays(placement.device, placement.autocast or placement.weights) and settings.quantise == "none",
-        ranks=settings.ranks,
+        world_size=settings.world_size,
         overhead=GPU_OVERHEAD if placement.device.type == "cuda" else 0,
     )
 
@@ -204,8 +204,8 @@ def report(site: Site) -> None:
         device=str(placement.device),
         weights=str(placement.weights).removeprefix("torch."),
         arithmetic=str(placement.autocast or placement.weights).removeprefix("torch."),
-        update=site.plan.micro_tokens,
-        sampling=site.plan.sample_rows,
-        recompute=site.plan.recompute,
+        update=site.plan.micro_batch_tokens,
+        sampling=site.plan.max_num_seqs,
+        gradient_checkpointing=site.plan.gradient_checkpointing,
         fits=site.plan.fits,
     )

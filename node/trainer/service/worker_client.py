@@ -19,14 +19,16 @@ import msgspec
 import structlog
 import trio
 
-import node
 from node.backoff import Backoff
+from node.child_process import child_environment
 from node.config import TrainerSettings
 from node.errors import leaves
+from node.frames import FrameReader
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.ports import Bodies, Report
 from node.trainer import messages as f
+from node.trainer.rank_environment import PASSED
 from node.trainer.service.in_flight import InFlightJobs, patience
 from node.trainer.service.jobs import input_of, kind_of, order_for, refusal
 from protocols.identifiers import Address, Digest, body_digest
@@ -48,9 +50,6 @@ END_SECONDS = 2.0
 
 REFUSED = 3
 """Exit code of a child that could not get data or model, and has said why."""
-
-HERE = Path(node.__file__).parents[1]
-"""Where the packages of this program lie."""
 
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -219,9 +218,9 @@ class WorkerProcess:
 
     def __init__(self, threads: int, python: str) -> None:
         ours, theirs = socket.socketpair()
-        environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "HF_HUB_DISABLE_PROGRESS_BARS": "1"}
-        # Another interpreter has no installation of this package: it finds the one that runs here.
-        environment["PYTHONPATH"] = os.pathsep.join(filter(None, (str(HERE), os.environ.get("PYTHONPATH"))))
+        environment = child_environment(
+            os.environ, PASSED, python, OMP_NUM_THREADS=str(threads), HF_HUB_DISABLE_PROGRESS_BARS="1"
+        )
         with theirs:
             # Not trio.run_process: it forks in a worker thread, and the child is killed (PR_SET_PDEATHSIG) when the
             # thread that forked it ends. A session of its own keeps the terminal's Ctrl-C for the node.
@@ -238,7 +237,7 @@ class WorkerProcess:
         ours.setblocking(False)
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(ours))
         self._out_in, self._out = trio.open_memory_channel[bytes](math.inf)
-        self._buffer = bytearray()
+        self._frames = FrameReader(f.FRAME_LIMIT)
         self.ready_since = math.inf
 
     @property
@@ -272,27 +271,23 @@ class WorkerProcess:
         """Return the next frame. Raises `WorkerLost` where the child is gone, hung, or writes what is no frame."""
         patience = SILENCE_SECONDS if self.ready else LOADING_SECONDS
         with trio.move_on_after(patience):
-            header = await self._exactly(4)
             try:
-                length = f.frame_length(header)
-                frame: f.FromChild = f.from_child.decode(await self._exactly(length))
+                frame: f.FromChild = f.from_child.decode(await self._next_frame())
             except (ValueError, RecursionError) as error:
                 raise WorkerLost(f"it wrote garbage: {error}") from error
             return frame
         raise WorkerLost(f"it said nothing for {patience:.0f} s")
 
-    async def _exactly(self, count: int) -> bytes:
-        while len(self._buffer) < count:
+    async def _next_frame(self) -> bytes:
+        while (body := self._frames.next()) is None:
             try:
                 data = await self._stream.receive_some()
             except trio.BrokenResourceError:
                 data = b""
             if not data:
                 raise WorkerLost("its line ended")
-            self._buffer += data
-        taken = bytes(self._buffer[:count])
-        del self._buffer[:count]
-        return taken
+            self._frames.feed(bytes(data))
+        return body
 
     async def log_errors(self) -> None:
         """Pass on what the child writes to its standard error, until cancelled."""
@@ -335,7 +330,9 @@ def _available(descriptor: int) -> bytes:
 def shrunk(settings: TrainerSettings) -> TrainerSettings:
     """Return settings that take less memory: half the completions at once, a plan for three quarters of the memory."""
     return msgspec.structs.replace(
-        settings, micro_batch=max(1, settings.micro_batch // 2), memory_share=settings.memory_share * 0.75
+        settings,
+        micro_batch=max(1, settings.micro_batch // 2),
+        gpu_memory_utilization=settings.gpu_memory_utilization * 0.75,
     )
 
 

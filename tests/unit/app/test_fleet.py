@@ -10,6 +10,7 @@ from node.app.fleet import chosen_gpus, environment_of, plan_peers, prepare
 from node.cli.run import given
 from node.config import Config, GossipSettings, HttpSettings, load_config
 from node.exits import Exit, Refusal
+from node.identity.secret import SECRET_VARIABLES
 
 HOME = Path("/data")
 
@@ -71,10 +72,11 @@ def test_peers_share_configuration_and_manifest(tmp_path: Path) -> None:
 
 
 def test_the_environment_s_directory_is_no_peer_s() -> None:
-    """Everything else is passed on, the GPU is set."""
+    """Everything else is passed on but the owner's secrets; the GPU is set, and the safe path."""
     peer = plan_peers(["3"], HOME, Config(), [])[0]
     environ = {"SWARM_DATA_DIR": "/x", "SWARM_HTTP_PORT": "1", "CUDA_VISIBLE_DEVICES": "1,3", "HOME": "/root"}
-    assert environment_of(peer, environ) == {"CUDA_VISIBLE_DEVICES": "3", "HOME": "/root"}
+    environ |= dict.fromkeys(SECRET_VARIABLES, "secret")
+    assert environment_of(peer, environ) == {"CUDA_VISIBLE_DEVICES": "3", "HOME": "/root", "PYTHONSAFEPATH": "1"}
 
 
 def test_the_operator_s_flags_are_passed_on() -> None:

@@ -75,7 +75,7 @@ class Machine(RuleBasedStateMachine):
         """A new node, or one that has played some stages with two others, and may be behind with the last one."""
         self.manifest = Manifest(
             name="property",
-            game=GameSpec(name=game, generated=8, minimum=2),
+            game=GameSpec(name=game, num_prompts=8, min_prompts=2),
             stages=tuple(StageSpec(name=str(number), seconds=20) for number in range(stages)),
             voting=VotingSpec(mode=mode, winners=2, minimum_groups=1),  # type: ignore[arg-type]
             limits=Limits(rounds_kept=kept),
@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
         self.feed(i.PauseChanged(state.round - elsewhere, state.stage, until, deadline))
 
     @rule(days=st.sampled_from([-1, 0, 3, 20, 90]), renewal=st.integers(0, 2))
-    def standing(self, days: int, renewal: int) -> None:
+    def delegation(self, days: int, renewal: int) -> None:
         self.feed(i.DelegationRead(int(self.now) + days * 86_400, renewal))
 
     @rule(peer=st.sampled_from(PEERS), named=st.sampled_from(PEERS), serial=st.integers(0, 2))

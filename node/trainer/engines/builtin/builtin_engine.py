@@ -41,7 +41,7 @@ class BuiltinEngine(TreeEngine):
         super().__init__(game, tokenizer.encode(game.examples), sorted(self._ends), place)
         self._model = model.to(place)
         self._start = deepcopy(self._model) if kept else None
-        self.rows_at_once, self.room = ROWS, ROOM
+        self.max_num_seqs, self.room = ROWS, ROOM
         self.fingerprint = tokenizer.fingerprint
         self.parameter_count = sum(each.numel() for each in model.parameters())
         room = model.shape.max_position_embeddings
