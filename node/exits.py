@@ -1,4 +1,4 @@
-"""How the process ends: exit codes, and the one-line refusal that an operator reads."""
+"""Exit codes, and the one-line error that an operator reads."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """Exit codes of every `swarm` command; `MEANING` says what each asks of the operator."""
+    """Exit codes of every `swarm` command; `MEANING` explains them."""
 
     OK = 0
     FAULT = 1
@@ -25,7 +25,7 @@ class Exit(IntEnum):
     DELEGATION = 14
     SECRET = 15
     CHAIN = 16
-    TWIN = 17
+    DOPPELGANGER = 17
     BACKUP = 18
     UNKNOWN = 19
     MODEL = 20
@@ -34,25 +34,25 @@ class Exit(IntEnum):
 
 MEANING: dict[Exit, str] = {
     Exit.OK: "Done, or stopped as asked.",
-    Exit.FAULT: "An error nobody foresaw; the log holds its trace. Restarting is safe.",
-    Exit.USAGE: "The command line is not understood.",
-    Exit.CONFIG: "Configuration or manifest file is missing or not valid; the line names file and key.",
+    Exit.FAULT: "An unexpected error; the log has its traceback. Restarting is safe.",
+    Exit.USAGE: "The command line is not valid.",
+    Exit.CONFIG: "The configuration or manifest file is missing or not valid; the line names file and key.",
     Exit.MANIFEST: "Manifest and coordinator contract disagree; get the swarm's current manifest.",
-    Exit.IDENTITY: "The node key can't be used: unreadable, of another kind, open to others, another account's.",
+    Exit.IDENTITY: "The node key can't be used: unreadable, of another kind, readable by others, another account's.",
     Exit.LOCKED: "Another process uses this data directory or its vote protection; the line names it.",
-    Exit.STORE: "A file of the data directory is damaged, from a newer version, or can't be written.",
+    Exit.STORE: "A file in the data directory is damaged, from a newer version, or can't be written.",
     Exit.NOT_RUNNING: "`swarm status`: no node runs on this data directory, or it does not answer.",
-    Exit.NETWORK: "An address can't be listened on; it is taken or not this machine's.",
-    Exit.EXISTS: "What would be written is there already (configuration, key, backup file); nothing was changed.",
-    Exit.OTHER_OWNER: "The contract has this node key under another owner, whom the line names; the node does not run.",
-    Exit.NEW_NODE: "`swarm whoami`: the contract knows neither this node nor another one of its owner.",
-    Exit.SECOND_NODE: "`swarm whoami`: the contract does not know this node, but others of its owner.",
-    Exit.DELEGATION: "The owner's delegation is missing, over, for another node or contract, or wrongly signed.",
-    Exit.SECRET: "A passphrase or an owner's key is missing or wrong, or others may read the file that holds it.",
-    Exit.CHAIN: "The command needs the chain, and no endpoint answers or the contract refuses; the line says which.",
-    Exit.TWIN: "Another node runs with this key: the node heard itself. Stop one of the two before you start again.",
+    Exit.NETWORK: "Listening on an address failed: it is in use or not this machine's.",
+    Exit.EXISTS: "A file to be written already exists (configuration, key, backup); nothing was changed.",
+    Exit.OTHER_OWNER: "The contract has this node key under another owner, named in the line; the node does not run.",
+    Exit.NEW_NODE: "`swarm whoami`: the contract knows neither this node nor another node of its owner.",
+    Exit.SECOND_NODE: "`swarm whoami`: the contract does not know this node, but knows others of its owner.",
+    Exit.DELEGATION: "The owner's delegation is missing, expired, for another node or contract, or wrongly signed.",
+    Exit.SECRET: "A passphrase or an owner's key is missing or wrong, or others can read the file that holds it.",
+    Exit.CHAIN: "The command needs the chain, but no endpoint answers or the contract refuses; the line says which.",
+    Exit.DOPPELGANGER: "Doppelganger protection: another node runs with this key. Stop one of them, then start again.",
     Exit.BACKUP: "The backup can't be used: damaged, of a newer version, or of another node.",
-    Exit.UNKNOWN: "What is asked for is not kept here (a round) or not known (a peer); the line says what is.",
+    Exit.UNKNOWN: "The round is not kept here, or the peer is not known; the line says which ones are.",
     Exit.MODEL: "There is no such model or checkpoint, or it does not load; the line names it.",
     Exit.INTERRUPTED: "Ended by Ctrl-C before the node ran.",
 }
@@ -60,7 +60,7 @@ MEANING: dict[Exit, str] = {
 
 
 class Refusal(Exception):  # noqa: N818 - nothing failed: the node declines, and says what the operator can do
-    """The command ends with `code`. The text is one line: what happened, why, what to do."""
+    """The command exits with `code`. The text is one line: what happened, why, what to do."""
 
     def __init__(self, code: Exit, text: str) -> None:
         super().__init__(" ".join(text.split()))

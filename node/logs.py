@@ -1,7 +1,7 @@
-"""Logs: one JSON object per line where a program reads, plain text where a person does.
+"""Logs: one JSON object per line for programs, plain text on a terminal.
 
 Keys: `ts` (ISO 8601, UTC), `level`, `event` (a stable dotted name), `round` and `stage` once they are known, then the
-event's own. What libraries log through the standard library comes out in the same form, from WARNING on.
+event's own keys. Library messages from the standard library's logging appear in the same form, from WARNING on.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _KEY_IN_PATH = re.compile(r"(?<=/)[A-Za-z0-9_\-]{20,}")
 
 
 class Settings(Protocol):
-    """What of section [log] is needed here."""
+    """The keys of section [log]."""
 
     @property
     def format(self) -> str:
@@ -38,7 +38,7 @@ class Settings(Protocol):
 
     @property
     def level(self) -> str:
-        """Return the name of the lowest level that is written."""
+        """Return the name of the lowest level that is logged."""
 
 
 # --- round and stage --------------------------------------------------------------------------------------------------
@@ -48,15 +48,15 @@ _where.set({})
 
 
 def bind_stage(round_number: int, stage: int) -> None:
-    """Say where the node is, for every line from now on, in every task of this context and its children.
+    """Set round and stage for every later line, in every task of this context and its children.
 
-    The variable holds one dictionary that is changed in place: tasks that started earlier see the new values too.
+    The variable holds one dictionary that is updated in place, so tasks that started earlier see the new values too.
     """
     _where.get({}).update(round=round_number, stage=stage)
 
 
 def own_stage() -> None:
-    """Begin a separate round and stage for this task and its children: several nodes in one process."""
+    """Give this task and its children their own round and stage: several nodes in one process."""
     _where.set({})
 
 
@@ -66,21 +66,21 @@ Event = MutableMapping[str, Any]
 
 
 def add_stage(_logger: object, _method: str, event: Event) -> Event:
-    """Add `round` and `stage` unless the line names its own."""
+    """Add `round` and `stage` unless the line has its own."""
     for key, value in _where.get({}).items():
         event.setdefault(key, value)
     return event
 
 
 def redact(_logger: object, _method: str, event: Event) -> Event:
-    """Blank what may be secret: values under telling keys, credentials and API keys inside URLs."""
+    """Redact possible secrets: values under suspicious keys, credentials and API keys in URLs."""
     for key in event:
         event[key] = REDACTED if _SECRET_KEY.search(key) else redacted(event[key])
     return event
 
 
 def redacted(value: object) -> object:
-    """Return a value with everything secret in it blanked, however deep."""
+    """Return a value with every secret in it redacted, at any depth."""
     match value:
         case str():
             return _URL.sub(_safe_url, value) if "://" in value else value
@@ -95,7 +95,7 @@ def redacted(value: object) -> object:
 
 
 def _safe_url(found: re.Match[str]) -> str:
-    """Return a URL without user, query, fragment and the long segments in which RPC providers put their keys."""
+    """Return a URL without user, query, fragment, and long path segments, where RPC providers put their keys."""
     path = re.split(r"[?#]", found["rest"], maxsplit=1)[0]
     return f"{found['scheme']}://{found['host']}{_KEY_IN_PATH.sub('…', path)}"
 
@@ -110,17 +110,17 @@ def ordered(_logger: object, _method: str, event: Event) -> Event:
 
 
 class Output:
-    """Lines to a stream that may fail without ending the node.
+    """A stream for log lines that may fail without stopping the node.
 
-    Where a reader (`swarm run | head`) or a terminal has gone away the rest goes nowhere; a disk that is full costs the
-    lines until it is not.
+    Once a reader (`swarm run | head`) or a terminal has gone away, later lines are discarded. While the disk is full,
+    lines are lost.
     """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     def write(self, text: str) -> int:
-        """Write text, or nothing where that is not possible."""
+        """Write text, or discard it if that is not possible."""
         try:
             return self._stream.write(text)
         except OSError as error:
@@ -128,7 +128,7 @@ class Output:
             return len(text)
 
     def flush(self) -> None:
-        """Pass what was written on."""
+        """Flush the stream."""
         try:
             self._stream.flush()
         except OSError as error:
@@ -140,7 +140,7 @@ class Output:
 
 
 def configure(settings: Settings, stream: TextIO | None = None) -> None:
-    """Set logging up for this process; `stream` is stdout unless given. May be called again."""
+    """Set up logging for this process; `stream` defaults to stdout. May be called again."""
     target = sys.stdout if stream is None else stream
     text = settings.format == "text" or (settings.format == "auto" and target.isatty())
     output = Output(target)
@@ -175,7 +175,7 @@ def _final(text: bool, colours: bool) -> list[Any]:
 
 
 def _route_libraries(output: Output, text: bool, colours: bool) -> None:
-    """Send the standard library's logging through the same processors, from WARNING on, as `library.log`."""
+    """Route the standard library's logging through the same processors, from WARNING on, as `library.log`."""
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[*_shared(), _as_library],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, *_final(text, colours)],
@@ -191,7 +191,7 @@ def _route_libraries(output: Output, text: bool, colours: bool) -> None:
 
 
 def _as_library(_logger: object, _method: str, event: Event) -> Event:
-    """Give a library's line a stable event name: its prose goes under `message`."""
+    """Give a library's line a stable event name; its text goes under `message`."""
     record: logging.LogRecord = event["_record"]
     event["message"] = event["event"]
     event["event"] = "library.log"

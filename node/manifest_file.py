@@ -14,7 +14,7 @@ from protocols.manifest_rules import parse_manifest
 
 
 def load_manifest(path: Path) -> Manifest:
-    """Read the swarm manifest, whose game an installed package may bring. Raises `Refusal` naming file and field."""
+    """Read the swarm manifest; its game may come from an installed package. Raises `Refusal` naming file and field."""
     load_games()
     try:
         return parse_manifest(path.read_bytes())
@@ -25,7 +25,7 @@ def load_manifest(path: Path) -> Manifest:
 
 
 def with_contract(config: Config, manifest: Manifest) -> Config:
-    """Return the configuration with the manifest's contract where it names none of its own."""
+    """Return the configuration, with the manifest's contract if the configuration names none."""
     if config.chain.contract or manifest.deployment is None:
         return config
     chain = msgspec.structs.replace(config.chain, contract=manifest.deployment.contract)

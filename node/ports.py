@@ -93,7 +93,7 @@ class RoundWindow(msgspec.Struct, frozen=True, kw_only=True):
 class NetworkService(Service[GossipCommand], Protocol):
     """The swarm's network, as the rest of the node sees it.
 
-    It reports `NetworkChanged`, `RolloutsAnnounced`, `OwnMessageHeard`, `NodeIntroduced`, and `RolloutsArrived` or
+    It reports `NetworkChanged`, `RolloutsAnnounced`, `DoppelgangerDetected`, `NodeIntroduced`, and `RolloutsArrived` or
     `RolloutsRefused` for each `FetchRollouts`. State outlives a restart of `run`.
     """
 

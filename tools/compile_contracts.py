@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import contracts
-from node.localnet.npm_tools import ToolMissingError, default_cache, installed_package, node_command
+from node.localnet.npm_tools import ToolMissingError, default_cache, installed_packages, node_command
 
 CONTRACTS = Path(contracts.__file__).parent
 SOURCE = CONTRACTS / "SwarmCoordinator.sol"
@@ -20,22 +20,22 @@ COMPILED = (
     | {path: path.with_suffix(".json") for path in sorted((CONTRACTS / "test").glob("*.sol"))}
     | {RL_SWARM: CONTRACTS / "RLSwarmCoordinator.json"}
 )
-"""Every source that is compiled, and what is made of it: the coordinator, what only tests deploy, and the test contract
-with RL Swarm's interface, whose ABI the node itself needs."""
+"""Every source that is compiled, and its artifact: the coordinator, contracts that only tests deploy, and the test
+contract with RL Swarm's interface, whose ABI the node needs."""
 COMPILE_SECONDS = 120.0
 
 
 def find_or_install_solc(cache_dir: Path | None = None) -> Path:
-    """Return the folder with the pinned solc-js: beside the sources, else from the cache (installed if need be)."""
+    """Return the folder with the pinned solc-js: beside the sources, else in the cache (installed if needed)."""
     version = json.loads((CONTRACTS / "package.json").read_text())["devDependencies"]["solc"]
     beside = CONTRACTS / "node_modules" / "solc" / "package.json"
     if beside.exists() and json.loads(beside.read_text())["version"] == version:
         return CONTRACTS
-    return installed_package(f"solc@{version}", cache_dir)
+    return installed_packages(CONTRACTS, cache_dir)
 
 
 def sources_of(source: Path) -> list[Path]:
-    """Return a source and all that it imports from beside it, in the order of their names."""
+    """Return a source and everything it imports from its folder, sorted by name."""
     found: set[Path] = set()
     waiting = [source]
     while waiting:
@@ -47,7 +47,7 @@ def sources_of(source: Path) -> list[Path]:
 
 
 def compile_source(cache_dir: Path | None = None, source: Path = SOURCE) -> str:
-    """Return the artifact's text. Raises `ToolMissingError` without a compiler, ValueError on a fault in the source."""
+    """Return the artifact's text. Raises `ToolMissingError` without a compiler, ValueError if it does not compile."""
     command = node_command(cache_dir or default_cache())
     script = str(CONTRACTS / "compile.mjs")
     done = subprocess.run(
@@ -63,7 +63,7 @@ def compile_source(cache_dir: Path | None = None, source: Path = SOURCE) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    """Write the artifacts, or with `--check` only compare them. Return the exit code."""
+    """Write the artifacts, or only compare them with `--check`. Return the exit code."""
     try:
         texts = {artifact: compile_source(source=source) for source, artifact in COMPILED.items()}
     except (ToolMissingError, ValueError) as error:

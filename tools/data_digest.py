@@ -1,4 +1,4 @@
-"""`python -m tools.data_digest MANIFEST [COPY]`: loads a swarm's questions; prints how many, and their digest."""
+"""`python -m tools.data_digest MANIFEST [COPY]`: loads a swarm's questions and prints their number and digest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from protocols.manifest_rules import parse_manifest
 
 
 def main(manifest: Path, copy: str) -> int:
-    """Print the facts of the questions; return 1 with one line on stderr where they can't be used."""
+    """Print number and digest of the questions; return 1, with one line on stderr, if they can't be used."""
     try:
         spec = parse_manifest(manifest.read_bytes())
         began = time.monotonic()

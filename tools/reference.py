@@ -237,11 +237,11 @@ def metrics_page() -> str:
 
 def reasons_page() -> str:
     """Return the page of reasons why a body counts for nothing."""
-    rows = [(code(name), reason.blame, reason.meaning) for name, reason in BODY_REASONS.items()]
+    rows = [(code(name), reason.severity, reason.meaning) for name, reason in BODY_REASONS.items()]
     introduction = """Why a peer's body counts for nothing: the code in the log (`rollouts.refused`,
-    `rollouts.discounted`), in `swarm status`, and the label of `swarm_bodies_refused_total`. Blame says what it does to
-    the sender's standing ([checks.md](../checks.md))."""
-    return page("Reasons", introduction, table(("Code", "Blame", "Meaning"), rows))
+    `rollouts.uncounted`), in `swarm status`, and the label of `swarm_bodies_refused_total`. The severity says what
+    it does to the sender's score ([checks.md](../checks.md))."""
+    return page("Reasons", introduction, table(("Code", "Severity", "Meaning"), rows))
 
 
 def repairs_page() -> str:

@@ -1,4 +1,4 @@
-"""A round's work without a node: sample groups, grade them, make them ready for an update."""
+"""A round's work without a node: sample groups, grade them, prepare them for an update."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from protocols.games.share import has_advantage, question_text
 from protocols.manifest import GameSpec
 
 DESK = TaskContext(lambda: False, lambda done, total: None)
-"""Nobody waits for a task, so that nobody cancels it or asks how far it is."""
+"""A task without an observer: nobody cancels it or reads its progress."""
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -44,7 +44,7 @@ def sampled(engine: Engine, game: GameSpec, questions: Sequence[str], rng: torch
 
 
 def training_group(engine: Engine, game: GameSpec, rollout: Rollout, *, external: bool = False) -> TrainingGroup:
-    """Return a group as the update sees it."""
+    """Return a group in the form that an update takes."""
     return TrainingGroup(
         prompt=engine.encode(question_text(game, rollout.question)),
         completions=[sample.tokens for sample in rollout.samples],
@@ -61,7 +61,7 @@ def updated(
     settings: TrainerSettings,
     game: GameSpec,
 ) -> int:
-    """Make one update on the groups that have an advantage and are credible, as in a node; none where no group is both.
+    """Make one update on the groups that have an advantage and are credible, as in a node; none if no group is both.
 
     Return how many were left out as incredible.
     """

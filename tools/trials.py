@@ -1,4 +1,4 @@
-"""What trials of many runs in one process each have in common: one start, a pool of processes, mean and deviation."""
+"""Shared parts of trials with many runs: one starting model, a process pool, mean and standard deviation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ResultT = TypeVar("ResultT")
 
 
 def start_of(out: Path, *, sparse: bool) -> Path:
-    """Return the model that all runs start from, made in `out` unless it is there (about a minute on one core)."""
+    """Return the model that all runs start from; trained in `out` unless it is there (about a minute on one core)."""
     from node.trainer.engines.builtin.builtin_model import read_shape
     from node.trainer.engines.builtin.sft_warmup import build_base_model
 
@@ -25,7 +25,7 @@ def start_of(out: Path, *, sparse: bool) -> Path:
 
 
 def played(run: Callable[..., ResultT], jobs: Iterable[tuple[Any, ...]], processes: int) -> Iterator[ResultT]:
-    """Yield what `run` returns for each job's arguments, as it comes; each process computes on one core."""
+    """Yield the result of `run` for each job's arguments as it completes; each process uses one core."""
     os.environ["OMP_NUM_THREADS"] = "1"  # read once, when the children import torch
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
         for done in as_completed([pool.submit(run, *job) for job in jobs]):

@@ -29,7 +29,7 @@ from node.logs import configure
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
-from node.machine.peer_score import has_credit
+from node.machine.peer_score import has_positive_score
 from node.machine.state import Output, State, initial
 from node.machine.status import Status
 from node.manifest_file import load_manifest
@@ -166,7 +166,7 @@ class Node:
         )
 
     async def _inputs(self) -> int:
-        stop = await self.loop.take(i.NodeStarted(listen=is_marked(self.home), me=self.me.address))
+        stop = await self.loop.take(i.NodeStarted(doppelganger_protection=is_marked(self.home), me=self.me.address))
         while stop is None:
             stop = await self.loop.take(await self.bus.next())
         if stop.code:
@@ -203,7 +203,7 @@ class Node:
                 bootnodes=self.chain.read_bootnodes,
                 attach_messages=self._attached_messages,
                 introduction=self._introduction,
-                has_positive_score=lambda peer: has_credit(self.state, peer),
+                has_positive_score=lambda peer: has_positive_score(self.state, peer),
             ),
         )
         self._move_window()
@@ -278,7 +278,7 @@ class Node:
                 self._remember(command)
                 if self.gossip:
                     await self.gossip.execute(command)
-            case c.EndListening():
+            case c.EndDoppelgangerProtection():
                 unmark(self.home)
                 if self.gossip:
                     self.gossip.switch_identity()

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 import structlog
 
 from node.exits import Refusal
-from node.machine.round_report import account_of, changed_votes, ended_rounds
+from node.machine.round_report import build_round_report, changed_votes, ended_rounds
 from node.machine.state import State
 from node.store.round_reports import KEPT, RoundStore
 from protocols.identifiers import Address
@@ -40,6 +40,6 @@ class RoundRecorder:
     def _close(self, before: State, state: State, at: float) -> None:
         for number in ended_rounds(before, state):
             if self._known.get(number) != before.seeds[number]:
-                self._store.put(account_of(before, state, number, at, self._peer_ids(before.peers)))
+                self._store.put(build_round_report(before, state, number, at, self._peer_ids(before.peers)))
                 self._known[number] = before.seeds[number]
                 self._known.pop(number - KEPT, None)

@@ -47,11 +47,13 @@ def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: An
         raise Refusal(Exit.EXISTS, f"{file} exists and stays as it is; name another file") from error
     except OSError as error:
         raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; name another file") from error
-    click.echo(f"{identity.node} written to {file}; a vote after this is not in it: a restored node listens first")
+    click.echo(
+        f"{identity.node} written to {file}; a vote after this is not in it: a restored node waits a round first"
+    )
 
 
 def collect(home: Path, key: NodeKey) -> BackedUpIdentity:
-    """Return a data directory's identity. Raises `Refusal` where a node is using it."""
+    """Return a data directory's identity. Raises `Refusal` if a node is using it."""
     with VoteProtection(home / "votes.sqlite") as guard:
         votes = encode_history(SignedHistory(key.address, guard.history()))
     return BackedUpIdentity(

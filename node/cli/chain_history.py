@@ -18,7 +18,7 @@ from protocols.signed_messages import MessageKind, MessageTopic
 from protocols.tally import Registered, Rewarded, Voted, read_votes
 
 Ask = Callable[..., Any]
-"""A JSON-RPC request: method and parameters. Raises `RpcError` where the endpoint refuses it."""
+"""A JSON-RPC request: method and parameters. Raises `RpcError` if the endpoint refuses it."""
 
 WIDEST = 10_000
 """Blocks in the first query; one that is refused is halved, and so are those after it."""
@@ -28,7 +28,7 @@ Entry = tuple[Log, DecodedEvent]
 
 
 class ChainHistory:
-    """What has happened to one contract since the block `deployed`. Raises `Refusal` where it can't be had."""
+    """What has happened to one contract since the block `deployed`. Raises `Refusal` if it can't be had."""
 
     def __init__(self, ask: Ask, contract: Address, deployed: int) -> None:
         self._ask, self._contract, self._deployed = ask, contract, deployed
@@ -75,7 +75,7 @@ class ChainHistory:
         return registered, votes, rewards
 
     def sender(self, transaction: str) -> Address:
-        """Return who sent a transaction; empty where the endpoint does not know it."""
+        """Return who sent a transaction; empty if the endpoint does not know it."""
         found = self._request("eth_getTransactionByHash", transaction)
         return str(found["from"]).lower() if found else ""
 
@@ -118,7 +118,7 @@ class ChainHistory:
             first, last = (first, start - 1) if backwards else (start + width, last)
 
     def _logs(self, start: int, end: int, topics: list[list[str]]) -> list[Log] | None:
-        """Return the logs of a range, None where it is too wide for the endpoint: the next one is narrower."""
+        """Return the logs of a range, None if it is too wide for the endpoint: the next one is narrower."""
         self._queries += 1
         if self._queries > MOST_QUERIES:
             raise Refusal(

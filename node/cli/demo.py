@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from node.localnet.demo_plan import DemoOptions, DemoPlan, PlanError, demo_plan
 from node.localnet.demo_report import print_summary
 from node.localnet.demo_run import interruptible, run_swarm, workplace, write_json
 from node.localnet.demo_view import view_for
-from node.localnet.learning_curves import draw, draw_comparison
+from node.localnet.learning_curves import NoPictureError, draw, draw_comparison
 from node.localnet.processes import DemoError
 
 DEFAULT_OUT = Path("demo-out")
@@ -67,24 +67,31 @@ def _single(plan: DemoPlan, out: Path, home: Path) -> None:
     with view_for(sys.stdout) as view:
         summary = run_swarm(plan, home, view)
     write_json(summary, out / "demo.json")
-    draw(summary, out / "curves.png")
+    picture = out / "curves.png"
     print_summary(summary)
-    _written(out / "curves.png", out / "demo.json")
+    draw_picture(lambda: draw(summary, picture), picture)
+    click.echo(f"written: {out / 'demo.json'}")
 
 
 def _comparison(options: DemoOptions, out: Path, home: Path) -> None:
     with view_for(sys.stdout) as view:
         found = compare(options, home, view)
     write_json(found, out / "compare.json")
-    draw_comparison(found.sharing, found.alone, out / "compare.png")
+    picture = out / "compare.png"
     for line in comparison_lines(found):
         click.echo(line)
-    _written(out / "compare.png", out / "compare.json")
+    draw_picture(lambda: draw_comparison(found.sharing, found.alone, picture), picture)
+    click.echo(f"written: {out / 'compare.json'}")
 
 
-def _written(*paths: Path) -> None:
-    for path in paths:
-        click.echo(f"written: {path}")
+def draw_picture(draw_it: Callable[[], None], picture: Path) -> None:
+    """Draw the picture, or say why there is none: the demo's figures do not depend on it."""
+    try:
+        draw_it()
+    except NoPictureError as error:
+        click.echo(str(error))
+    else:
+        click.echo(f"written: {picture}")
 
 
 @contextmanager

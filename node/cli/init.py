@@ -83,7 +83,7 @@ def init(
 def prepare(home: Path, answers: Answers) -> list[str]:
     """Write the directory; return what to tell the operator. Raises `Refusal` before anything would be overwritten.
 
-    swarm.toml comes last: where it is missing, `swarm init` may be repeated.
+    swarm.toml comes last: if it is missing, `swarm init` may be repeated.
     """
     from node.cli.owner import peer_id_of
     from node.identity import IdentityError, load_or_create, name_of

@@ -132,7 +132,7 @@ def import_votes(file: Path, data_dir: Path, **flags: Any) -> None:
 
 
 def merge(home: Path, history: SignedHistory) -> str:
-    """Add a history to the data directory's; return what to tell the operator. Raises `Refusal` where it is in use."""
+    """Add a history to the data directory's; return what to tell the operator. Raises `Refusal` if it is in use."""
     with VoteProtection(home / "votes.sqlite") as guard:
         added, against = guard.merge(history.signed)
     told = f"{len(added)} of {len(history.signed)} records were new here"

@@ -42,7 +42,7 @@ def logout(data_dir: Path, owner: str, **flags: Any) -> None:
 
 
 def owner_of(home: Path, key: NodeKey, chain: Chain) -> str:
-    """Return whose the node is: by the contract, else by the delegation at hand. Raises `Refusal` where nobody's."""
+    """Return whose the node is: by the contract, else by the delegation at hand. Raises `Refusal` if nobody's."""
     registered = chain.entry(key.address).owner
     here = kept.load_delegation(home, chain.domain)
     owner = registered or (here.delegation.owner if here else None)

@@ -31,7 +31,7 @@ WALLET_ABI: list[dict[str, Any]] = [
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """What the contract knows of a node; `owner` is None where it does not know it.
+    """What the contract knows of a node; `owner` is None if it does not know it.
 
     It counts from round `since` on, until `expiry` (chain seconds). `serial` is that of its last order (milliseconds).
     """
@@ -43,7 +43,7 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 class Chain:
-    """One endpoint that answers, and the coordinator on it. Everything raises `Refusal` where it can't be had."""
+    """One endpoint that answers, and the coordinator on it. Everything raises `Refusal` if it can't be had."""
 
     def __init__(self, url: str, contract: Address) -> None:
         """Find the coordinator. Raises whatever web3 does where there is none."""
@@ -69,7 +69,7 @@ class Chain:
         return int(self._ask(lambda: self._coordinator.functions.current().call())[0])
 
     def request(self, method: str, *parameters: object) -> Any:
-        """Return the result of a JSON-RPC request. Raises `RpcError` where the endpoint refuses it."""
+        """Return the result of a JSON-RPC request. Raises `RpcError` if the endpoint refuses it."""
         from requests import HTTPError
         from web3.types import RPCEndpoint
 
@@ -101,7 +101,7 @@ class Chain:
         return Registration(str(owner).lower() if known else None, since, expiry, serial)
 
     def others(self, owner: Address, node: Address) -> int:
-        """Return how many nodes besides `node` were ever registered for an owner; 0 where the endpoint keeps no log
+        """Return how many nodes besides `node` were ever registered for an owner; 0 if the endpoint keeps no log
         of that length."""
         try:
             first = self._coordinator.functions.deployedBlock().call()

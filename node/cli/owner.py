@@ -82,7 +82,7 @@ def ways(function: Decorated) -> Decorated:
 
 
 def ways_from(flags: dict[str, Any]) -> SigningOptions:
-    """Take those options out of a command's parameters. Raises `Refusal` where two of them contradict."""
+    """Take those options out of a command's parameters. Raises `Refusal` if two of them contradict."""
     names = ("keystore", "passphrase_file", "browser", "request", "answer")
     chosen = SigningOptions(**{name: flags.pop(name) for name in names})
     if sum(map(bool, (chosen.keystore, chosen.browser, chosen.request, chosen.answer))) > 1:
@@ -93,9 +93,9 @@ def ways_from(flags: dict[str, Any]) -> SigningOptions:
 def signed_order(
     order: OwnerOrder, chosen: SigningOptions, chain: Chain, node: NodeKey
 ) -> tuple[OwnerOrder, NodeKey | None] | None:
-    """Return the order signed, checked, and the owner's key where it is at hand; None where it was only printed.
+    """Return the order signed, checked, and the owner's key where it is at hand; None if it was only printed.
 
-    Raises `Refusal` where it is not signed, or not by its owner.
+    Raises `Refusal` if it is not signed, or not by its owner.
     """
     owner: NodeKey | None = None
     if chosen.request:
@@ -115,7 +115,7 @@ def signed_order(
 
 
 def owner_key(chosen: SigningOptions) -> NodeKey | None:
-    """Return the owner's key: from the keystore named, else from environment or credentials; None where it is not
+    """Return the owner's key: from the keystore named, else from environment or credentials; None if it is not
     here."""
     if chosen.keystore is not None:
         return open_keystore(chosen.keystore, find(OWNER_PASSPHRASE, chosen.passphrase_file, os.environ, terminal()))
@@ -137,7 +137,7 @@ def sign(order: OwnerOrder, key: NodeKey) -> OwnerOrder:
 
 
 def judged(answer: OwnerOrder, chain: Chain, node: NodeKey) -> str:
-    """Return what is wrong with an answer, empty where it is what was asked for, signed by its owner."""
+    """Return what is wrong with an answer, empty if it is what was asked for, signed by its owner."""
     if wrong := problem(answer, chain.domain, node.address, time.time()):
         return f"the answer can't be used: {wrong}"
     message, signature = message_of(answer), bytes.fromhex(answer.signature)
@@ -161,7 +161,7 @@ def about(order: OwnerOrder) -> str:
 
 
 def node_key(home: Path, identity: str) -> NodeKey:
-    """Return the node's key. Raises `Refusal` where there is none yet, or it can't be used."""
+    """Return the node's key. Raises `Refusal` if there is none yet, or it can't be used."""
     try:
         return load(home / identity)
     except FileNotFoundError as error:
@@ -177,7 +177,7 @@ def peer_id_of(home: Path, key: NodeKey) -> str:
 
 
 def terminal(confirm: bool = False) -> Ask | None:
-    """Return how to ask for a passphrase on a terminal, without an echo; None where there is no terminal."""
+    """Return how to ask for a passphrase on a terminal, without an echo; None if there is no terminal."""
     if not sys.stdin.isatty():
         return None
     return lambda what: str(click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True))

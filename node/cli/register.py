@@ -54,7 +54,7 @@ def register(data_dir: Path, own: bool, **flags: Any) -> None:
 
 
 def delegation_of(home: Path, key: NodeKey, chain: Chain, own: bool) -> SignedDelegation:
-    """Return the delegation to bring: the one kept, or the node's own. Raises `Refusal` where there is none."""
+    """Return the delegation to bring: the one kept, or the node's own. Raises `Refusal` if there is none."""
     signed = load_delegation(home, chain.domain)
     if signed is not None and signed.delegation.node == key.address:
         return signed

@@ -33,7 +33,7 @@ VOTES = "votes.sqlite"
 def restore(file: Path, data_dir: Path, passphrase_file: Path | None, merge_votes: bool, **flags: Any) -> None:
     """Put the identity in FILE into the data directory. Nothing is overwritten.
 
-    The node then listens a whole round for a twin before it acts, since another machine may run with the same key.
+    The node then waits a whole round before it acts (doppelganger protection): another one may run with its key.
     """
     home = expanded(data_dir)
     key_file = home / config_from(home, flags).identity
@@ -66,8 +66,8 @@ def put(home: Path, key_file: Path, identity: BackedUpIdentity, merge_votes: boo
         if content:
             _create(path, content)
     return (
-        f"{identity.node} is restored with {added} of {total} records of its votes; once started it listens a whole "
-        "round before it acts. Make sure that no other machine runs it"
+        f"{identity.node} is restored with {added} of {total} records of its votes; once started it waits a whole "
+        "round before it acts (doppelganger protection). Make sure that no other machine runs it"
     )
 
 

@@ -40,7 +40,7 @@ def status(data_dir: Path, as_json: bool) -> None:
 
 
 def fetch(home: Path) -> bytes:
-    """Return the running node's status. Raises `Refusal` where no node runs on `home`, or none answers."""
+    """Return the running node's status. Raises `Refusal` if no node runs on `home`, or none answers."""
     try:
         endpoint = msgspec.json.decode((home / "http.json").read_bytes(), type=RunningNode)
     except FileNotFoundError as error:
@@ -95,15 +95,15 @@ def text_of(status: Status, now: float) -> str:
 
 
 def refusals(refused: Mapping[str, int]) -> str:
-    """Return how many bodies count for nothing, by reason, the most frequent first; nothing where there are none."""
+    """Return how many bodies count for nothing, by reason, the most frequent first; nothing if there are none."""
     counts = sorted(refused.items(), key=lambda each: (-each[1], each[0]))
     return "; not: " + ", ".join(f"{reason} {count}" for reason, count in counts) if counts else ""
 
 
 def peer_line(peer: PeerStatus) -> str:
-    """Return what is known of a peer; its standing only where it is a bad one."""
-    standing = f" standing {peer.standing:.0f}" if peer.standing <= -1 else ""
-    return f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}{standing}"
+    """Return what is known of a peer; its score only if it is negative."""
+    score = f" score {peer.peer_score:.0f}" if peer.peer_score <= -1 else ""
+    return f"{peer.address} {peer.groups:>4} groups {peer.reward:.3f}{score}"
 
 
 def remaining(seconds: float) -> str:

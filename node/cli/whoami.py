@@ -18,7 +18,7 @@ from node.store.restore_mark import is_marked
 
 ETHER = 10**18
 LONGEST_DATE = 1 << 32
-"""Chain seconds from which on an expiry means for ever: the contract keeps 32 bits."""
+"""Chain seconds from which on an expiry means forever: the contract keeps 32 bits."""
 
 
 @click.command(short_help="Show this node's key, owner and registration.")
@@ -27,7 +27,7 @@ LONGEST_DATE = 1 << 32
 def whoami(data_dir: Path, **flags: Any) -> int:
     """Show this node's key, its owner, and what the contract knows of it.
 
-    Ends with 0 where it is registered for its owner; with a code of its own where it is new (12), where it is new but
+    Ends with 0 if it is registered for its owner; with a code of its own where it is new (12), where it is new but
     its owner has other nodes (13), and where it is another owner's (11).
     """
     home = expanded(data_dir)
@@ -42,7 +42,7 @@ def whoami(data_dir: Path, **flags: Any) -> int:
     if kept:
         _row("held until", _date(kept.order.expiry))
     if is_marked(home):
-        _row("restored", "listens a whole round for a twin before it acts")
+        _row("restored", "doppelganger protection: it waits a whole round before it acts")
     return _registration(connect(config.chain), key, kept.order.owner if kept else None)
 
 

@@ -1,7 +1,7 @@
 """Generated arithmetic word problems in GSM8K's answer format: the data set that needs no download.
 
-The same on every machine and every version of Python: all choices are drawn from BLAKE2b, not from `random`. A problem
-whose question has CRC-32 divisible by ten is held out; no other use of this module ever trains on it.
+Equal on every machine and Python version: all choices are drawn from BLAKE2b, not from `random`. A problem whose
+question has a CRC-32 divisible by ten is held out; nothing that uses this module ever trains on it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ TRAINING_QUESTIONS = 8192
 HELD_OUT_QUESTIONS = 2048
 
 LOW, HIGH = 2, 9
-"""Operands that a problem names (the larger operand of a subtraction may be one more)."""
+"""Range of the operands in a problem (the larger operand of a subtraction may be one more)."""
 
 NAMES = ("Tom", "Mia", "Sam", "Ana", "Ben", "Lily", "Omar", "Zoe", "Ivan", "Ruth")
 THINGS = ("apples", "books", "coins", "cards", "stamps", "shells", "pens", "eggs", "marbles", "cups")
@@ -32,7 +32,7 @@ ItemT = TypeVar("ItemT")
 
 
 class Draws:
-    """An endless stream of choices made from a label by BLAKE2b in counter mode."""
+    """An endless stream of choices derived from a label by BLAKE2b in counter mode."""
 
     def __init__(self, label: str) -> None:
         self._key = hashlib.blake2b(label.encode(), digest_size=32).digest()
@@ -69,7 +69,7 @@ class CalculationStep(msgspec.Struct, frozen=True):
 
     @property
     def value(self) -> int:
-        """The result; division is whole, and by zero gives zero."""
+        """The result; integer division, and 0 for division by zero."""
         match self.operation:
             case "+":
                 return self.left + self.right
@@ -97,12 +97,12 @@ class Problem(msgspec.Struct, frozen=True):
 
     @property
     def answer(self) -> str:
-        """The reference answer: a step per line, then "#### N"."""
+        """The reference answer: one step per line, then "#### N"."""
         return solution(self.steps)
 
 
 def solution(steps: Sequence[CalculationStep]) -> str:
-    """Return the text of a solution, closed by its last step's value."""
+    """Return the text of a solution, ending in its last step's value."""
     return "\n".join([*map(str, steps), f"#### {steps[-1].value}"])
 
 
@@ -110,7 +110,7 @@ Drawn = tuple[dict[str, int], tuple[CalculationStep, ...]]
 
 
 class Family(msgspec.Struct, frozen=True):
-    """A kind of problem: two ways to word it, and how its numbers are drawn."""
+    """A kind of problem: two wordings, and the function that draws its numbers."""
 
     wordings: tuple[str, str]
     numbers: Callable[[Draws], Drawn]
@@ -220,7 +220,7 @@ FAMILIES = (
 
 
 def draw_problem(draws: Draws) -> Problem:
-    """Return one problem of a family drawn uniformly."""
+    """Return one problem of a uniformly drawn family."""
     family = draws.choice(FAMILIES)
     numbers, steps = family.numbers(draws)
     name = draws.choice(NAMES)

@@ -1,4 +1,4 @@
-"""From a row of any data set to a question: which column holds what, however deep, and how a chat becomes a text."""
+"""Turns a row of any data set into a question: finds nested columns, and takes the text out of chat messages."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from node.data.questions import Question
 from protocols.manifest import DataSpec
 
 LONGEST = 65_536
-"""Characters of a question or an answer; a longer one has no place in a prompt."""
+"""Most characters of a question or an answer; a longer one fits no prompt."""
 
 
 def question_of(place: str, row: Mapping[str, Any], spec: DataSpec) -> Question:
-    """Return the question that a row holds. Raises ValueError, beginning with `place`, where a column is missing or
-    holds no usable text."""
+    """Return a row's question. Raises ValueError, beginning with `place`, if a column is missing or has no usable
+    text."""
     return Question(
         column_text(place, row, spec.question, "data.question"), column_text(place, row, spec.answer, "data.answer")
     )
 
 
 def column_text(place: str, row: Mapping[str, Any], column: str, key: str) -> str:
-    """Return the text in a column whose name may be dotted; a name with dots in it that exists as it is comes first."""
+    """Return the text in a column. A dotted name addresses a nested column, unless a column has that exact name."""
     found = row[column] if column in row else _nested(place, row, column, key)
     text = _text(found)
     if not text:
-        raise ValueError(f"{place}: the column {column!r} holds no text; leave the row out, or set {key}")
+        raise ValueError(f"{place}: the column {column!r} has no text; remove the row, or set {key}")
     if len(text) > LONGEST:
         raise ValueError(
-            f"{place}: {len(text)} characters in the column {column!r}, at most {LONGEST}; leave the row out"
+            f"{place}: {len(text)} characters in the column {column!r}, at most {LONGEST} are allowed; remove the row"
         )
     return text
 
@@ -47,13 +47,13 @@ def _nested(place: str, row: Mapping[str, Any], column: str, key: str) -> Any:
 
 
 def _text(value: Any) -> str:
-    """Return a cell as text: of chat messages the last one of the user, of other lists the first entry."""
+    """Return a cell as text: the user's last message of a chat, the first entry of any other list."""
     match value:
         case None:
             return ""
         case [*messages] if all(isinstance(each, Mapping) and "content" in each for each in messages):
-            said = [each["content"] for each in messages if each.get("role", "user") == "user"]
-            return _text(said[-1]) if said else ""
+            asked = [each["content"] for each in messages if each.get("role", "user") == "user"]
+            return _text(asked[-1]) if asked else ""
         case [first, *_]:
             return _text(first)
         case bool() | Mapping():

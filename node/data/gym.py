@@ -1,7 +1,7 @@
-"""Tasks of the package reasoning-gym: questions made from a seed, answers graded by the task itself.
+"""Tasks of the package reasoning-gym: questions generated from a seed, answers graded by the task itself.
 
-A reference answer is the recipe of its question as JSON, for a task scores with more than the answer's text (metadata,
-rules), and makes the same question again from the same recipe.
+A reference answer is the recipe of its question as JSON: a task needs more than the answer's text for its score
+(metadata, rules), and generates the same question again from the same recipe.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MISSING = "reasoning-gym is not installed; install swarm-node[gym]"
 
 
 class Recipe(msgspec.Struct, frozen=True):
-    """How to make a question again: the task, its parameters, the place in the sequence; and the answer of the task."""
+    """How to generate a question again: the task, its parameters, the index in its sequence; and the task's answer."""
 
     task: str
     parameters: dict[str, int | float | str | bool]
@@ -32,9 +32,9 @@ _recipes = msgspec.json.Decoder(Recipe)
 
 
 def gym_questions(task: str, spec: DataSpec) -> RecordedQuestions:
-    """Return the questions of a task: 5,000 from seed 0, or `size` and `seed` of the manifest's parameters.
+    """Return the questions of a task: 5,000 from seed 0, or `size` and `seed` from the manifest's parameters.
 
-    Raises ValueError for an unknown task or parameter, and where the package is missing.
+    Raises ValueError for an unknown task or parameter, and if the package is missing.
     """
     parameters = {"seed": 0, "size": SIZE, **spec.parameters}
     made = gym_task(task, parameters)
@@ -62,5 +62,5 @@ def gym_task(task: str, parameters: dict[str, int | float | str | bool]) -> Any:
 
 
 def recipe_of(answer: str) -> Recipe:
-    """Return the recipe that a reference answer is. Raises `msgspec.DecodeError`."""
+    """Decode a reference answer into its recipe. Raises `msgspec.DecodeError`."""
     return _recipes.decode(answer)

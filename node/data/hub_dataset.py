@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub: the files of one revision, from the cache where they are, else downloaded."""
+"""Data sets of the Hugging Face hub: the files of one revision, from the cache or downloaded."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ log = structlog.get_logger()
 def hub_questions(name: str, spec: DataSpec, override: str) -> RecordedQuestions:
     """Return the questions of data set `name` at `spec.revision`, or of this node's own copy at path `override`.
 
-    The token is the hub's usual one (HF_TOKEN or its file), for data sets that want one. Raises ValueError in one
-    line where there is no such data set, revision or split, and where neither network nor cache has it.
+    The token is the hub's usual one (HF_TOKEN or its file), for data sets that need one. Raises ValueError in one line
+    if there is no such data set, revision or split, or if neither network nor cache has it.
     """
     return read_questions(Path(override) if override else _snapshot(name, spec), spec)
 
 
 def _snapshot(name: str, spec: DataSpec) -> Path:
-    """Return a directory with the files of both splits. A commit that was downloaded before needs no network."""
+    """Return a directory with the files of both splits. A commit that was downloaded earlier needs no network."""
     from huggingface_hub import errors, snapshot_download
 
     patterns = split_patterns(spec)
@@ -52,7 +52,7 @@ def _snapshot(name: str, spec: DataSpec) -> Path:
 
 
 def _cached(fetch: Callable[..., str]) -> str:
-    """Return the directory of files that were all downloaded before; empty where they were not."""
+    """Return the cache directory if it has all files, else ""."""
     from huggingface_hub.errors import LocalEntryNotFoundError
 
     try:

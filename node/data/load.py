@@ -1,4 +1,4 @@
-"""From a manifest's data section to questions."""
+"""Loads the questions that a manifest's data section names."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def load_questions(spec: DataSpec, override: str = "", grader: str = "") -> Ques
     """Return the questions that a manifest names.
 
     `override` is this node's own copy (a path, with or without "jsonl:" or "parquet:"): a file, or a directory in the
-    hub's layout. With `grader` every reference answer must be one that it can grade. Raises ValueError in one line for
-    an unknown source, a file that can't be read, a copy whose digest is not the manifest's, a row that can't be used or
-    graded; OSError as a plug-in may raise it.
+    hub's layout. With `grader`, every reference answer must be gradable by it. Raises ValueError in one line for an
+    unknown source, a file that can't be read, a copy with another digest than the manifest's, a row that can't be used
+    or graded; plug-ins may raise OSError.
     """
     questions = _open(spec, _path(override))
     if spec.digest and questions.digest.hex() != spec.digest.lower():
@@ -51,7 +51,7 @@ def _open(spec: DataSpec, override: str) -> Questions:
     scheme, _, name = spec.source.partition(":")
     if spec.source == BUILTIN:
         if override not in ("", BUILTIN):
-            raise ValueError(f"this swarm plays {BUILTIN}, which needs no file; remove trainer.data = {override!r}")
+            raise ValueError(f"this swarm uses {BUILTIN}, which needs no file; remove trainer.data = {override!r}")
         return ArithmeticQuestions()
     if spec.source.startswith(FILES):
         from node.data.local_files import read_questions
@@ -71,7 +71,7 @@ def _open(spec: DataSpec, override: str) -> Questions:
 def _from_plugin(scheme: str, name: str, spec: DataSpec, override: str) -> RecordedQuestions:
     if scheme not in plugin_names(DATA):
         raise ValueError(
-            f"data.source {spec.source!r} is unknown; it is one of {SCHEMES}, or of an installed plug-in "
+            f"data.source {spec.source!r} is unknown; use one of {SCHEMES}, or an installed plug-in "
             f"(there are {', '.join(plugin_names(DATA)) or 'none'})"
         )
     pairs = load_plugin(DATA, scheme)(name, spec, override)

@@ -1,4 +1,4 @@
-"""Rows of JSON lines and Parquet files, and which files of a directory hold a split."""
+"""Reads rows of JSON lines and Parquet files, and finds the files of a split in a directory."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ SUFFIXES = (".jsonl", ".json", ".parquet")
 MOST_ROWS = 2_000_000
 BATCH_ROWS = 1024
 DEEPEST = 8
-"""Directories below a data set's own that are searched."""
+"""Depth to which a data set's directory is searched."""
 
 Row = tuple[str, Mapping[str, Any]]
-"""Where a row stands, for errors, and its columns."""
+"""The location of a row, for errors, and its columns."""
 
 
 def read_questions(path: Path, spec: DataSpec) -> RecordedQuestions:
     """Read a file, split by the held-out rule, or a directory in the hub's layout (`split_files`).
 
-    Raises ValueError naming the file that can't be read, or file and row for what can't be used.
+    Raises ValueError that names the file if it can't be read, or file and row if a row can't be used.
     """
     if not path.is_dir():
         return RecordedQuestions(str(path), _records([path], spec))
@@ -39,10 +39,10 @@ def read_questions(path: Path, spec: DataSpec) -> RecordedQuestions:
 
 
 def split_files(names: Iterable[str], spec: DataSpec) -> tuple[list[str], list[str]]:
-    """Return, in order, which of the relative paths hold the training and the held-out split; none is no error.
+    """Return, in order, the relative paths of the training and the held-out split; either may be empty.
 
-    The hub's layout: `CONFIG/SPLIT-00000-of-00002.parquet`, `data/SPLIT-...` or `SPLIT.jsonl` beside each other. The
-    first of `split_directories` that has the training split counts; the held-out one lies in the same, or nowhere.
+    The hub's layout: `CONFIG/SPLIT-00000-of-00002.parquet`, `data/SPLIT-...` or `SPLIT.jsonl`. The first of
+    `split_directories` that has the training split counts; the held-out split is searched in the same one only.
     """
     usable = [PurePosixPath(name) for name in sorted(names) if name.endswith(SUFFIXES)]
     for directory in split_directories(spec.config):
@@ -54,12 +54,12 @@ def split_files(names: Iterable[str], spec: DataSpec) -> tuple[list[str], list[s
 
 
 def split_directories(config: str) -> tuple[str, ...]:
-    """Return where the files of a config may lie, each with its closing slash, the likeliest first."""
+    """Return the directories that may hold a config's files, each with a trailing slash, the likeliest first."""
     return (f"{config}/", f"data/{config}/", "./") if config else ("./", "data/", "main/", "default/")
 
 
 def no_split(names: Iterable[str], spec: DataSpec) -> str:
-    """Return the complaint about a training split that no file holds."""
+    """Return the error text for a training split that no file holds."""
     paths = [PurePosixPath(name) for name in names if name.endswith(SUFFIXES)]
     held = sorted({str(path.parent / _split_of(path)) for path in paths})
     where = f" of config {spec.config!r}" if spec.config else ""
@@ -86,14 +86,14 @@ def _records(paths: Sequence[Path], spec: DataSpec) -> list[Question]:
             for place, row in rows(path, columns=(spec.question, spec.answer)):
                 found.append(question_of(place, row, spec))
                 if len(found) > MOST_ROWS:
-                    raise ValueError(f"{path}: more than {MOST_ROWS:,} rows; take a smaller split")
+                    raise ValueError(f"{path}: more than {MOST_ROWS:,} rows; use a smaller split")
         except OSError as error:
             raise ValueError(f"{path}: {error.strerror or error}") from error
     return found
 
 
 def rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
-    """Yield the rows of a file one after the other; of a Parquet file only the columns that are asked for are read."""
+    """Yield the rows of a file; of a Parquet file only `columns` are read."""
     return _parquet_rows(path, columns) if path.suffix == ".parquet" else _json_rows(path)
 
 
@@ -128,7 +128,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[Row]:
                     number += 1
                     yield f"{path}:{number}", row
     except pyarrow.ArrowException as error:
-        raise ValueError(f"{path}: not a Parquet file: {error}; get it again") from error
+        raise ValueError(f"{path}: not a Parquet file: {error}; download it again") from error
 
 
 def _top(column: str, there: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""The canonical form of a data set's records, the digest over it that a manifest names, and the held-out rule."""
+"""The canonical form of a data set's records, the digest over them that a manifest names, and the held-out rule."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from node.data.questions import Question
 from protocols.identifiers import Digest
 
 HELD_OUT_SHARE = 10
-"""One question in so many is held out where the source has no split for it."""
+"""One question in this many is held out if the source has no such split."""
 
 
 def records_digest(records: Iterable[Question]) -> Digest:
@@ -24,12 +24,12 @@ def records_digest(records: Iterable[Question]) -> Digest:
 
 
 def is_held_out(record: Question) -> bool:
-    """Return True if a question is held out by the rule that depends on nothing but its text."""
+    """Return True if a question is held out by the rule that depends only on its text."""
     return zlib.crc32(record.text.encode()) % HELD_OUT_SHARE == 0
 
 
 class RecordedQuestions:
-    """`node.ports.Questions` from records. Without `test` about a tenth of them is held out (`is_held_out`).
+    """`node.ports.Questions` from records. Without `test`, about a tenth of them is held out (`is_held_out`).
 
     Raises ValueError, beginning with `place`, for an empty split.
     """
@@ -53,5 +53,5 @@ class RecordedQuestions:
         return self._train[index]
 
     def held_out(self, count: int) -> list[Question]:
-        """Return the first `count` held-out questions, fewer where there are fewer."""
+        """Return the first `count` held-out questions, or all if there are fewer."""
         return list(self._test[:count])

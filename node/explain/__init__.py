@@ -1,1 +1,1 @@
-"""How a round's numbers came about: `swarm explain` and `swarm leaderboard`, apart from asking disk and chain."""
+"""`swarm explain` and `swarm leaderboard`, without the parts that read disk and chain."""

@@ -1,4 +1,4 @@
-"""The leaderboard as `swarm leaderboard` shows it: `protocols.tally` with names beside. Pure."""
+"""The leaderboard as `swarm leaderboard` shows it: `protocols.tally` with names. Pure."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = 25
 
 
 class LeaderboardRow(msgspec.Struct, frozen=True, kw_only=True):
-    """A node's place: weight of the votes for it, rounds in which it led, sum of the rewards that it says it had."""
+    """A node's place: weight of the votes for it, rounds in which it led, sum of its self-reported rewards."""
 
     place: int
     node: Named
@@ -42,7 +42,7 @@ def places_of(
     rewards: Sequence[Rewarded],
     peer_ids: Mapping[Address, str],
 ) -> tuple[LeaderboardRow, ...]:
-    """Return every registered node's place, the best first. Nodes with the same votes and rounds led share one."""
+    """Return every registered node's place, best first. Nodes with equal votes and rounds led share a place."""
     found: list[LeaderboardRow] = []
     for number, one in enumerate(leaderboard(registered, votes, rewards), 1):
         peer_id = peer_ids.get(one.node, "")
@@ -55,7 +55,7 @@ def places_of(
 
 
 def board_text(board: Leaderboard) -> str:
-    """Return the leaderboard for reading."""
+    """Return the leaderboard as text."""
     head = ["place", "node", "owner", "votes", "led", "own rewards"]
     table = [
         [
@@ -76,7 +76,7 @@ def board_text(board: Leaderboard) -> str:
         *aligned([head, *table], right={0, 3, 4, 5}),
         *([f"       and {hidden} more (--json has them)"] if hidden > 0 else []),
         "",
-        "Votes for nodes of the voter's own owner do not count, an owner's votes on a round weigh one together.",
-        "Rewards are what nodes say of themselves: they decide nothing.",
+        "Votes for nodes of the voter's own owner do not count; an owner's votes in a round weigh one in total.",
+        "Rewards are self-reported and decide nothing.",
     ]
     return "\n".join(lines)

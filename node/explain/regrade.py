@@ -1,4 +1,4 @@
-"""A body graded once more, from this node's own data, by the functions that check what arrives."""
+"""Grades a body again, from this node's own data, with the functions that check arriving bodies."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from protocols.reasons import meaning_of
 from protocols.wire import PROTOCOL_VERSION, Announcement, Rollouts, decode_rollouts
 
 SAME = 1e-6
-"""Sums of rewards that differ by less are the same."""
+"""Sums of rewards that differ by less are equal."""
 
 
 class RegradedGroup(msgspec.Struct, frozen=True, kw_only=True):
-    """A group and the rewards of its completions; `ranked` is false for a question that is common to all peers."""
+    """A group and the rewards of its completions; `ranked` is False for a common question."""
 
     slot: int
     question: int
@@ -33,8 +33,7 @@ class RegradedGroup(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Regraded(msgspec.Struct, frozen=True, kw_only=True):
-    """What grading a stage's body once more has given; without groups `note` says why there are none, if anything was
-    to be graded at all."""
+    """The result of grading a stage's body again. Without groups, `note` says why; it is empty if there was no body."""
 
     stage: str
     note: str = ""
@@ -45,13 +44,13 @@ def regrade(
     manifest: Manifest,
     questions: Questions,
     bodies: BodyLookup,
-    account: RoundReport,
+    report: RoundReport,
     peer: Address,
     stages: Sequence[StageFact],
 ) -> tuple[Regraded, ...]:
-    """Return each stage of a peer, graded now. A body that is no longer in `bodies` is passed over with a note."""
+    """Return each stage of a peer, graded now. For a body that is no longer in `bodies` there is a note instead."""
     return tuple(
-        _regrade(manifest, questions, bodies, account, peer, number, stage) for number, stage in enumerate(stages)
+        _regrade(manifest, questions, bodies, report, peer, number, stage) for number, stage in enumerate(stages)
     )
 
 
@@ -59,7 +58,7 @@ def _regrade(
     manifest: Manifest,
     questions: Questions,
     bodies: BodyLookup,
-    account: RoundReport,
+    report: RoundReport,
     peer: Address,
     number: int,
     kept: StageFact,
@@ -71,7 +70,7 @@ def _regrade(
     if body is None:
         return Regraded(stage=kept.stage, note="can't be graded again: the body is not in this node's cache")
     said = Announcement(
-        PROTOCOL_VERSION, bytes(32), account.round, number, account.seed, digest, kept.size, b""
+        PROTOCOL_VERSION, bytes(32), report.round, number, report.seed, digest, kept.size, b""
     )  # fmt: skip
     library = QuoteResolver(bodies)
     verdict = check_body(manifest, questions, peer, said, body, library)
@@ -86,9 +85,10 @@ def _regrade(
 
 
 def _compared(kept: StageFact, verdict: Verdict) -> str:
-    """Return how a body that passes now was found then: the machine refuses some that pass the check, as copies."""
+    """Compare a body that passes now with the earlier result: the machine refuses some that pass the check, as
+    copies."""
     if kept.outcome != "accepted":
-        return "by itself nothing is wrong with it"
+        return "on its own it passes"
     same = verdict.groups == kept.groups and abs(verdict.reward - kept.mean * kept.groups) < SAME
     return "as then" if same else "NOT as then"
 

@@ -1,4 +1,4 @@
-"""A round on one screen, and a peer of it. Pure."""
+"""The text of `swarm explain`: a round on one screen, and one peer of it. Pure."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from textwrap import wrap
 
 from node.explain.regrade import Regraded
 from node.explain.round_facts import Delivery, Explanation, Named, PeerFact, StageFact, Tally
-from node.machine.peer_score import SHUNNED_AT
+from node.machine.peer_score import GRAYLIST_THRESHOLD
 from protocols.reasons import meaning_of
 
 PEERS_SHOWN = 16
 WEIGHTS_SHOWN = 6
 GROUPS_SHOWN = 12
 SHORT = 10
-"""Characters of an address or digest where it stands for somebody that is told apart by more than that."""
+"""Characters shown of an address or digest in tables that have other columns to identify the peer."""
 
 
 def overview(facts: Explanation) -> str:
-    """Return the round for reading."""
+    """Return the round as text."""
     over = f"{datetime.fromtimestamp(facts.at, UTC):%Y-%m-%d %H:%M:%S} UTC"
     hidden = max(0, len(facts.peers) - PEERS_SHOWN) + facts.silent
     lines = [
@@ -27,7 +27,7 @@ def overview(facts: Explanation) -> str:
         f"under the seed 0x{facts.seed}",
         "",
         *peer_table(facts),
-        *([f"{'':>4}  and {hidden} more; each of them by --peer"] if hidden else []),
+        *([f"{'':>4}  and {hidden} more; use --peer for any of them"] if hidden else []),
         "",
         *rows(_rules(facts)),
         *rows(_vote(facts)),
@@ -36,7 +36,7 @@ def overview(facts: Explanation) -> str:
 
 
 def peer_table(facts: Explanation) -> list[str]:
-    """Return the peers, best first. Where a round has several stages, each shows its mean."""
+    """Return the table of peers, best first. With several stages, there is a mean for each."""
     single = len(facts.stages) == 1
     head = ["rank", "peer", "owner", *facts.stages, "groups", "score", ""]
     body = [
@@ -55,7 +55,7 @@ def peer_table(facts: Explanation) -> list[str]:
 
 
 def cell(stage: StageFact, single: bool) -> str:
-    """Return what became of a stage's rollouts, in a word or two."""
+    """Return the outcome of a stage's rollouts in a word or two."""
     match stage.outcome:
         case "accepted":
             found = "accepted" if single else f"{stage.mean:.3f}"
@@ -71,7 +71,7 @@ def cell(stage: StageFact, single: bool) -> str:
 
 
 def remark(peer: PeerFact) -> str:
-    """Return why a peer has no rank, or that it was voted for; nothing where its stages say it."""
+    """Return why a peer has no rank, or that it was voted for; "" if its stages show it."""
     if all(stage.outcome == "none" for stage in peer.stages):
         return ""
     return "voted for" if peer.voted_for else "this node" if peer.own else peer.unranked
@@ -82,7 +82,7 @@ def _rules(facts: Explanation) -> list[tuple[str, str]]:
     accepted = [stage for stage in stages if stage.outcome == "accepted"]
     announced = sum(stage.outcome != "none" and stage.reason != "nothing" for stage in stages)
     groups = sum(stage.groups for stage in accepted)
-    several = "the mean of the stages' means (one not played counts 0), each " if len(facts.stages) > 1 else ""
+    several = "the mean of the stages' means (0 for one not played), each " if len(facts.stages) > 1 else ""
     return [
         ("bodies", f"{announced} announced, {len(accepted)} accepted with {groups} groups"),
         *[("", f"{count} {reason}: {meaning_of(reason)}") for reason, count in sorted(facts.refused.items())],
@@ -107,7 +107,7 @@ def _vote(facts: Explanation) -> list[tuple[str, str]]:
 
 
 def delivered(message: Delivery) -> str:
-    """Return what became of a message, with its transaction."""
+    """Return the state of a message, with its transaction."""
     if message.state == "not sent":
         return "not sent"
     if message.state == "under way":
@@ -115,20 +115,20 @@ def delivered(message: Delivery) -> str:
     if message.state == "refused":
         return f"refused ({message.error}) {message.transaction}"
     if not message.transaction:
-        return "on chain; in which transaction was not noted"
-    block = f"block {message.block}" if message.block else "a block that was not noted"
+        return "on chain, transaction not known"
+    block = f"block {message.block}" if message.block else "block not known"
     return f"{block}, {_by(message)}{message.transaction}"
 
 
 def _by(message: Delivery) -> str:
     if not message.by:
         return ""
-    brought = message.by == "another node"
-    return f"by {call(message.sender) if brought and message.sender else message.by}: "
+    relayed = message.by == "another node"
+    return f"by {call(message.sender) if relayed and message.sender else message.by}: "
 
 
 def tallied(tally: Tally, phase: str) -> str:
-    """Return the published tally in a line; while this node's vote is on its way the window is open."""
+    """Return the published tally in a line; the window is open while this node's vote is pending."""
     yet = "" if phase in ("", "done", "failed") else " so far"
     own = "this node's among them" if tally.own else "this node's not among them"
     shown = [
@@ -143,7 +143,7 @@ def tallied(tally: Tally, phase: str) -> str:
 
 
 def peer_text(facts: Explanation, peer: PeerFact, regraded: Sequence[Regraded]) -> str:
-    """Return one peer's round for reading: each stage's body, and its groups as they are graded now."""
+    """Return one peer's round as text: each stage's body, and its groups as graded now."""
     place = f"rank {peer.rank}{', voted for' if peer.voted_for else ''}" if peer.rank else f"no rank: {peer.unranked}"
     node = peer.node
     lines = [
@@ -152,10 +152,13 @@ def peer_text(facts: Explanation, peer: PeerFact, regraded: Sequence[Regraded]) 
         *rows(
             [
                 ("address", node.address),
-                ("peer id", peer.peer_id or "not known: it announced nothing lately"),
+                ("peer id", peer.peer_id or "not known: no recent announcement"),
                 ("owner", node.owner or "not known"),
                 ("counts", f"from round {peer.since} on" if peer.since >= 0 else "not registered"),
-                ("standing", f"{peer.standing:g} here (a stranger has 0; at {SHUNNED_AT:g} it is left aside)"),
+                (
+                    "peer score",
+                    f"{peer.peer_score:g} here (unknown peers: 0; graylisted at {GRAYLIST_THRESHOLD:g})",
+                ),
                 ("score", f"{peer.score:.3f} over {counted(peer.groups, 'group')}; {place}"),
             ]
         ),
@@ -170,10 +173,10 @@ def _stage(stage: StageFact) -> list[tuple[str, str]]:
     but = f". {stage.why}" if stage.why else ""
     found = {
         "accepted": f"accepted: {counted(stage.groups, 'group')}, mean {stage.mean:.3f}{used}{but}",
-        "none": "no announcement was heard",
-        "fetching": "announced, and not had in time",
+        "none": "no announcement was received",
+        "fetching": "announced, but not fetched in time",
         "waiting": f"not checked in time. {stage.why}",
-        "refused": f"refused ({stage.reason or 'no reason was noted'}). {stage.why}",
+        "refused": f"refused ({stage.reason or 'reason not known'}). {stage.why}",
     }[stage.outcome]
     body = [("body", f"{stage.digest}, {stage.size:,} bytes")] if stage.size else []
     return [(stage.stage, found), *body]
@@ -185,8 +188,8 @@ def _groups(again: Regraded) -> list[str]:
     table = [["slot", "question", "mean", "rewards"]]
     for group in again.groups[:GROUPS_SHOWN]:
         rewards = " ".join(f"{reward:.2f}".rstrip("0").rstrip(".") for reward in group.rewards)
-        apart = "" if group.ranked else "  (common to all: no rank)"
-        table.append([str(group.slot), str(group.question), f"{group.mean:.3f}", rewards + apart])
+        note = "" if group.ranked else "  (common question: not ranked)"
+        table.append([str(group.slot), str(group.question), f"{group.mean:.3f}", rewards + note])
     hidden = len(again.groups) - GROUPS_SHOWN
     shown = aligned(table, right={0, 1, 2})
     shown += [f"and {hidden} more (--json has them)"] if hidden > 0 else []
@@ -199,7 +202,7 @@ INDENT, WIDTH = 11, 112
 
 
 def rows(pairs: Iterable[tuple[str, str]]) -> list[str]:
-    """Return titled lines; long ones go on below their beginning."""
+    """Return titled lines; long texts are wrapped and indented."""
     lines: list[str] = []
     for title, text in pairs:
         lines += wrap(
@@ -214,7 +217,7 @@ def rows(pairs: Iterable[tuple[str, str]]) -> list[str]:
 
 
 def aligned(table: Sequence[Sequence[str]], right: set[int]) -> list[str]:
-    """Return lines with the columns below each other, two blanks between them; those of `right` end flush."""
+    """Return lines with aligned columns, two spaces apart; the columns in `right` are right-aligned."""
     widths = [max(len(row[place]) for row in table) for place in range(len(table[0]))]
     return [
         "  ".join(
@@ -226,12 +229,12 @@ def aligned(table: Sequence[Sequence[str]], right: set[int]) -> list[str]:
 
 
 def call(node: Named) -> str:
-    """Return a node's name, or its address where that is not known."""
+    """Return a node's name, or its address if the name is not known."""
     return node.name or node.address
 
 
 def short(address: str) -> str:
-    """Return an address cut short, "-" for none."""
+    """Return a shortened address, "-" for none."""
     return f"{address[:SHORT]}…" if address else "-"
 
 

@@ -1,6 +1,6 @@
-"""The facts of a round as `swarm explain` tells them: from the kept account, the outbox and the chain. Pure.
+"""The facts of a round for `swarm explain`: from the round report, the outbox and the chain. Pure.
 
-Digests and seeds are hex here, addresses have their names beside them: `--json` prints these structs as they are.
+`--json` prints these structs unchanged, so digests and seeds are hex and addresses come with names.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ By = Literal["", "this node", "another node"]
 
 
 class Named(msgspec.Struct, frozen=True, kw_only=True):
-    """A node; `name` is empty where its peer id is not known, `owner` where its owner is not."""
+    """A node; `name` is empty if its peer id is not known, `owner` if its owner is not known."""
 
     address: Address
     name: str = ""
@@ -37,9 +37,9 @@ NameOf = Callable[[Address], Named]
 
 
 class StageFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer's rollouts of one stage: "none" where no announcement was heard. `mean` is that of its accepted groups'
-    recomputed mean rewards; `digest` is hex, `size` in bytes. `reason` is a code, `why` its sentence;
-    `used` tells that this node trained on them."""
+    """A peer's rollouts of one stage; the outcome is "none" if no announcement was received. `mean` is the mean over
+    its accepted groups of their recomputed mean rewards; `digest` is hex, `size` in bytes. `reason` is a code, `why`
+    its sentence; `used` is True if this node trained on them."""
 
     stage: str
     outcome: Outcome
@@ -53,7 +53,7 @@ class StageFact(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PeerFact(msgspec.Struct, frozen=True, kw_only=True):
-    """A peer in the round. `rank` counts from 1; where it is 0, `unranked` says why. `standing`: see
+    """A peer in the round. `rank` counts from 1; if it is 0, `unranked` says why. `peer_score`: see
     `node.machine.peer_score`."""
 
     node: Named
@@ -64,7 +64,7 @@ class PeerFact(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     rank: int
     unranked: str
-    standing: float
+    peer_score: float
     voted_for: bool
     own: bool
 
@@ -73,7 +73,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
     """A signed message of this node on its way to the chain: `what` is commit, reveal, vote or reward (of a
     `stage`).
 
-    `block` is 0 and `sender` None where they are not known.
+    `block` is 0 and `sender` None if they are not known.
     """
 
     what: str
@@ -87,7 +87,7 @@ class Delivery(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Weight(msgspec.Struct, frozen=True, kw_only=True):
-    """What the counted votes of a round weigh for a node, in votes."""
+    """The weight of a round's votes for a node, in votes."""
 
     node: Named
     votes: float
@@ -103,7 +103,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Explanation(msgspec.Struct, frozen=True, kw_only=True):
-    """A round, explained. `at` is local time in Unix seconds; `offline` says why the chain was not asked."""
+    """A round, explained. `at` is local time in Unix seconds; `offline` says why the chain was not read."""
 
     round: int
     seed: str
@@ -125,7 +125,7 @@ class Explanation(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Trace(msgspec.Struct, frozen=True):
-    """Where a message stands on the chain."""
+    """Where a message is on chain."""
 
     transaction: str
     block: int
@@ -133,8 +133,8 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class PeerActivity(msgspec.Struct, frozen=True, kw_only=True):
-    """What the chain says. `traces`: where this node's messages stand, by what they are about; `votes`: every counted
-    one of the round; `owners`: of those who voted or were voted for."""
+    """The round on chain. `traces`: where this node's messages are, by topic; `votes`: every counted one of the round;
+    `owners`: of the nodes that voted or were voted for."""
 
     traces: Mapping[MessageTopic, Trace] = {}
     votes: tuple[Voted, ...] = ()
@@ -142,78 +142,78 @@ class PeerActivity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def explanation(
-    account: RoundReport,
+    report: RoundReport,
     stages: Sequence[str],
     records: Mapping[Key, QueuedTransaction],
     seen: PeerActivity | None,
     own_peer_id: str,
     offline: str = "",
 ) -> Explanation:
-    """Return the facts. `records` are the outbox's by key, `stages` the stages' names; without `seen` the chain's part
-    is missing for the reason `offline`."""
-    ids = {entry.peer: entry.peer_id for entry in account.entries} | {account.me: own_peer_id}
-    owners = {entry.peer: entry.owner for entry in account.entries} | dict(seen.owners if seen else {})
+    """Return the facts. `records` are the outbox's by key, `stages` the stages' names. Without `seen`, the chain's part
+    is missing for the reason in `offline`."""
+    ids = {entry.peer: entry.peer_id for entry in report.entries} | {report.me: own_peer_id}
+    owners = {entry.peer: entry.owner for entry in report.entries} | dict(seen.owners if seen else {})
 
     def named(address: Address) -> Named:
         peer_id = ids.get(address, "")
         return Named(address=address, name=name_of(peer_id) if peer_id else "", owner=owners.get(address, ""))
 
-    vote = account.vote
+    vote = report.vote
     chosen = vote.winners if vote else ()
     peers = tuple(
-        _peer(account, entry, stages, named(entry.peer), ids[entry.peer], entry.peer in chosen)
-        for entry in account.entries
+        _peer(report, entry, stages, named(entry.peer), ids[entry.peer], entry.peer in chosen)
+        for entry in report.entries
     )
     return Explanation(
-        round=account.round,
-        seed=account.seed.hex(),
-        game=account.game,
+        round=report.round,
+        seed=report.seed.hex(),
+        game=report.game,
         stages=tuple(stages),
-        at=account.at,
-        me=named(account.me),
-        winners=account.winners,
-        minimum_groups=account.minimum_groups,
+        at=report.at,
+        me=named(report.me),
+        winners=report.winners,
+        minimum_groups=report.minimum_groups,
         peers=peers,
-        silent=account.silent,
+        silent=report.silent,
         refused=dict(Counter(stage.reason for peer in peers for stage in peer.stages if stage.reason)),
         vote=vote.phase if vote else "",
         voted_for=tuple(named(winner) for winner in chosen),
-        no_vote=account.no_vote,
+        no_vote=report.no_vote,
         deliveries=tuple(
             msgspec.structs.replace(
                 _delivery(
                     each.what,
                     records.get(each.key),
                     seen.traces.get(each.key.topic) if seen else None,
-                    account.me,
+                    report.me,
                     named,
                 ),
                 stage=each.stage,
             )
-            for each in messages(account, stages)
+            for each in messages(report, stages)
         ),
-        tally=_tally(seen, account.me, named) if seen else None,
+        tally=_tally(seen, report.me, named) if seen else None,
         offline=offline,
     )
 
 
 class OnChainMessage(msgspec.Struct, frozen=True):
-    """What of this node goes on chain for a round, and its key in the outbox."""
+    """A message that this node sends to the chain for a round, and its key in the outbox."""
 
     what: str
     key: MessageKey
     stage: str = ""
 
 
-def messages(account: RoundReport, stages: Sequence[str]) -> list[OnChainMessage]:
-    """Return what of this node goes on chain for a round: its vote, a reward for each stage played."""
-    sealed, number = account.sealed, account.round
+def messages(report: RoundReport, stages: Sequence[str]) -> list[OnChainMessage]:
+    """Return this node's messages to the chain for a round: its vote, and a reward for each stage played."""
+    sealed, number = report.sealed, report.round
     kinds = (MessageKind.COMMIT, MessageKind.REVEAL) if sealed else (MessageKind.VOTE,)
-    ballots = kinds if account.vote is not None else ()
-    own = next((entry.bodies for entry in account.entries if entry.peer == account.me), ())
+    ballots = kinds if report.vote is not None else ()
+    own = next((entry.bodies for entry in report.entries if entry.peer == report.me), ())
     played = [number for number, body in enumerate(own) if body is not None and body.groups]
     return [
-        *(OnChainMessage(kind, MessageKey(MessageTopic(kind, number), account.seed)) for kind in ballots),
+        *(OnChainMessage(kind, MessageKey(MessageTopic(kind, number), report.seed)) for kind in ballots),
         *(
             OnChainMessage("reward", MessageKey(MessageTopic(MessageKind.REWARD, number, at)), stages[at])
             for at in played
@@ -222,7 +222,7 @@ def messages(account: RoundReport, stages: Sequence[str]) -> list[OnChainMessage
 
 
 def _peer(
-    account: RoundReport, entry: PeerRoundReport, stages: Sequence[str], node: Named, peer_id: str, voted_for: bool
+    report: RoundReport, entry: PeerRoundReport, stages: Sequence[str], node: Named, peer_id: str, voted_for: bool
 ) -> PeerFact:
     return PeerFact(
         node=node,
@@ -232,10 +232,10 @@ def _peer(
         groups=entry.groups,
         score=entry.score,
         rank=entry.rank,
-        standing=entry.standing,
-        unranked="" if entry.rank else _unranked(account, entry),
+        peer_score=entry.peer_score,
+        unranked="" if entry.rank else _unranked(report, entry),
         voted_for=voted_for,
-        own=entry.peer == account.me,
+        own=entry.peer == report.me,
     )
 
 
@@ -261,19 +261,19 @@ def _stage(name: str, body: BodyRecord | None) -> StageFact:
     )
 
 
-def _unranked(account: RoundReport, entry: PeerRoundReport) -> str:
+def _unranked(report: RoundReport, entry: PeerRoundReport) -> str:
     """Return why a peer can't be voted for."""
-    if entry.peer == account.me:
+    if entry.peer == report.me:
         return "nobody votes for itself"
     if not any(body is not None for body in entry.bodies):
-        return "nothing was heard of it"
+        return "no announcement was received"
     if not entry.groups:
         return "no rollouts were accepted"
-    if entry.groups < account.minimum_groups:
-        return f"{entry.groups} of at least {account.minimum_groups} groups"
+    if entry.groups < report.minimum_groups:
+        return f"{entry.groups} of at least {report.minimum_groups} groups"
     if not entry.score:
         return "no reward above zero"
-    return f"shunned: its standing is {entry.standing:g}"
+    return f"graylisted: its peer score is {entry.peer_score:g}"
 
 
 def _delivery(what: str, record: QueuedTransaction | None, trace: Trace | None, me: Address, named: NameOf) -> Delivery:

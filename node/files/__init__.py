@@ -1,1 +1,1 @@
-"""Files that are on disk whole or not at all."""
+"""Files and directories that are written completely or not at all."""

@@ -1,4 +1,4 @@
-"""Files that only their owner may read: checked when read, written whole."""
+"""Files that only their owner may read: permissions checked when read, written completely or not at all."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ SIZE_LIMIT = 64 << 20
 
 
 class OpenToOthersError(Exception):
-    """Group or others have rights on a file; the text is the operator's line."""
+    """Group or others have permissions on a file; the text is the operator's one-line error."""
 
 
 def read_private(path: Path, limit: int = SIZE_LIMIT) -> bytes:
     """Return a file's content, at most `limit` bytes of it.
 
-    Raises `OpenToOthersError` where group or others have any right on it, OSError where it can't be read.
+    Raises `OpenToOthersError` if group or others have any permission on it, OSError if it can't be read.
     """
     with path.open("rb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
@@ -30,7 +30,7 @@ def read_private(path: Path, limit: int = SIZE_LIMIT) -> bytes:
 
 
 def create_private(path: Path, data: bytes) -> None:
-    """Write a new file of mode 0600, on disk when this returns, whole or not at all.
+    """Write a new file of mode 0600 completely or not at all; it is on disk when this returns.
 
     Raises FileExistsError if there is one already (nothing is replaced), OSError if it can't be written.
     """
@@ -39,6 +39,6 @@ def create_private(path: Path, data: bytes) -> None:
 
 
 def replace_private(path: Path, data: bytes) -> None:
-    """Write a file of mode 0600 in place of what is there, whole or not at all. Raises OSError."""
+    """Write or replace a file of mode 0600, completely or not at all. Raises OSError."""
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     replace_file(path, data, mode=MODE)

@@ -1,1 +1,1 @@
-"""Graders that run foreign parsers, in a killable process pool with limits."""
+"""Graders that run third-party parsers, in a killable process pool with limits."""

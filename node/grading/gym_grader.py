@@ -1,4 +1,4 @@
-"""The grader "reasoning-gym/1": the task that made a question scores what stands between the last answer tags."""
+"""The grader "reasoning-gym/1": the task that generated a question scores the text between the last answer tags."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _ANSWERS = re.compile(r"<answer>(.{0,1024}?)</answer>", re.DOTALL)
 
 
 def gym_grader() -> Grader:
-    """Return the grader, to be run where it can be stopped. Raises ValueError where the package is missing."""
+    """Return the grader, to be run in a killable process. Raises ValueError if the package is missing."""
     try:
         import reasoning_gym  # type: ignore[import-not-found, unused-ignore]  # noqa: F401 - loaded before the forks
     except ImportError as error:

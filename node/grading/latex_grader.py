@@ -1,8 +1,8 @@
-r"""The grader "latex/1": what "math/1" finds right, and LaTeX expressions that math-verify finds equal.
+r"""The grader "latex/1": accepts what "math/1" accepts, and LaTeX expressions that math-verify finds equal.
 
-math-verify parses with ANTLR and compares with sympy; what it makes of hostile text has no bound of its own (training
-notes: 10 s and half a gigabyte for one answer). So plain numbers never get there, and expressions only where they are
-short, shallow, and without towers, factorials, long digits or commands that a final answer has no need of.
+math-verify parses with ANTLR and compares with sympy, without limits on hostile text (measured: 10 s and half a
+gigabyte for one answer). Plain numbers therefore never reach it, and expressions only if they are short and shallow,
+without exponent towers, factorials, long numbers or commands that a final answer does not need.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ COMMANDS = frozenset([
     "circ", "degree", "begin", "end", "pmatrix", "bmatrix", "matrix", "theta", "alpha", "beta", "gamma", "lambda",
     "mu", "phi", "omega", "overline", "quad",
 ])  # fmt: skip
-"""LaTeX commands that a final answer may hold."""
+"""LaTeX commands that a final answer may contain."""
 
 
 def screen(completion: str, answer: str) -> float | None:
-    """Decide without math-verify where that is possible: right by "math/1", no answer, plain numbers, or too dear."""
+    """Grade without math-verify if possible: right by "math/1", no answer, plain numbers, or not harmless."""
     given, right = final_answers(completion), mathematics(completion, answer)
     if right or not given:
         return right
@@ -41,7 +41,7 @@ def screen(completion: str, answer: str) -> float | None:
 
 
 def is_harmless(text: str) -> bool:
-    """Return True if an expression may be parsed: short, shallow, ASCII, no large number in it or made by it."""
+    """Return True if an expression is safe to parse: short, shallow, ASCII, no large number in it or produced by it."""
     if len(text) > LONGEST or not text.isascii() or _LONG_DIGITS.search(text):
         return False
     if _POWERS.search(text) or _TOWER.search(text) or any(each not in COMMANDS for each in _COMMAND.findall(text)):
@@ -58,9 +58,9 @@ def _depth(text: str) -> int:
 
 
 def latex_grader() -> Grader:
-    """Return the comparison by math-verify, to be run where it can be stopped. Raises ValueError where it is missing.
+    """Return the comparison by math-verify, to be run in a killable process. Raises ValueError if it is missing.
 
-    It has been used once: the parser's tables cost 0.2 s, which no fork should pay again.
+    It is run once here: the parser builds its tables in 0.2 s, which forks should not repeat.
     """
     try:
         from math_verify import parse, verify

@@ -1,4 +1,4 @@
-"""A pool of worker processes that grade: nothing a completion says costs this process more than a bounded wait."""
+"""A pool of worker processes that grade: no completion can cost this process more than a bounded wait."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ log = structlog.get_logger()
 
 WORKERS = 2
 SECONDS = 1.0
-"""Wall-clock time that one completion may take."""
+"""Wall-clock limit for one completion."""
 
 MEBIBYTES = 512
-"""Memory that grading a group may take above the loaded worker's."""
+"""Memory that grading a group may use above that of the loaded worker."""
 
 LOADING_SECONDS = 60.0
 SLACK_SECONDS = 5.0
-"""How long a worker may be late before it is replaced; its forks are killed long before."""
+"""How late a worker may be before it is replaced; its forks are killed long before that."""
 
 TAIL = 4096
-"""Characters at a completion's end that are graded."""
+"""Characters at the end of a completion that are graded."""
 
 Screen = Callable[[str, str], float | None]
-"""Decides about (completion, answer) at once where no foreign parser is needed, else None."""
+"""Grades (completion, answer) at once if no third-party parser is needed, else returns None."""
 
 
 class GraderLost(Exception):  # noqa: N818 - what happened to the worker
@@ -57,7 +57,7 @@ class GraderProcess:
             )  # fmt: skip
 
     def wait(self) -> None:
-        """Wait until the grader is loaded. Raises `GraderLost` saying why it can't be."""
+        """Wait until the grader is loaded. Raises `GraderLost` with the reason if it can't be."""
         if not self._ready:
             reason = self._receive(GraderReady, LOADING_SECONDS).reason
             if reason:
@@ -65,7 +65,7 @@ class GraderProcess:
             self._ready = True
 
     def give(self, completions: Sequence[str], answer: str) -> None:
-        """Hand a task over."""
+        """Send a task. Raises `GraderLost`."""
         self.wait()
         try:
             self._line.set_timeout(SLACK_SECONDS)
@@ -74,7 +74,7 @@ class GraderProcess:
             raise GraderLost(str(error)) from error
 
     def take(self, count: int) -> tuple[float | None, ...]:
-        """Return the rewards of the task handed over."""
+        """Return the rewards of the task that was sent. Raises `GraderLost`."""
         rewards = self._receive(Graded, count * self._seconds + SLACK_SECONDS).rewards
         if len(rewards) != count:
             raise GraderLost(f"{len(rewards)} rewards for {count} completions")
@@ -88,7 +88,7 @@ class GraderProcess:
             raise GraderLost(f"{type(error).__name__}: {error}") from error
 
     def end(self) -> None:
-        """Kill the process with everything that it forked."""
+        """Kill the process and all its forks."""
         self._line.close()
         if self._process.poll() is None:
             os.killpg(self._process.pid, signal.SIGKILL)
@@ -96,10 +96,10 @@ class GraderProcess:
 
 
 class PooledGrader:
-    """A `protocols.grading.GroupGrader` whose foreign code runs in `workers` processes.
+    """A `protocols.grading.GroupGrader` whose third-party code runs in `workers` processes.
 
-    `gave_up` counts completions that ran into a bound of time or memory; they are worth 0.0. Raises ValueError where
-    the grader can't be loaded.
+    `gave_up` counts completions that exceeded a time or memory limit; their reward is 0.0. Raises ValueError if the
+    grader can't be loaded.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class PooledGrader:
         return self.many([completion], answer)[0]
 
     def many(self, completions: Sequence[str], answer: str) -> list[float]:
-        """Return the rewards of a group; blocks for at most about `seconds` for each completion."""
+        """Return the rewards of a group; blocks for about `seconds` per completion at most."""
         tails = [completion[-TAIL:] for completion in completions]
         rewards = {at: self._screen(tail, answer) if self._screen else None for at, tail in enumerate(tails)}
         left = [at for at, reward in rewards.items() if reward is None]
@@ -132,7 +132,7 @@ class PooledGrader:
         return [reward or 0.0 for reward in rewards.values()]
 
     def _pooled(self, completions: Sequence[str], answer: str) -> list[float]:
-        """Share a group among the workers; collect."""
+        """Split a group among the workers and collect the rewards."""
         shares = [completions[at :: len(self._workers)] for at in range(len(self._workers))]
         given = [self._given(at, share, answer) for at, share in enumerate(shares)]
         taken = [self._taken(at, len(share)) if there else [None] * len(share)
@@ -171,6 +171,6 @@ class PooledGrader:
         return GraderProcess(self._name, self._seconds, self._mebibytes)
 
     def close(self) -> None:
-        """End the workers."""
+        """Kill the workers."""
         for worker in self._workers:
             worker.end()

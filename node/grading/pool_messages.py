@@ -10,7 +10,7 @@ import msgspec
 from node.frames import FrameReader, delimited
 
 LIMIT = 16 << 20
-"""Bytes of a frame: 64 completions at the pool's limit are far below."""
+"""Most bytes of a frame; 64 completions at the pool's limit are far below."""
 
 CHUNK = 1 << 16
 
@@ -18,20 +18,20 @@ FrameT = TypeVar("FrameT", bound=msgspec.Struct)
 
 
 class GraderReady(msgspec.Struct, frozen=True):
-    """Worker to pool: the grader is loaded; or `reason` says why it can't be."""
+    """Worker to pool: the grader is loaded, or `reason` says why it can't be."""
 
     reason: str = ""
 
 
 class GradingTask(msgspec.Struct, frozen=True):
-    """Pool to worker: grade these."""
+    """Pool to worker: grade these completions."""
 
     completions: tuple[str, ...]
     answer: str
 
 
 class Graded(msgspec.Struct, frozen=True):
-    """Worker to pool: the reward of each completion, None where the grader was stopped at a limit."""
+    """Worker to pool: the reward of each completion, None if the grader was stopped at a limit."""
 
     rewards: tuple[float | None, ...]
 

@@ -1,4 +1,4 @@
-"""Which graders there are beyond the pure ones of `protocols.grading`, and how a swarm's grader is made ready."""
+"""The graders beyond the pure ones of `protocols.grading`, and the preparation of a swarm's grader."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ LATEX, GYM = "latex/1", "reasoning-gym/1"
 
 
 def prepare_grader(name: str) -> None:
-    """Make `protocols.grading.grades` know the swarm's grader. To be called once, before anything is graded.
+    """Register the swarm's grader for `protocols.grading.grades`. Call it once, before anything is graded.
 
-    Raises ValueError in one line for a grader that is unknown here or whose package is missing.
+    Raises ValueError in one line if the grader is unknown here or its package is missing.
     """
     if name in GRADERS:
         return
@@ -25,7 +25,7 @@ def prepare_grader(name: str) -> None:
 
 
 def require_grader(name: str) -> None:
-    """Do the same for an operator. Raises `Refusal`."""
+    """Like `prepare_grader`, but raises `Refusal`."""
     try:
         prepare_grader(name)
     except ValueError as error:
@@ -33,7 +33,7 @@ def require_grader(name: str) -> None:
 
 
 def foreign_grader(name: str) -> Grader:
-    """Return the function that a worker runs. Raises ValueError where its package is missing or does not load."""
+    """Return the grading function for a worker. Raises ValueError if its package is missing or does not load."""
     if name == LATEX:
         from node.grading.latex_grader import latex_grader
 
@@ -47,7 +47,7 @@ def foreign_grader(name: str) -> Grader:
 
 
 def screen_of(name: str) -> Screen | None:
-    """Return what decides without a worker, for graders that have it."""
+    """Return a grader's screen, which grades without a worker where it can; None if it has none."""
     if name != LATEX:
         return None
     from node.grading.latex_grader import screen
@@ -56,5 +56,5 @@ def screen_of(name: str) -> Screen | None:
 
 
 def gave_up() -> int:
-    """Return how many completions have run into a bound of their grader since this process started."""
+    """Return how many completions have exceeded a limit of their grader since this process started."""
     return sum(grader.gave_up for grader in GRADERS.values() if isinstance(grader, PooledGrader))

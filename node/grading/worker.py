@@ -1,8 +1,8 @@
 """A pool's worker: `python -m node.grading.worker FD GRADER SECONDS MEBIBYTES`, started by `node.grading.pool` only.
 
 It loads the grader once and grades every task in a fork of itself, so that a fresh process costs milliseconds. The
-fork has limits of its own on memory and CPU time, and is killed when a completion takes longer than `SECONDS`; the next
-completion gets another fork. Where the pool is gone, so is the worker.
+fork has its own limits on memory and CPU time and is killed when a completion takes longer than `SECONDS`; the next
+completion gets another fork. The worker ends when the pool does.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from node.grading.registry import foreign_grader
 from protocols.grading import Grader
 
 DEPTH = 2000
-"""Recursion limit of a grader: deep nesting ends in RecursionError, not in a broken stack."""
+"""Recursion limit of a grader: deep nesting ends in RecursionError, not in a stack overflow."""
 
 _value = struct.Struct("<d")
 
 
 class GradingBounds(msgspec.Struct, frozen=True):
-    """What one completion may cost: wall-clock seconds, and bytes of address space above what the worker holds."""
+    """Limits per completion: wall-clock seconds, and bytes of address space above the worker's own."""
 
     seconds: float
     memory: int
@@ -43,7 +43,7 @@ def main(descriptor: int, name: str, bounds: GradingBounds) -> None:
     sys.setrecursionlimit(DEPTH)
     try:
         grade = foreign_grader(name)
-    except Exception as error:  # noqa: BLE001 - foreign code may fail at import with anything; the pool says it
+    except Exception as error:  # noqa: BLE001 - task boundary: third-party code may raise anything; the pool reports it
         connection.send(
             GraderReady(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error))
         )
@@ -58,7 +58,7 @@ def main(descriptor: int, name: str, bounds: GradingBounds) -> None:
 
 
 def graded(grade: Grader, task: GradingTask, bounds: GradingBounds) -> list[float | None]:
-    """Return the reward of each completion, None for those that ran into a bound."""
+    """Return the reward of each completion, None for those that exceeded a limit."""
     rewards: list[float | None] = []
     while len(rewards) < len(task.completions):
         rewards += _in_fork(grade, task.completions[len(rewards) :], task.answer, bounds)
@@ -66,7 +66,7 @@ def graded(grade: Grader, task: GradingTask, bounds: GradingBounds) -> list[floa
 
 
 def _in_fork(grade: Grader, completions: Sequence[str], answer: str, bounds: GradingBounds) -> list[float | None]:
-    """Return the rewards until all are known or one ran into a bound, which is None and the last."""
+    """Return rewards until all are known or one exceeded a limit; that one is None and the last."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -91,7 +91,7 @@ def _next_reward(reading: int, seconds: float) -> float | None:
 
 
 def _grade_all(grade: Grader, completions: Sequence[str], answer: str, bounds: GradingBounds, writing: int) -> None:
-    """Be the fork: write one reward after the other, and end. What a grader can't read is wrong, whatever it raises."""
+    """Run in the fork: write one reward after the other and exit. If a grader raises, the completion is wrong."""
     try:
         confine(bounds, len(completions))
         for completion in completions:
@@ -99,7 +99,7 @@ def _grade_all(grade: Grader, completions: Sequence[str], answer: str, bounds: G
                 reward = float(grade(completion, answer))
             except MemoryError:
                 raise
-            except Exception:  # noqa: BLE001 - a foreign parser may raise anything at hostile text
+            except Exception:  # noqa: BLE001 - task boundary: a third-party parser may raise anything on hostile text
                 reward = 0.0
             os.write(writing, _value.pack(reward))
     finally:
@@ -107,7 +107,7 @@ def _grade_all(grade: Grader, completions: Sequence[str], answer: str, bounds: G
 
 
 def confine(bounds: GradingBounds, completions: int) -> None:
-    """Lower this process's limits for good: memory, CPU time, no core, no file grown."""
+    """Lower this process's limits for good: memory, CPU time, no core dump, no growing file."""
     cpu = math.ceil(bounds.seconds * completions) + 1
     memory = _address_space() + bounds.memory
     for kind, limit in (
@@ -119,7 +119,7 @@ def confine(bounds: GradingBounds, completions: int) -> None:
 
 
 def _address_space() -> int:
-    """Return the bytes of address space that this process has; 1 GiB where /proc does not tell."""
+    """Return the bytes of address space of this process; 1 GiB on systems without /proc."""
     try:
         return int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     except OSError:

@@ -1,5 +1,5 @@
-"""Under which names the status may be asked for: a page of another site must not read it by pointing its own name at
-this machine (DNS rebinding)."""
+"""Protection against DNS rebinding: another site's page must not read the status by pointing its own name at this
+machine."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from ipaddress import ip_address
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-HINT = "asked for under a name that is not this machine's; behind a proxy set http.names\n"
+HINT = "the Host header does not name this machine; behind a proxy set http.names\n"
 
 
 def host_of(header: str) -> str:
@@ -19,7 +19,7 @@ def host_of(header: str) -> str:
 
 
 def is_allowed(header: str, names: Collection[str]) -> bool:
-    """Return True if a Host header names an address, localhost or one of `names`. No header is no browser's request."""
+    """Return True if a Host header names an address, localhost or one of `names`, or is missing: browsers send one."""
     host = host_of(header)
     return not header or host == "localhost" or host in names or is_address(host)
 
@@ -34,12 +34,12 @@ def is_address(text: str) -> bool:
 
 
 def is_loopback(host: str) -> bool:
-    """Return True if a server listening there is reached from this machine only."""
+    """Return True if a server on this host is reachable only from this machine."""
     return host == "localhost" or (is_address(host) and ip_address(host).is_loopback)
 
 
 class OwnNames:
-    """ASGI middleware: answers 421 to requests under other names."""
+    """ASGI middleware that answers 421 to requests with another host name."""
 
     def __init__(self, app: ASGIApp, names: Collection[str]) -> None:
         self._app, self._names = app, frozenset(name.lower() for name in names)

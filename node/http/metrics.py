@@ -1,4 +1,4 @@
-"""Metrics for Prometheus, read from the node's status at the moment they are asked for."""
+"""Metrics for Prometheus, read from the node's status at each scrape."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from node.machine.status import Phase, Status
 PREFIX = "swarm_"
 
 Counters = Callable[[], Mapping[str, Mapping[str, int]]]
-"""Counts kept outside the machine, by metric and then by what is counted: `{"gossip_dropped": {"schema": 3}}`."""
+"""Counts kept outside the machine, by metric and label: `{"gossip_dropped": {"schema": 3}}`."""
 
 Samples = list[tuple[tuple[str, ...], float]]
 
 
 class Read(msgspec.Struct, frozen=True):
-    """One metric of the status: name without prefix, help text, label names, and how it is read."""
+    """One metric of the status: name without prefix, help text, label names, and the function that reads it."""
 
     name: str
     help: str
@@ -56,18 +56,18 @@ GAUGES = (
     ),
     Read(
         "paused_until_seconds",
-        "When the organiser's pause lapses, local Unix time in seconds; 0 where the swarm runs",
+        "When the organiser's pause ends, local Unix time in seconds; 0 while the swarm runs",
         (),
         _single(lambda s: s.paused_until),
     ),
-    Read("registered", "1 where the contract knows this node", (), _single(lambda s: s.registered)),
+    Read("registered", "1 if the contract knows this node", (), _single(lambda s: s.registered)),
     Read(
         "delegated_until_seconds",
-        "When the owner's delegation ends, local Unix time in seconds; 0 where it is not known or for ever",
+        "When the owner's delegation ends, local Unix time in seconds; 0 if it is not known or never ends",
         (),
         _single(lambda s: s.delegated_until),
     ),
-    Read("service_up", "1 where chain, network, trainer are there", ("service",), _services),
+    Read("service_up", "1 if chain, network or trainer is up", ("service",), _services),
     Read("connected_peers", "Peers connected over libp2p", (), _single(lambda s: s.connected)),
     Read("round_peers", "Peers that count in the current round", (), _single(lambda s: len(s.peers))),
     Read("reward", "Mean reward of the node's latest own rollouts, 0 to 1", (), _single(lambda s: s.reward)),
@@ -77,21 +77,21 @@ GAUGES = (
 
 TOTALS = {
     "rounds_worked": "Rounds in which the node made updates or rollouts",
-    "rounds_skipped": "Rounds skipped, whole",
+    "rounds_skipped": "Whole rounds skipped",
     "stages_skipped": "Stages skipped",
     "updates": "GRPO updates made",
     "own_groups": "Own groups trained on",
     "external_groups": "Groups of other peers trained on",
     "votes": "Votes that were mined",
-    "votes_failed": "Votes that were refused or came too late",
+    "votes_failed": "Votes that were refused or too late",
     "bodies_accepted": "Bodies of peers that passed every check",
 }
-"""Help text of the fields of `Totals` that are counters without labels, NAME_total, since the node's first start."""
+"""Help text of the fields of `Totals` that are counters without labels (NAME_total), since the node's first start."""
 
 LABELLED = (
     Read(
         "bodies_refused",
-        "Bodies of peers that count for nothing, by reason (reasons.md), since the node's first start",
+        "Bodies of peers that do not count, by reason (reasons.md), since the node's first start",
         ("reason",),
         _refusals,
     ),
@@ -99,9 +99,9 @@ LABELLED = (
 """Every counter of the status with labels."""
 
 KINDS = {
-    "grading": ("event", "Completions that ran their grader into a bound of time, memory or size (gave_up)"),
+    "grading": ("event", "Completions that exceeded their grader's limit of time, memory or size (gave_up)"),
     "gossip_dropped": ("reason", "Gossip messages dropped, by reason"),
-    "bus": ("event", "Inputs taken, dropped, coalesced or waited for, by source; happenings lost by slow listeners"),
+    "bus": ("event", "Inputs taken, dropped, coalesced or waited for, by source; events lost by slow subscribers"),
 }
 """Label and help text of the counts kept outside the machine."""
 
@@ -143,7 +143,7 @@ def _safe(name: str) -> str:
 
 
 def registry_of(status: Callable[[], Status], counters: Counters) -> CollectorRegistry:
-    """Return a registry of this node's own: status, counters, and the process (memory, CPU, open files)."""
+    """Return this node's registry: status, counters, and the process (memory, CPU, open files)."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(StatusCollector(status, counters))
     ProcessCollector(namespace="swarm", registry=registry)

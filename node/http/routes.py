@@ -1,4 +1,4 @@
-"""What the status server answers."""
+"""The routes of the status server."""
 
 from __future__ import annotations
 
@@ -22,19 +22,22 @@ PAGE_HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-"""The page loads nothing from anywhere but this server, and nobody may frame it."""
+"""The page loads nothing from any other server, and no page may frame it."""
 
 DATA_HEADERS = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
 
 
 def reasons_not_ready(status: Status) -> list[str]:
-    """Return why the node can't take part right now, empty where it can.
+    """Return why the node can't take part right now, empty if it can.
 
-    Peers are not asked for: the first node of a swarm is ready without any.
+    Peers are not required: the first node of a swarm is ready without any.
     """
     problems = (
         (status.phase in ("starting", "syncing"), f"phase: {status.phase}, the current round is not known yet"),
-        (status.phase == "listening", "phase: listening, a restored or copied identity acts after a whole round"),
+        (
+            status.phase == "doppelganger-protection",
+            f"phase: {status.phase}, a restored or copied identity acts after a whole round",
+        ),
         (status.phase == "draining", "phase: draining, the node stops after this stage"),
         (status.chain != "present", f"chain: {status.chain}"),
         (status.trainer != "present", f"trainer: {status.trainer}"),
@@ -44,7 +47,7 @@ def reasons_not_ready(status: Status) -> list[str]:
 
 
 def build(status: Callable[[], Status], counters: Counters) -> Starlette:
-    """Return the application: /, /livez, /readyz, /metrics, /status.json, /peers. Nothing changes anything."""
+    """Return the application: /, /livez, /readyz, /metrics, /status.json, /peers. All routes are read-only."""
     registry = registry_of(status, counters)
     page = files("node.http").joinpath("page.html").read_text(encoding="utf-8")
 

@@ -26,13 +26,12 @@ from node.ports import Report
 from node.runtime.server_config import server_config
 
 if TYPE_CHECKING:
-    from trio_typing import TaskStatus  # the stubs that libp2p brings along lack trio.TaskStatus
+    from trio_typing import TaskStatus  # the stubs that libp2p installs lack trio.TaskStatus
 
 log = structlog.get_logger()
 
 FILE = "http.json"
-"""Beside the node's other files: where the running node's status is."""
-
+"""In the data directory: where the running node serves its status."""
 
 BACKLOG = 100
 
@@ -66,7 +65,7 @@ class HttpService:
     async def run(
         self, report: Report | None = None, *, task_status: TaskStatus[str] = trio.TASK_STATUS_IGNORED
     ) -> None:
-        """Serve until cancelled; started with the URL. Raises `HttpListenError` where the address can't be had."""
+        """Serve until cancelled; `task_status` gets the URL. Raises `HttpListenError` if it can't listen."""
         listening = await listen(self._settings.host, self._settings.port)
         url = url_of(listening)
         try:
@@ -80,12 +79,12 @@ class HttpService:
             listening.close()
 
     async def execute(self, command: object) -> None:
-        """Refuse: nobody commands the status server."""
+        """Raise TypeError: the status server takes no commands."""
         raise TypeError(f"the http service takes no commands, got {type(command).__name__}")
 
 
 async def listen(host: str, port: int) -> socket.socket:
-    """Return a listening TCP socket: whoever reads http.json may connect at once. Raises `HttpListenError`."""
+    """Return a TCP socket that already listens: readers of http.json may connect at once. Raises `HttpListenError`."""
     try:
         found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
@@ -95,19 +94,19 @@ async def listen(host: str, port: int) -> socket.socket:
             bound.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             bound.bind(address)
             bound.listen(BACKLOG)
-        except BaseException:
+        except OSError:
             bound.close()
             raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise HttpListenError(
-            f"cannot listen on {host}:{port}: {reason}; set http.host and http.port (0: a free one)"
+            f"cannot listen on {host}:{port}: {reason}; set http.host and http.port (0 for a free port)"
         ) from error
     return bound
 
 
 def url_of(bound: socket.socket) -> str:
-    """Return the URL under which a bound socket is reached from this machine."""
+    """Return the URL of a bound socket, as reached from this machine."""
     host, port = bound.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104 - compared with, not bound to
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"

@@ -1,7 +1,7 @@
 """One encrypted file that holds an identity: node key, RSA identity, delegation, and what the key signed. Pure.
 
-The file is a line of JSON that says how it is encrypted, a line's end, and the ciphertext: ChaCha20-Poly1305 (RFC
-8439) under a key that scrypt (RFC 7914) makes of the passphrase. The first line is authenticated with the rest.
+The file is a line of JSON with the encryption parameters, a newline, and the ciphertext: ChaCha20-Poly1305 (RFC 8439)
+under a key that scrypt (RFC 7914) derives from the passphrase. The first line is authenticated with the rest.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from protocols.identifiers import Address
 FORMAT: Literal["swarm-backup"] = "swarm-backup"
 VERSION = 1
 WORK = 1 << 17
-"""scrypt's n when writing: 128 MiB and a third of a second for whoever guesses a passphrase."""
+"""scrypt's n when writing: each guess of the passphrase costs 128 MiB and a third of a second."""
 MOST_WORK = 1 << 20
-"""What a file may ask for when reading: 1 GiB. The line is only authenticated after the work is done."""
+"""Most that a file may ask for when reading: 1 GiB. The header is authenticated only after the work is done."""
 HEAD_LIMIT = 1024
 
 Hex16 = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
@@ -32,8 +32,8 @@ Hex12 = Annotated[str, Meta(pattern="^[0-9a-f]{24}$")]
 
 
 class BackedUpIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a backup holds: PEM, binary RSA key and delegation.json as they stand in their files, empty where there is
-    none, and the vote history in its published form. `created` is Unix seconds."""
+    """The content of a backup: PEM, binary RSA key and delegation.json as in their files, empty if there is none, and
+    the vote history in its published form. `created` is Unix seconds."""
 
     node: Address
     created: float
@@ -47,7 +47,7 @@ class BackedUpIdentity(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class BackupHeader(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The first line. It names the node, so that backups can be told apart without the passphrase."""
+    """The first line. It names the node, so that backups can be distinguished without the passphrase."""
 
     format: Literal["swarm-backup"]
     version: int
@@ -65,7 +65,7 @@ def seal(identity: BackedUpIdentity, passphrase: Secret, work: int = WORK) -> by
 
 
 def head_of(content: bytes) -> BackupHeader:
-    """Return a backup's first line, which is not authenticated yet. Raises `Refusal` where it is no backup."""
+    """Return a backup's first line, which is not authenticated yet. Raises `Refusal` if it is not a backup."""
     line, _, _ = content[:HEAD_LIMIT].partition(b"\n")
     try:
         head = msgspec.json.decode(line, type=BackupHeader)
@@ -73,13 +73,13 @@ def head_of(content: bytes) -> BackupHeader:
         raise Refusal(Exit.BACKUP, f"this is not a backup of a node ({error}); name the file") from error
     if head.version != VERSION:
         raise Refusal(
-            Exit.BACKUP, f"the backup has version {head.version}, this program knows {VERSION}; use the newer program"
+            Exit.BACKUP, f"the backup has version {head.version}, this program supports {VERSION}; use a newer program"
         )
     return head
 
 
 def unseal(content: bytes, passphrase: Secret) -> BackedUpIdentity:
-    """Return what a backup holds. Raises `Refusal`: no backup, wrong passphrase or changed content."""
+    """Return the content of a backup. Raises `Refusal`: not a backup, wrong passphrase, or modified content."""
     head = head_of(content)
     line, _, sealed = content.partition(b"\n")
     try:
@@ -88,7 +88,7 @@ def unseal(content: bytes, passphrase: Secret) -> BackedUpIdentity:
         )
     except InvalidTag:
         raise Refusal(
-            Exit.SECRET, "wrong passphrase, or the backup was changed; try the passphrase again, else another copy"
+            Exit.SECRET, "wrong passphrase, or the backup was modified; try the passphrase again, or another copy"
         ) from None
     except ValueError as error:
         raise Refusal(Exit.BACKUP, f"the backup can't be read ({error}); use the program that wrote it") from error

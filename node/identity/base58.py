@@ -1,4 +1,4 @@
-"""Base58 with Bitcoin's alphabet, as libp2p writes peer ids."""
+"""Base58 with Bitcoin's alphabet, as in libp2p's peer ids."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ def encode(data: bytes) -> str:
 
 
 def decode(text: str) -> bytes:
-    """Return the bytes that a base58 text stands for. Raises ValueError for any other character.
+    """Return the bytes that a base58 text encodes. Raises ValueError for any other character.
 
     The library overlooks white space at the end: then one peer id would have several spellings.
     """

@@ -1,8 +1,8 @@
 """A page on this machine where the owner's browser wallet signs an order (EIP-1193, EIP-6963, eth_signTypedData_v4).
 
-Served on 127.0.0.1 only, until the order is signed. The page loads nothing from anywhere else. What it asks of the
-server it asks with a token that stands in the URL's fragment, which browsers never send: other pages and programs that
-find the port get nothing. The Host header is checked, so that no foreign name can be pointed here (DNS rebinding).
+Served on 127.0.0.1 only, until the order is signed. The page loads nothing from anywhere else. Its requests carry a
+token from the URL's fragment, which browsers never send to a server: other pages and programs that find the port get
+nothing. The Host header is checked against DNS rebinding.
 """
 
 from __future__ import annotations
@@ -43,34 +43,34 @@ HEADERS = {
 AddressText = Annotated[str, msgspec.Meta(pattern="^0x[0-9a-fA-F]{40}$")]
 SignatureText = Annotated[str, msgspec.Meta(pattern="^(0x([0-9a-fA-F]{2}){1,2048})?$")]
 
-Judge = Callable[[OwnerOrder], Awaitable[str]]
-"""Says what is wrong with a signed order, in one line; empty where it is taken."""
+CheckOrder = Callable[[OwnerOrder], Awaitable[str]]
+"""Returns what is wrong with a signed order, in one line; empty if it is accepted."""
 
 
 class WalletAnswer(msgspec.Struct, frozen=True):
-    """What the page sends: the account that the wallet named, and what it signed."""
+    """What the page sends: the wallet's account, and its signature."""
 
     account: AddressText
     signature: SignatureText = ""
 
 
 class WalletPage:
-    """The page's server side for one order. `signed` is set when the order is taken; `order` is then the answer."""
+    """The page's server side for one order. `signed` is set when the order is accepted; `order` is then the answer."""
 
-    def __init__(self, order: OwnerOrder, judge: Judge, host: str, about: str) -> None:
+    def __init__(self, order: OwnerOrder, check: CheckOrder, host: str, about: str) -> None:
         self.order = order
         self.token = secrets.token_urlsafe(32)
         self.signed = trio.Event()
-        self._judge, self._host, self._about = judge, host, about
+        self._check, self._host, self._about = check, host, about
         self._page = files("node.identity").joinpath("wallet.html").read_text(encoding="utf-8")
 
     @property
     def url(self) -> str:
-        """Return what the operator opens."""
+        """The link that the operator opens."""
         return f"http://{self._host}/#{self.token}"
 
     def app(self) -> Starlette:
-        """Return the application: the page, what is to be signed, and where the signature goes."""
+        """Return the application: the page, the data to sign, and the endpoint for the signature."""
         return Starlette(
             routes=[
                 Route("/", self._index),
@@ -82,7 +82,7 @@ class WalletPage:
 
     async def _index(self, request: Request) -> Response:
         if request.headers.get("host") != self._host:
-            return _refused("this page is served under its address only", 421)
+            return _refused("this page is served under its own address only", 421)
         return HTMLResponse(self._page, headers=HEADERS)
 
     async def _show(self, request: Request) -> Response:
@@ -93,10 +93,10 @@ class WalletPage:
     async def _typed_data(self, request: Request) -> Response:
         if problem := self._forbidden(request):
             return problem
-        said = await _said(request)
-        if said is None:
-            return _refused("no account was named", 400)
-        return _json(self._typed(said.account.lower()))
+        answer = await _answer_in(request)
+        if answer is None:
+            return _refused("no account was given", 400)
+        return _json(self._typed(answer.account.lower()))
 
     def _typed(self, owner: Address) -> object:
         order = msgspec.structs.replace(self.order, owner=owner)
@@ -105,13 +105,13 @@ class WalletPage:
     async def _answer(self, request: Request) -> Response:
         if problem := self._forbidden(request):
             return problem
-        said = await _said(request)
-        if said is None or not said.signature:
+        answer = await _answer_in(request)
+        if answer is None or not answer.signature:
             return _refused("account or signature is missing", 400)
         try:
-            order = answered(self.order, said.account.lower(), bytes.fromhex(said.signature[2:]))
-            wrong = await self._judge(order)
-        except Exception as error:  # noqa: BLE001 - the page's reader is told, and may try again
+            order = answered(self.order, answer.account.lower(), bytes.fromhex(answer.signature[2:]))
+            wrong = await self._check(order)
+        except Exception as error:  # noqa: BLE001 - task boundary: the page shows the error, and the owner may retry
             wrong = str(error)
         if wrong:
             return _refused(wrong, 422)
@@ -120,32 +120,32 @@ class WalletPage:
         return _json({"ok": True})
 
     def _forbidden(self, request: Request) -> Response | None:
-        """Refuse whoever is not this page in the operator's browser, and everybody once the order is signed."""
+        """Return the refusal of a request that is not from this page in the operator's browser, or comes too late."""
         given = request.headers.get(TOKEN_HEADER, "")
         origin = request.headers.get("origin")
         if request.headers.get("host") != self._host or origin != f"http://{self._host}":
-            return _refused("this page is served under its address only", 421)
+            return _refused("this page is served under its own address only", 421)
         if self.signed.is_set() or not secrets.compare_digest(given.encode(), self.token.encode()):
-            return _refused("the link was used already, or is not whole; run the command again", 403)
+            return _refused("the link was used already, or is incomplete; run the command again", 403)
         return None
 
 
-async def ask_wallet(order: OwnerOrder, judge: Judge, about: str, opened: Callable[[str], None]) -> OwnerOrder:
-    """Serve the page until the order is signed; return it so. `opened` is given the URL once it can be opened.
+async def ask_wallet(order: OwnerOrder, check: CheckOrder, about: str, opened: Callable[[str], None]) -> OwnerOrder:
+    """Serve the page until the order is signed; return the signed order. `opened` gets the URL once it can be opened.
 
-    Raises OSError where no port of this machine can be had.
+    Raises OSError if no port is available.
     """
     with socket.socket() as listening:
         listening.bind((ADDRESS, 0))
         listening.listen()
-        page = WalletPage(order, judge, f"{ADDRESS}:{listening.getsockname()[1]}", about)
+        page = WalletPage(order, check, f"{ADDRESS}:{listening.getsockname()[1]}", about)
         opened(page.url)
         config = server_config(listening.detach())
         await serve(cast("Framework", page.app()), config, shutdown_trigger=page.signed.wait)
     return page.order
 
 
-async def _said(request: Request) -> WalletAnswer | None:
+async def _answer_in(request: Request) -> WalletAnswer | None:
     body = bytearray()
     async for part in request.stream():
         body += part

@@ -1,4 +1,4 @@
-"""The owner's orders on disk: `delegation.json` while the node is his, `revocation.json` until it is on chain."""
+"""The owner's orders on disk: `delegation.json` while they own the node, `revocation.json` until it is on chain."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class StoredDelegation(msgspec.Struct, frozen=True):
 
 
 def save_delegation(home: Path, order: OwnerOrder, key: NodeKey) -> SignedDelegation:
-    """Keep a checked order with the node's own signature under it. Raises OSError."""
+    """Save a checked order with the node's own signature under it. Raises OSError."""
     kept = StoredDelegation(order, key.sign_message(domain_of(order), message_of(order)).hex())
     replace_private(home / FILE, msgspec.json.format(msgspec.json.encode(kept)) + b"\n")
     return _signed(kept)
 
 
 def load_delegation(home: Path, domain: Domain | None = None) -> SignedDelegation | None:
-    """Return the delegation kept, None where there is none or it is for another deployment than `domain`.
+    """Return the saved delegation, None if there is none or it is for a deployment other than `domain`.
 
-    Raises `Refusal` where the file can't be used.
+    Raises `Refusal` if the file can't be used.
     """
     kept = load_kept(home)
     if kept is None or (domain is not None and domain_of(kept.order) != domain):
@@ -44,7 +44,7 @@ def load_delegation(home: Path, domain: Domain | None = None) -> SignedDelegatio
 
 
 def load_kept(home: Path) -> StoredDelegation | None:
-    """Return what delegation.json holds, None where there is none. Raises `Refusal` where it can't be used."""
+    """Return the content of delegation.json, None if there is none. Raises `Refusal` if it can't be used."""
     path = home / FILE
     try:
         return decode_kept(read_private(path))
@@ -59,19 +59,19 @@ def load_kept(home: Path) -> StoredDelegation | None:
 
 
 def decode_kept(data: bytes) -> StoredDelegation:
-    """Read the content of delegation.json. Raises ValueError for anything but a delegation."""
+    """Decode the content of delegation.json. Raises ValueError for anything but a delegation."""
     kept = msgspec.json.decode(data, type=StoredDelegation)
     _signed(kept)
     return kept
 
 
 def save_revocation(home: Path, order: OwnerOrder) -> None:
-    """Keep a signed revocation until somebody has brought it on chain. Raises OSError."""
+    """Save a signed revocation until somebody has submitted it. Raises OSError."""
     replace_private(home / REVOCATION, encode_order(order).encode() + b"\n")
 
 
 def load_revocation(home: Path) -> OwnerOrder | None:
-    """Return the revocation that waits, None where there is none. Raises `Refusal` where it can't be used."""
+    """Return the pending revocation, None if there is none. Raises `Refusal` if it can't be used."""
     try:
         return decode_order((home / REVOCATION).read_text())
     except FileNotFoundError:
@@ -81,10 +81,10 @@ def load_revocation(home: Path) -> OwnerOrder | None:
 
 
 def waiting_orders(home: Path, domain: Domain, serial: int, expiry: int) -> tuple[SignedMessage, ...]:
-    """Return the owner's orders that wait for somebody to bring them on chain, as they travel in announcements.
+    """Return the owner's orders that wait for a relayer, as they travel in announcements.
 
-    `serial` (milliseconds) and `expiry` (chain seconds) are those that the register has of this node; both 0 where it
-    has none. A revocation that is on chain is deleted. Raises `Refusal` where a file can't be used, OSError.
+    `serial` (milliseconds) and `expiry` (chain seconds) are this node's in the contract's register; both 0 if it is not
+    registered. A revocation that is on chain is deleted. Raises `Refusal` if a file can't be used, OSError.
     """
     orders: list[SignedMessage] = []
     revocation = load_revocation(home)

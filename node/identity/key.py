@@ -19,11 +19,11 @@ _IDENTITY_MULTIHASH = bytes([0x00, 37])
 _SECP256K1_PROTOBUF = bytes([0x08, 0x02, 0x12, 33])
 _SIZE_LIMIT = 64 << 10
 _ORDER = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
-"""Of secp256k1's group (SEC 2): a secret lies below it."""
+"""Order of secp256k1's group (SEC 2): a secret is below it."""
 
 
 class IdentityError(Refusal):
-    """The key file can't be used; the text is the one line that the operator sees."""
+    """The key file can't be used; the text is the operator's one-line error."""
 
     def __init__(self, text: str) -> None:
         super().__init__(Exit.IDENTITY, text)
@@ -32,7 +32,7 @@ class IdentityError(Refusal):
 class NodeKey:
     """A secp256k1 key. `secret` has 32 bytes; `address` is its EVM address; `peer_id` its libp2p id (16Uiu2...).
 
-    Raises ValueError for bytes that are no secret of the curve.
+    Raises ValueError for bytes that are not a valid secret.
     """
 
     __slots__ = ("_key", "address", "peer_id", "public_key")
@@ -57,7 +57,7 @@ class NodeKey:
         return self._key.sign_recoverable(hash32, hasher=None)
 
     def sign_message(self, domain: Domain, message: TypedMessage) -> bytes:
-        """Return the signature of a coordinator's message, as the contract takes it: r, s and v in {27, 28}."""
+        """Return the signature of an EIP-712 message, as the contract takes it: r, s and v in {27, 28}."""
         signature = self.sign(digest(domain, message))
         return signature[:64] + bytes([27 + signature[64]])
 
@@ -69,7 +69,7 @@ class NodeKey:
 
 
 def recover(hash32: bytes, signature: bytes) -> tuple[Address, bytes]:
-    """Return the signer's address and its public key of 64 bytes. Raises ValueError for what is no signature."""
+    """Return the signer's address and its public key of 64 bytes. Raises ValueError if it is not a signature."""
     try:
         key = coincurve.PublicKey.from_signature_and_message(signature, hash32, hasher=None)
     except Exception as error:
@@ -88,7 +88,7 @@ def peer_id_of_public_key(uncompressed: bytes) -> str:
 
 
 def public_key_of_peer_id(peer_id: str) -> bytes:
-    """Return the 64-byte secp256k1 public key inside a peer id. Raises ValueError where it holds none."""
+    """Return the 64-byte secp256k1 public key inside a peer id. Raises ValueError if it has none."""
     raw = base58.decode(peer_id)
     head = _IDENTITY_MULTIHASH + _SECP256K1_PROTOBUF
     if len(raw) != len(head) + 33 or not raw.startswith(head):
@@ -97,9 +97,9 @@ def public_key_of_peer_id(peer_id: str) -> bytes:
 
 
 def load_or_create(path: Path) -> NodeKey:
-    """Return the key in `path`, created there (PKCS #8 PEM, mode 0600, atomically) where there is none.
+    """Return the key in `path`; create it (PKCS #8 PEM, mode 0600, atomically) if there is none.
 
-    Raises `IdentityError` where the file is readable by others, is no secp256k1 key, or can't be read or written.
+    Raises `IdentityError` if others can read the file, it is not a secp256k1 key, or it can't be read or written.
     """
     try:
         return load(path)
@@ -110,7 +110,7 @@ def load_or_create(path: Path) -> NodeKey:
 
 
 def load(path: Path) -> NodeKey:
-    """Return the key in `path`. Raises FileNotFoundError where there is none, `IdentityError` as `load_or_create`."""
+    """Return the key in `path`. Raises FileNotFoundError if there is none, `IdentityError` like `load_or_create`."""
     try:
         return NodeKey(secret_of_pem(path, read_private(path, _SIZE_LIMIT)))
     except FileNotFoundError:
@@ -122,17 +122,19 @@ def load(path: Path) -> NodeKey:
 
 
 def create(path: Path, key: NodeKey) -> None:
-    """Write a key to a file that is not there yet. Raises FileExistsError, else `IdentityError`."""
+    """Write a key to a new file. Raises FileExistsError, else `IdentityError`."""
     try:
         create_private(path, pem_of(key))
     except FileExistsError:
         raise
     except OSError as error:
-        raise IdentityError(f"{path}: can't write the node key: {error.strerror}; check path and rights") from error
+        raise IdentityError(
+            f"{path}: can't write the node key: {error.strerror}; check path and permissions"
+        ) from error
 
 
 def new_key() -> NodeKey:
-    """Return a key that nobody had before."""
+    """Return a new random key."""
     return NodeKey(coincurve.PrivateKey().secret)
 
 
@@ -145,15 +147,15 @@ def pem_of(key: NodeKey) -> bytes:
 
 
 def secret_of_pem(path: Path, data: bytes) -> bytes:
-    """Return the 32 bytes inside a PEM file's content; `path` is for the line of an `IdentityError`."""
+    """Return the 32-byte secret in a PEM file's content. `path` is for the error text; raises `IdentityError`."""
     if not data.lstrip().startswith(b"-----BEGIN"):
         raise IdentityError(
-            f"{path}: not a PEM file; where it is RL Swarm's, move it away and run `swarm keys import` on it"
+            f"{path}: not a PEM file; if it is RL Swarm's, move it away and run `swarm keys import` on it"
         )
     try:
         key = serialization.load_pem_private_key(data, password=None)
     except (ValueError, TypeError) as error:
         raise IdentityError(f"{path}: not an unencrypted private key; restore it from a backup ({error})") from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256K1):
-        raise IdentityError(f"{path}: holds another kind of key; a node needs secp256k1")
+        raise IdentityError(f"{path}: the key is not secp256k1, which a node needs; restore the node key from a backup")
     return key.private_numbers().private_value.to_bytes(32, "big")

@@ -11,7 +11,7 @@ from protocols.identifiers import Address
 
 
 class KeyOwnerCase(Enum):
-    """What a node's key and owner are to the contract."""
+    """How the contract knows a node's key and owner."""
 
     NEW_NODE = "new key, new owner"
     SAME = "same key, same owner"
@@ -20,9 +20,9 @@ class KeyOwnerCase(Enum):
 
 
 class OwnershipFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """`claimed` is the owner in the delegation at hand, None without one: the node then belongs to whom the contract
-    says, or to itself. `registered` is the owner in the contract, None where it does not know the key. `siblings`
-    counts other nodes that the contract knows of the claimed owner."""
+    """`claimed` is the owner in the local delegation, None without one: the contract's owner or the node itself then
+    counts. `registered` is the owner in the contract, None if it does not know the key. `siblings` counts the claimed
+    owner's other nodes in the contract."""
 
     node: Address
     claimed: Address | None
@@ -36,7 +36,7 @@ EXIT: dict[KeyOwnerCase, Exit] = {
     KeyOwnerCase.OTHER_OWNER: Exit.OTHER_OWNER,
     KeyOwnerCase.SECOND_NODE: Exit.SECOND_NODE,
 }
-"""With what `swarm whoami` ends. `swarm run` and `swarm register` refuse the other owner only, with the same code."""
+"""Exit code of `swarm whoami`. `swarm run` and `swarm register` refuse only the other owner, with the same code."""
 
 
 def case_of(facts: OwnershipFacts) -> KeyOwnerCase:
@@ -47,19 +47,19 @@ def case_of(facts: OwnershipFacts) -> KeyOwnerCase:
 
 
 def refuse_other_owner(facts: OwnershipFacts) -> None:
-    """Raise `Refusal` where the contract has the key under another owner: the node's votes would be refused."""
+    """Raise `Refusal` if the contract has the key under another owner: the node's votes would be refused."""
     if case_of(facts) is KeyOwnerCase.OTHER_OWNER:
         raise Refusal(Exit.OTHER_OWNER, line(facts))
 
 
 def line(facts: OwnershipFacts) -> str:
-    """Return the case in one line for the operator: what holds, and what to do."""
+    """Return the case in one line for the operator: the state, and what to do."""
     owner = facts.claimed or facts.registered or facts.node
     match case_of(facts):
         case KeyOwnerCase.NEW_NODE:
             return f"{facts.node} is new, and so is its owner {owner}; register it: swarm register (or swarm run)"
         case KeyOwnerCase.SAME:
-            return f"{facts.node} is registered for its owner {owner}; nothing needs to be done"
+            return f"{facts.node} is registered for its owner {owner}; nothing to do"
         case KeyOwnerCase.SECOND_NODE:
             return (
                 f"{facts.node} is new; its owner {owner} has {facts.siblings} other "
@@ -68,5 +68,5 @@ def line(facts: OwnershipFacts) -> str:
         case KeyOwnerCase.OTHER_OWNER:
             return (
                 f"{facts.node} is registered for owner {facts.registered}, not for {owner}, and a key keeps its owner; "
-                "log in as that owner (swarm login), or take a new key (swarm keys new, in another data directory)"
+                "log in as that owner (swarm login), or create a new key (swarm keys new, in another data directory)"
             )

@@ -18,7 +18,7 @@ SIZE_LIMIT = 64 << 10
 
 
 def open_keystore(path: Path, passphrase: Secret) -> NodeKey:
-    """Return the key in a keystore file. Raises `Refusal`: wrong passphrase, no keystore, open to others."""
+    """Return the key in a keystore file. Raises `Refusal`: wrong passphrase, not a keystore, readable by others."""
     try:
         return decrypt(read_private(path, SIZE_LIMIT), passphrase)
     except OpenToOthersError as error:
@@ -35,8 +35,8 @@ def is_keystore(data: bytes) -> bool:
 
 
 def decrypt(data: bytes, passphrase: Secret) -> NodeKey:
-    """Return the key in a keystore's content. Raises ValueError, in words for the operator."""
-    from eth_account import Account  # takes half a second to import: only whoever opens a keystore waits
+    """Return the key in a keystore's content. Raises ValueError, phrased for the operator."""
+    from eth_account import Account  # imported here because it takes half a second
 
     try:
         content = msgspec.json.decode(data, type=dict)
@@ -45,7 +45,7 @@ def decrypt(data: bytes, passphrase: Secret) -> NodeKey:
         raise ValueError("not a keystore file; name the owner's v3 keystore") from None
     except ValueError as error:
         if "MAC" in str(error):
-            raise ValueError("wrong passphrase; give the one it was written with") from None
+            raise ValueError("wrong passphrase; give the one it was encrypted with") from None
         raise ValueError(f"not a v3 keystore ({error}); name the owner's keystore") from None
     except (KeyError, TypeError) as error:
         raise ValueError(f"not a v3 keystore ({error}); name the owner's keystore") from None
@@ -60,5 +60,5 @@ def encrypt(key: NodeKey, passphrase: Secret, work: int = WORK) -> bytes:
 
 
 def _password(passphrase: Secret) -> Any:
-    """Return what eth-account takes: bytes too, though it says text; decoding could fail and show them."""
+    """Return the bytes; eth-account accepts them, although its type says str. Decoding could fail and print them."""
     return passphrase.reveal()

@@ -1,4 +1,4 @@
-"""Peers as a deployment knows them: the address that stands for a peer id, and this node as one of them. Pure."""
+"""Peers as a deployment knows them: the address of a peer id, and this node as one of the peers. Pure."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from protocols.session import SessionStatement
 from protocols.typed_data import Domain
 
 PEER_ID_LIMIT = 128
-"""Characters of a peer id: those in use have 46 (hash of an RSA key) to 53 (secp256k1)."""
+"""Most characters of a peer id: real ones have 46 (hash of an RSA key) to 53 (secp256k1)."""
 
 PSEUDO_DOMAIN = b"swarm/rl-swarm/peer/1"
 
 SHA256_MULTIHASH = bytes([0x12, 32])
 ED25519_MULTIHASH = bytes([0x00, 36, 0x08, 0x01, 0x12, 32])
 HEADS = ((SHA256_MULTIHASH, 34), (ED25519_MULTIHASH, 38))
-"""First bytes and whole length of the peer ids that hold no secp256k1 key (multiformats' table of multihashes)."""
+"""First bytes and total length of peer ids without a secp256k1 key (multiformats' table of multihashes)."""
 
 NO_SALT = bytes(32)
-"""Of RL Swarm's contract, which takes no signed messages; ours makes a salt when it is deployed."""
+"""The salt of RL Swarm's contract, which takes no signed messages; ours generates one when it is deployed."""
 
 
 class LocalPeer(NamedTuple):
-    """This node as the other peers of a deployment meet it.
+    """This node as the other peers of a deployment see it.
 
-    `key` signs what it says; `network` is what it proves to be when it connects, the same key or an RSA identity;
-    `address` is what it counts as; `statement` binds the key to the RSA identity, where there is one.
+    `key` signs its messages. `network` is its libp2p identity: the same key, or an RSA identity. `address` is the
+    address it counts as. `statement` binds the key to the RSA identity, if there is one.
     """
 
     key: NodeKey
@@ -41,12 +41,12 @@ class LocalPeer(NamedTuple):
 
     @property
     def peer_id(self) -> str:
-        """Its name in the network."""
+        """Its libp2p peer id."""
         return self.network.peer_id
 
 
 def local_peer(key: NodeKey, rsa: RsaIdentity | None, domain: Domain) -> LocalPeer:
-    """Return what a node with this key, and this RSA identity if it has one, is at a deployment."""
+    """Return the peer that a node with this key (and RSA identity, if any) is at a deployment."""
     if rsa is None:
         return LocalPeer(key, key, key.address, domain)
     address = address_at(domain, rsa.peer_id, key.address)
@@ -54,18 +54,18 @@ def local_peer(key: NodeKey, rsa: RsaIdentity | None, domain: Domain) -> LocalPe
 
 
 def address_at(domain: Domain, peer_id: str, session: Address) -> Address:
-    """Return the address by which a deployment knows an RSA peer for which `session` speaks: ours registers session
-    keys, RL Swarm's registers peer ids."""
+    """Return the address of an RSA peer whose session key is `session`: our contract registers session keys, RL Swarm's
+    registers peer ids."""
     return address_of_peer_id(peer_id) if domain.salt == NO_SALT else session
 
 
 def address_of_peer_id(peer_id: str) -> Address:
-    """Return the address by which the machine knows a peer of RL Swarm's contract. Raises ValueError for what is no
+    """Return the address by which the machine knows a peer of RL Swarm's contract. Raises ValueError if it is not a
     peer id.
 
-    A secp256k1 id (16Uiu2...) holds its public key: the address is that key's own. Any other (RSA's Qm..., Ed25519's
-    12D3Koo...) gets a stable stand-in that nobody has the key of: the last 20 bytes of Keccak-256 over
-    `PSEUDO_DOMAIN` and the multihash.
+    A secp256k1 id (16Uiu2...) contains its public key and gets that key's address. Any other (RSA's Qm..., Ed25519's
+    12D3Koo...) gets a stable stand-in without a key: the last 20 bytes of Keccak-256 over `PSEUDO_DOMAIN` and the
+    multihash.
     """
     if len(peer_id) > PEER_ID_LIMIT:
         raise ValueError(f"a peer id has at most {PEER_ID_LIMIT} characters, this has {len(peer_id)}")
@@ -77,7 +77,7 @@ def address_of_peer_id(peer_id: str) -> Address:
 
 @lru_cache(maxsize=4096)
 def address_of_peer(peer_id: str) -> Address | None:
-    """Return the address behind a secp256k1 peer id, None for any other kind. Cached: gossip asks for each frame."""
+    """Return the address of a secp256k1 peer id, None for any other kind. Cached: gossip asks for each frame."""
     try:
         return address_of_public_key(public_key_of_peer_id(peer_id))
     except ValueError:

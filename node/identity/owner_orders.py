@@ -1,7 +1,7 @@
-"""What an owner orders: that a node is his (delegation), or no longer (revocation). Asked for, signed, checked.
+"""An owner's orders: that a node is theirs (delegation) or no longer theirs (revocation). Requested, signed, checked.
 
 An order travels as one line of JSON: from the node to wherever the owner's key is, and back with a signature. It holds
-no secret. What comes back is checked against the node's own key and deployment, so nothing needs to be remembered.
+no secret. The answer is checked against the node's own key and deployment, so no state is kept in between.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from protocols.typed_data import Delegation, Domain, Revocation, digest, typed_d
 FORMAT: Literal["swarm-order"] = "swarm-order"
 VERSION: Literal[1] = 1
 DAYS = 90
-"""How long a delegation lasts unless the operator says otherwise."""
+"""Default duration of a delegation."""
 SIZE_LIMIT = 64 << 10
 
 Ordered: TypeAlias = Delegation | Revocation
@@ -29,9 +29,9 @@ _HALF_ORDER = coincurve.utils.GROUP_ORDER_INT // 2
 
 
 class OwnerOrder(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """An order as it travels. `owner` is empty where whoever signs is meant; byte strings are hex digits.
+    """An order as it travels. An empty `owner` means whoever signs; byte strings are hex digits.
 
-    `typed_data` is the same once more, as wallets take it (`eth_signTypedData_v4`); it is written, never read.
+    `typed_data` repeats it in the form that wallets take (`eth_signTypedData_v4`); it is written, never read.
     """
 
     format: Literal["swarm-order"]
@@ -71,7 +71,7 @@ def domain_of(order: OwnerOrder) -> Domain:
 
 
 def message_of(order: OwnerOrder) -> Ordered:
-    """Return what is signed."""
+    """Return the message to sign."""
     if order.kind == "delegation":
         return Delegation(order.owner, order.node, order.serial, order.expiry)
     return Revocation(order.owner, order.node, order.serial)
@@ -83,44 +83,44 @@ def encode_order(order: OwnerOrder) -> str:
 
 
 def decode_order(text: str) -> OwnerOrder:
-    """Read an order from what was pasted, line breaks of a terminal included. Raises `Refusal` where it is none."""
+    """Read an order from pasted text, which may contain a terminal's line breaks. Raises `Refusal` if it is not one."""
     joined = "".join(line.strip() for line in text[:SIZE_LIMIT].splitlines())
     try:
         order = msgspec.json.decode(joined, type=OwnerOrder)
         digest(domain_of(order), message_of(replace(order, owner=order.owner or order.node)))
     except ValueError as error:
-        raise Refusal(Exit.DELEGATION, f"what was given is not an order ({error}); paste the whole line") from error
+        raise Refusal(Exit.DELEGATION, f"the input is not an order ({error}); paste the whole line") from error
     lowered = {name: getattr(order, name).lower() for name in ("contract", "node", "owner")}
     return replace(order, typed_data=None, **lowered)
 
 
 def answered(order: OwnerOrder, owner: Address, signature: bytes) -> OwnerOrder:
-    """Return the order with its owner's signature. Raises `Refusal` where it names another owner."""
+    """Return the order with its owner's signature. Raises `Refusal` if it names another owner."""
     if order.owner not in ("", owner):
         raise Refusal(
             Exit.DELEGATION,
-            f"the order asks for owner {order.owner}, this key is {owner}; use that owner's key, or ask anew",
+            f"the order asks for owner {order.owner}, this key is {owner}; use that owner's key, or request it again",
         )
     return replace(order, owner=owner, signature=normalised(signature).hex(), typed_data=None)
 
 
 def problem(order: OwnerOrder, domain: Domain, node: Address, now: float) -> str:
-    """Return why an answer is not for this node, here and now; empty where it is. The signature is another matter."""
+    """Return why an answer is not valid for this node now; empty if it is. Does not check the signature."""
     if not order.owner or not order.signature:
         return "it is not signed yet; sign it where the owner's key is: swarm login --sign FILE"
     if (order.chain_id, order.contract) != (domain.chain_id, domain.contract):
         return f"it is for contract {order.contract} on chain {order.chain_id}, this node's is {domain.contract}"
     if order.salt != domain.salt.hex():
-        return "it is for an earlier deployment at the same address; ask for the signature anew"
+        return "it is for an earlier deployment at the same address; request the signature again"
     if order.node != node:
-        return f"it is for node {order.node}, this one is {node}; ask for the signature here"
+        return f"it is for node {order.node}, this one is {node}; request the signature here"
     if order.kind == "delegation" and order.expiry <= now:
-        return "it is over already; ask for the signature anew"
+        return "it has expired; request the signature again"
     return ""
 
 
 def owner_signed(domain: Domain, message: Ordered, signature: bytes) -> bool:
-    """Return True if an ordinary account signed; a contract wallet's signature can be judged by its contract only."""
+    """Return True if an ordinary account signed; only its contract can check a contract wallet's signature."""
     if len(signature) != 65 or signature[64] not in (27, 28):
         return False
     try:
@@ -133,7 +133,7 @@ def owner_signed(domain: Domain, message: Ordered, signature: bytes) -> bool:
 def normalised(signature: bytes) -> bytes:
     """Return a wallet's signature as the contract takes it: v 27 or 28, s in the lower half (EIP-2).
 
-    What has not 65 bytes is a contract wallet's and stays as it is.
+    A signature of another length than 65 bytes is a contract wallet's and is returned unchanged.
     """
     if len(signature) != 65:
         return signature

@@ -25,23 +25,23 @@ from protocols.typed_data import Domain
 FILE = "peer.rsa"
 """In the data directory: the imported key, as RL Swarm wrote it."""
 STATEMENT = "session.json"
-"""In the data directory: the statement for the deployment that was signed for last."""
+"""In the data directory: the statement for the most recent deployment."""
 
 MIN_BITS, MAX_BITS, EXPONENT = 2048, 4096, 65537
-"""RL Swarm makes keys of 2048 bits. Larger ones, and other exponents, would let a stranger choose how long a check
-takes; smaller ones can be broken."""
+"""RL Swarm creates 2048-bit keys. Larger ones, and other exponents, would let a stranger choose how long a check takes;
+smaller ones can be broken."""
 
 _RSA = bytes([0x08, 0x00])
 _SHA256_MULTIHASH = bytes([0x12, 32])
 
 
 class RsaIdentity:
-    """An RSA key that names a peer."""
+    """An RSA key that is a peer's identity."""
 
     __slots__ = ("_key", "peer_id", "public_key", "stored")
 
     def __init__(self, stored: bytes) -> None:
-        """Take the content of a binary `swarm.pem`. Raises ValueError where it is none, or its key is out of bounds."""
+        """Take the content of a binary `swarm.pem`. Raises ValueError if it is not one, or its key is out of bounds."""
         kind, data = _fields(stored)
         if kind != 0:
             raise ValueError(f"a libp2p key of type {kind}, not RSA (0)")
@@ -70,10 +70,10 @@ class RsaIdentity:
 
 @lru_cache(maxsize=1024)
 def bound_peer(statement: SessionStatement, domain: Domain, session: Address) -> str:
-    """Return the peer id for which `session` speaks at a deployment. Raises ValueError where the statement is not
-    valid: another session, chain or contract, a key out of bounds, no signature.
+    """Return the peer id for which `session` speaks at a deployment. Raises ValueError if the statement is not
+    valid: another session, chain or contract, a key out of bounds, a bad signature.
 
-    A peer's statement comes with each of its announcements: what held is remembered, what did not is checked anew.
+    Each of a peer's announcements carries its statement: valid ones are cached, invalid ones are checked again.
     """
     if len(statement.signature) > MAX_SIGNATURE:
         raise ValueError(f"a signature of {len(statement.signature)} bytes, at most {MAX_SIGNATURE} are taken")
@@ -91,7 +91,7 @@ def peer_id_of_rsa(public_key: bytes) -> str:
 
 
 def load_rsa(home: Path) -> RsaIdentity | None:
-    """Return the data directory's RSA identity, None where there is none. Raises `IdentityError`."""
+    """Return the data directory's RSA identity, None if there is none. Raises `IdentityError`."""
     path = home / FILE
     try:
         return RsaIdentity(read_private(path))
@@ -102,21 +102,21 @@ def load_rsa(home: Path) -> RsaIdentity | None:
     except OSError as error:
         raise IdentityError(f"{path}: can't read the RSA identity: {error.strerror}; check path and owner") from error
     except ValueError as error:
-        raise IdentityError(f"{path}: no RSA identity ({error}); import it again") from error
+        raise IdentityError(f"{path}: not an RSA identity ({error}); import it again") from error
 
 
 def write_statement(home: Path, identity: RsaIdentity, domain: Domain, session: Address) -> SessionStatement:
-    """Sign and keep the statement for a deployment, in place of that for another one. Raises OSError."""
+    """Sign and save the statement for a deployment, replacing an earlier one. Raises OSError."""
     statement = identity.bind(domain, session)
     shown = {"peer_id": identity.peer_id, "session": session, "chain_id": domain.chain_id, "contract": domain.contract}
-    said = {"public_key": statement.public_key.hex(), "signature": statement.signature.hex()}
-    replace_private(home / STATEMENT, msgspec.json.format(msgspec.json.encode({**shown, **said})) + b"\n")
+    signed = {"public_key": statement.public_key.hex(), "signature": statement.signature.hex()}
+    replace_private(home / STATEMENT, msgspec.json.format(msgspec.json.encode({**shown, **signed})) + b"\n")
     return statement
 
 
 @lru_cache(maxsize=1024)
 def _public_key(protobuf: bytes) -> rsa.RSAPublicKey:
-    """Parse a stranger's key. Raises ValueError; the encoding must be the one that the peer id is the hash of."""
+    """Parse a peer's key. Raises ValueError; the encoding must be canonical, because the peer id is its hash."""
     if len(protobuf) > MAX_PUBLIC_KEY:
         raise ValueError(f"a public key of {len(protobuf)} bytes, at most {MAX_PUBLIC_KEY} are taken")
     kind, data = _fields(protobuf)
@@ -169,5 +169,5 @@ def _fields(message: bytes) -> tuple[int, bytes]:
         if byte < 0x80:
             break
     if len(message) - place != length:
-        raise ValueError(f"the key's protobuf has {len(message) - place} bytes where {length} are announced")
+        raise ValueError(f"the key's protobuf has {len(message) - place} bytes, not {length} as its header says")
     return message[1], message[place:]

@@ -1,4 +1,4 @@
-"""Secrets that an operator gives: held so that no log and no traceback shows them, read from where they may stand."""
+"""Secrets from the operator: read from their allowed places, and held so that no log or traceback shows them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIMIT = 64 << 10
 
 
 class Secret:
-    """Bytes that show themselves only where they are asked for by `reveal`."""
+    """Bytes that are shown only by `reveal`."""
 
     __slots__ = ("_bytes",)
 
@@ -35,7 +35,7 @@ class Secret:
 
 
 class SecretSource(msgspec.Struct, frozen=True):
-    """Where a secret may stand: an environment variable, and a file in the credential directory of that name.
+    """Where a secret may come from: an environment variable, and a file of that name in the credential directory.
 
     `what` completes "the ... is missing".
     """
@@ -54,13 +54,13 @@ SECRET_VARIABLES = tuple(source.variable for source in (OWNER_KEY, OWNER_PASSPHR
 """What no child process gets of the environment."""
 
 Ask = Callable[[str], str]
-"""Asks the operator on a terminal, without an echo; the argument is what for."""
+"""Asks the operator on a terminal, without echo; the argument names the secret."""
 
 
 def find(source: SecretSource, file: Path | None, environ: Mapping[str, str], ask: Ask | None) -> Secret:
-    """Return a secret from `file` where it is named, else from environment, credential directory or terminal.
+    """Return a secret from `file` if given, else from environment, credential directory or terminal.
 
-    A line's end after it is not part of it. Raises `Refusal` where it is nowhere, empty, or open to others.
+    A trailing newline is stripped. Raises `Refusal` if it is missing, empty, or readable by others.
     """
     secret = known(source, file, environ)
     if secret is None and ask is not None:
@@ -77,7 +77,7 @@ def find(source: SecretSource, file: Path | None, environ: Mapping[str, str], as
 
 
 def known(source: SecretSource, file: Path | None, environ: Mapping[str, str]) -> Secret | None:
-    """Return a secret as `find` does, None where it stands nowhere. Raises `Refusal` for a file that can't be used."""
+    """Return a secret like `find`, None if there is none. Raises `Refusal` for a file that can't be used."""
     if file is not None:
         return _from_file(source, file)
     if source.variable in environ:
@@ -92,4 +92,6 @@ def _from_file(source: SecretSource, path: Path) -> Secret:
     except OpenToOthersError as error:
         raise Refusal(Exit.SECRET, str(error)) from error
     except OSError as error:
-        raise Refusal(Exit.SECRET, f"cannot read the {source.what} from {path}: {error.strerror}") from error
+        raise Refusal(
+            Exit.SECRET, f"cannot read the {source.what} from {path}: {error.strerror}; check path and owner"
+        ) from error

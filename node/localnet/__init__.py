@@ -1,1 +1,1 @@
-"""A whole swarm on one machine: chain, contract, bootnode, nodes; watched, summed up, drawn."""
+"""A whole swarm on one machine: chain, contract, bootnode, nodes; live view, summary, learning curves."""

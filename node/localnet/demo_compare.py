@@ -1,4 +1,4 @@
-"""Does sharing help? The same sparse start twice: with the others' rollouts, and with twice as many own ones."""
+"""Does sharing help? Runs the same sparse start twice: with other peers' rollouts, and with twice as many own ones."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from node.localnet.demo_view import View
 
 
 class SharingComparison(msgspec.Struct, frozen=True, kw_only=True):
-    """Both swarms. `difference` is in points of held-out accuracy at the end, mean of the peers."""
+    """Both swarms. `difference` is in points of final held-out accuracy, mean over the peers."""
 
     seed: int
     difference: float
@@ -38,18 +38,18 @@ def compare(options: DemoOptions, home: Path, view: View) -> SharingComparison:
 
 
 def compared(sharing: DemoSummary, alone: DemoSummary) -> SharingComparison:
-    """Return what the two swarms say together."""
+    """Return the comparison of two summaries."""
     return SharingComparison(
         seed=sharing.seed, difference=100 * (sharing.after - alone.after), sharing=sharing, alone=alone
     )  # fmt: skip
 
 
 def comparison_lines(found: SharingComparison) -> list[str]:
-    """Return the result, a line each."""
+    """Return the result as lines of text."""
     on, off = found.sharing, found.alone
     return [
-        f"sharing on:  {percent(on.before)} -> {percent(on.after)}, {on.own} own and {on.external} other groups",
+        f"sharing on:  {percent(on.before)} -> {percent(on.after)}, {on.own} own and {on.external} external groups",
         f"sharing off: {percent(off.before)} -> {percent(off.after)}, {off.own} own groups",
-        f"sharing makes {found.difference:+.1f} points of held-out accuracy (seed {found.seed}, mean of "
+        f"sharing gains {found.difference:+.1f} points of held-out accuracy (seed {found.seed}, mean of "
         f"{len(on.peers)} peers)",
     ]

@@ -1,4 +1,4 @@
-"""A real model and real questions: the manifest to start from, and where the questions are."""
+"""Manifest and data section of a demo with a real model and real questions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TEMPLATE = Path(__file__).parents[2] / "configs" / "swarms" / "mawps.toml"
 def real_inputs(options: DemoOptions) -> tuple[Manifest | None, DataSpec | None]:
     """Return manifest template and questions of a swarm with a real model; (None, None) for the built-in one.
 
-    Raises `PlanError` where the questions can't be read.
+    Raises `PlanError` if the questions can't be read.
     """
     if not options.real:
         return None, None
@@ -27,7 +27,7 @@ def real_inputs(options: DemoOptions) -> tuple[Manifest | None, DataSpec | None]
 
 
 def question_spec(path: Path, like: DataSpec) -> DataSpec:
-    """Return the manifest's section on a JSONL file, or a directory of train.jsonl and test.jsonl, with its digest."""
+    """Return the data section for a JSONL file, or a directory of train.jsonl and test.jsonl, with its digest."""
     spec = replace(like, source=f"{JSONL}{path.name}", digest="")
     try:
         digest = load_questions(spec, str(path.absolute())).digest

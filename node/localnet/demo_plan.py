@@ -1,4 +1,4 @@
-"""What a demo runs: from options to manifest and node configurations. Pure."""
+"""Turns the demo's options into manifest and node configurations. Pure."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from protocols.games import game_named
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 
 FIRST_ROUND = 2
-"""Nodes register in round 0, which stays open until one of them can turn the clock; they count two rounds later."""
+"""Nodes register in round 0, which stays open until one of them can advance; they count two rounds later."""
 
 BLOCK_SECONDS = 1
 TOO_SLOW = 2.0
-"""Stages that a slowed node needs for one single group."""
+"""Stages that a slowed node needs for one group."""
 
 GAMES = ("share", "debate")
 DEBATE_ROUNDS = 20
 DEBATE_SECONDS = (6, 8, 9)
-"""Answers are short to prompt for; critiques and resolutions wait for what they quote, and have longer prompts."""
+"""Answers have short prompts; critiques and resolutions wait for the bodies they quote, and have longer prompts."""
 
 REAL_ROUNDS = 30
-"""Under 25 minutes of the template's stages."""
+"""Less than 25 minutes of the template's stages."""
 
 REAL_LEARNING_RATE = 3e-5
 REAL_MICRO_BATCH = 1024
@@ -37,11 +37,11 @@ SPARSE_LEARNING_RATE = 3e-4
 
 
 class PlanError(ValueError):
-    """The options make no demo; the text is the line that the operator sees."""
+    """The options don't make a demo; the text is the operator's one-line error."""
 
 
 class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What was asked for. 0 and "" mean the default of the kind of swarm; `slow` counts nodes from 1, 0 is nobody."""
+    """The demo's options. 0 and "" mean the default for this kind of swarm; `slow` counts nodes from 1, 0 is none."""
 
     peers: int = 0
     rounds: int = 0
@@ -57,12 +57,12 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def real(self) -> bool:
-        """Whether the swarm plays with a model or with questions of the operator's."""
+        """Whether the swarm uses the operator's own model or questions."""
         return bool(self.model or self.data)
 
 
 class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One node: its place in the swarm (from 1), the name of its directory, and how it trains."""
+    """One node: its number in the swarm (from 1), the name of its directory, and its trainer settings."""
 
     number: int
     directory: str
@@ -70,7 +70,7 @@ class NodePlan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole demo. Rounds from `FIRST_ROUND` to `last_round` are played; then the held-out set is measured."""
+    """A whole demo. Rounds from `FIRST_ROUND` to `last_round` are played; then held-out accuracy is measured."""
 
     manifest: Manifest
     nodes: tuple[NodePlan, ...]
@@ -78,19 +78,19 @@ class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     base: Literal["builtin", "sparse", "debate", "given"]
     model: str
-    """Directory or name of the given model, else empty."""
+    """Directory or name of the operator's model, "" without one."""
     warm_steps: int
     start_seconds: float
-    """Longest wait for the first round to be played: model loading and the first evaluation."""
+    """Longest wait for the first round: model loading and the first evaluation."""
 
     @property
     def rounds(self) -> int:
-        """Rounds that are played."""
+        """Number of rounds that are played."""
         return self.last_round - FIRST_ROUND + 1
 
     @property
     def round_seconds(self) -> int:
-        """Chain seconds of a round."""
+        """Length of a round in chain seconds."""
         return sum(stage.seconds for stage in self.manifest.stages)
 
     @property
@@ -106,24 +106,24 @@ class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def longest_seconds(self) -> float:
-        """Time after which a demo that is not done is taken for broken: a round may take turns to be opened."""
+        """Time after which an unfinished demo counts as failed: opening a round may take several turns."""
         turns = self.manifest.limits.turn_seconds + BLOCK_SECONDS
         return self.start_seconds + (self.last_round + 6) * (self.round_seconds + 2 * turns)
 
 
 def dense_game() -> GameSpec:
-    """Return the demo's game on the built-in model: half of what a node trains on are the others' groups."""
+    """Return the demo's game on the built-in model: half of the groups that a node trains on are external."""
     return GameSpec(generated=16, minimum=2, group_size=8, own=16, external=16, updates=2)
 
 
 def sparse_game(sharing: bool) -> GameSpec:
-    """Return the game of the comparison: as many groups are trained on with sharing as without."""
+    """Return the game of the comparison: the same number of groups is trained on with and without sharing."""
     game = GameSpec(generated=8, minimum=2, group_size=4, own=8, external=8, updates=1)
     return game if sharing else replace(game, own=game.own + game.external, external=0)
 
 
 def debate_game() -> GameSpec:
-    """Return the demo's debate on the built-in model: every stage is trained on, half of it the others' groups."""
+    """Return the demo's debate on the built-in model: every stage is trained on, half of the groups external."""
     return GameSpec(
         name="debate", parameters=COMPACT, generated=12, minimum=2, group_size=8, own=12, external=12, updates=2,
         max_prompt=160, max_completion=80,
@@ -131,7 +131,7 @@ def debate_game() -> GameSpec:
 
 
 def last_round(rounds: int, every: int) -> int:
-    """Return the first round after at least `rounds` played ones whose end is an evaluation's turn."""
+    """Return the first round, after at least `rounds` played ones, that ends with an evaluation."""
     last = FIRST_ROUND + rounds - 1
     return last + -(last + 1) % every
 
@@ -178,19 +178,19 @@ def node_config(node: NodePlan, *, chain: str, contract: str, model: str) -> Con
 
 def _check(options: DemoOptions, peers: int) -> None:
     if options.data and not options.model:
-        raise PlanError("--data: name the model that is to answer these questions, by --model DIR or NAME")
+        raise PlanError("--data: name the model that answers these questions with --model DIR or NAME")
     if options.real and options.sparse:
-        raise PlanError("--compare: plays with the built-in model and its questions; leave --model and --data out")
+        raise PlanError("--compare: uses the built-in model and its questions; leave out --model and --data")
     if options.game not in GAMES:
-        raise PlanError(f"--game {options.game}: a demo plays {' or '.join(GAMES)}")
+        raise PlanError(f"--game {options.game}: the demo supports {' or '.join(GAMES)}")
     if options.game != "share" and (options.real or options.sparse):
-        raise PlanError(f"--game {options.game}: plays with the built-in model; leave --model, --data, --compare out")
+        raise PlanError(f"--game {options.game}: uses the built-in model; leave out --model, --data and --compare")
     if not 2 <= peers <= 16:
         raise PlanError(f"--peers {peers}: a swarm on one machine has 2 to 16 nodes")
     if not 0 <= options.slow <= peers:
-        raise PlanError(f"--slow {options.slow}: name one of the {peers} nodes, 1 to {peers}")
+        raise PlanError(f"--slow {options.slow}: choose one of the nodes 1 to {peers}")
     if options.rounds < 0 or options.rounds > 500:
-        raise PlanError(f"--rounds {options.rounds}: play 1 to 500 rounds")
+        raise PlanError(f"--rounds {options.rounds}: choose 1 to 500 rounds")
 
 
 def _builtin(options: DemoOptions) -> Manifest:
@@ -225,7 +225,7 @@ def _real(options: DemoOptions, template: Manifest | None, data: DataSpec | None
     assert template is not None
     rounds = options.rounds or REAL_ROUNDS
     stages = (StageSpec(name="play", seconds=options.seconds),) if options.seconds else template.stages
-    # The held-out set takes as long as some updates: it is measured at the start, half way and at the end.
+    # An evaluation takes as long as several updates, so there are three: at the start, half way and at the end.
     every = max(1, -(-(FIRST_ROUND + rounds) // 2))
     return replace(template, stages=stages, data=data or template.data, evaluate_every=every)
 

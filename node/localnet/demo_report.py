@@ -1,4 +1,4 @@
-"""What a demo says at its end."""
+"""The text at the end of a demo."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from node.localnet.demo_summary import DemoSummary, answer_remark, remarks, skip
 
 SHOWN_VOTES = 8
 WIDTH = 120
-"""Columns where the output is no terminal: transaction hashes stay on one line."""
+"""Width if the output is not a terminal, so that transaction hashes stay on one line."""
 
 
 def print_summary(summary: DemoSummary) -> None:
-    """Print the table of peers, what sharing contributed, votes with transactions, skips and why."""
+    """Print the table of peers, the effect of sharing, votes with their transactions, and skips with their reasons."""
     console = Console()
     if not console.is_terminal:
         console = Console(width=WIDTH, soft_wrap=True)
@@ -34,7 +34,7 @@ def print_summary(summary: DemoSummary) -> None:
 
 
 def _table(rows: list[list[str]], title: str = "The swarm", *, total: bool = True) -> Table:
-    """Return a table of a head and lines; the last one is a total. Columns of numbers stand on the right."""
+    """Return a table from a header and rows; the last row is a total. Columns of numbers are right-aligned."""
     made = Table(title=title, title_justify="left")
     for name in rows[0]:
         made.add_column(name, justify="left" if name in ("peer", "name", "stage") else "right", no_wrap=True)

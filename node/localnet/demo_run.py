@@ -1,4 +1,4 @@
-"""One demo from start to summary: run the swarm, watch it, write down what it showed."""
+"""One demo from start to summary: run the swarm, watch it, save the results."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LOOK_SECONDS = 0.7
 def run_swarm(
     plan: DemoPlan, home: Path, view: View, *, base: Path | None = None, keys: Path | None = None
 ) -> DemoSummary:
-    """Run a swarm to the end of its last round and return what it showed; no process of it remains.
+    """Run a swarm to the end of its last round and return the summary; none of its processes remains.
 
     Raises `DemoError`, KeyboardInterrupt.
     """
@@ -49,20 +49,20 @@ def run_swarm(
 
 
 def write_json(summary: msgspec.Struct, path: Path) -> None:
-    """Write a summary, readable."""
+    """Write a summary as readable JSON."""
     path.write_bytes(msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n")
 
 
 @contextmanager
 def workplace(out: Path, keep: bool) -> Iterator[Path]:
-    """Give a fresh directory for the nodes' data: kept as OUT/run where asked for, else removed at the end.
+    """Yield a fresh directory for the nodes' data: kept as OUT/run if requested, else removed at the end.
 
-    After a `DemoError` it stays in any case, for its logs.
+    After a `DemoError` it always stays, for its logs.
     """
     if keep:
         home = out / "run"
         if home.exists():
-            raise DemoError(f"{home} exists: remove it, or name another directory by --out")
+            raise DemoError(f"{home} exists; remove it, or choose another directory with --out")
         home.mkdir(parents=True)
         yield home
         return
@@ -79,7 +79,7 @@ def workplace(out: Path, keep: bool) -> Iterator[Path]:
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does: children are ended on the way out."""
+    """Make SIGTERM and SIGHUP end the demo like Ctrl-C, which ends its children too."""
 
     def interrupt(number: int, frame: FrameType | None) -> None:
         raise KeyboardInterrupt

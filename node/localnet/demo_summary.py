@@ -1,4 +1,4 @@
-"""What a demo has shown: from the last snapshot to numbers, a table and JSON. Pure."""
+"""The results of a demo: from the last snapshot to numbers, a table and JSON. Pure."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from node.machine.status import CurvePoint, RewardPoint, Status
 from node.trainer.evaluation import Evaluation
 
 COMPARED_SHARE = 4
-"""A fourth of the rounds at either end are compared: a round's questions are few, and some are harder."""
+"""The first and last quarter of the rounds are compared: one round has few questions, and some are harder."""
 
 
 class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """One node. Accuracies are shares of right samples in [0, 1]; groups count those that were trained on."""
+    """One node. Accuracies are shares of right samples in [0, 1]; groups are those that were trained on."""
 
     number: int
     name: str
@@ -36,15 +36,15 @@ class PeerSummary(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def gain(self) -> float:
-        """Points of accuracy won."""
+        """Gain in accuracy, in points."""
         return 100 * (self.after - self.before)
 
 
 class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
     """One stage of the game over all peers: mean reward, and share of completions that end in the right answer, in the
-    first rounds that were played and in the last ones. `answers` tells whether the stage asks for an answer.
+    first and in the last rounds. `answers` is True if the stage asks for an answer.
 
-    `held_out` is the share of right answers to the held-out questions, where they were played through after the end.
+    `held_out` is the share of right answers to the held-out questions, if the game was played on them at the end.
     """
 
     name: str
@@ -57,7 +57,7 @@ class StageSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class DemoSummary(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a demo found, as it is written to JSON. Seconds are wall time, memory is bytes at the peak."""
+    """All results of a demo, as written to JSON. Seconds are wall-clock time, memory is the peak in bytes."""
 
     seed: int
     model: str
@@ -82,7 +82,7 @@ class DemoSummary(msgspec.Struct, frozen=True, kw_only=True):
 def summed_up(
     plan: DemoPlan, snapshot: Snapshot, *, seconds: float, contract: str, rehearsed: Sequence[Evaluation] = ()
 ) -> DemoSummary:
-    """Return the summary of a demo that has ended; `rehearsed` has what each peer's model did with all stages."""
+    """Return the summary of a finished demo; `rehearsed` has each peer's results of self-play over all stages."""
     peers = tuple(_peer(seen, snapshot) for seen in snapshot.sightings)
     own, external = sum(peer.own for peer in peers), sum(peer.external for peer in peers)
     before, after = _mean([peer.before for peer in peers]), _mean([peer.after for peer in peers])
@@ -114,7 +114,7 @@ def measured(status: Status | None, last_round: int) -> bool:
 
 
 def finished(plan: DemoPlan, snapshot: Snapshot) -> bool:
-    """Return True if the demo is over: everybody is measured, or time has gone on without those who are not."""
+    """Return True if the demo is over: every node is measured, or the time to wait for the rest has passed."""
     if snapshot.round <= plan.last_round:
         return False
     everybody = all(measured(seen.status, plan.last_round) for seen in snapshot.sightings)
@@ -122,7 +122,7 @@ def finished(plan: DemoPlan, snapshot: Snapshot) -> bool:
 
 
 def table(summary: DemoSummary) -> list[list[str]]:
-    """Return the final table: a head, a line for each peer, and the mean."""
+    """Return the final table: a header, a row per peer, and the mean."""
     head = ["peer", "name", "before", "after", "gain", "own", "external", "updates", "votes", "skipped"]
     lines = [
         [
@@ -136,20 +136,20 @@ def table(summary: DemoSummary) -> list[list[str]]:
 
 
 def remarks(summary: DemoSummary) -> list[str]:
-    """Return what is said below the table, a line each."""
+    """Return the lines of text below the table."""
     first, last = summary.before, summary.after
     return [
         f"Held-out accuracy, sampled at temperature 1 ({summary.held_out} questions a peer): "
         f"{percent(first)} before, {percent(last)} after, {summary.gain:+.1f} points.",
         f"Trained on {summary.own} own groups and {summary.external} of other peers: "
-        f"{percent(summary.external_share)} came from others.",
+        f"{percent(summary.external_share)} were external.",
         f"{len(summary.votes)} votes on contract {summary.contract}. "
         f"{summary.seconds:.0f} s, at most {summary.memory_peak / 2**20:.0f} MiB of memory for all processes.",
     ]
 
 
 def stage_table(summary: DemoSummary) -> list[list[str]]:
-    """Return a head and a line for each stage of the game."""
+    """Return a header and a row per stage of the game."""
     head = ["stage", "reward before", "after", "right before", "after"]
     lines = [
         [
@@ -162,19 +162,19 @@ def stage_table(summary: DemoSummary) -> list[list[str]]:
 
 
 def answer_remark(summary: DemoSummary) -> str:
-    """Return what final answers are worth against first ones, empty where that was not measured."""
+    """Return a sentence that compares final answers with first ones, "" if that was not measured."""
     asked = [(stage.name, stage.held_out) for stage in summary.stages if stage.held_out is not None]
     if len(asked) < 2:
         return ""
     (first, before), (last, after) = asked[0], asked[-1]
     return (
-        f"Played through on the held-out questions, each peer with itself: {percent(before)} of first answers "
+        f"Self-play on the held-out questions: {percent(before)} of first answers "
         f"({first}) are right and {percent(after)} of final ones ({last}), {100 * (after - before):+.1f} points."
     )
 
 
 def vote_lines(summary: DemoSummary, most: int) -> list[str]:
-    """Return the last `most` votes with their transactions, a line each; names stand for addresses."""
+    """Return the last `most` votes with their transactions, one per line, with names instead of addresses."""
     names = {peer.address: peer.name for peer in summary.peers}
     shown = summary.votes[-most:] if most else ()
     return [
@@ -185,7 +185,7 @@ def vote_lines(summary: DemoSummary, most: int) -> list[str]:
 
 
 def skip_lines(summary: DemoSummary) -> list[str]:
-    """Return why work was skipped, a line for each peer and reason."""
+    """Return why work was skipped, one line per peer and reason."""
     return [f"{peer.name}: {reason}" for peer in summary.peers for reason in peer.skips]
 
 
@@ -196,7 +196,7 @@ def percent(share: float) -> str:
 
 def _peer(seen: Sighting, snapshot: Snapshot) -> PeerSummary:
     status = seen.status
-    assert status is not None, "a summary is made of nodes that answered"
+    assert status is not None, "a summary needs nodes that answered"
     totals = status.totals
     points = [point.accuracy for point in status.curve] or [0.0]
     return PeerSummary(
@@ -243,5 +243,5 @@ def _mean(values: list[float]) -> float:
 
 
 def rounds_done(plan: DemoPlan, snapshot: Snapshot) -> int:
-    """Return how many of the demo's rounds are over."""
+    """Return the number of the demo's rounds that are over."""
     return max(0, min(plan.rounds, snapshot.round - FIRST_ROUND))

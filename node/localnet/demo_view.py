@@ -1,4 +1,4 @@
-"""What one sees while a demo runs: a live table on a terminal, plain lines elsewhere."""
+"""The live view of a demo: a table on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from node.localnet.demo_summary import percent, rounds_done
 from node.localnet.demo_watch import Sighting, Snapshot
 
 LINE_SECONDS = 10.0
-"""Pause between two plain lines."""
+"""Seconds between two plain lines."""
 
 
 class View(Protocol):
-    """Where the demo tells what it does."""
+    """Where the demo reports its progress."""
 
     def step(self, text: str) -> None:
-        """Tell what is being done before the swarm runs."""
+        """Show a step of the preparation."""
 
     def show(self, plan: DemoPlan, snapshot: Snapshot) -> None:
         """Show the swarm."""
@@ -33,7 +33,7 @@ class View(Protocol):
         """Begin."""
 
     def __exit__(self, kind: type[BaseException] | None, fault: BaseException | None, at: TracebackType | None) -> None:
-        """End; what was shown last stays."""
+        """Close the view; its last content stays visible."""
 
 
 def view_for(stream: TextIO, title: str = "") -> View:
@@ -42,14 +42,14 @@ def view_for(stream: TextIO, title: str = "") -> View:
 
 
 class LiveView:
-    """A table that is redrawn in place."""
+    """A table redrawn in place."""
 
     def __init__(self, console: Console, title: str = "") -> None:
         self._title = title
         self._live = Live(Text(title), console=console, refresh_per_second=4, transient=False)
 
     def step(self, text: str) -> None:
-        """Show one line in place of the table."""
+        """Show one line instead of the table."""
         self._live.update(Text.assemble((f"{self._title}  " if self._title else "", "bold"), text))
 
     def show(self, plan: DemoPlan, snapshot: Snapshot) -> None:
@@ -65,7 +65,7 @@ class LiveView:
 
 
 class PlainView:
-    """A line for every step, and one every few seconds while the swarm runs."""
+    """One line per step, and one every few seconds while the swarm runs."""
 
     def __init__(self, stream: TextIO = sys.stdout, title: str = "") -> None:
         self._stream, self._title = stream, title
@@ -77,7 +77,7 @@ class PlainView:
         print(": ".join(part for part in (self._title, text) if part), file=self._stream, flush=True)
 
     def show(self, plan: DemoPlan, snapshot: Snapshot) -> None:
-        """Write a line where the round is a new one and the last line some seconds old."""
+        """Write a line if the round is new and the last line some seconds old."""
         moment = time.monotonic()
         if snapshot.round != self._round and moment >= self._due:
             self._round, self._due = snapshot.round, moment + LINE_SECONDS
@@ -98,13 +98,13 @@ def line(plan: DemoPlan, snapshot: Snapshot) -> str:
     external = sum(status.totals.external_groups for status in seen)
     return (
         f"round {max(0, snapshot.round)} ({rounds_done(plan, snapshot)} of {plan.rounds} done), "
-        f"held-out accuracy {accuracy}, {external} groups of others trained on, {len(snapshot.votes)} votes on chain, "
+        f"held-out accuracy {accuracy}, {external} external groups trained on, {len(snapshot.votes)} votes on chain, "
         f"{snapshot.memory / 2**20:.0f} MiB"
     )
 
 
 def picture(plan: DemoPlan, snapshot: Snapshot, title: str = "") -> RenderableType:
-    """Return the live view: a head line, a row for each peer, what keeps peers from their work."""
+    """Return the live view: a header line, a row per peer, and why peers skip work."""
     table = Table(title_justify="left", expand=False)
     for name, justify in COLUMNS:
         table.add_column(name, justify="right" if justify else "left", no_wrap=True)
@@ -137,7 +137,7 @@ def head(plan: DemoPlan, snapshot: Snapshot, title: str = "") -> str:
 
 
 def row(seen: Sighting, snapshot: Snapshot) -> list[str]:
-    """Return one peer's cells, as `COLUMNS` names them."""
+    """Return one peer's cells, in the order of `COLUMNS`."""
     peer, status = seen.peer, seen.status
     if status is None:
         return [str(peer.number), peer.name, "starting", *[""] * (len(COLUMNS) - 3)]

@@ -1,4 +1,4 @@
-"""What happens in a running demo: every node's status, and the votes on the chain. Reading only."""
+"""Watches a running demo: every node's status, and the votes on chain. Read-only."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ ANSWER_SECONDS = 3.0
 
 
 class SeenVote(msgspec.Struct, frozen=True, kw_only=True):
-    """A vote as it stands on the chain; `transaction` is the one that submitted (revealed) the winners."""
+    """A vote on chain; `transaction` is the one that submitted (revealed) the winners."""
 
     round: int
     voter: Address
@@ -26,7 +26,7 @@ class SeenVote(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WatchedPeer(msgspec.Struct, frozen=True, kw_only=True):
-    """Who a node of the demo is; `number` counts from 1."""
+    """A node of the demo; `number` counts from 1."""
 
     number: int
     name: str
@@ -35,7 +35,7 @@ class WatchedPeer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Sighting(msgspec.Struct, frozen=True, kw_only=True):
-    """One node as it was last seen; `status` is None until it answered once. `skips` holds each reason once."""
+    """One node as last seen; `status` is None until its first answer. `skips` has each reason once."""
 
     peer: WatchedPeer
     status: Status | None = None
@@ -53,7 +53,7 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def round(self) -> int:
-        """The newest round that a node knows of, -1 before the first."""
+        """The newest round that any node knows, -1 before the first."""
         return max((seen.status.round for seen in self.sightings if seen.status), default=-1)
 
     @property
@@ -63,12 +63,12 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
         return max(known, key=lambda status: (status.round, status.stage), default=None)
 
     def votes_of(self, address: Address) -> int:
-        """Return how many votes of a peer are on the chain."""
+        """Return the number of a peer's votes on chain."""
         return sum(vote.voter == address for vote in self.votes)
 
 
 def seen(before: Sighting, status: Status | None) -> Sighting:
-    """Return a sighting with what a node says now; a node that does not answer stays as it was."""
+    """Return a sighting updated with a node's status; it is unchanged if the node does not answer."""
     if status is None:
         return before
     new = (status.last_skip,) if status.last_skip and status.last_skip not in before.skips else ()
@@ -76,7 +76,7 @@ def seen(before: Sighting, status: Status | None) -> Sighting:
 
 
 class NodeReader:
-    """Reads the statuses of nodes by the address that each has written into its data directory."""
+    """Reads the nodes' statuses from the address that each has written into its data directory."""
 
     def __init__(self) -> None:
         self._client = httpx.Client(timeout=ANSWER_SECONDS, trust_env=False)
@@ -100,7 +100,7 @@ class NodeReader:
 
 
 class VoteReader:
-    """Reads the votes on the chain, each block once; all again where the chain is not the one that was read."""
+    """Reads the votes on chain, each block once, and all again after a reorg or a restart of the chain."""
 
     def __init__(self, url: str, contract: Address) -> None:
         self._contract = contract_at(url, contract)
@@ -108,7 +108,7 @@ class VoteReader:
         self._votes: tuple[SeenVote, ...] = ()
 
     def votes(self) -> tuple[SeenVote, ...]:
-        """Return every vote so far, in the order of the chain. Raises what web3 raises while the chain is away."""
+        """Return every vote so far, in chain order. Raises web3's errors while the chain is down."""
         newest = self._contract.w3.eth.get_block("latest")
         number = int(newest["number"])
         if self._rewritten(number):
@@ -121,7 +121,7 @@ class VoteReader:
         return self._votes
 
     def _rewritten(self, newest: int) -> bool:
-        """Return True if the last block that was read is not in the chain any more."""
+        """Return True if the last block that was read is no longer in the chain."""
         number, known = self._read
         if number < 0:
             return False
@@ -137,7 +137,7 @@ def _votes(log: Any) -> list[SeenVote]:
 
 
 def node_url(directory: Path) -> str | None:
-    """Return where a node serves its status, None while it does not."""
+    """Return the URL of a node's status, None while it does not serve it."""
     try:
         said: dict[str, Any] = msgspec.json.decode((directory / "http.json").read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Learning curves as a picture."""
+"""Learning curves as PNG images."""
 
 from __future__ import annotations
 
@@ -11,9 +11,18 @@ from node.localnet.demo_summary import DemoSummary
 Curve = tuple[Sequence[float], Sequence[float]]
 """Rounds and values."""
 
+NO_PICTURE = "no picture was drawn: matplotlib is not installed; pip install 'swarm-node[demo]'"
+
+
+class NoPictureError(RuntimeError):
+    """There is no library to draw with; the text says how to get one."""
+
 
 def draw(summary: DemoSummary, path: Path) -> None:
-    """Write a PNG: held-out accuracy of each peer and their mean over rounds, and each peer's reward."""
+    """Write a PNG: held-out accuracy per peer and their mean over rounds, and the reward per peer.
+
+    Raises `NoPictureError`.
+    """
     figure, (left, right) = _figure(2)
     for peer in summary.peers:
         left.plot(*accuracy_curve(peer.curve), marker="o", markersize=3, linewidth=1, alpha=0.6, label=peer.name)
@@ -26,7 +35,10 @@ def draw(summary: DemoSummary, path: Path) -> None:
 
 
 def draw_comparison(with_sharing: DemoSummary, without: DemoSummary, path: Path) -> None:
-    """Write a PNG: the mean held-out accuracy over rounds of a swarm that shares and of one that does not."""
+    """Write a PNG: mean held-out accuracy over rounds of a swarm with sharing and one without.
+
+    Raises `NoPictureError`.
+    """
     figure, (axes,) = _figure(1)
     for summary, label, colour in ((with_sharing, "sharing on", "tab:green"), (without, "sharing off", "tab:red")):
         for peer in summary.peers:
@@ -44,16 +56,16 @@ def accuracy_curve(points: Sequence[Any]) -> Curve:
 
 
 def reward_curve(points: Sequence[Any]) -> Curve:
-    """Return rounds and the mean over each one's stages (`node.machine.status.RewardPoint`)."""
+    """Return rounds and the mean over the stages of each (`node.machine.status.RewardPoint`)."""
     rounds = sorted({point.round for point in points})
     of_round = [[point.reward for point in points if point.round == number] for number in rounds]
     return rounds, [sum(rewards) / len(rewards) for rewards in of_round]
 
 
 def mean_curve(curves: Sequence[Curve]) -> Curve:
-    """Return the mean of curves at every round that one of them knows; each counts with its newest value so far.
+    """Return the mean of curves at every round that any of them has; each contributes its newest value so far.
 
-    Rounds before the first value of every curve are left out.
+    Rounds before every curve has a value are left out.
     """
     known = [dict(zip(*curve, strict=True)) for curve in curves if curve[0]]
     start = max((min(values) for values in known), default=0)
@@ -62,13 +74,20 @@ def mean_curve(curves: Sequence[Curve]) -> Curve:
     return rounds, [sum(values) / len(values) for values in latest]
 
 
-def _figure(columns: int) -> tuple[Any, Sequence[Any]]:
-    import matplotlib as mpl
-
+def load_pyplot() -> Any:
+    """Return matplotlib's `pyplot`, drawing into files only. Raises `NoPictureError`."""
+    try:
+        import matplotlib as mpl
+    except ImportError as error:
+        raise NoPictureError(NO_PICTURE) from error
     mpl.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, columns, figsize=(5.6 * columns, 4.0), squeeze=False, layout="constrained")
+    return pyplot
+
+
+def _figure(columns: int) -> tuple[Any, Sequence[Any]]:
+    figure, axes = load_pyplot().subplots(1, columns, figsize=(5.6 * columns, 4.0), squeeze=False, layout="constrained")
     return figure, axes[0]
 
 
@@ -81,7 +100,5 @@ def _dress(axes: Any, title: str, unit: str, top: float) -> None:
 
 
 def _save(figure: Any, path: Path) -> None:
-    from matplotlib import pyplot
-
     figure.savefig(path, dpi=130)
-    pyplot.close(figure)
+    load_pyplot().close(figure)

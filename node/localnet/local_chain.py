@@ -19,16 +19,17 @@ from typing import Any
 
 from eth_account import Account
 
-from node.localnet.npm_tools import ToolMissingError, installed_package
+from node.localnet.npm_tools import ToolMissingError, installed_packages
 
-ANVIL_PACKAGE = "@foundry-rs/anvil@1.7.1"
+NPM_PROJECT = Path(__file__).parent
+"""The folder whose npm lock names anvil."""
 MNEMONIC = "test test test test test test test test test test test junk"
 START_SECONDS = 15.0
 PR_SET_PDEATHSIG = 1
 
 
 class ChainCallError(RuntimeError):
-    """The local chain refused a request; `data` holds revert data where there is any."""
+    """The local chain refused a request; `data` holds revert data, if any."""
 
     def __init__(self, text: str, data: object = None) -> None:
         super().__init__(text)
@@ -38,33 +39,33 @@ class ChainCallError(RuntimeError):
 def find_or_install_anvil(cache_dir: Path | None = None) -> Path:
     """Return an anvil program: from PATH, from the cache, or newly installed there as an npm package.
 
-    Raises `ToolMissingError` with what to do where none of that works.
+    Raises `ToolMissingError`, which says what to do, if none of that works.
     """
     on_path = shutil.which("anvil")
     if on_path:
         return Path(on_path)
-    home = installed_package(ANVIL_PACKAGE, cache_dir)
+    home = installed_packages(NPM_PROJECT, cache_dir)
     found = sorted(home.glob("node_modules/@foundry-rs/anvil-*/bin/anvil"))
     if not found:
         raise ToolMissingError(
-            f"{ANVIL_PACKAGE} has no program for this system; install anvil (foundry) and put it on PATH"
+            "anvil's npm package has no binary for this system; install anvil (foundry) and put it on PATH"
         )
     return found[0]
 
 
 def developer_keys(count: int) -> list[str]:
-    """Return the first `count` private keys ("0x...") that anvil funds: public knowledge, for local chains only."""
+    """Return the first `count` private keys ("0x...") that anvil funds. They are public: for local chains only."""
     Account.enable_unaudited_hdwallet_features()
     paths = (f"m/44'/60'/0'/0/{index}" for index in range(count))
     return ["0x" + bytes(Account.from_mnemonic(MNEMONIC, account_path=path).key).hex() for path in paths]
 
 
 class LocalChain:
-    """One anvil process on a free port of the loopback. Use as a context manager, or `start` and `stop`.
+    """One anvil process on a free loopback port. Use it as a context manager, or call `start` and `stop`.
 
-    With `block_seconds` blocks come at that pace and at every transaction; with None only at transactions. `state`
-    names a file that keeps the chain over a restart. Start it from a thread that lives as long as the chain is
-    wanted: the kernel ends anvil with the thread that started it.
+    With `block_seconds`, blocks are mined at that interval and at every transaction; with None only at transactions.
+    `state` names a file that keeps the chain over a restart. Start it from a thread that lives as long as the chain is
+    needed: the kernel ends anvil with the thread that started it.
     """
 
     def __init__(
@@ -101,7 +102,7 @@ class LocalChain:
 
     @property
     def pid(self) -> int:
-        """The process id; 0 while it does not run."""
+        """The process id; 0 while it is not running."""
         return self._process.pid if self._process else 0
 
     def __enter__(self) -> LocalChain:
@@ -114,7 +115,7 @@ class LocalChain:
         self.stop()
 
     def start(self) -> None:
-        """Start anvil and wait until it answers. Raises `ToolMissingError`, or RuntimeError where it does not."""
+        """Start anvil and wait until it answers. Raises `ToolMissingError`, or RuntimeError if it does not answer."""
         program = find_or_install_anvil(self.cache_dir)
         self._process = subprocess.Popen(
             [str(program), *self._options()],
@@ -131,11 +132,11 @@ class LocalChain:
             time.sleep(0.02)
 
     def stop(self) -> None:
-        """End anvil in order: with `state` it writes the chain to disk first."""
+        """Stop anvil gracefully; with `state` it first writes the chain to disk."""
         self._end(signal.SIGTERM)
 
     def kill(self) -> None:
-        """End anvil at once; what it had not written is lost."""
+        """Kill anvil; unsaved state is lost."""
         self._end(signal.SIGKILL)
 
     def restart(self) -> None:
@@ -144,15 +145,15 @@ class LocalChain:
         self.start()
 
     def freeze(self) -> None:
-        """Stop answering while connections stay open (SIGSTOP)."""
+        """Freeze anvil (SIGSTOP): connections stay open, nothing answers."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Go on after `freeze`."""
+        """Continue after `freeze`."""
         self._signal(signal.SIGCONT)
 
     def call(self, method: str, *parameters: object) -> Any:
-        """Make one JSON-RPC request over HTTP. Raises `ChainCallError` with the chain's own words."""
+        """Make one JSON-RPC request over HTTP. Raises `ChainCallError` with the chain's error message."""
         body = json.dumps({"jsonrpc": "2.0", "id": 1, "method": method, "params": parameters}).encode()
         request = urllib.request.Request(self.http_url, body, {"content-type": "application/json"})  # noqa: S310
         with urllib.request.urlopen(request, timeout=10) as response:  # noqa: S310 - always our own loopback URL
@@ -163,7 +164,7 @@ class LocalChain:
         return answer.get("result")
 
     def fund(self, address: str, ether: int = 100) -> None:
-        """Give an account money."""
+        """Set an account's balance."""
         self.call("anvil_setBalance", address, hex(ether * 10**18))
 
     def _options(self) -> list[str]:
@@ -197,14 +198,14 @@ class LocalChain:
 
 
 def free_port() -> int:
-    """Return a TCP port of the loopback that is free now."""
+    """Return a free loopback TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def _die_with_parent() -> None:
-    """Ask the kernel (Linux) to end this child with its parent, however the parent ends."""
+    """Ask the kernel (Linux) to kill this child when its parent ends, however that happens."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         if os.getppid() == 1:

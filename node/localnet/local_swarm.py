@@ -1,4 +1,4 @@
-"""The demo's swarm as processes: chain, contract, bootnode, nodes with data directories of their own."""
+"""The demo's swarm as processes: chain, contract, bootnode, and nodes with their own data directories."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from node.localnet.toml import toml_text
 from node.trainer.evaluation import Evaluation
 from protocols.manifest import manifest_digest
 
-Tell = Callable[[str], None]
+Progress = Callable[[str], None]
 
 SWARM = (sys.executable, "-m", "node.cli")
 """The command line `swarm` of this very installation."""
 
 ENVIRONMENT = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
-"""One thread a process: two on a busy machine are several times slower."""
+"""One thread per process: on a busy machine two are several times slower."""
 
 FUNDS = 100
-"""Ether for every node: it pays for its own transactions."""
+"""Ether per node: each pays for its own transactions."""
 
 MODEL_SECONDS = 1200.0
 BOOTNODE_SECONDS = 60.0
 REHEARSAL_SECONDS = 300.0
 DRAIN_SECONDS = 30.0
-"""How long nodes may take, beyond the end of the stage, to end in order."""
+"""How long nodes may take to stop after the end of the stage."""
 
 
 class LocalSwarm:
-    """A running swarm. Use as a context manager: whatever happens, every process is ended."""
+    """A running swarm. Use it as a context manager: every process is ended, whatever happens."""
 
     def __init__(
         self,
@@ -54,10 +54,10 @@ class LocalSwarm:
         keys: Path | None = None,
         chain: LocalChain | None = None,
     ) -> None:
-        """Take the plan and an empty directory; `base` is the model that all start from, made there if None.
+        """Take the plan and an empty directory; `base` is the model that all start from, created there if None.
 
-        `keys` holds the node keys of a swarm before, so that the same peers play again. `chain`, not yet started, is
-        the swarm's own from then on; None is one that forgets everything at its end.
+        `keys` are the node keys of an earlier swarm, so that the same peers play again. The swarm takes over `chain`,
+        which is not started yet; None means a chain that keeps nothing.
         """
         self.plan, self.home, self._keys = plan, home, keys
         self.base = base or home / "base-model"
@@ -83,23 +83,23 @@ class LocalSwarm:
 
     # --- beginning ----------------------------------------------------------------------------------------------
 
-    def start(self, tell: Tell) -> None:
-        """Bring everything up to running nodes. Raises `DemoError`."""
+    def start(self, report: Progress) -> None:
+        """Start everything. Raises `DemoError`."""
         made = self._make_base()
-        tell("starting a local chain (anvil) and deploying the coordinator contract")
+        report("starting a local chain (anvil) and deploying the coordinator contract")
         self._start_chain()
-        tell("starting a bootnode")
+        report("starting a bootnode")
         self._start_bootnode()
         if made is not None:
-            self._wait_for_base(made, tell)
+            self._wait_for_base(made, report)
         self.peers = tuple(self._prepare(node) for node in self.plan.nodes)
         self._snapshot = Snapshot(at=time.time(), sightings=tuple(Sighting(peer=peer) for peer in self.peers))
         for node in self.plan.nodes:
             self._start_node(node.number)
-        tell(f"{len(self._nodes)} nodes are starting: {', '.join(peer.name for peer in self.peers)}")
+        report(f"{len(self._nodes)} nodes are starting: {', '.join(peer.name for peer in self.peers)}")
 
     def kill_node(self, number: int) -> None:
-        """End a node at once (SIGKILL) and start it again on the same data directory."""
+        """Kill a node (SIGKILL) and start it again on the same data directory."""
         child = self._nodes[number]
         child.kill_group()
         self._children.remove(child)
@@ -119,19 +119,19 @@ class LocalSwarm:
         command += ["--steps", str(self.plan.warm_steps)] if self.plan.warm_steps else []
         return self._spawn("warm start", command)
 
-    def _wait_for_base(self, child: ManagedProcess, tell: Tell) -> None:
-        """Wait for the warm start, telling its progress."""
+    def _wait_for_base(self, child: ManagedProcess, report: Progress) -> None:
+        """Wait for the SFT warm-up and report its progress."""
         deadline = time.monotonic() + MODEL_SECONDS
-        told = ""
+        reported = ""
         while child.wait(1.0) is None:
             words = child.last_words()
-            if words.startswith("step") and words != told:
-                told = words
-                tell(f"making the built-in model on one core: {words}")
+            if words.startswith("step") and words != reported:
+                reported = words
+                report(f"training the built-in model on one core: {words}")
             if time.monotonic() > deadline:
-                raise DemoError(f"the warm start takes longer than {MODEL_SECONDS:.0f} s; is the machine busy?")
+                raise DemoError(f"the SFT warm-up takes longer than {MODEL_SECONDS:.0f} s; is the machine busy?")
         if child.exit_code:
-            raise DemoError(f"the warm start failed: {child.last_words()}")
+            raise DemoError(f"the SFT warm-up failed: {child.last_words()}")
         self._children.remove(child)
 
     def _start_chain(self) -> None:
@@ -153,7 +153,7 @@ class LocalSwarm:
         self._votes = VoteReader(self._chain.url, self.contract)
 
     def _start_bootnode(self) -> None:
-        """Start the bootnode and name it in the contract, where every node looks."""
+        """Start the bootnode and enter it in the contract, where every node looks."""
         home = self.home / "bootnode"
         home.mkdir()
         child = self._spawn(
@@ -198,7 +198,7 @@ class LocalSwarm:
     # --- while it runs ------------------------------------------------------------------------------------------
 
     def look(self) -> Snapshot:
-        """Return what happens now. Raises `DemoError` where a process has ended."""
+        """Return a snapshot of the swarm. Raises `DemoError` if a process has ended."""
         for child in self._children:
             if child.exit_code is not None:
                 raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
@@ -220,9 +220,9 @@ class LocalSwarm:
         )
         return self._snapshot
 
-    def drain(self, tell: Tell) -> Snapshot:
-        """Let the nodes finish their stage and end; return what was seen last. Raises `DemoError` where one fails."""
-        tell("the nodes finish their stage and stop")
+    def drain(self, report: Progress) -> Snapshot:
+        """Let the nodes finish their stage and stop; return the last snapshot. Raises `DemoError` if one fails."""
+        report("the nodes finish their stage and stop")
         for child in self._nodes.values():
             child.signal(signal.SIGUSR1)
         deadline = time.monotonic() + self.plan.round_seconds + DRAIN_SECONDS
@@ -236,9 +236,9 @@ class LocalSwarm:
                 raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
         return self._look()
 
-    def rehearse(self, tell: Tell) -> tuple[Evaluation, ...]:
-        """Have each node's last model play all stages with itself on the held-out questions. Raises `DemoError`."""
-        tell("each peer's model plays all stages once more, with itself, on the held-out questions")
+    def rehearse(self, report: Progress) -> tuple[Evaluation, ...]:
+        """Run self-play of each node's last model on the held-out questions, over all stages. Raises `DemoError`."""
+        report("self-play: each peer's model plays all stages with itself on the held-out questions")
         asked = [
             self._spawn(
                 f"rehearsal {node.number}",
@@ -253,7 +253,7 @@ class LocalSwarm:
 
 
 def _addresses(path: Path) -> tuple[str, ...]:
-    """Return the addresses that a bootnode has written, none while it has not."""
+    """Return the addresses that a bootnode has written, none before that."""
     try:
         said: dict[str, Any] = msgspec.json.decode(path.read_bytes())
     except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Children of the demo: each in a process group of its own, none outlives the demo, their memory is measured."""
+"""Child processes of the demo: each in its own process group, none outlives the demo, memory is measured."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ PASSED = (*COMPUTE, *DOWNLOAD, "HF_TOKEN_PATH")
 """What the demo's processes get of the environment: none of the operator's own settings, none of its secrets."""
 
 TERM_SECONDS = 8.0
-"""How long a child may take to end in order."""
+"""How long a child may take to stop."""
 KILL_SECONDS = 2.0
-"""How long the kernel may take to end what was killed."""
+"""How long the kernel may take to end a killed process."""
 
 
 class DemoError(RuntimeError):
-    """The demo can't go on; the text is the line that the operator sees."""
+    """The demo can't continue; the text is the operator's one-line error."""
 
 
 class ManagedProcess:
@@ -57,14 +57,14 @@ class ManagedProcess:
             self._process.send_signal(number)
 
     def wait(self, seconds: float) -> int | None:
-        """Return the exit code, or None where it still runs after `seconds`."""
+        """Return the exit code, None if it still runs after `seconds`."""
         try:
             return self._process.wait(timeout=max(0.0, seconds))
         except subprocess.TimeoutExpired:
             return None
 
     def kill_group(self) -> None:
-        """End whatever is left of the group."""
+        """Kill whatever is left of the group."""
         try:
             os.killpg(self.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -72,13 +72,13 @@ class ManagedProcess:
         self._process.wait()
 
     def last_words(self) -> str:
-        """Return the last line of the log that is not empty."""
+        """Return the last non-empty line of the log."""
         lines = self.log.read_text(errors="replace").strip().splitlines()
         return lines[-1][-400:] if lines else "it wrote nothing"
 
 
 def end_all(children: Iterable[ManagedProcess], seconds: float = TERM_SECONDS) -> None:
-    """End children in order, then by force; with them every process of their groups and every descendant."""
+    """Stop children gracefully, then kill them, all processes of their groups and all descendants."""
     everyone = list(children)
     descendants = {pid for child in everyone for pid in process_tree(child.pid)}
     for child in everyone:
@@ -96,7 +96,7 @@ def end_all(children: Iterable[ManagedProcess], seconds: float = TERM_SECONDS) -
 
 
 def process_tree(root: int) -> set[int]:
-    """Return a process and all its descendants; empty where it is gone or the system has no /proc."""
+    """Return a process and all its descendants; empty if it is gone or the system has no /proc."""
     parents = _parents()
     tree = {root} & set(parents)
     grown = tree
@@ -107,12 +107,12 @@ def process_tree(root: int) -> set[int]:
 
 
 def memory_of(pids: Iterable[int]) -> int:
-    """Return the bytes of memory that processes take together, shared pages counted once (PSS); 0 without /proc."""
+    """Return the memory of processes together in bytes, shared pages counted once (PSS); 0 without /proc."""
     return sum(_memory(pid) for pid in pids)
 
 
 def _parents() -> dict[int, int]:
-    """Return the parent of every process that lives; zombies have ended and only wait to be read."""
+    """Return the parent of every live process, without zombies."""
     found = {}
     proc = Path("/proc")
     for name in os.listdir(proc) if proc.is_dir() else []:

@@ -1,4 +1,4 @@
-"""Manifests and configurations as TOML text."""
+"""Writes manifests and configurations as TOML."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 def toml_text(struct: msgspec.Struct) -> str:
-    """Return a struct as TOML; a field of None is left out. Raises TypeError for what TOML can't say."""
+    """Return a struct as TOML. None fields are left out. Raises TypeError for values that TOML can't express."""
     fields: dict[str, object] = {
         name: value for name, value in msgspec.to_builtins(struct).items() if value is not None
     }

@@ -1,4 +1,4 @@
-"""Opening the next stage: each node waits for its turn after the deadline, and tries again until somebody did it."""
+"""Opening the next stage: each node waits for its turn after the deadline, and retries until the stage has advanced."""
 
 from __future__ import annotations
 
@@ -12,18 +12,16 @@ from protocols.schedule import turn_delay, turn_order
 SLACK = 0.05
 """Seconds by which a timer may fire early and still count."""
 MOST_TURNS = 16
-"""A node that can't get its transaction through waits at most this many turns between two attempts."""
-
-
+"""A node whose transaction does not go through waits at most this many turns between two attempts."""
 RECOVERY = 0.4
-"""Share of a stage that is left to everybody's waiting messages when the chain comes back after the deadline: whoever
-advanced at once would close the window of votes that could not be brought meanwhile."""
+"""Share of a stage that is left for waiting messages if the chain comes back after the deadline. Advancing at once
+would close the window of votes that could not be submitted meanwhile."""
 
 
 def turn_time(state: State) -> float:
     """Return the local time at which it is this node's turn to advance the current stage.
 
-    Those who lately said that they can pay come first: keys that only stand in the contract must not make all others
+    Peers that announced lately that they can pay come first. Keys that are only registered must not make the others
     wait for turns that nobody takes.
     """
     peers = {peer for peer, since in state.peers.items() if since <= state.round}
@@ -34,28 +32,28 @@ def turn_time(state: State) -> float:
     begins = max(local_deadline(state), local_pause_end(state))
     if state.resumed:
         begins = max(begins, state.resumed + RECOVERY * stage_seconds(state))
-    return begins + turn_delay(state.me, order, state.terms.turn_seconds)
+    return begins + turn_delay(state.me, order, state.parameters.turn_seconds)
 
 
-def wait_for_turn(state: State, at: float) -> Result:
-    """Set the timer for this node's turn; one that only listens has none."""
-    if state.round < 0 or state.listening is not None:
+def set_advance_timer(state: State, at: float) -> Result:
+    """Set the timer for this node's turn; under doppelganger protection it has none."""
+    if state.round < 0 or state.doppelganger_watch is not None:
         return state, ()
     return state, (SetTimer("advance", turn_time(state)),)
 
 
 def advance_timer(state: State, at: float) -> Result:
-    """Advance if it is this node's turn and nobody did; a timer of an earlier stage is set anew.
+    """Advance if it is this node's turn and the stage is still open; a timer of an earlier stage is set again.
 
     Without the chain nothing is tried: the timer is set again when the chain is back.
     """
-    if state.round < 0 or state.listening is not None:
+    if state.round < 0 or state.doppelganger_watch is not None:
         return state, ()
     due = turn_time(state)
     if at + SLACK < due:
         return state, (SetTimer("advance", due),)
     if state.chain != "present":
         return replace(state, overdue=state.chain == "absent"), ()
-    again = SetTimer("advance", at + state.terms.turn_seconds * min(2**state.advance_tries, MOST_TURNS))
+    again = SetTimer("advance", at + state.parameters.turn_seconds * min(2**state.advance_tries, MOST_TURNS))
     state = replace(state, advance_tries=min(state.advance_tries + 1, MOST_TURNS))
     return state, (AdvanceStage(state.round, state.stage), again)

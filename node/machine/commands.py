@@ -20,7 +20,7 @@ class Command(msgspec.Struct, frozen=True, tag=True):
 
 
 # --- chain ----------------------------------------------------------------------------------------------------------
-# `after` is the local time (Unix seconds) before which a node does not send a message itself, since a relayer may.
+# `after` is the local time (Unix seconds) before which a node leaves its message to the relayers.
 
 
 class RegisterNode(Command, frozen=True):
@@ -133,7 +133,7 @@ class RelayMessages(Command, frozen=True):
 class PublishRollouts(Command, frozen=True):
     """Sign and announce this node's body of a stage; without one `size` is 0 and `body` is `protocols.wire.NOTHING`.
 
-    `relays` tells the others that this node relays in this stage; `carries` are its own commands whose signed
+    `relays` tells the others that this node relays in this stage; `attached` are its own commands whose signed
     messages travel with the announcement.
     """
 
@@ -143,7 +143,7 @@ class PublishRollouts(Command, frozen=True):
     body: Digest
     size: int
     relays: bool = False
-    carries: tuple[OwnMessage, ...] = ()
+    attached: tuple[OwnMessage, ...] = ()
 
 
 class FetchRollouts(Command, frozen=True):
@@ -215,8 +215,8 @@ class SetTimer(Command, frozen=True):
     at: float
 
 
-class EndListening(Command, frozen=True):
-    """The restored or copied identity is this node's alone: forget that it was restored."""
+class EndDoppelgangerProtection(Command, frozen=True):
+    """Remove the restore mark and use the node's own peer id: no other node runs with this key."""
 
 
 class StopNode(Command, frozen=True):
@@ -229,5 +229,5 @@ class StopNode(Command, frozen=True):
 ChainCommand: TypeAlias = RegisterNode | RenewDelegation | AdvanceStage | OwnMessage | RelayMessages
 GossipCommand: TypeAlias = PublishRollouts | FetchRollouts | IntroduceNode
 TrainerCommand: TypeAlias = GenerateRollouts | TrainOnRollouts | AbortWork | EvaluateModel | SaveCheckpoint
-NodeCommand: TypeAlias = SetTimer | EndListening | StopNode
+NodeCommand: TypeAlias = SetTimer | EndDoppelgangerProtection | StopNode
 AnyCommand: TypeAlias = ChainCommand | GossipCommand | TrainerCommand | NodeCommand

@@ -1,4 +1,4 @@
-"""This node in the register: its owner's delegation ends some day, and has to be renewed before."""
+"""This node in the register: its owner's delegation expires, and has to be renewed before."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from protocols.delegation import FOR_EVER
 
 DAY = 86_400.0
 NOTICE = 14 * DAY
-"""Seconds before a delegation's end from which on the operator is told, once a day."""
+"""Seconds before a delegation's end from which on there is a notice a day."""
 
 
 def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Result:
@@ -23,7 +23,7 @@ def delegation_read(state: State, changed: i.DelegationRead, at: float) -> Resul
 
 
 def watch_delegation(state: State, at: float) -> Result:
-    """Tell the operator of an end that is near or over, and look again a day later; before, when it comes near.
+    """Notify of an end that is near or over, and look again a day later; earlier than that, when it comes near.
 
     Where the owner has signed anew already, nothing is asked for: the new delegation only has to be submitted.
     """
@@ -41,7 +41,8 @@ def watch_delegation(state: State, at: float) -> Result:
 def renewals(state: State) -> tuple[RenewDelegation, ...]:
     """Return the command that submits a newer delegation, where this node pays for it.
 
-    A node that has no funds for others leaves it to them, for its announcements carry it, until the end is near.
+    A node without funds for others leaves it to the relayers, since its announcements have it attached, until the end
+    is near.
     """
     return (RenewDelegation(state.renewal),) if state.renewal and (state.relays or state.ending) else ()
 

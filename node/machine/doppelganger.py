@@ -1,8 +1,10 @@
-"""A restored or copied identity listens before it acts: another node may be running with the same key.
+"""Doppelganger protection: a restored or copied identity waits before it acts, since another node may have its key.
 
-It listens from the first round that begins while it does until the next one begins, and takes part in nothing.
-Messages that it signed itself count where they are bound to the seed of a round that began while it listened: old ones
-can be sent again by anybody, but a seed that nobody knew before can only have been used by a twin.
+The protected node takes part in nothing from its start until one whole round has passed in which a doppelganger could
+have been detected. A message under its own signature proves a doppelganger only if it is bound to the seed of a round
+that began during the protection: anybody can replay an older message, but nobody could have used that seed before.
+
+Source: doppelganger protection of the Ethereum consensus clients.
 """
 
 from __future__ import annotations
@@ -10,62 +12,64 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.exits import Exit
-from node.machine.commands import EndListening, StopNode
-from node.machine.inputs import OwnMessageHeard
+from node.machine.commands import EndDoppelgangerProtection, StopNode
+from node.machine.inputs import DoppelgangerDetected
 from node.machine.state import DoppelgangerWatch, Result, State
 from protocols.identifiers import Seed
 
 SEEDS_KEPT = 8
-"""Rounds listened to of which the seeds are remembered: a twin's message may come late."""
+"""Rounds of the protection whose seeds are remembered: a doppelganger's message may arrive late."""
 
 
-def round_began(listening: DoppelgangerWatch, round_number: int, seed: Seed, reached: bool) -> DoppelgangerWatch | None:
-    """Return how listening goes on when the contract is in a round; None where it has been long enough.
+def watch_after(
+    watch: DoppelgangerWatch, round_number: int, seed: Seed, is_reachable: bool
+) -> DoppelgangerWatch | None:
+    """Return the watch once the contract is in a round; None if it was long enough.
 
-    `reached` tells whether a twin could be heard now. A round through which nobody could be heard does not count, nor
-    one whose end was missed; the round during which listening began never does.
+    `is_reachable`: a doppelganger could be detected now. The round in which the protection began does not count, nor
+    does one without a connection, nor one whose end was missed.
     """
-    if listening.round < 0:
-        return DoppelgangerWatch(round_number, reached=reached)
-    if round_number == listening.round:
-        return replace(listening, reached=listening.reached or reached)
-    if round_number == listening.round + 1 and listening.fresh and listening.reached:
+    if watch.round < 0:
+        return DoppelgangerWatch(round_number, was_reachable=is_reachable)
+    if round_number == watch.round:
+        return replace(watch, was_reachable=watch.was_reachable or is_reachable)
+    if round_number == watch.round + 1 and watch.new_seeds and watch.was_reachable:
         return None
-    fresh = (*listening.fresh, seed)[-SEEDS_KEPT:] if round_number > listening.round else ()
-    return DoppelgangerWatch(round_number, fresh, reached)
+    new_seeds = (*watch.new_seeds, seed)[-SEEDS_KEPT:] if round_number > watch.round else ()
+    return DoppelgangerWatch(round_number, new_seeds, is_reachable)
 
 
-def is_twin(listening: DoppelgangerWatch, seed: Seed) -> bool:
-    """Tell whether a message of this node's own key, bound to `seed`, can only be somebody else's."""
-    return seed in listening.fresh
+def is_doppelganger(watch: DoppelgangerWatch, seed: Seed) -> bool:
+    """Return True if a message of this node's key, bound to `seed`, can only come from another node."""
+    return seed in watch.new_seeds
 
 
-def keep_listening(state: State, at: float) -> Result:
-    """Note the round that the contract is in; end listening where it was long enough."""
-    if state.listening is None:
+def watch_for_doppelganger(state: State, at: float) -> Result:
+    """Note the contract's round; end the protection if it was long enough."""
+    if state.doppelganger_watch is None:
         return state, ()
-    listening = round_began(state.listening, state.round, state.seed, can_hear(state))
-    return replace(state, listening=listening), (EndListening(),) if listening is None else ()
+    watch = watch_after(state.doppelganger_watch, state.round, state.seed, is_reachable(state))
+    return replace(state, doppelganger_watch=watch), (EndDoppelgangerProtection(),) if watch is None else ()
 
 
-def network_back(state: State) -> State:
-    """Note that a twin could be heard from now on."""
-    if state.listening is None or not can_hear(state):
+def note_reachable(state: State) -> State:
+    """Note that a doppelganger could be detected from now on, if that is so."""
+    if state.doppelganger_watch is None or not is_reachable(state):
         return state
-    return replace(state, listening=replace(state.listening, reached=True))
+    return replace(state, doppelganger_watch=replace(state.doppelganger_watch, was_reachable=True))
 
 
-def can_hear(state: State) -> bool:
-    """Tell whether a twin's messages would arrive: over somebody, unless there is nobody else at all."""
+def is_reachable(state: State) -> bool:
+    """Return True if a doppelganger's messages would arrive: a peer is connected, or no other is registered."""
     return state.connected > 0 or not any(peer != state.me for peer in state.peers)
 
 
-def own_message_heard(state: State, heard: OwnMessageHeard, at: float) -> Result:
-    """Stop where another node speaks with this key."""
-    if state.listening is None or not is_twin(state.listening, heard.seed):
+def doppelganger_detected(state: State, detected: DoppelgangerDetected, at: float) -> Result:
+    """Stop if another node signs with this key; a message that may be this node's own changes nothing."""
+    if state.doppelganger_watch is None or not is_doppelganger(state.doppelganger_watch, detected.seed):
         return state, ()
     reason = (
-        f"another node runs with this key: {state.me} was heard in round {heard.round}; stop that one, or give this "
-        "one a key of its own (swarm keys new, in another data directory)"
+        f"another node runs with this key: a message of {state.me} in round {detected.round} came from the network; "
+        "stop that node, or give this one a key of its own (swarm keys new, in another data directory)"
     )
-    return replace(state, stopping=True), (StopNode(int(Exit.TWIN), reason),)
+    return replace(state, stopping=True), (StopNode(int(Exit.DOPPELGANGER), reason),)

@@ -1,4 +1,4 @@
-"""Other peers' rollouts: asked for once, kept with what they were worth, used for updates and for the ranking."""
+"""Bodies of other peers: fetched once, kept with what they were worth, used for updates and for the ranking."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from msgspec.structs import replace
 
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
-from node.machine.peer_score import credit, has_credit, is_shunned
+from node.machine.peer_score import has_positive_score, is_graylisted, raise_score
 from node.machine.relaying import with_announced_messages
-from node.machine.state import MAX_BODIES, BodyRecord, Output, Result, State, counts, current_step, with_body
-from node.machine.uncounted_bodies import TWIN, count_refused, discount, held_against, refuse, settle_copies
+from node.machine.state import MAX_BODIES, BodyRecord, Output, Result, State, current_step, is_eligible, with_body
+from node.machine.uncounted_bodies import DUPLICATE, count_refused, penalise, refuse, refuse_and_penalise, settle_copies
 from protocols.games import game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address, Digest
@@ -17,167 +17,173 @@ from protocols.ranking import Score
 from protocols.schedule import step_number
 
 MAX_EXTERNAL = 32
-"""Foreign bodies in one training."""
-MAX_STRANGERS, MAX_STRANGE_BYTES = 128, 128 << 20
-"""Places and bytes in a stage that peers without credit have together, whatever they announce: new names cost nothing,
-so that their number must not keep those out who have proven good."""
+"""External bodies in one training."""
+MAX_UNKNOWN_PEERS, MAX_UNKNOWN_BYTES = 128, 128 << 20
+"""Places and bytes of a stage for all peers without a positive score together, whatever they announce. New identities
+cost nothing, so their number must not keep out peers that have sent valid bodies."""
 MAX_EXTERNAL_BYTES = 32 << 20
-"""Bytes of foreign bodies in one training: they travel to the trainer in one frame of at most 64 MiB."""
+"""Bytes of external bodies in one training: they are sent to the trainer in one frame of at most 64 MiB."""
 
 
-def body_announced(state: State, said: i.RolloutsAnnounced, at: float) -> Result:
-    """Ask for a body that is new, in the window and from a peer that counts; note an equivocation, and what it carries.
+def body_announced(state: State, announcement: i.RolloutsAnnounced, at: float) -> Result:
+    """Fetch a body that is new, in the window and from an eligible peer; note equivocations and attached messages.
 
-    Who made no rollouts is not waited for, nor who is shunned; who finds no place counts as not heard.
+    A peer without rollouts is not waited for, nor one that is graylisted. If there is no place for it, the announcement
+    is ignored.
     """
-    step = _step_in_window(state, said.round, said.stage)
-    if step is None or said.peer == state.me or not counts(state, said.peer, said.round):
+    step = _step_in_window(state, announcement.round, announcement.stage)
+    if step is None or announcement.peer == state.me or not is_eligible(state, announcement.peer, announcement.round):
         return state, ()
-    state = with_announced_messages(state, said, step)
-    pool = state.pools.get(step, {})
-    known = pool.get(said.peer)
+    state = with_announced_messages(state, announcement, step)
+    bodies = state.bodies_by_step.get(step, {})
+    known = bodies.get(announcement.peer)
     if known is not None:
-        return (state, ()) if known.digest == said.body else _equivocated(state, step, said, known)
-    if _is_crowded(state, said, pool):
+        return (state, ()) if known.digest == announcement.body else _equivocated(state, step, announcement, known)
+    if _is_crowded(state, announcement, bodies):
         return count_refused(state, "crowded"), ()
-    if said.size == 0:
-        return with_body(state, step, said.peer, BodyRecord(said.body, 0, "refused", reason="nothing")), ()
+    if announcement.size == 0:
+        return with_body(
+            state, step, announcement.peer, BodyRecord(announcement.body, 0, "refused", reason="nothing")
+        ), ()
     state = with_body(
-        state, step, said.peer, BodyRecord(said.body, said.size, "fetching", heard=0.0 if said.late else at)
+        state,
+        step,
+        announcement.peer,
+        BodyRecord(announcement.body, announcement.size, "fetching", announced_at=0.0 if announcement.late else at),
     )
-    if is_shunned(state, said.peer):
-        return refuse(state, step, said.peer, "shunned"), ()
-    return state, (_fetch(state, step, said.peer),)
+    if is_graylisted(state, announcement.peer):
+        return refuse(state, step, announcement.peer, "graylisted"), ()
+    return state, (_fetch(state, step, announcement.peer),)
 
 
-def _is_crowded(state: State, said: i.RolloutsAnnounced, pool: dict[Address, BodyRecord]) -> bool:
-    """Tell whether a stage has no place for one more announcement, or none for a stranger's."""
-    if len(pool) >= MAX_BODIES:
+def _is_crowded(state: State, announcement: i.RolloutsAnnounced, bodies: dict[Address, BodyRecord]) -> bool:
+    """Return True if a stage has no place for this announcement."""
+    if len(bodies) >= MAX_BODIES:
         return True
-    if has_credit(state, said.peer):
+    if has_positive_score(state, announcement.peer):
         return False
-    strange = [body for peer, body in pool.items() if peer != state.me and not has_credit(state, peer)]
-    asked_for = sum(body.size for body in strange if body.reason != "shunned")
-    return len(strange) >= MAX_STRANGERS or asked_for + said.size > MAX_STRANGE_BYTES
+    unknown = [body for peer, body in bodies.items() if peer != state.me and not has_positive_score(state, peer)]
+    asked_for = sum(body.size for body in unknown if body.reason != "graylisted")
+    return len(unknown) >= MAX_UNKNOWN_PEERS or asked_for + announcement.size > MAX_UNKNOWN_BYTES
 
 
 def body_arrived(state: State, arrived: i.RolloutsArrived) -> Result:
-    """Keep what a checked body is worth, and credit its peer, unless it is a copy or in doubt."""
+    """Keep what a checked body is worth, and raise its peer's score, unless it is a copy or in doubt."""
     found = _awaited(state, arrived)
     if found is None:
         return state, ()
     step, body = found
-    body = BodyRecord(body.digest, body.size, "arrived", arrived.groups, arrived.reward, heard=body.heard)
+    body = BodyRecord(body.digest, body.size, "arrived", arrived.groups, arrived.reward, announced_at=body.announced_at)
     totals = replace(state.totals, bodies_accepted=state.totals.bodies_accepted + 1)
     state = replace(with_body(state, step, arrived.peer, body), totals=totals)
     if arrived.doubt:
-        state, commands = held_against(state, arrived.peer, arrived.doubt)
+        state, commands = penalise(state, arrived.peer, arrived.doubt)
     else:
-        state, commands = credit(state, arrived.peer), ()
+        state, commands = raise_score(state, arrived.peer), ()
     state, more = settle_copies(state, step, arrived.peer, arrived.alike)
     return state, (*commands, *more)
 
 
 def body_refused(state: State, refused: i.RolloutsRefused) -> Result:
-    """Give a peer no credit for a body that can't be had or does not pass.
+    """Lower a peer's score for a body that is unavailable or invalid.
 
-    One that quotes what is not here waits for it: what has come meanwhile is a reason to ask again, once.
+    A body that quotes what is not here waits for it. It is asked for again, once, if that has arrived meanwhile.
     """
     found = _awaited(state, refused)
     if found is None:
         return state, ()
     step, body = found
     if not refused.missing:
-        return discount(state, step, refused.peer, refused.reason, told=True)
+        return refuse_and_penalise(state, step, refused.peer, refused.reason, is_logged=True)
     waiting = replace(body, state="waiting", missing=refused.missing, reason=refused.reason)
     state = with_body(state, step, refused.peer, waiting)
     come = any(_has_arrived(state, step, digest) for digest in refused.missing)
     return _ask_again(state, step, refused.peer) if come and body.missing != refused.missing else (state, ())
 
 
-def quoting_again(state: State, arrived: i.RolloutsArrived) -> Result:
-    """Ask again for the bodies of later stages that could not be checked without this one."""
-    first = step_number(arrived.round, arrived.stage, state.terms.stages)
-    last = step_number(arrived.round + 1, 0, state.terms.stages)
+def recheck_quoting(state: State, arrived: i.RolloutsArrived) -> Result:
+    """Fetch again the bodies of later stages that could not be checked without this one."""
+    first = step_number(arrived.round, arrived.stage, state.parameters.stages)
+    last = step_number(arrived.round + 1, 0, state.parameters.stages)
     commands: tuple[Output, ...] = ()
     for step in range(first + 1, last):
-        for peer, body in state.pools.get(step, {}).items():
+        for peer, body in state.bodies_by_step.get(step, {}).items():
             if body.state == "waiting" and arrived.body in body.missing:
                 state, more = _ask_again(state, step, peer)
                 commands += more
     return state, commands
 
 
-def fetch_again(state: State) -> tuple[AnyCommand, ...]:
-    """Ask again for every body that has neither arrived nor been refused."""
+def refetch_bodies(state: State) -> tuple[AnyCommand, ...]:
+    """Fetch again every body that has neither arrived nor been refused."""
     return tuple(
         _fetch(state, step, peer)
-        for step, pool in sorted(state.pools.items())
-        if _step_in_window(state, *divmod(step, state.terms.stages)) is not None
-        for peer, body in pool.items()
+        for step, bodies in sorted(state.bodies_by_step.items())
+        if _step_in_window(state, *divmod(step, state.parameters.stages)) is not None
+        for peer, body in bodies.items()
         if body.state in ("fetching", "waiting")
     )
 
 
-def everybody_is_in(state: State) -> bool:
-    """Tell whether waiting longer can bring nothing: each peer that counts has arrived or was refused."""
-    pool = state.pools.get(current_step(state), {})
-    if any(body.state == "fetching" for body in pool.values()):
+def all_bodies_settled(state: State) -> bool:
+    """Return True if there is nothing to wait for: every eligible peer's body has arrived or was refused."""
+    bodies = state.bodies_by_step.get(current_step(state), {})
+    if any(body.state == "fetching" for body in bodies.values()):
         return False
-    if len(pool) >= MAX_BODIES:
+    if len(bodies) >= MAX_BODIES:
         return True
-    return all(peer in pool for peer, since in state.peers.items() if since <= state.round)
+    return all(peer in bodies for peer, since in state.peers.items() if since <= state.round)
 
 
-def may_wait(state: State) -> bool:
-    """Tell whether the current stage quotes earlier ones and has not waited for them long enough."""
-    return bool(_quoted_steps(state)) and not state.work.quote
+def may_wait_for_quotes(state: State) -> bool:
+    """Return True if the current stage quotes earlier ones and may still wait for them."""
+    return bool(_quoted_steps(state)) and not state.work.quote_now
 
 
-def quotes_wait(state: State) -> bool:
-    """Tell whether the current stage should wait for rollouts of earlier ones that it quotes.
+def waits_for_quotes(state: State) -> bool:
+    """Return True if the current stage should wait for rollouts of earlier ones that it quotes.
 
-    It waits for the bodies that are announced, and for the announcements of those who have played since the last round
-    began; where nobody is known to have played in the last round, of all who count.
+    It waits for announced bodies, and for announcements of peers that have announced anything since the last round
+    began. If no peer announced anything in the last round, it waits for all that are eligible.
     """
-    if not may_wait(state):
+    if not may_wait_for_quotes(state):
         return False
-    begin, stages = step_number(state.round, 0, state.terms.stages), state.terms.stages
-    last = {peer for step in range(begin - stages, begin) for peer in state.pools.get(step, {})}
-    now = {peer for step in range(begin, current_step(state)) for peer in state.pools.get(step, {})}
+    begin, stages = step_number(state.round, 0, state.parameters.stages), state.parameters.stages
+    last = {peer for step in range(begin - stages, begin) for peer in state.bodies_by_step.get(step, {})}
+    now = {peer for step in range(begin, current_step(state)) for peer in state.bodies_by_step.get(step, {})}
     awaited = (last | now if last else set(state.peers)) - {state.me}
     for step in _quoted_steps(state):
-        pool = state.pools.get(step, {})
-        if any(body.state == "fetching" for body in pool.values()):
+        bodies = state.bodies_by_step.get(step, {})
+        if any(body.state == "fetching" for body in bodies.values()):
             return True
-        if any(peer not in pool and counts(state, peer, state.round) for peer in awaited):
+        if any(peer not in bodies and is_eligible(state, peer, state.round) for peer in awaited):
             return True
     return False
 
 
-def to_quote(state: State) -> tuple[Digest, ...] | None:
-    """Return the bodies that the current stage quotes, drawn by the round's seed from what has arrived, this node's own
-    among them; None where one of the stages that it quotes has brought nothing."""
+def bodies_to_quote(state: State) -> tuple[Digest, ...] | None:
+    """Return the bodies that the current stage quotes, drawn by the round's seed from those that have arrived, this
+    node's own among them. None if no body of one of the quoted stages has arrived."""
     chosen: tuple[Digest, ...] = ()
     for step in _quoted_steps(state):
-        here = [body.digest for body in state.pools.get(step, {}).values() if body.state == "arrived"]
+        here = [body.digest for body in state.bodies_by_step.get(step, {}).values() if body.state == "arrived"]
         if not here:
             return None
-        chosen += drawn(state.seed, step % state.terms.stages, here, state.terms.quoted)
+        chosen += drawn(state.seed, step % state.parameters.stages, here, state.parameters.quoted)
     return chosen
 
 
 def unused_bodies(state: State) -> tuple[Digest, ...]:
-    """Return the foreign bodies for the next training: this stage's first, then what earlier ones left over.
+    """Return the external bodies for the next training: this stage's first, then unused ones of earlier stages.
 
-    Within a stage peers with credit come before strangers; apart from that the order is that of the digests, so that no
-    peer is preferred where there are too many.
+    Within a stage peers with a positive score come first. Apart from that the order is that of the digests, so that no
+    peer is preferred if there are too many.
     """
-    if not state.terms.external:
+    if not state.parameters.external:
         return ()
     chosen: list[Digest] = []
     size = 0
-    for step in sorted((step for step in state.pools if step <= current_step(state)), reverse=True):
+    for step in sorted((step for step in state.bodies_by_step if step <= current_step(state)), reverse=True):
         for _, digest, length in sorted(_fresh(state, step)):
             if len(chosen) < MAX_EXTERNAL and size + length <= MAX_EXTERNAL_BYTES:
                 chosen.append(digest)
@@ -186,93 +192,95 @@ def unused_bodies(state: State) -> tuple[Digest, ...]:
 
 
 def mark_used(state: State, digests: tuple[Digest, ...]) -> State:
-    """Return the state in which these foreign bodies are not offered to a later training."""
+    """Return the state in which these external bodies are not offered to a later training."""
     taken = set(digests)
     if not taken:
         return state
-    pools = {
+    bodies_by_step = {
         step: {
             peer: replace(body, used=True) if peer != state.me and body.digest in taken else body
-            for peer, body in pool.items()
+            for peer, body in bodies.items()
         }
-        for step, pool in state.pools.items()
+        for step, bodies in state.bodies_by_step.items()
     }
-    return replace(state, pools=pools)
+    return replace(state, bodies_by_step=bodies_by_step)
 
 
 def round_scores(state: State, round_number: int) -> dict[str, Score]:
     """Return what was measured of each peer in a round, this node included, over all its stages."""
-    first = step_number(round_number, 0, state.terms.stages)
-    pools = [state.pools.get(step, {}) for step in range(first, first + state.terms.stages)]
+    first = step_number(round_number, 0, state.parameters.stages)
+    by_stage = [state.bodies_by_step.get(step, {}) for step in range(first, first + state.parameters.stages)]
     nothing = BodyRecord(b"", 0, "refused")
-    score = game_named(state.terms.game).score
+    score = game_named(state.parameters.game).score
     return {
-        peer: score(peer, [_measured(pool.get(peer, nothing)) for pool in pools])
-        for peer in dict.fromkeys(peer for pool in pools for peer, body in pool.items() if body.state == "arrived")
+        peer: score(peer, [_measured(bodies.get(peer, nothing)) for bodies in by_stage])
+        for peer in dict.fromkeys(
+            peer for bodies in by_stage for peer, body in bodies.items() if body.state == "arrived"
+        )
     }
 
 
 def _measured(body: BodyRecord) -> tuple[int, float]:
-    return (body.groups, body.reward) if body.state == "arrived" and body.reason != TWIN else (0, 0.0)
+    return (body.groups, body.reward) if body.state == "arrived" and body.reason != DUPLICATE else (0, 0.0)
 
 
 def _quoted_steps(state: State) -> list[int]:
     """Return the steps of this round that the current stage quotes."""
-    quotes = state.terms.quotes[state.stage] if 0 <= state.stage < len(state.terms.quotes) else ()
-    return [step_number(state.round, stage, state.terms.stages) for stage in quotes]
+    quotes = state.parameters.quotes[state.stage] if 0 <= state.stage < len(state.parameters.quotes) else ()
+    return [step_number(state.round, stage, state.parameters.stages) for stage in quotes]
 
 
 def _has_arrived(state: State, before: int, digest: Digest) -> bool:
-    """Tell whether a body of an earlier stage of the same round has arrived."""
-    first = before - before % state.terms.stages
-    pools = (state.pools.get(step, {}) for step in range(first, before))
-    return any(body.digest == digest and body.state == "arrived" for pool in pools for body in pool.values())
+    """Return True if a body of an earlier stage of the same round has arrived."""
+    first = before - before % state.parameters.stages
+    by_stage = (state.bodies_by_step.get(step, {}) for step in range(first, before))
+    return any(body.digest == digest and body.state == "arrived" for bodies in by_stage for body in bodies.values())
 
 
 def _ask_again(state: State, step: int, peer: str) -> Result:
-    state = with_body(state, step, peer, replace(state.pools[step][peer], state="fetching"))
+    state = with_body(state, step, peer, replace(state.bodies_by_step[step][peer], state="fetching"))
     return state, (_fetch(state, step, peer),)
 
 
 def _fresh(state: State, step: int) -> list[tuple[bool, Digest, int]]:
-    """Return the foreign bodies of a stage to train on, none twice: whether a stranger's, digest, size."""
-    pool = state.pools[step]
-    own = pool.get(state.me)
+    """Return the external bodies of a stage to train on, none twice: without a positive score, digest, size."""
+    bodies = state.bodies_by_step[step]
+    own = bodies.get(state.me)
     found = {
-        body.digest: (not has_credit(state, peer), body.digest, body.size)
-        for peer, body in pool.items()
-        if peer != state.me and body.state == "arrived" and not body.used and body.reason != TWIN
-        if not is_shunned(state, peer) and (own is None or own.digest != body.digest)
+        body.digest: (not has_positive_score(state, peer), body.digest, body.size)
+        for peer, body in bodies.items()
+        if peer != state.me and body.state == "arrived" and not body.used and body.reason != DUPLICATE
+        if not is_graylisted(state, peer) and (own is None or own.digest != body.digest)
     }
     return list(found.values())
 
 
 def _step_in_window(state: State, round_number: int, stage: int) -> int | None:
     """Return the step of a stage whose rollouts are accepted now: not of the future, not older than is kept."""
-    if not 0 <= stage < state.terms.stages or round_number not in state.seeds:
+    if not 0 <= stage < state.parameters.stages or round_number not in state.seeds:
         return None
-    if round_number < state.round - state.terms.rounds_kept:
+    if round_number < state.round - state.parameters.rounds_kept:
         return None
-    step = step_number(round_number, stage, state.terms.stages)
+    step = step_number(round_number, stage, state.parameters.stages)
     return step if step <= current_step(state) else None
 
 
-def _awaited(state: State, said: i.RolloutsArrived | i.RolloutsRefused) -> tuple[int, BodyRecord] | None:
-    step = _step_in_window(state, said.round, said.stage)
-    body = None if step is None else state.pools.get(step, {}).get(said.peer)
-    if step is None or body is None or body.state not in ("fetching", "waiting") or body.digest != said.body:
+def _awaited(state: State, checked: i.RolloutsArrived | i.RolloutsRefused) -> tuple[int, BodyRecord] | None:
+    step = _step_in_window(state, checked.round, checked.stage)
+    body = None if step is None else state.bodies_by_step.get(step, {}).get(checked.peer)
+    if step is None or body is None or body.state not in ("fetching", "waiting") or body.digest != checked.body:
         return None
     return step, body
 
 
-def _equivocated(state: State, step: int, said: i.RolloutsAnnounced, known: BodyRecord) -> Result:
-    """Give no credit to a peer that announced two bodies for one stage."""
+def _equivocated(state: State, step: int, announcement: i.RolloutsAnnounced, known: BodyRecord) -> Result:
+    """Refuse the body of a peer that announced two for one stage."""
     if known.state == "refused":
         return state, ()
-    return discount(state, step, said.peer, "equivocation")
+    return refuse_and_penalise(state, step, announcement.peer, "equivocation")
 
 
 def _fetch(state: State, step: int, peer: str) -> FetchRollouts:
-    round_number, stage = divmod(step, state.terms.stages)
-    body = state.pools[step][peer]
+    round_number, stage = divmod(step, state.parameters.stages)
+    body = state.bodies_by_step[step][peer]
     return FetchRollouts(peer, round_number, stage, state.seeds[round_number], body.digest, body.size)

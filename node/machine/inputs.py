@@ -22,13 +22,13 @@ class Input(msgspec.Struct, frozen=True, tag=True):
 
 
 class NodeStarted(Input, frozen=True):
-    """The process began (again). Whatever was under way and is not known to be done is asked for again.
+    """The process started (again). Whatever was in progress and is not known to be done is asked for again.
 
-    `listen` says that the identity was restored or copied: another node may be running with its key. `me` is what this
-    node counts as at its deployment; empty for what it was before.
+    `doppelganger_protection`: the identity was restored or copied, so another node may be running with its key. `me` is
+    this node's address in the deployment; empty: the same as before.
     """
 
-    listen: bool = False
+    doppelganger_protection: bool = False
     me: Address = ""
 
 
@@ -66,10 +66,10 @@ class StageOpened(Input, frozen=True):
 
 
 class PauseChanged(Input, frozen=True):
-    """The organiser paused the swarm, or ended the pause before its time; one that lapses is not told.
+    """The organiser paused the swarm, or ended the pause early; the end of a pause that lapses is not reported.
 
-    Reported again after a (re)connection where it is news. `until` is in chain seconds, in the past (or 0) where the
-    swarm runs; `deadline` is what it made of that of the stage named.
+    Reported again after a (re)connection if it is news. `until` is in chain seconds, in the past (or 0) if the
+    swarm runs; `deadline` is the new one of this stage.
     """
 
     round: int
@@ -90,9 +90,9 @@ class PeerRegistered(Input, frozen=True):
 
 
 class DelegationRead(Input, frozen=True):
-    """How the register has this node: its delegation holds until `expiry` (chain seconds; 0 where it is not known).
+    """The register's entry of this node: its delegation holds until `expiry` (chain seconds; 0 if not known).
 
-    `renewal` is the serial of a newer delegation that is at hand here and not on chain yet, 0 where there is none.
+    `renewal` is the serial of a newer delegation on disk that is not on chain yet, 0 if there is none.
     """
 
     expiry: int
@@ -132,8 +132,8 @@ class TransactionSettled(Input, frozen=True):
 class RolloutsAnnounced(Input, frozen=True):
     """A peer's announcement passed the validator: signature, swarm, round window, seed, size, registration.
 
-    A `size` of 0 says that it made no rollouts. What is `carried` was decoded, not checked. It came `late` where gossip
-    did not bring it, but somebody who was asked what was missed: then its time says nothing.
+    A `size` of 0: the peer made no rollouts. `attached` messages were decoded, not checked. `late`: it was received by
+    catch-up, not by gossip, so the time of its arrival says nothing.
     """
 
     peer: Address
@@ -143,7 +143,7 @@ class RolloutsAnnounced(Input, frozen=True):
     size: int
     inline: bool
     relays: bool = False
-    carried: tuple[SignedMessage, ...] = ()
+    attached: tuple[SignedMessage, ...] = ()
     late: bool = False
 
 
@@ -154,8 +154,11 @@ class NodeIntroduced(Input, frozen=True):
     message: SignedDelegation
 
 
-class OwnMessageHeard(Input, frozen=True):
-    """An announcement under this node's own signature came from the network; after a restart it may be its own."""
+class DoppelgangerDetected(Input, frozen=True):
+    """An announcement under this node's own signature came from the network.
+
+    After a restart it may be this node's own, from before: the machine decides (`node.machine.doppelganger`).
+    """
 
     round: int
     stage: int
@@ -166,7 +169,8 @@ class OwnMessageHeard(Input, frozen=True):
 class RolloutsArrived(Input, frozen=True):
     """A peer's body is stored and was checked: `groups` accepted, the sum of their recomputed mean rewards.
 
-    `alike` are the peers whose bodies of the same stage it repeats; `doubt` is a reason why it earns no credit.
+    `alike` are the peers whose bodies of the same stage it repeats; `doubt` is a reason why it does not raise the
+    score.
     """
 
     peer: Address
@@ -194,7 +198,7 @@ class RolloutsRefused(Input, frozen=True):
 
 
 class NetworkChanged(Input, frozen=True):
-    """The number of connected peers changed; 0 means that the network is away."""
+    """The number of connected peers changed; 0: the network is unavailable."""
 
     connected: int
 
@@ -238,7 +242,7 @@ class RolloutsGenerated(Input, frozen=True):
 class TrainingFinished(Input, frozen=True):
     """The child made its updates. Groups are counted after zero-advantage ones were dropped.
 
-    `incredible` are the foreign bodies of this training that the model does not believe.
+    `incredible` are the external bodies of this training that the model does not believe.
     """
 
     round: int
@@ -292,7 +296,7 @@ AnyInput: TypeAlias = (
     | TransactionSettled
     | RolloutsAnnounced
     | NodeIntroduced
-    | OwnMessageHeard
+    | DoppelgangerDetected
     | RolloutsArrived
     | RolloutsRefused
     | NetworkChanged
@@ -308,7 +312,7 @@ AnyInput: TypeAlias = (
 
 
 class Stamped(msgspec.Struct, frozen=True, array_like=True):
-    """An input with its the local time (Unix seconds) at which it was taken from the bus."""
+    """An input with the local time (Unix seconds) at which it was taken from the bus."""
 
     at: float
     input: AnyInput

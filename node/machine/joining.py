@@ -1,4 +1,4 @@
-"""Registration: asked for until this node is among the peers, with a growing pause where it is refused."""
+"""Registration: requested until this node is registered, with a growing pause after each refusal."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ ADVICE = {
     "BadNodeSignature": "delegation.json is not of this key; have it signed anew (swarm login)",
     "BadSerial": "the delegation is dated in the future; check the clock and have it signed anew (swarm login)",
 }
-"""What the contract's errors ask of the operator."""
+"""What the operator can do about the contract's errors."""
 
 
-def join(state: State, at: float) -> Result:
-    """Ask to be registered unless this node is, has asked, waits to ask again, or only listens.
+def request_registration(state: State, at: float) -> Result:
+    """Ask to be registered unless this node is, has asked, waits to ask again, or is under doppelganger protection.
 
     Where it is not known to have funds it shows the others its delegation, so that one of them may submit it.
     """
     if state.chain != "present" or state.round < 0 or state.me in state.peers:
         return state, ()
-    if state.registering or state.register_error or state.listening is not None:
+    if state.registering or state.register_error or state.doppelganger_watch is not None:
         return state, ()
     asked = (RegisterNode(),) if state.relays else (RegisterNode(), IntroduceNode())
     return replace(state, registering=True), asked
@@ -37,13 +37,13 @@ def join(state: State, at: float) -> Result:
 
 def register_timer(state: State, at: float) -> Result:
     """Try again after a refusal."""
-    return join(replace(state, register_error=""), at)
+    return request_registration(replace(state, register_error=""), at)
 
 
 def registration_settled(state: State, settled: TransactionSettled, at: float) -> Result:
-    """Where the coordinator refuses, wait and ask again; else `PeerRegistered` follows.
+    """If the coordinator refuses, wait and try again; otherwise `PeerRegistered` follows.
 
-    A key that is another owner's already stops the node: it will never be this one's.
+    A key that belongs to another owner stops the node: that never changes.
     """
     if settled.ok or state.me in state.peers:
         return state, ()

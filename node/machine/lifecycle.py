@@ -5,44 +5,44 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.advancing import advance_timer, wait_for_turn
-from node.machine.announcing import publish_again, report_again
+from node.machine.advancing import advance_timer, set_advance_timer
+from node.machine.announcing import announce_own_rollouts, report_own_reward
 from node.machine.commands import AnyCommand, SetTimer, StopNode
 from node.machine.delegation import watch_delegation
-from node.machine.doppelganger import network_back
-from node.machine.external_bodies import fetch_again
+from node.machine.doppelganger import note_reachable
+from node.machine.external_bodies import refetch_bodies
 from node.machine.joining import register_timer
 from node.machine.pacing import local_deadline
 from node.machine.pausing import pause_timer
 from node.machine.relaying import relay_timer, sent_after
-from node.machine.state import DoppelgangerWatch, Result, State, in_turn
-from node.machine.voting import due_votes, votes_again
+from node.machine.state import DoppelgangerWatch, Result, State, apply_transitions
+from node.machine.voting import due_votes, resend_votes
 from node.machine.work import (
-    pursue,
+    drop_task,
     quote_timer,
+    schedule_next_task,
+    set_rollouts_timer,
     to_be_saved,
     train_timer,
-    training_lost,
-    wait_for_rollouts,
 )
 
 
 def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
-    """Ask again for whatever is not known to be done. What the services are up to must be learned anew.
+    """Ask again for whatever is not known to be done; the state of the services is unknown.
 
     The trainer's work follows when trainer and chain have reported: the stage may be over by now.
     """
-    state, lost = training_lost(state, "cut off by a restart")
+    state, lost = drop_task(state, "cut off by a restart")
     state = replace(
         state,
         me=started.me or state.me,
         draining=False,
         stopping=False,
-        listening=DoppelgangerWatch() if started.listen else None,
+        doppelganger_watch=DoppelgangerWatch() if started.doppelganger_protection else None,
         chain="unknown",
-        heard=False,
+        synced=False,
         pending=None,
-        gap="this node was stopped" if state.round >= 0 else "",
+        gap_reason="this node was stopped" if state.round >= 0 else "",
         connected=-1,
         trainer="unknown",
         task=None,
@@ -54,13 +54,13 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
         renewal=0,
         ending="",
     )
-    state, timers = in_turn(state, at, wait_for_turn, wait_for_rollouts)
+    state, timers = apply_transitions(state, at, set_advance_timer, set_rollouts_timer)
     return state, (
         *lost,
-        *publish_again(state),
-        *report_again(state),
-        *fetch_again(state),
-        *votes_again(state),
+        *announce_own_rollouts(state),
+        *report_own_reward(state),
+        *refetch_bodies(state),
+        *resend_votes(state),
         *timers,
     )
 
@@ -68,15 +68,15 @@ def node_started(state: State, started: i.NodeStarted, at: float) -> Result:
 def drain_requested(state: State, requested: i.DrainRequested, at: float) -> Result:
     """Finish the current stage, at the latest when it is over, then stop.
 
-    What was learned is saved; messages that were left to relayers are sent now, and votes are seen to the chain.
+    What was learned is saved; messages that were left to relayers are sent now, votes among them.
     """
     if state.round < 0:
         return _stop(replace(state, draining=True), "drained")
     left_to_relayers = sent_after(state) > 0
     state = to_be_saved(replace(state, draining=True))
-    own = (*due_votes(state), *report_again(state)) if left_to_relayers else ()
-    over = max(at, local_deadline(state)) + state.terms.turn_seconds
-    state, commands = pursue(state, at)
+    own = (*due_votes(state), *report_own_reward(state)) if left_to_relayers else ()
+    over = max(at, local_deadline(state)) + state.parameters.turn_seconds
+    state, commands = schedule_next_task(state, at)
     return state, (*own, *commands) if state.stopping else (*own, *commands, SetTimer("drain", over))
 
 
@@ -86,7 +86,7 @@ def stop_requested(state: State, requested: i.StopRequested, at: float) -> Resul
 
 
 def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
-    """Do what the timer was set for, if it is still wanted."""
+    """Do what the timer was set for, if it is still needed."""
     match fired.name:
         case "advance":
             return advance_timer(state, at)
@@ -109,10 +109,10 @@ def timer_fired(state: State, fired: i.TimerFired, at: float) -> Result:
 
 
 def network_changed(state: State, changed: i.NetworkChanged, at: float) -> Result:
-    """When peers can be reached again, tell them what they missed and ask for what was not had."""
+    """When the network is back, announce again what peers may have missed, and fetch again what is missing here."""
     back = state.connected <= 0 < changed.connected
-    state = network_back(replace(state, connected=max(0, changed.connected)))
-    commands: tuple[AnyCommand, ...] = (*publish_again(state), *fetch_again(state)) if back else ()
+    state = note_reachable(replace(state, connected=max(0, changed.connected)))
+    commands: tuple[AnyCommand, ...] = (*announce_own_rollouts(state), *refetch_bodies(state)) if back else ()
     return state, commands
 
 

@@ -1,4 +1,5 @@
-"""What the machine says beside its commands: for the log, subscribers and the operator. Nobody carries a notice out."""
+"""Notices: what the machine reports beside its commands, for the log, subscribers and the operator. No service acts on
+them."""
 
 from __future__ import annotations
 

@@ -9,13 +9,13 @@ from node.machine.state import State, TrainerTask
 MARGIN = 0.1
 """Share of a stage that is kept free, for publishing and for clocks that disagree."""
 UNMEASURED = 0.25
-"""Share of a stage that training is taken to need until it was measured."""
+"""Share of a stage that training is assumed to need until it was measured."""
 CAUTION = 1.25
-"""Training may take this much longer than the last ones did; what was aborted would have taken this much longer."""
+"""Training may take this many times as long as the last ones; so would an aborted task."""
 SMOOTHING = 0.5
 """Weight of the newest measurement in the moving average."""
-FORGET = 0.8
-"""Factor on the measured speed after a stage skipped for slowness: a node that was slow once tries again."""
+RETRY_FACTOR = 0.8
+"""Factor on the measured times after a stage was skipped for slowness: a node that was slow once tries again."""
 
 
 def local_deadline(state: State) -> float:
@@ -30,10 +30,10 @@ def local_pause_end(state: State) -> float:
 
 def stage_seconds(state: State) -> int:
     """Return how long the current stage lasts."""
-    return state.terms.seconds[state.stage]
+    return state.parameters.seconds[state.stage]
 
 
-def moment_of(state: State, share: float) -> float:
+def local_time_at(state: State, share: float) -> float:
     """Return the local time at which this share of the current stage's time has passed."""
     return local_deadline(state) - (1 - share) * stage_seconds(state)
 
@@ -45,7 +45,7 @@ def margin(state: State) -> float:
 
 def training_estimate(state: State) -> float:
     """Return how long training in this stage will take, in seconds."""
-    return state.pace.train or UNMEASURED * stage_seconds(state)
+    return state.speed.train or UNMEASURED * stage_seconds(state)
 
 
 def latest_training_start(state: State) -> float:
@@ -53,54 +53,56 @@ def latest_training_start(state: State) -> float:
     return local_deadline(state) - margin(state) - CAUTION * training_estimate(state)
 
 
-def latest_quoting(state: State) -> float:
-    """Return the local time from which the current stage waits no longer for what it quotes."""
-    waits = state.terms.waits
+def quote_deadline(state: State) -> float:
+    """Return the local time from which the current stage no longer waits for bodies to quote."""
+    waits = state.parameters.waits
     wait = waits[state.stage] if state.stage < len(waits) else 0.0
-    return moment_of(state, wait)
+    return local_time_at(state, wait)
 
 
 def groups_that_fit(state: State, at: float) -> int:
     """Return how many groups can be generated and trained on before the deadline; all while nothing is measured."""
     left = local_deadline(state) - at - margin(state)
-    if not state.pace.generate:
-        return state.terms.generated if left > 0 else 0
+    if not state.speed.generate:
+        return state.parameters.generated if left > 0 else 0
     free = left - training_estimate(state)
-    return max(0, min(state.terms.generated, int(free / state.pace.generate)))
+    return max(0, min(state.parameters.generated, int(free / state.speed.generate)))
 
 
-def generated_in(state: State, groups: int, seconds: float) -> State:
+def learn_generation_speed(state: State, groups: int, seconds: float) -> State:
     """Learn from a finished generation."""
     if groups <= 0 or seconds <= 0:
         return state
-    return replace(state, pace=replace(state.pace, generate=_mean(state.pace.generate, seconds / groups)))
+    return replace(state, speed=replace(state.speed, generate=_mean(state.speed.generate, seconds / groups)))
 
 
-def trained_in(state: State, seconds: float) -> State:
+def learn_training_speed(state: State, seconds: float) -> State:
     """Learn from a finished training."""
     if seconds <= 0:
         return state
-    return replace(state, pace=replace(state.pace, train=_mean(state.pace.train, seconds)))
+    return replace(state, speed=replace(state.speed, train=_mean(state.speed.train, seconds)))
 
 
-def learned_from_abort(state: State, task: TrainerTask, at: float) -> State:
-    """Learn from work that was not done in time: it takes longer than it was given.
+def learn_from_abort(state: State, task: TrainerTask, at: float) -> State:
+    """Learn from an aborted task: it takes longer than it had.
 
-    It is given its own stage and the next one at most: a machine that slept meanwhile was not slow all that time.
+    At most the time of its own stage and the next counts: a computer that slept meanwhile was not slow all that time.
     """
-    seconds, stages = state.terms.seconds, state.terms.stages
+    seconds, stages = state.parameters.seconds, state.parameters.stages
     given = seconds[task.stage] + seconds[(task.stage + 1) % stages]
     spent = CAUTION * min(max(0.0, at - task.since), given)
-    pace = state.pace
+    speed = state.speed
     if task.kind == "train":
-        return replace(state, pace=replace(pace, train=max(pace.train, spent)))
-    return replace(state, pace=replace(pace, generate=max(pace.generate, spent / max(1, task.groups))))
+        return replace(state, speed=replace(speed, train=max(speed.train, spent)))
+    return replace(state, speed=replace(speed, generate=max(speed.generate, spent / max(1, task.groups))))
 
 
-def forgiven(state: State) -> State:
-    """Take the node for somewhat faster than measured, so that it tries again after some stages."""
-    pace = state.pace
-    return replace(state, pace=replace(pace, generate=pace.generate * FORGET, train=pace.train * FORGET))
+def with_retry_speed(state: State) -> State:
+    """Assume a somewhat faster node than measured, so that it tries again after some stages."""
+    speed = state.speed
+    return replace(
+        state, speed=replace(speed, generate=speed.generate * RETRY_FACTOR, train=speed.train * RETRY_FACTOR)
+    )
 
 
 def _mean(before: float, now: float) -> float:

@@ -14,8 +14,8 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import RelayMessages, SetTimer
 from node.machine.delegation import renewals
-from node.machine.pacing import moment_of
-from node.machine.state import Result, State, counts, current_step
+from node.machine.pacing import local_time_at
+from node.machine.state import Result, State, current_step, is_eligible
 from protocols.identifiers import Address
 from protocols.schedule import RELAY_END, RELAY_START, relay_turns, turn_order
 from protocols.signed_messages import (
@@ -52,14 +52,14 @@ STEPS_REMEMBERED = 2
 
 
 def funds_changed(state: State, changed: i.FundsChanged, at: float) -> Result:
-    """Relay from now on, or no longer."""
-    state, commands = wait_for_relay(replace(state, relays=changed.relays), at)
+    """Relay from now on, or stop relaying."""
+    state, commands = set_relay_timer(replace(state, relays=changed.relays), at)
     return state, (*commands, *renewals(state))
 
 
 def may_relay(state: State) -> bool:
     """Return True if this node relays in the current stage."""
-    return state.relays and not (state.draining or state.stopping) and counts(state, state.me, state.round)
+    return state.relays and not (state.draining or state.stopping) and is_eligible(state, state.me, state.round)
 
 
 def sent_after(state: State) -> float:
@@ -69,10 +69,10 @@ def sent_after(state: State) -> float:
     """
     if state.draining or not (may_relay(state) or state.relayers):
         return 0.0
-    return moment_of(state, RELAY_END)
+    return local_time_at(state, RELAY_END)
 
 
-def stage_began(state: State) -> State:
+def reset_message_pool(state: State) -> State:
     """Return the state without an earlier stage's messages, and without relayers that fell silent."""
     oldest = current_step(state) - STEPS_REMEMBERED
     relayers = {peer: step for peer, step in state.relayers.items() if step >= oldest}
@@ -82,29 +82,39 @@ def stage_began(state: State) -> State:
 # --- the message pool -----------------------------------------------------------------------------------------------
 
 
-def with_announced_messages(state: State, said: i.RolloutsAnnounced, step: int) -> State:
+def with_announced_messages(state: State, announcement: i.RolloutsAnnounced, step: int) -> State:
     """Return the state with an announcement's messages in the pool, those whose window is open, and its peer's offer
     to relay."""
-    if said.relays and state.relayers.get(said.peer, -1) < step:
-        state = replace(state, relayers={**state.relayers, said.peer: step})
-    if step != current_step(state) or said.peer in state.message_pool or len(state.message_pool) >= MAX_POOLED_PEERS:
+    if announcement.relays and state.relayers.get(announcement.peer, -1) < step:
+        state = replace(state, relayers={**state.relayers, announcement.peer: step})
+    if (
+        step != current_step(state)
+        or announcement.peer in state.message_pool
+        or len(state.message_pool) >= MAX_POOLED_PEERS
+    ):
         return state
     found: dict[object, SignedMessage] = {}
-    for message in said.carried:
+    for message in announcement.attached:
         if is_timely(state, message):
             topic = topic_of(message)
             found.setdefault(topic if topic.has_round else message, message)
-    return replace(state, message_pool={**state.message_pool, said.peer: tuple(found.values())}) if found else state
+    return (
+        replace(state, message_pool={**state.message_pool, announcement.peer: tuple(found.values())})
+        if found
+        else state
+    )
 
 
 def is_timely(state: State, message: SignedMessage) -> bool:
     """Return True if the contract takes such a message in the current stage."""
-    terms = state.terms
-    return in_window(message, StageView(state.round, state.stage, terms.stages, terms.sealed, state.seeds.keys()))
+    parameters = state.parameters
+    return in_window(
+        message, StageView(state.round, state.stage, parameters.stages, parameters.sealed, state.seeds.keys())
+    )
 
 
 def node_introduced(state: State, introduced: i.NodeIntroduced, at: float) -> Result:
-    """Keep a newcomer's delegation for the next turn."""
+    """Keep a new node's delegation for the next turn."""
     node = introduced.node
     if node == state.me or node in state.peers or introduced.message.node != node:
         return state, ()
@@ -112,8 +122,8 @@ def node_introduced(state: State, introduced: i.NodeIntroduced, at: float) -> Re
     return replace(state, introduced=dict([*others, (node, introduced.message)][-MAX_INTRODUCED:])), ()
 
 
-def owned_by(state: State, peer: Address, owner: Address) -> State:
-    """Return the state that knows a peer's owner, and the peer for no newcomer."""
+def with_owner(state: State, peer: Address, owner: Address) -> State:
+    """Return the state with a peer's owner, and without the peer among the new nodes."""
     if owner and state.owners.get(peer) != owner:
         state = replace(state, owners={**state.owners, peer: owner})
     if peer in state.introduced:
@@ -125,12 +135,12 @@ def owned_by(state: State, peer: Address, owner: Address) -> State:
 # --- turns ----------------------------------------------------------------------------------------------------------
 
 
-def wait_for_relay(state: State, at: float) -> Result:
-    """Set the timer for the first turn in which this node could relay in the current stage."""
+def set_relay_timer(state: State, at: float) -> Result:
+    """Set the timer for this node's next relay turn in the current stage."""
     if not may_relay(state) or state.relay_turn >= len(_turns(state)):
         return state, ()
     share = RELAY_START if state.relay_turn == 0 else _turns(state)[state.relay_turn]
-    return state, (SetTimer("relay", moment_of(state, share)),)
+    return state, (SetTimer("relay", local_time_at(state, share)),)
 
 
 def relay_timer(state: State, at: float) -> Result:
@@ -140,15 +150,15 @@ def relay_timer(state: State, at: float) -> Result:
     if state.chain != "present":
         return state, ()  # the turn is taken when the chain is back
     turns = _turns(state)
-    due = [turn for turn in range(state.relay_turn, len(turns)) if moment_of(state, turns[turn]) <= at + SLACK]
+    due = [turn for turn in range(state.relay_turn, len(turns)) if local_time_at(state, turns[turn]) <= at + SLACK]
     commands: tuple[RelayMessages, ...] = ()
-    if due and state.heard:
+    if due and state.synced:
         commands = tuple(_batches(state, due[-1], turns[due[-1]]))
         state = replace(state, introduced={})
     state = replace(state, relay_turn=due[-1] + 1 if due else state.relay_turn)
     if state.relay_turn >= len(turns):
         return state, commands
-    return state, (*commands, SetTimer("relay", moment_of(state, turns[state.relay_turn])))
+    return state, (*commands, SetTimer("relay", local_time_at(state, turns[state.relay_turn])))
 
 
 def _turns(state: State) -> tuple[float, ...]:
@@ -178,8 +188,8 @@ def _ordered(state: State) -> list[RelayedMessage]:
 
     Votes for the same winners are next to each other: a batch pays for each winner that it names (contracts/GAS.md).
     """
-    pools = [state.pools.get(current_step(state) - back, {}) for back in (0, 1)]
-    accepted = {peer for pool in pools for peer, body in pool.items() if body.state == "arrived"}
+    by_stage = [state.bodies_by_step.get(current_step(state) - back, {}) for back in (0, 1)]
+    accepted = {peer for bodies in by_stage for peer, body in bodies.items() if body.state == "arrived"}
     announcers = sorted(state.message_pool, key=lambda peer: (peer not in accepted, peer))
     relayed = [RelayedMessage(peer, message) for peer in announcers for message in state.message_pool[peer]]
     relayed += [RelayedMessage(node, message) for node, message in sorted(state.introduced.items())]

@@ -28,7 +28,7 @@ MAX_VOTES = 64
 MAX_CURVE = 512
 MAX_REWARDS = 384
 MAX_TRANSACTIONS = 8
-MAX_FORKED = 16
+MAX_REORGED_BODIES = 16
 
 
 class RoundParameters(msgspec.Struct, frozen=True, array_like=True):
@@ -63,9 +63,9 @@ class RoundParameters(msgspec.Struct, frozen=True, array_like=True):
 class BodyRecord(msgspec.Struct, frozen=True, array_like=True):
     """A peer's rollouts of one stage (or this node's own): `reward` sums the groups' mean rewards.
 
-    `used` tells that an update was made (or is being made) on it; for the own body: that training on it finished. A
+    `used`: an update was made (or is being made) with it; for the own body: training on it finished. A
     body is `waiting` while those that it quotes, `missing`, are not here. `reason` is the code of why it is waiting or
-    refused, or arrived and counts for nothing all the same. `heard` is the local time at which its announcement came
+    refused, or arrived and counts for nothing all the same. `announced_at` is the local time of its announcement
     (the own one: at which it was made), 0.0 where that says nothing about its order among others.
     """
 
@@ -77,22 +77,22 @@ class BodyRecord(msgspec.Struct, frozen=True, array_like=True):
     used: bool = False
     missing: tuple[Digest, ...] = ()
     reason: str = ""
-    heard: float = 0.0
+    announced_at: float = 0.0
 
 
 class Work(msgspec.Struct, frozen=True, array_like=True):
     """This node's work in the current stage.
 
-    `phase` is what is to be done next; whether the trainer is at it stands in `State.task`. `external` are the
-    bodies of the training that was asked for; `due` says that training can't wait for more of them; `reported` that
-    the chain has (or has refused) the reward; `quote` that the stage waits no longer for what it quotes.
+    `phase` is what is next; `State.task` says whether the trainer is at it. `external` are the bodies of the training
+    that was asked for; `train_now`: training no longer waits for more of them; `reported`: the chain has taken or
+    refused the reward; `quote_now`: the stage no longer waits for bodies to quote.
     """
 
     phase: WorkPhase
     external: tuple[Digest, ...] = ()
-    due: bool = False
+    train_now: bool = False
     reported: bool = False
-    quote: bool = False
+    quote_now: bool = False
 
 
 def begun(event: WorkEvent) -> Work:
@@ -134,40 +134,54 @@ class VoteRecord(msgspec.Struct, frozen=True, array_like=True):
 
 
 class DoppelgangerWatch(msgspec.Struct, frozen=True, array_like=True):
-    """How far this node is with listening for another one of its key (`node.machine.doppelganger`).
+    """How far doppelganger protection has come (`node.machine.doppelganger`).
 
-    `round` is the contract's, -1 until known; `fresh` are the seeds of the rounds that began meanwhile; `reached`
-    tells that in the current one somebody could be heard.
+    `round` is the contract's, -1 until known. `new_seeds` are the seeds of the rounds that began during the protection.
+    `was_reachable`: in the current round a doppelganger could be detected.
     """
 
     round: int = -1
-    fresh: tuple[Seed, ...] = ()
-    reached: bool = False
+    new_seeds: tuple[Seed, ...] = ()
+    was_reachable: bool = False
+
+
+class ContractStage(msgspec.Struct, frozen=True, array_like=True):
+    """A stage that the contract has opened, as the chain reported it. `deadline` is in chain seconds.
+
+    `rewound`: a reorg led here, so round and stage may lie before what was known.
+    """
+
+    round: int
+    stage: int
+    seed: Seed
+    deadline: int
+    rewound: bool = False
+
+    @property
+    def place(self) -> tuple[int, int]:
+        """Round and stage: the order in which the contract opens them."""
+        return self.round, self.stage
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
     """The whole machine.
 
-    `round` and `stage` are -1 until the chain was heard; `deadline` is in chain seconds, `offset` is chain minus
-    local time. `pools` maps a step (`protocols.schedule.step_number`) to the bodies announced in it, this node's own
-    included. `pending` is the newest stage reported while the chain is not yet known to be caught up with.
-
-    `relays` tells whether this node can pay for others, `relayers` in which step each peer last said that it does;
-    `message_pool` is what announcements of the current stage had attached, `introduced` the delegations of newcomers,
-    and `relay_turn` counts the own turns of the stage that were taken (or missed).
+    `round` and `stage` are -1 until the chain has reported one. `deadline` is in chain seconds, `offset` is chain minus
+    local time. `synced`: the chain has reported its stage since the start, or since it was away. `gap_reason` is why
+    stages may have passed unseen.
     """
 
     me: Address
-    terms: RoundParameters
+    parameters: RoundParameters
 
     draining: bool = False
     stopping: bool = False
-    listening: DoppelgangerWatch | None = None
+    doppelganger_watch: DoppelgangerWatch | None = None
 
     chain: Presence = "unknown"
     offset: float = 0.0
-    heard: bool = False
-    gap: str = ""
+    synced: bool = False
+    gap_reason: str = ""
     connected: int = -1
     trainer: Presence = "unknown"
 
@@ -181,16 +195,22 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     resumed: float = 0.0
     """Local time at which the chain came back in the current stage after it was away; 0.0 where it never was."""
     advance_tries: int = 0
-    pending: tuple[int, int, Seed, int, bool] | None = None
+    pending: ContractStage | None = None
+    """The newest stage reported while the chain is still catching up."""
     seeds: dict[int, Seed] = {}
     peers: dict[Address, int] = {}
     owners: dict[Address, Address] = {}
 
     relays: bool = False
+    """This node can pay for other nodes' messages."""
     relayers: dict[Address, int] = {}
+    """The step in which each peer last announced that it relays."""
     message_pool: dict[Address, tuple[SignedMessage, ...]] = {}
+    """Messages to relay, by the peer whose announcement of the current stage has them attached."""
     introduced: dict[Address, SignedDelegation] = {}
+    """Delegations of nodes that are not registered yet."""
     relay_turn: int = 0
+    """How many of this node's relay turns in the stage were taken or missed."""
 
     expiry: int = 0
     """Chain seconds until which this node's delegation holds; 0 while the register's entry is not known."""
@@ -202,17 +222,18 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     register_tries: int = 0
     register_error: str = ""
 
-    standing: dict[Address, float] = {}
-    """What this node thinks of each peer (`node.machine.peer_score`); a stranger has no entry."""
+    peer_scores: dict[Address, float] = {}
+    """What this node thinks of each peer (`node.machine.peer_score`); an unknown peer has no entry."""
     refusals: dict[str, int] = {}
     """Bodies that count for nothing, by reason, since the node's first start."""
 
-    pools: dict[int, dict[Address, BodyRecord]] = {}
-    forked: tuple[tuple[int, Seed, BodyRecord], ...] = ()
-    """What this node announced in rounds whose seed a reorg changed, which may come back: step, seed, body."""
+    bodies_by_step: dict[int, dict[Address, BodyRecord]] = {}
+    """Bodies announced in each step (`protocols.schedule.step_number`), by peer, this node's own included."""
+    reorged_bodies: tuple[tuple[int, Seed, BodyRecord], ...] = ()
+    """Step, seed and own body of stages whose seed a reorg changed: another reorg may lead back to them."""
     work: Work = Work("skipped")
     task: TrainerTask | None = None
-    pace: TrainerSpeed = TrainerSpeed()
+    speed: TrainerSpeed = TrainerSpeed()
     unsaved: int = -1
     saving: bool = False
     evaluation: int = 0
@@ -228,11 +249,11 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
 
 Output: TypeAlias = AnyCommand | AnyNotice
 Result: TypeAlias = tuple[State, tuple[Output, ...]]
-"""The next state, and in order what is to be done and said."""
-Move: TypeAlias = Callable[[State, float], Result]
+"""The next state; commands and notices in their order."""
+Transition: TypeAlias = Callable[[State, float], Result]
 
 
-def terms_of(manifest: Manifest) -> RoundParameters:
+def round_parameters(manifest: Manifest) -> RoundParameters:
     """Return what the machine needs of a manifest. Raises ValueError for a game that is not known."""
     game, voting, limits = manifest.game, manifest.voting, manifest.limits
     rules = game_named(game.name)
@@ -257,10 +278,10 @@ def terms_of(manifest: Manifest) -> RoundParameters:
 
 def initial(me: Address, manifest: Manifest) -> State:
     """Return the state of a node that has never run."""
-    return State(me=me, terms=terms_of(manifest))
+    return State(me=me, parameters=round_parameters(manifest))
 
 
-def in_turn(state: State, at: float, *moves: Move) -> Result:
+def apply_transitions(state: State, at: float, *moves: Transition) -> Result:
     """Apply moves one after the other; return the last state and the outputs of all."""
     outputs: tuple[Output, ...] = ()
     for move in moves:
@@ -273,13 +294,13 @@ def in_turn(state: State, at: float, *moves: Move) -> Result:
 
 
 def current_step(state: State) -> int:
-    """Return the contract's clock as one number; negative until the chain was heard."""
-    return step_number(state.round, state.stage, state.terms.stages)
+    """Return the contract's clock as one number; negative until the chain has reported a stage."""
+    return step_number(state.round, state.stage, state.parameters.stages)
 
 
-def counts(state: State, peer: Address, round_number: int) -> bool:
-    """Tell whether a peer is registered and counts in a round; this node does not while it only listens."""
-    if state.listening is not None and peer == state.me:
+def is_eligible(state: State, peer: Address, round_number: int) -> bool:
+    """Return True if a peer is registered and counts in a round; this node does not under doppelganger protection."""
+    if state.doppelganger_watch is not None and peer == state.me:
         return False
     since = state.peers.get(peer)
     return since is not None and since <= round_number
@@ -287,21 +308,23 @@ def counts(state: State, peer: Address, round_number: int) -> bool:
 
 def own_body(state: State) -> BodyRecord | None:
     """Return this node's own rollouts of the current stage."""
-    return state.pools.get(current_step(state), {}).get(state.me)
+    return state.bodies_by_step.get(current_step(state), {}).get(state.me)
 
 
-def worked_in(state: State, round_number: int) -> bool:
-    """Tell whether this node trained in a round (that is still kept)."""
-    first = step_number(round_number, 0, state.terms.stages)
-    pools = (state.pools.get(step, {}) for step in range(first, first + state.terms.stages))
-    return any(state.me in pool and pool[state.me].used for pool in pools)
+def has_trained_in(state: State, round_number: int) -> bool:
+    """Return True if this node trained in a round (that is still kept)."""
+    first = step_number(round_number, 0, state.parameters.stages)
+    by_stage = (state.bodies_by_step.get(step, {}) for step in range(first, first + state.parameters.stages))
+    return any(state.me in bodies and bodies[state.me].used for bodies in by_stage)
 
 
 def with_body(state: State, step: int, peer: Address, body: BodyRecord) -> State:
     """Return the state with a body put in its place."""
-    return replace(state, pools={**state.pools, step: {**state.pools.get(step, {}), peer: body}})
+    return replace(
+        state, bodies_by_step={**state.bodies_by_step, step: {**state.bodies_by_step.get(step, {}), peer: body}}
+    )
 
 
-def label(state: State, round_number: int, stage: int) -> str:
-    """Return how a stage is called in a message: the stage is named only where a round has several."""
-    return f"round {round_number}" if state.terms.stages == 1 else f"round {round_number} stage {stage}"
+def stage_label(state: State, round_number: int, stage: int) -> str:
+    """Return the name of a stage for a message; without the stage if a round has only one."""
+    return f"round {round_number}" if state.parameters.stages == 1 else f"round {round_number} stage {stage}"

@@ -9,7 +9,7 @@ import msgspec
 from node.machine.phases import VotePhase
 from protocols.identifiers import Address
 
-Phase = Literal["starting", "syncing", "listening", "idle", "working", "publishing", "voting", "draining"]
+Phase = Literal["starting", "syncing", "doppelganger-protection", "idle", "working", "publishing", "voting", "draining"]
 Presence = Literal["present", "absent", "unknown"]
 
 
@@ -19,12 +19,12 @@ class PeerStatus(msgspec.Struct, frozen=True, kw_only=True):
     address: Address
     groups: int
     reward: float
-    standing: float = 0.0
-    """What this node thinks of it: 0 for a stranger, up to 10 for a good record, below -35 it is left aside."""
+    peer_score: float = 0.0
+    """What this node thinks of it: 0 if unknown, at most 10; graylisted at -35 and below."""
 
 
 class VoteStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """One of this node's votes and the transactions that carry it."""
+    """One of this node's votes and its transactions."""
 
     round: int
     winners: tuple[Address, ...]

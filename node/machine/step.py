@@ -1,6 +1,6 @@
 """The machine: one pure function from state and input to state and commands.
 
-Nothing else changes the state. Inputs may come twice, early, late or for unknown rounds: they then change nothing.
+Nothing else changes the state. Inputs may come twice, early, late or for unknown rounds: then they change nothing.
 """
 
 from __future__ import annotations
@@ -9,8 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from node.machine import chain_events as chain
-from node.machine import delegation, lifecycle, pausing, relaying, work
-from node.machine import doppelganger as listening
+from node.machine import delegation, doppelganger, lifecycle, pausing, relaying, work
 from node.machine import inputs as i
 from node.machine.state import Result, State
 
@@ -30,7 +29,7 @@ HANDLERS: dict[type[i.Input], Callable[[State, Any, float], Result]] = {
     i.TransactionSettled: chain.transaction_settled,
     i.RolloutsAnnounced: work.rollouts_announced,
     i.NodeIntroduced: relaying.node_introduced,
-    i.OwnMessageHeard: listening.own_message_heard,
+    i.DoppelgangerDetected: doppelganger.doppelganger_detected,
     i.RolloutsArrived: work.rollouts_arrived,
     i.RolloutsRefused: work.rollouts_refused,
     i.TrainerReady: work.trainer_ready,

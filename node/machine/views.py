@@ -9,7 +9,7 @@ from node.machine.pacing import local_deadline, local_pause_end
 from node.machine.peer_score import score_of
 from node.machine.state import State, own_body
 from node.machine.status import PeerStatus, Phase, Presence, Status, VoteStatus
-from node.machine.voting import voting_now
+from node.machine.voting import is_voting
 from protocols.delegation import FOR_EVER
 from protocols.identifiers import Address, Seed
 from protocols.ranking import Score
@@ -57,15 +57,15 @@ def phase(state: State) -> Phase:
         return "draining"
     if state.round < 0:
         return "starting" if state.chain == "unknown" else "syncing"
-    if not state.heard and state.chain != "absent":
+    if not state.synced and state.chain != "absent":
         return "syncing"
-    if state.listening is not None:
-        return "listening"
+    if state.doppelganger_watch is not None:
+        return "doppelganger-protection"
     if state.task is not None and state.task.kind in ("generate", "train"):
         return "working"
     if state.work.phase == "train":
         return "publishing"
-    return "voting" if voting_now(state) else "idle"
+    return "voting" if is_voting(state) else "idle"
 
 
 def network(state: State) -> Presence:
@@ -79,7 +79,10 @@ def note(state: State) -> str:
     """Return what keeps the node from its full work, in one line; empty where nothing does."""
     since = state.peers.get(state.me)
     notes = (
-        (state.listening is not None, "restored or copied: it listens a whole round for a twin before it takes part"),
+        (
+            state.doppelganger_watch is not None,
+            "restored or copied: doppelganger protection waits a whole round before it takes part",
+        ),
         (state.paused_until > 0, f"the organiser paused the swarm until {_time(state.paused_until)}; training goes on"),
         (state.ending == "over", "the owner's delegation is over: votes are refused; renew it (swarm login)"),
         (bool(state.register_error), f"registration was refused ({state.register_error}); it is tried again"),
@@ -96,7 +99,7 @@ def note(state: State) -> str:
 
 def window_seeds(state: State) -> dict[int, Seed]:
     """Return the seed of every round whose rollouts are accepted now."""
-    oldest = state.round - state.terms.rounds_kept
+    oldest = state.round - state.parameters.rounds_kept
     return {number: seed for number, seed in state.seeds.items() if oldest <= number <= state.round}
 
 
@@ -115,7 +118,7 @@ def _peers(state: State) -> tuple[PeerStatus, ...]:
     shown = (scores.get(peer, Score(peer, 0, 0.0)) for peer in counting)
     return tuple(
         PeerStatus(
-            address=score.peer, groups=score.groups, reward=score.mean, standing=round(score_of(state, score.peer), 2)
+            address=score.peer, groups=score.groups, reward=score.mean, peer_score=round(score_of(state, score.peer), 2)
         )
         for score in shown
     )

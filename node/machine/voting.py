@@ -1,4 +1,4 @@
-"""Votes on a round's winners: planned once per round and seed, committed, revealed when the commitment has settled.
+"""Votes on a round's winners: planned once per round and seed, committed, revealed once the commitment has settled.
 
 Source of the windows: `protocols.schedule`. What was ever signed is guarded once more by the vote protection on disk.
 """
@@ -12,10 +12,10 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import CastVote, CommitVote, OwnMessage, RevealVote
 from node.machine.external_bodies import round_scores
-from node.machine.peer_score import is_shunned
+from node.machine.peer_score import is_graylisted
 from node.machine.phases import CLOSED, VoteEvent, becomes_vote
 from node.machine.relaying import sent_after
-from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, VoteRecord, counts, current_step
+from node.machine.state import MAX_TRANSACTIONS, MAX_VOTES, Result, State, VoteRecord, current_step, is_eligible
 from node.machine.transaction_keys import MessageKey
 from protocols.identifiers import Address
 from protocols.ranking import Score, winners
@@ -25,8 +25,8 @@ ALREADY = "AlreadyVoted"
 """The contract's error for a vote that is there already: this node's own, sent before a crash or a reorg."""
 
 
-def move_votes(state: State, at: float) -> Result:
-    """Bring every vote to where the stage that has just opened wants it; plan the one that is due."""
+def advance_votes(state: State, at: float) -> Result:
+    """Advance every vote to what the stage that has just opened allows; plan the one that is due."""
     state = _planned(state)
     votes = tuple(vote if vote.phase in CLOSED else _moved(state, vote) for vote in state.votes)
     commands = tuple(
@@ -37,18 +37,18 @@ def move_votes(state: State, at: float) -> Result:
     return _counted(state, votes), commands
 
 
-def votes_again(state: State) -> tuple[OwnMessage, ...]:
-    """Ask again, after a restart, for whatever of the votes is not known to be done; without waiting for relayers.
+def resend_votes(state: State) -> tuple[OwnMessage, ...]:
+    """Send again, after a restart, every vote that is not known to be done; without waiting for relayers.
 
-    What was cut off once may be cut off again before their time is over, and the stage may be short.
+    A node that was cut off once may be cut off again before their time is over, and the stage may be short.
     """
     waiting = (_command(state, vote) for vote in state.votes if vote.phase in ("committing", "revealing"))
     return tuple(replace(command, after=0.0) for command in waiting)
 
 
 def due_votes(state: State) -> tuple[OwnMessage, ...]:
-    """Return the commands of those votes that the contract takes in the current stage, where not known to be done."""
-    step, stages = current_step(state), state.terms.stages
+    """Return the commands of votes that the contract takes in the current stage and that are not known to be done."""
+    step, stages = current_step(state), state.parameters.stages
     windows = {"committing": commit_step, "revealing": reveal_step}
     return tuple(
         _command(state, vote)
@@ -57,9 +57,9 @@ def due_votes(state: State) -> tuple[OwnMessage, ...]:
     )
 
 
-def reopened(state: State) -> State:
+def reopen_votes(state: State) -> State:
     """After a reorg: votes whose window lies ahead or is open again are sent once more, with the same winners."""
-    step, stages = current_step(state), state.terms.stages
+    step, stages = current_step(state), state.parameters.stages
     votes = tuple(
         _becomes(vote, "window opened again")
         if vote.phase != "failed" and step <= commit_step(vote.round, stages)
@@ -78,26 +78,28 @@ def vote_settled(state: State, key: MessageKey, settled: i.TransactionSettled, a
     return state, ()
 
 
-def voting_now(state: State) -> bool:
-    """Tell whether a vote of this node is on its way to the chain."""
+def is_voting(state: State) -> bool:
+    """Return True if a vote of this node is on its way to the chain."""
     return any(vote.phase in ("planned", "committing", "revealing") for vote in state.votes[-4:])
 
 
-def votable(state: State, scores: Mapping[Address, Score]) -> list[Score]:
-    """Return the scores of those whom this node would vote for: whoever is shunned is left aside."""
-    return [score for peer, score in scores.items() if not is_shunned(state, peer)]
+def votable_scores(state: State, scores: Mapping[Address, Score]) -> list[Score]:
+    """Return the scores of peers that this node would vote for: none of them is graylisted."""
+    return [score for peer, score in scores.items() if not is_graylisted(state, peer)]
 
 
 def _planned(state: State) -> State:
-    """Rank the round that has just ended, unless a vote on it was planned before or nobody deserves one."""
+    """Rank the round that has just ended, unless a vote on it was planned before or no peer could win."""
     voted_on = state.round - 1
     seed = state.seeds.get(voted_on)
-    if seed is None or current_step(state) != commit_step(voted_on, state.terms.stages):
+    if seed is None or current_step(state) != commit_step(voted_on, state.parameters.stages):
         return state
-    if not counts(state, state.me, voted_on) or any((v.round, v.seed) == (voted_on, seed) for v in state.votes):
+    if not is_eligible(state, state.me, voted_on) or any((v.round, v.seed) == (voted_on, seed) for v in state.votes):
         return state
-    terms = state.terms
-    chosen = winners(votable(state, round_scores(state, voted_on)), state.me, terms.winners, terms.minimum_groups)
+    parameters = state.parameters
+    chosen = winners(
+        votable_scores(state, round_scores(state, voted_on)), state.me, parameters.winners, parameters.minimum_groups
+    )
     if not chosen:
         return state
     return replace(
@@ -108,8 +110,8 @@ def _planned(state: State) -> State:
 def _moved(state: State, vote: VoteRecord) -> VoteRecord:
     if vote.phase in CLOSED:
         return vote
-    step, stages = current_step(state), state.terms.stages
-    closes = reveal_step(vote.round, stages) if state.terms.sealed else commit_step(vote.round, stages)
+    step, stages = current_step(state), state.parameters.stages
+    closes = reveal_step(vote.round, stages) if state.parameters.sealed else commit_step(vote.round, stages)
     if step > closes or state.seeds.get(vote.round, vote.seed) != vote.seed:
         return _becomes(vote, "window closed")
     if vote.phase == "planned" and step == commit_step(vote.round, stages):
@@ -129,8 +131,8 @@ def _settle(state: State, place: int, kind: str, settled: i.TransactionSettled) 
 
 
 def _advanced(state: State, vote: VoteRecord, kind: str, ok: bool) -> VoteRecord:
-    """Return the vote after a transaction settled. What settles in order after its window still counts as done."""
-    awaited = {"committing": "commit" if state.terms.sealed else "vote", "revealing": "reveal"}.get(vote.phase)
+    """Return the vote after a transaction settled. A transaction that was mined after its window still counts."""
+    awaited = {"committing": "commit" if state.parameters.sealed else "vote", "revealing": "reveal"}.get(vote.phase)
     if ok and (kind == "vote" or kind == "reveal") and (kind == awaited or vote.phase == "failed"):
         return _becomes(vote, "reveal settled" if kind == "reveal" else "open vote settled")
     if kind != awaited:
@@ -166,4 +168,4 @@ def _command(state: State, vote: VoteRecord) -> OwnMessage:
     after = sent_after(state)
     if vote.phase == "revealing":
         return RevealVote(vote.round, vote.seed, vote.winners, after)
-    return (CommitVote if state.terms.sealed else CastVote)(vote.round, vote.seed, vote.winners, after)
+    return (CommitVote if state.parameters.sealed else CastVote)(vote.round, vote.seed, vote.winners, after)

@@ -19,7 +19,7 @@ from node.config import GossipSettings
 from node.identity import new_key
 from node.identity.local_peer import address_of_peer
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
-from node.machine.inputs import NetworkChanged, OwnMessageHeard, RolloutsAnnounced
+from node.machine.inputs import DoppelgangerDetected, NetworkChanged, RolloutsAnnounced
 from node.network.host import Host, open_host
 from node.network.libp2p_patches.repairs import check_version
 from node.network.parameters import NetworkCallbacks, SwarmMember
@@ -139,7 +139,7 @@ class Libp2pNetwork:
             log.error("gossip.own_equivocation_refused", round=command.round, stage=command.stage)
             self._count("own-equivocation")
         else:
-            attached = self._callbacks.attach_messages(command.carries)
+            attached = self._callbacks.attach_messages(command.attached)
             data = sign_announcement(self._me, self._member.swarm, self._limits, command, body, attached)
             self._own.add(slot, data)
             self._validator.validate(InboundMessage(data=data, origin=self._me.address))
@@ -282,10 +282,10 @@ class Libp2pNetwork:
         while True:
             await report(self._input_of(await self._accepted_out.receive()))
 
-    def _input_of(self, accepted: AcceptedAnnouncement) -> RolloutsAnnounced | OwnMessageHeard:
+    def _input_of(self, accepted: AcceptedAnnouncement) -> RolloutsAnnounced | DoppelgangerDetected:
         announcement = accepted.announcement
         if accepted.peer == self._me.address:
-            return OwnMessageHeard(announcement.round, announcement.stage, announcement.seed, announcement.body)
+            return DoppelgangerDetected(announcement.round, announcement.stage, announcement.seed, announcement.body)
         return rollouts_announced(accepted)
 
     # --- announcements out --------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Pushes one model to the Hugging Face hub: a process of its own, `python -m node.publishing.hub_push PARENT`.
 
 `node.publishing.hub_service` starts it, writes a `PushRequest` as JSON to its standard input and reads a
-`PushResult` from its output. The token is looked up here, so that it passes through no argument, no message and no log.
+`PushResult` from its output. The token is looked up here, so it never appears in arguments, messages or logs.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ CREDENTIAL = "hf-token"
 HIDDEN = "[token]"
 CARD = "README.md"
 STAGE = ".hub"
-"""In the trainer's directory: what is being pushed."""
+"""In the trainer's directory: the copy that is being pushed."""
 
 
 class PushRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What to push: the newest checkpoint's model of a trainer directory, with this card.
 
-    Adapters go alone, on the model that `base` names on the hub; without such a name, merged with their base.
+    Adapters are pushed alone if `base` names their base model on the hub; without that name they are merged into it.
     """
 
     trainer: str
@@ -48,20 +48,20 @@ class PushRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PushResult(msgspec.Struct, frozen=True, kw_only=True):
-    """How it went: the commit's URL, or why not, in one line."""
+    """The result: the commit's URL, or a one-line error."""
 
     url: str = ""
     error: str = ""
 
 
 class TokenError(Exception):
-    """There is no token that may be used; the text is one line."""
+    """There is no usable token; the text is one line."""
 
 
 def find_token(environ: Mapping[str, str], token_file: str) -> str:
     """Return the token: HF_TOKEN, else systemd's credential, else the configured file, else that of `hf auth login`.
 
-    Raises `TokenError` where there is none, or where others may read the configured file.
+    Raises `TokenError` if there is none, or if others may read the configured file.
     """
     if token := environ.get("HF_TOKEN", "").strip():
         return token
@@ -71,7 +71,7 @@ def find_token(environ: Mapping[str, str], token_file: str) -> str:
     if token_file:
         path = Path(token_file).expanduser()
         if path.is_file() and path.stat().st_mode & 0o077:
-            raise TokenError(f"others may read {path}, so its token is not used; chmod 600 it")
+            raise TokenError(f"others may read {path}, so its token is not used; run: chmod 600 {path}")
         return _read(path)
     from huggingface_hub import get_token
 
@@ -84,16 +84,16 @@ def _read(path: Path) -> str:
     try:
         token = path.read_text().strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise TokenError(f"cannot read the token in {path}: {error}") from error
+        raise TokenError(f"cannot read the token in {path}: {error}; check hub.token_file") from error
     if not token:
-        raise TokenError(f"{path} holds no token")
+        raise TokenError(f"{path} has no token; put it there, or set HF_TOKEN")
     return token
 
 
 def push(order: PushRequest, token: str) -> PushResult:
-    """Create the repository where it is missing and make one commit of model and card. Raises what the hub raises.
+    """Create the repository if it is missing and make one commit of model and card. Raises the hub's errors.
 
-    Weights go by xet where hf_xet is installed; where that fails (a hub without it, a blocked store), by LFS.
+    Weights are uploaded by xet if hf_xet is installed; if that fails (a hub without it, a blocked store), by LFS.
     """
     from huggingface_hub import HfApi, constants
     from huggingface_hub.errors import HfHubHTTPError
@@ -130,14 +130,14 @@ def commit(api: HfApi, order: PushRequest, model: Path) -> PushResult:
 
 @contextmanager
 def staged(trainer: Path, base: str) -> Iterator[Path]:
-    """Give the newest checkpoint's model under names of its own: the trainer removes checkpoints meanwhile.
+    """Yield a copy (hard links) of the newest checkpoint's model: the trainer may remove the checkpoint meanwhile.
 
-    Adapters then name `base`; where that is empty, they are merged.
+    Adapters then name `base`; if it is empty, they are merged.
     """
     from node.trainer.checkpoints.export import export_model, link_or_copy
 
     place = trainer / STAGE
-    shutil.rmtree(place, ignore_errors=True)  # of a push that was killed; there is one push at a time
+    shutil.rmtree(place, ignore_errors=True)  # left by a killed push; there is only one push at a time
     try:
         model = export_model(trainer, place / "model", link_or_copy, merged=not base).directory
         if (model / ADAPTER_CONFIG).is_file():
@@ -148,14 +148,14 @@ def staged(trainer: Path, base: str) -> Iterator[Path]:
 
 
 def name_base(config: Path, base: str) -> None:
-    """Have adapters name their base as the hub knows it, instead of a directory of this machine."""
+    """Make adapters name their base by its hub name instead of a local directory."""
     found = msgspec.json.decode(config.read_bytes())
-    config.unlink()  # it may be a second name of the checkpoint's file
+    config.unlink()  # it may be a hard link to the checkpoint's file
     config.write_bytes(msgspec.json.format(msgspec.json.encode({**found, "base_model_name_or_path": base})))
 
 
 def own_version() -> str:
-    """Return the version of this software, empty where it is not installed as a package."""
+    """Return this software's version, "" if it is not installed as a package."""
     try:
         return version("swarm-node")
     except PackageNotFoundError:
@@ -163,7 +163,7 @@ def own_version() -> str:
 
 
 def line_of(error: BaseException, token: str) -> str:
-    """Return an error in one line of at most 300 characters, without the token wherever a library put it."""
+    """Return an error in one line of at most 300 characters, with the token removed."""
     text = " ".join(str(error).split()) or type(error).__name__
     return (text.replace(token, HIDDEN) if token else text)[:300]
 
@@ -177,7 +177,7 @@ def main(parent: int) -> int:
     try:
         token = find_token(os.environ, order.token_file)
         answer = push(order, token)
-    except Exception as error:  # noqa: BLE001 - the task boundary: whatever went wrong, the node logs it and tries again
+    except Exception as error:  # noqa: BLE001 - task boundary: whatever went wrong, the node logs it and tries again
         answer = PushResult(error=line_of(error, token))
     sys.stdout.buffer.write(msgspec.json.encode(answer))
     return 0

@@ -1,7 +1,7 @@
-"""Pushes the model to the Hugging Face hub every so many rounds: a supervised service beside the trainer.
+"""Pushes the model to the Hugging Face hub every few rounds: a supervised service beside the trainer.
 
-It follows the bus, so nothing waits for it; the push itself is a child process. A push that fails is a warning, and is
-tried again after a pause that doubles, with the model that is newest by then.
+It follows the bus, so nothing waits for it; the push itself is a child process. A failed push is a warning and is
+retried with exponential back-off, with the model that is newest by then.
 """
 
 from __future__ import annotations
@@ -34,20 +34,20 @@ from protocols.manifest import Manifest
 log = structlog.get_logger()
 
 FILE = "hub.json"
-"""In the trainer's directory: up to which round the model is on the hub."""
+"""In the trainer's directory: the last round whose model is on the hub."""
 
 RETRY = Backoff(first=60.0, longest=3600.0)
-"""Between a push that failed and the next try."""
+"""After a failed push."""
 
 PASSED = (*DOWNLOAD, "HF_TOKEN", "HF_TOKEN_PATH", "CREDENTIALS_DIRECTORY")
 """What the child gets of the environment; it looks the token up itself."""
 
 PUSH_SECONDS = 4 * 3600.0
-"""A push that takes longer is given up."""
+"""Time limit of a push in seconds."""
 
 
 class PushMark(msgspec.Struct, frozen=True):
-    """How far the hub is: rounds up to and including `round` count as pushed to `repo`."""
+    """The hub's state: rounds up to and including `round` count as pushed to `repo`."""
 
     repo: str
     round: int
@@ -58,7 +58,7 @@ class PushError(Exception):
 
 
 def read_mark(path: Path, repo: str) -> PushMark | None:
-    """Return how far a repository is; None where nothing is known of it."""
+    """Return the state of a repository, None if it is not known."""
     try:
         mark = msgspec.json.decode(path.read_bytes(), type=PushMark)
     except (OSError, msgspec.DecodeError):
@@ -67,7 +67,7 @@ def read_mark(path: Path, repo: str) -> PushMark | None:
 
 
 def round_means(points: Iterable[RewardPoint]) -> Iterator[tuple[int, float]]:
-    """Yield each round with the mean reward of its stages; a round's points follow each other."""
+    """Yield each round with the mean reward of its stages; points must be ordered by round."""
     for number, stages in groupby(points, lambda point: point.round):
         yield number, fmean(point.reward for point in stages)
 
@@ -94,7 +94,7 @@ def card_of(number: int, status: Status, manifest: Manifest, base_model: str, *,
 
 
 def public_name(model: str) -> str:
-    """Return a model's name as it may be published: of a directory on this machine the last part alone."""
+    """Return a model's name for publication: only the last part of a local directory."""
     place = Path(model).expanduser()
     return place.name if place.is_absolute() or place.is_dir() else model
 
@@ -121,7 +121,7 @@ class HubService:
         return bool(self._settings.repo)
 
     async def execute(self, command: object) -> None:
-        """Refuse: nobody commands it."""
+        """Raise TypeError: the service takes no commands."""
         raise TypeError(f"the hub service takes no commands, got {type(command).__name__}")
 
     async def run(self, report: Report) -> None:
@@ -143,7 +143,7 @@ class HubService:
                         await trio.sleep(pause)
 
     async def _follow(self, subscription: Subscription) -> None:
-        """Note every checkpoint; the count of rounds begins with the first one ever seen."""
+        """Follow checkpoints; rounds are counted from the first one ever seen."""
         async for happening in subscription:
             if isinstance(happening.stamped.input, CheckpointSaved):
                 self._saved = happening.stamped.input.round
@@ -157,7 +157,7 @@ class HubService:
             self._news = trio.Event()
 
     def _note(self, number: int) -> None:
-        """Remember, over a restart too, that rounds up to this one are on the hub."""
+        """Record on disk that rounds up to this one are on the hub."""
         self._mark = PushMark(self._settings.repo, number)
         replace_file(self._trainer / FILE, msgspec.json.encode(self._mark), durable=False)
 

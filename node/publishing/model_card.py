@@ -1,4 +1,4 @@
-"""The model card that goes to the hub with a model: pure text from what the node knows."""
+"""The model card that is pushed with a model. Pure."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ HOW_ADAPTERS_LOAD = (
     "on their base model."
 )
 ROWS = 40
-"""Rows of the table of curves; of a longer history every k-th round is shown."""
+"""Most rows of the table of curves; a longer history is thinned out evenly."""
 
 
 class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
-    """What a card says. `rewards` and `accuracies` hold (round, mean in [0, 1]); counts are since the node began.
+    """The card's data. `rewards` and `accuracies` hold (round, mean in [0, 1]); counts are since the node's first
+    start.
 
-    `adapters` where these are pushed alone: peft loads them on their base, which then has a name on the hub.
+    `adapters` is True if these are pushed alone: peft loads them on their base, which then has a name on the hub.
     """
 
     base_model: str
@@ -39,12 +40,12 @@ class CardFacts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def model_card(facts: CardFacts) -> str:
-    """Return README.md: metadata in YAML (hub documentation, "Model cards"), then what was trained, and the curves."""
+    """Return README.md: metadata in YAML (hub documentation, "Model cards"), training facts, and curves."""
     return "\n".join([*_metadata(facts), "", *_text(facts), "", *_curves(facts)]) + "\n"
 
 
 def _metadata(facts: CardFacts) -> list[str]:
-    """Return the YAML block."""
+    """Return the YAML metadata."""
     known = HUB_NAME.fullmatch(facts.base_model) is not None
     return [
         "---",
@@ -95,14 +96,14 @@ def _curves(facts: CardFacts) -> list[str]:
 
 
 def thinned(values: Sequence[int], most: int) -> list[int]:
-    """Return at most `most` of the values, evenly spread, the first and the last among them."""
+    """Return at most `most` of the values, evenly spaced, including the first and the last."""
     if len(values) <= most:
         return list(values)
     return [values[place * (len(values) - 1) // (most - 1)] for place in range(most)]
 
 
 def _quoted(text: str) -> str:
-    """Return text as a JSON string, which YAML reads as it is meant where every character can be printed."""
+    """Return text as a JSON string, which is also valid YAML if every character is printable."""
     return json.dumps("".join(filter(str.isprintable, text)), ensure_ascii=False)
 
 

@@ -1,6 +1,6 @@
 """Reward, loss and accuracy for TensorBoard and Weights & Biases: a supervised service that follows the bus.
 
-Both packages are extras (`swarm-node[tensorboard]`, `swarm-node[wandb]`) and are imported only where configured; their
+Both packages are extras (`swarm-node[tensorboard]`, `swarm-node[wandb]`) and are imported only if configured. Their
 calls run in a thread, since they write files and start processes.
 """
 
@@ -25,16 +25,16 @@ log = structlog.get_logger()
 
 
 class Measures(msgspec.Struct, frozen=True):
-    """What one input says about a round: values by name."""
+    """Values that one input adds for a round, by name."""
 
     round: int
     values: dict[str, float]
 
 
 def measures(happened: i.AnyInput, stages: Sequence[str]) -> Measures | None:
-    """Return what an input adds to the curves, None where it adds nothing.
+    """Return the values that an input adds to the curves, None if it adds nothing.
 
-    Where a round has several stages, the values of each carry its name.
+    If a round has several stages, value names include the stage's.
     """
 
     def named(name: str, stage: int) -> str:
@@ -53,17 +53,17 @@ def measures(happened: i.AnyInput, stages: Sequence[str]) -> Measures | None:
 
 
 class ExperimentTracker(Protocol):
-    """Where curves go. Called from one thread at a time."""
+    """A destination of curves. Called from one thread at a time."""
 
     def write(self, found: Measures) -> None:
-        """Add one point to each curve named."""
+        """Add one point to each of these curves."""
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Flush buffered points."""
 
 
 class TensorBoard:
-    """Event files for TensorBoard, by its own writer: the node's process does without torch."""
+    """Event files for TensorBoard, written without torch, which the node's process does not load."""
 
     def __init__(self, directory: Path) -> None:
         from tensorboard.summary import Writer
@@ -71,13 +71,13 @@ class TensorBoard:
         self._writer: Any = Writer(str(directory))
 
     def write(self, found: Measures) -> None:
-        """Add one point to each curve named."""
+        """Add one point to each of these curves."""
         for name, value in found.values.items():
             self._writer.add_scalar(name, value, found.round)
         self._writer.flush()
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Flush buffered points."""
         self._writer.close()
 
 
@@ -98,11 +98,11 @@ class Wandb:
         self._run.define_metric("*", step_metric="round")
 
     def write(self, found: Measures) -> None:
-        """Add one point to each curve named."""
+        """Add one point to each of these curves."""
         self._run.log({"round": found.round, **found.values})
 
     def close(self) -> None:
-        """Write out what is held back."""
+        """Flush buffered points."""
         self._run.finish()
 
 
@@ -110,7 +110,7 @@ Opener = Callable[[], ExperimentTracker]
 
 
 def configured(settings: TrackerSettings, manifest: Manifest, peer: str, home: Path) -> dict[str, Opener]:
-    """Return how each configured tracker is opened, by the name of its extra."""
+    """Return the function that opens each configured tracker, by the name of its extra."""
     openers: dict[str, Opener] = {}
     if settings.tensorboard:
         openers["tensorboard"] = lambda: TensorBoard(home / "tensorboard")
@@ -134,11 +134,11 @@ class TrackerService:
         return bool(self._openers)
 
     async def execute(self, command: object) -> None:
-        """Refuse: nobody commands it."""
+        """Raise TypeError: the trackers take no commands."""
         raise TypeError(f"the trackers take no commands, got {type(command).__name__}")
 
     async def run(self, report: Report) -> None:
-        """Write what the bus tells until cancelled."""
+        """Write the bus's events until cancelled."""
         with self._bus.subscribe() as subscription:
             trackers = [tracker for name in self._openers if (tracker := await self._open(name))]
             try:
@@ -152,7 +152,7 @@ class TrackerService:
                         await in_thread(tracker.close)
 
     async def _open(self, name: str) -> ExperimentTracker | None:
-        """Return a tracker, or say in one line that its package is missing."""
+        """Return a tracker; log a warning and return None if its package is missing."""
         try:
             tracker: ExperimentTracker = await in_thread(self._openers[name])
         except ImportError as error:
@@ -162,5 +162,5 @@ class TrackerService:
 
 
 async def in_thread(function: Callable[..., Any], *arguments: object) -> Any:
-    """Call a function that blocks."""
+    """Call a blocking function in a thread."""
     return await trio.to_thread.run_sync(function, *arguments)

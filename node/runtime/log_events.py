@@ -26,7 +26,7 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.TransactionSettled: ("info", "transaction.settled"),
     i.RolloutsAnnounced: ("debug", "rollouts.announced"),
     i.NodeIntroduced: ("debug", "peer.introduced"),
-    i.OwnMessageHeard: ("debug", "gossip.own_message_heard"),
+    i.DoppelgangerDetected: ("debug", "gossip.own_message_received"),
     i.RolloutsArrived: ("info", "rollouts.arrived"),
     i.RolloutsRefused: ("warning", "rollouts.refused"),
     i.NetworkChanged: ("info", "network.changed"),
@@ -55,7 +55,7 @@ COMMAND_EVENTS: dict[type[Any], tuple[str, str]] = {
     c.AbortWork: ("info", "work.aborted"),
     c.EvaluateModel: ("debug", "evaluation.started"),
     c.SaveCheckpoint: ("debug", "checkpoint.saving"),
-    c.EndListening: ("info", "node.listened"),
+    c.EndDoppelgangerProtection: ("info", "node.doppelganger_protection_ended"),
     c.StopNode: ("info", "node.stopping"),
 }
 NOTICE_EVENTS: dict[type[Any], tuple[str, str]] = {

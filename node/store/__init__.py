@@ -1,1 +1,1 @@
-"""SQLite and files: journal, snapshots, outbox, vote protection, bodies."""
+"""SQLite and files: journal, snapshots, outbox, round reports, bodies."""

@@ -1,7 +1,7 @@
-"""Encoded rollouts on disk, by digest: ROUND/HEXDIGEST, written beside and moved into place.
+"""Encoded rollouts on disk, by digest: ROUND/HEXDIGEST, written to a draft and renamed.
 
-A body's name is the digest of its bytes, so it is checked when it is read; files are not synced one by one, because a
-body that a power cut has damaged is noticed, removed and fetched or made again.
+A body's name is the digest of its bytes, so it is checked when it is read. Files are not synced one by one: a body
+that a power cut has damaged is noticed, removed, and fetched or generated again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from protocols.identifiers import Digest, body_digest
 log = structlog.get_logger()
 
 DEFAULT_LIMIT = 512 << 20
-"""Bytes kept."""
+"""Default size of the store in bytes."""
 
 _DIGEST = re.compile("[0-9a-f]{64}")
 
@@ -28,7 +28,7 @@ class BodyStore:
     """Implements `node.ports.Bodies` under a directory, bounded by `limit` bytes; the oldest rounds go first."""
 
     def __init__(self, directory: Path, limit: int = DEFAULT_LIMIT) -> None:
-        """Find what an earlier process left. Raises `Refusal` where the directory can't be used."""
+        """Take over the bodies of an earlier process. Raises `Refusal` if the directory can't be used."""
         self._directory = directory
         self._limit = limit
         self._round_of: dict[Digest, int] = {}
@@ -49,7 +49,7 @@ class BodyStore:
         return len(self._round_of)
 
     def get(self, digest: Digest) -> bytes | None:
-        """Return the body, or None where it is not (or no longer) kept; a damaged one is removed."""
+        """Return the body, None if it is not in the store (any more); a damaged one is removed."""
         round_number = self._round_of.get(digest)
         if round_number is None:
             return None
@@ -64,9 +64,9 @@ class BodyStore:
         return None
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
-        """Keep a body; on disk when this returns. Raises ValueError for a body that is not the digest's or too large.
+        """Store a body; on disk when this returns. Raises ValueError if it does not match the digest or is too large.
 
-        A body that is kept already moves to the later of the two rounds. Raises OSError where the disk refuses.
+        A body that is already stored moves to the later of the two rounds. Raises OSError if it can't be written.
         """
         if body_digest(body) != digest:
             raise ValueError(f"the body does not hash to {digest.hex()}")
@@ -108,7 +108,7 @@ class BodyStore:
         replace_file(path, body, durable=False)
 
     def _scan(self) -> None:
-        """Take over bodies of earlier processes, the oldest first; remove drafts, leave foreign files alone."""
+        """Take over bodies of earlier processes, oldest first; remove drafts, leave other files alone."""
         found: list[tuple[float, Digest, int, int]] = []
         for path in self._directory.glob("*/*"):
             if path.suffix == DRAFT:
@@ -120,7 +120,7 @@ class BodyStore:
             self._adopt(digest, size, round_number)
 
     def _adopt(self, digest: Digest, size: int, round_number: int) -> None:
-        """Note a file found; of two under the same name (a crash while it was moved) the later round stays."""
+        """Register a file that was found; of two with the same name (after a crash while it moved) keep the later."""
         known = self._round_of.get(digest)
         if known is not None and known >= round_number:
             self._path(round_number, digest).unlink()
@@ -131,13 +131,13 @@ class BodyStore:
 
 
 class BodyReader:
-    """Bodies of a store that a running node owns: only read, nothing is tidied up."""
+    """Bodies of a store that a running node owns; read-only."""
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def get(self, digest: Digest) -> bytes | None:
-        """Return the body, or None where it is not kept (or is damaged)."""
+        """Return the body, None if it is missing or damaged."""
         for path in self._directory.glob(f"*/{digest.hex()}"):
             with suppress(OSError):
                 body = path.read_bytes()
@@ -147,6 +147,6 @@ class BodyReader:
 
 
 def _remove_if_empty(directory: Path) -> None:
-    """Remove a round's directory; files that are none of ours keep it."""
+    """Remove a round's directory unless it holds other files."""
     with suppress(OSError):
         directory.rmdir()

@@ -1,4 +1,4 @@
-"""Opening a SQLite file: checked, migrated, and refused in one line where it can't be used."""
+"""Opening SQLite files: checked, migrated, and refused in one line if they can't be used."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from node.exits import Exit, Refusal
 
 
 def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str], advice: str) -> sqlite3.Connection:
-    """Open `path`, creating it where it is missing, and bring its schema up to date.
+    """Open `path`, creating it if it is missing, and migrate its schema.
 
-    `migrations` are scripts; `PRAGMA user_version` counts those applied, each with its script in one transaction.
-    Raises `Refusal` where the file is damaged, written by a newer version, or can't be opened; `advice` says what
-    the operator can do about it.
+    `migrations` are scripts; `PRAGMA user_version` counts the applied ones and changes in the script's transaction.
+    Raises `Refusal` if the file is damaged, written by a newer version, or can't be opened; `advice` tells the operator
+    what to do about it.
     """
     with refusing(path, advice):
         connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
@@ -24,7 +24,7 @@ def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str],
                 connection.execute(f"PRAGMA {pragma}")
             _check(connection)
             _migrate(connection, path, migrations)
-        except BaseException:
+        except BaseException:  # re-raised: the file must not stay open
             connection.close()
             raise
         return connection
@@ -32,10 +32,10 @@ def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str],
 
 @contextmanager
 def reading(path: Path, version: int, advice: str) -> Iterator[sqlite3.Connection]:
-    """Open a file to read it, beside the process that writes it; `version` is the newest schema known here.
+    """Open a file for reading while another process writes it; `version` is the newest schema this program supports.
 
-    It is opened as by a writer, so that what a killed one left in the log is read and nothing is left behind. Raises
-    `Refusal` where it is missing, damaged, or written by a newer version.
+    It is opened in write mode, so that SQLite recovers the log of a killed writer and leaves no files behind. Raises
+    `Refusal` if it is missing, damaged, or written by a newer version.
     """
     with refusing(path, advice):
         connection = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, timeout=5.0)
@@ -49,7 +49,7 @@ def reading(path: Path, version: int, advice: str) -> Iterator[sqlite3.Connectio
 
 @contextmanager
 def refusing(path: Path, advice: str) -> Iterator[None]:
-    """Turn what SQLite says of a file into a `Refusal`."""
+    """Turn SQLite's errors about a file into a `Refusal`."""
     try:
         yield
     except sqlite3.Error as error:
@@ -58,13 +58,13 @@ def refusing(path: Path, advice: str) -> Iterator[None]:
 
 @contextmanager
 def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit the block as a whole, or nothing of it."""
+    """Commit the block completely or not at all."""
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
         connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # so it is after a COMMIT that found the file busy, too
+    except BaseException:  # re-raised after the rollback
+        if connection.in_transaction:  # also true after a COMMIT that found the file busy
             connection.execute("ROLLBACK")
         raise
 
@@ -82,12 +82,12 @@ def _migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[st
 
 
 def _check_version(connection: sqlite3.Connection, path: Path, known: int) -> int:
-    """Return the version of a file's schema. Raises `Refusal` where it is newer than `known`."""
+    """Return the version of a file's schema. Raises `Refusal` if it is newer than `known`."""
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if version > known:
         raise Refusal(
             Exit.STORE,
-            f"{path} was written by a newer version (schema {version}, this one knows {known}); "
+            f"{path} was written by a newer version (schema {version}, this one supports {known}); "
             "install the newer version again",
         )
     return int(version)

@@ -1,4 +1,4 @@
-"""The data directory: what lies where, and that one node uses it at a time."""
+"""The data directory: its files, and exclusive use by one node at a time."""
 
 from __future__ import annotations
 
@@ -18,55 +18,55 @@ LAYOUT: dict[str, str] = {
     CONFIG: "the configuration",
     "manifest.toml": "the swarm's manifest",
     "swarm.pem": "the node key; back it up",
-    "peer.rsa": "an RSA identity imported from RL Swarm, where there is one",
-    "session.json": "by which the RSA identity binds the node key",
-    "delegation.json": "the owner's word that the node is his",
-    "revocation.json": "the owner's word that it is no longer, until it is on chain",
-    "votes.sqlite": "what this key signed; back it up with the key",
+    "peer.rsa": "an RSA identity imported from RL Swarm, if there is one",
+    "session.json": "the statement by which the RSA identity binds the node key",
+    "delegation.json": "the owner's statement that the node is theirs",
+    "revocation.json": "the owner's statement that it is no longer theirs, until it is on chain",
+    "votes.sqlite": "everything this key signed; back it up with the key",
     "votes.sqlite.lock": "names the process that uses it",
     "restored.json": "marks a restored or copied identity that has not listened yet",
     "journal.sqlite": "inputs and snapshots",
-    "outbox.sqlite": "transactions on their way",
-    "rounds.sqlite": "how the last rounds came about, for `swarm explain`",
+    "outbox.sqlite": "the transaction queue",
+    "rounds.sqlite": "reports of the last rounds, for `swarm explain`",
     "bodies/": "rollouts, own and fetched",
     "trainer/": "checkpoints",
     "peers.json": "addresses of peers",
     "coordinator.json": "what the contract fixed at deployment",
     BOOTNODE: "the addresses of a running bootnode",
-    HTTP: "where the running node's status is served",
+    HTTP: "where the running node serves its status",
     "node.lock": "names the process that uses the directory",
 }
-"""Every file a node keeps, relative to the data directory, and what it holds."""
+"""Every file of the data directory, relative to it, and what it holds."""
 
 
 class DataDirectory:
-    """Exclusive use of a data directory; creates it, for its owner only; marks one that was copied."""
+    """Exclusive use of a data directory. Creates it (mode 0700) and marks one that was copied."""
 
     def __init__(self, path: Path) -> None:
-        """Take the directory. Raises `Refusal` where another node has it, or it can't be made."""
+        """Lock the directory. Raises `Refusal` if another node uses it, or it can't be created."""
         self.path = path.expanduser().absolute()
         try:
             self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
         except OSError as error:
             raise Refusal(
                 Exit.STORE,
-                f"cannot create the data directory {self.path}: {error.strerror}; choose another by --data-dir",
+                f"cannot create the data directory {self.path}: {error.strerror}; choose another with --data-dir",
             ) from error
         self._lock = FileLock(
             self.path / "node.lock",
             f"the data directory {self.path}",
-            "stop that one, or give this node a directory of its own by --data-dir",
+            "stop that one, or give this node its own directory with --data-dir",
         )
         try:
             if self._lock.copied:
                 mark(self.path, "the directory is a copy of another")
             self._lock.sign()
-        except BaseException:
+        except BaseException:  # re-raised: a directory that can't be marked must not stay locked
             self._lock.release()
             raise
 
     def close(self) -> None:
-        """Let another node have it."""
+        """Release the lock."""
         self._lock.release()
 
     def __enter__(self) -> Self:

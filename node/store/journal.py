@@ -1,10 +1,10 @@
 """The journal: every input on disk before the machine sees it, and snapshots of the state.
 
-What is promised: an input whose `append` has returned survives any end of the process (kill -9, out of memory). After
-a power cut or a crash of the operating system the journal is a prefix of what was written; it may lack the last
-inputs (SQLite in WAL mode with synchronous=NORMAL: no fsync per input, which would hold up the loop for milliseconds
-each time). Nothing that must not be forgotten rests on those: what was signed is in the vote protection and what was
-sent is in the outbox, both synced before they return, and the rest is told again by chain and peers.
+Guarantee: an input whose `append` has returned survives any end of the process (kill -9, out of memory). After a power
+cut or a crash of the operating system the journal is a prefix of what was written and may lack the last inputs (SQLite
+in WAL mode with synchronous=NORMAL: an fsync per input would block the loop for milliseconds each time). Nothing
+irreplaceable depends on those. Signatures are in the vote protection and transactions in the outbox, both synced before
+they return; everything else comes again from chain and peers.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from node.machine.inputs import Stamped
 from node.store.database import open_database, refusing, transaction
 
 SNAPSHOTS_KEPT = 2
-"""The newest snapshot, and one before it should the newest prove unreadable."""
+"""The newest snapshot, and the one before it in case the newest is unreadable."""
 
 MIGRATIONS = (
     """
@@ -31,7 +31,7 @@ MIGRATIONS = (
     """,
 )
 PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL", "wal_autocheckpoint = 1000", "journal_size_limit = 16777216")
-ADVICE = "move it away to begin afresh (votes are protected in votes.sqlite, which must stay)"
+ADVICE = "move it away to start afresh (votes are protected in votes.sqlite, which must stay)"
 
 _encoder = msgspec.msgpack.Encoder()
 _decoder = msgspec.msgpack.Decoder(Stamped)
@@ -41,14 +41,14 @@ class Journal:
     """The journal of one node. Not for use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""
+        """Open or create. Raises `Refusal` if the file is damaged, from a newer version, or not accessible."""
         self.path = path
         self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
 
     # --- inputs -------------------------------------------------------------------------------------------------
 
     def append(self, stamped: Stamped) -> int:
-        """Store an input; return its sequence number, larger than every one before. Raises `Refusal`: disk full."""
+        """Store an input; return its sequence number, which only grows. Raises `Refusal`: disk full."""
         with refusing(self.path, "free disk space or mend the disk, then start again"):
             cursor = self._connection.execute("INSERT INTO inputs (stamped) VALUES (?)", (_encoder.encode(stamped),))
         return int(cursor.lastrowid or 0)
@@ -64,12 +64,12 @@ class Journal:
         return self.last_sequence()
 
     def last_sequence(self) -> int:
-        """Return the sequence number of the newest input ever stored, 0 where there was none."""
+        """Return the sequence number of the newest input ever stored, 0 if there was none."""
         row = self._connection.execute("SELECT seq FROM sqlite_sequence WHERE name = 'inputs'").fetchone()
         return int(row[0]) if row else 0
 
     def since(self, sequence: int) -> list[tuple[int, Stamped]]:
-        """Return the inputs kept after `sequence`, in order. Raises `Refusal` for one that can't be decoded."""
+        """Return the inputs after `sequence`, in order. Raises `Refusal` for one that can't be decoded."""
         with refusing(self.path, ADVICE):
             rows = self._connection.execute(
                 "SELECT sequence, stamped FROM inputs WHERE sequence > ? ORDER BY sequence", (sequence,)
@@ -85,7 +85,7 @@ class Journal:
     # --- snapshots ----------------------------------------------------------------------------------------------
 
     def save_snapshot(self, sequence: int, snapshot: bytes) -> None:
-        """Store the state as it is after `sequence`; forget older snapshots than the one before, and their inputs."""
+        """Store the state after `sequence`; delete all snapshots but the last two, and the inputs that they include."""
         with (
             refusing(self.path, "free disk space or mend the disk, then start again"),
             transaction(self._connection),
@@ -106,12 +106,12 @@ class Journal:
             self._connection.execute("DELETE FROM inputs WHERE sequence <= ?", oldest)
 
     def latest_snapshot(self) -> tuple[int, bytes] | None:
-        """Return the newest snapshot with the sequence number it includes, or None where there is none."""
+        """Return the newest snapshot and the last sequence number it includes, None if there is none."""
         found = self.snapshots()
         return found[0] if found else None
 
     def snapshots(self) -> list[tuple[int, bytes]]:
-        """Return the snapshots kept, the newest first; every input after the last of them is kept too."""
+        """Return the stored snapshots, newest first; every input after the oldest of them is stored too."""
         with refusing(self.path, ADVICE):
             return self._connection.execute("SELECT sequence, state FROM snapshots ORDER BY sequence DESC").fetchall()
 

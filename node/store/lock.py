@@ -1,4 +1,4 @@
-"""Exclusive use of a file, and who has it."""
+"""Exclusive use of a file, and who holds it."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from node.exits import Exit, Refusal
 
 
 class LockHolder(msgspec.Struct, frozen=True):
-    """Who holds a lock: process, machine, and since when (ISO 8601, UTC). `inode` is the lock file's own number: one
-    that names another file's was copied; 0 where it is not known."""
+    """Who holds a lock: process, machine, and since when (ISO 8601, UTC). `inode` is the lock file's inode number: a
+    file with another file's number is a copy; 0 if not known."""
 
     pid: int
     host: str
@@ -26,14 +26,14 @@ class LockHolder(msgspec.Struct, frozen=True):
 
 
 class FileLock:
-    """An advisory lock (flock) that ends with the process however it ends; the file stays and names the last holder.
+    """An advisory lock (flock) that ends with the process, however it ends; the file stays and names the last holder.
 
-    `copied` tells that the file is a copy of one that a holder has signed, so everything beside it may be one too. It
-    stays so until the new holder signs: whoever takes precautions signs once they are complete.
+    `copied` is True if the file is a copy of a signed one; everything beside it may then be a copy too. The file stays
+    recognisable as a copy until the new holder signs it: sign only when all precautions are complete.
     """
 
     def __init__(self, path: Path, subject: str, remedy: str) -> None:
-        """Take the lock, unsigned. Raises `Refusal` naming the holder: "`subject` is in use by ...; `remedy`"."""
+        """Take the lock without signing. Raises `Refusal` naming the holder: "`subject` is in use by ...; `remedy`"."""
         self.path = path
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -62,7 +62,7 @@ class FileLock:
         return f"process {holder.pid} on {holder.host} since {holder.since}"
 
     def sign(self) -> None:
-        """Put this process's name into the file. Raises `Refusal` where that can't be written."""
+        """Write this process as holder into the file. Raises `Refusal` if it can't be written."""
         since = datetime.now(UTC).isoformat(timespec="seconds")
         name = msgspec.json.encode(LockHolder(os.getpid(), socket.gethostname(), since, self._inode))
         try:
@@ -74,7 +74,7 @@ class FileLock:
             ) from error
 
     def release(self) -> None:
-        """Give the lock up; a second call does nothing."""
+        """Release the lock; a second call does nothing."""
         if self._descriptor >= 0:
             os.close(self._descriptor)
             self._descriptor = -1

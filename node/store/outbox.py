@@ -1,4 +1,4 @@
-"""The outbox on disk: records by key, those not settled apart."""
+"""The transaction queue on disk: records by key, settled or not."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ MIGRATIONS = (
 )
 """The first may find its table: files from before versions were counted have version 0."""
 PRAGMAS = ("journal_mode = WAL", "synchronous = FULL")
-ADVICE = "move it away to begin afresh: what was on its way is asked for again"
+ADVICE = "move it away to start afresh: transactions that are still needed are queued again"
 
 KEPT = 10_000
-"""Settled records kept: enough to answer any command a journal's replay may ask again."""
+"""Settled records kept: enough to answer any command that a journal's replay may repeat."""
 
 PRUNE_EVERY = 256
 
@@ -32,12 +32,12 @@ class SqliteOutbox:
     """A durable map (`node.chain.transactions.tx_queue.OutboxStore`). One thread, one process."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""
+        """Open or create. Raises `Refusal` if the file is damaged, from a newer version, or not accessible."""
         self._db = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
         self._writes = 0
 
     def put(self, key: str, record: bytes, *, unsettled: bool) -> None:
-        """Keep a record; an unsettled one keeps its place in the queue, a settled one gets a new place at the end."""
+        """Store a record; an unsettled one keeps its place in the queue, a settled one moves to the end."""
         place = "(SELECT coalesce(max(place), 0) + 1 FROM outbox)"
         moved = "place" if unsettled else "excluded.place"
         self._db.execute(
@@ -50,17 +50,17 @@ class SqliteOutbox:
             self._prune()
 
     def get(self, key: str) -> bytes | None:
-        """Return a record, None where there is none."""
+        """Return a record, None if there is none."""
         row = self._db.execute("SELECT record FROM outbox WHERE key = ?", (key,)).fetchone()
         return bytes(row[0]) if row else None
 
     def unsettled(self) -> list[bytes]:
-        """Return the unsettled records, in the order in which their keys came first."""
+        """Return the unsettled records, in the order in which their keys were first stored."""
         rows = self._db.execute("SELECT record FROM outbox WHERE unsettled = 1 ORDER BY place")
         return [bytes(row[0]) for row in rows]
 
     def recent(self, count: int) -> list[bytes]:
-        """Return the `count` records settled last, the newest first."""
+        """Return the `count` most recently settled records, newest first."""
         query = "SELECT record FROM outbox WHERE unsettled = 0 ORDER BY place DESC LIMIT ?"
         return [bytes(row[0]) for row in self._db.execute(query, (count,))]
 
@@ -77,9 +77,9 @@ class SqliteOutbox:
 
 
 def read_records(path: Path, keys: Iterable[str]) -> dict[str, bytes]:
-    """Return those of the records that a file keeps, beside the node that writes it; none where there is no file.
+    """Return the records of these keys while a node may be writing the file; none if there is no file.
 
-    Raises `Refusal` where it can't be read.
+    Raises `Refusal` if it can't be read.
     """
     if not path.exists():
         return {}

@@ -1,7 +1,7 @@
 """The mark on a data directory that was restored or copied: another node may be running with its key.
 
-A node with this mark listens before it acts (`node.machine.doppelganger`). It begins afresh: a journal and an outbox
-from before would have it repeat what its twin may have gone beyond.
+A node with this mark listens before it acts (`node.machine.doppelganger`). It starts without its old journal and
+outbox: they would make it repeat steps that the other copy may already have passed.
 """
 
 from __future__ import annotations
@@ -17,20 +17,20 @@ from node.files.private import replace_private
 
 FILE = "restored.json"
 STALE = ("journal.sqlite", "outbox.sqlite")
-"""What is moved aside. Votes and key stay: they are what was restored."""
+"""Files that are moved aside. Votes and key stay: they are what was restored."""
 
 
 class RestoreMark(msgspec.Struct, frozen=True):
-    """The content of restored.json: when (ISO 8601, UTC), and how it was noticed."""
+    """The content of restored.json: when (ISO 8601, UTC) and why the mark was set."""
 
     since: str
     reason: str
 
 
 def mark(home: Path, reason: str) -> None:
-    """Move a directory's journal and outbox aside, then mark it: the mark says that all of it is done.
+    """Move a directory's journal and outbox aside, then write the mark, which says that all of it is done.
 
-    Raises `Refusal` where that can't be written; a second call finishes what the first one began.
+    Raises `Refusal` if it can't be written; a second call finishes what the first one began.
     """
     since = datetime.now(UTC)
     content = msgspec.json.encode(RestoreMark(since.isoformat(timespec="seconds"), reason))
@@ -43,17 +43,17 @@ def mark(home: Path, reason: str) -> None:
 
 
 def is_marked(home: Path) -> bool:
-    """Return True if the directory bears the mark."""
+    """Return True if the directory has the mark."""
     return (home / FILE).exists()
 
 
 def unmark(home: Path) -> None:
-    """Take the mark away: nobody else was heard."""
+    """Remove the mark: no other node with this key was heard."""
     (home / FILE).unlink(missing_ok=True)
 
 
 def _move_aside(home: Path, name: str, suffix: str) -> None:
-    """Rename a database with what SQLite keeps beside it, so that it can be looked at still."""
+    """Rename a database and SQLite's files beside it, so that it can still be inspected."""
     for path in sorted(home.glob(f"{name}*")):
         if path.name in (name, f"{name}-wal", f"{name}-shm"):
             os.replace(path, path.with_name(path.name.replace(name, f"{name}.{suffix}", 1)))

@@ -1,6 +1,7 @@
-"""Accounts of the last rounds (`node.machine.round_report`), for `swarm explain`: written by the node, read beside it.
+"""Reports of the last rounds (`node.machine.round_report`), for `swarm explain`.
 
-Each write is whole and may be repeated. Like the journal's, one that has returned survives any end of the process.
+The node writes them; commands read them meanwhile. Each write is atomic and may be repeated. Like the journal's, a
+write that has returned survives any end of the process.
 """
 
 from __future__ import annotations
@@ -17,13 +18,13 @@ from protocols.identifiers import Address, Seed
 
 FILE = "rounds.sqlite"
 KEPT = 512
-"""Rounds kept, the newest ones."""
-LOOKED_AT = 16
-"""Rounds among which the last one with a vote is looked for."""
+"""Newest rounds that are kept."""
+SEARCHED = 16
+"""Newest rounds that are searched for the last one with a vote."""
 
-MIGRATIONS = ("CREATE TABLE rounds (round INTEGER PRIMARY KEY, seed BLOB NOT NULL, account BLOB NOT NULL) STRICT",)
+MIGRATIONS = ("CREATE TABLE rounds (round INTEGER PRIMARY KEY, seed BLOB NOT NULL, report BLOB NOT NULL) STRICT",)
 PRAGMAS = ("journal_mode = WAL", "synchronous = NORMAL")
-ADVICE = "move it away to begin afresh: it only explains rounds that are over"
+ADVICE = "move it away to start afresh: it only explains past rounds"
 
 _decoder = msgspec.msgpack.Decoder(RoundReport)
 
@@ -32,18 +33,18 @@ class RoundStore:
     """The writer's side. One thread, one process."""
 
     def __init__(self, path: Path) -> None:
-        """Open or create. Raises `Refusal` where the file is damaged, from a newer version, or not accessible."""
+        """Open or create. Raises `Refusal` if the file is damaged, from a newer version, or not accessible."""
         self.path = path
         self._db = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
 
     def known(self) -> dict[int, Seed]:
-        """Return the rounds that are kept, each with the seed that it was ranked under."""
+        """Return the stored rounds, each with the seed under which it was ranked."""
         return {number: bytes(seed) for number, seed in self._db.execute("SELECT round, seed FROM rounds")}
 
-    def put(self, account: RoundReport) -> None:
-        """Keep a round, in place of one under another seed; the oldest goes. Raises `Refusal`: disk full."""
+    def put(self, report: RoundReport) -> None:
+        """Store a report, replacing one under another seed; drop the oldest. Raises `Refusal`: disk full."""
         with refusing(self.path, "free disk space or mend the disk"), transaction(self._db):
-            row = (account.round, account.seed, msgspec.msgpack.encode(account))
+            row = (report.round, report.seed, msgspec.msgpack.encode(report))
             self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?)", row)
             self._db.execute(
                 "DELETE FROM rounds WHERE round <= (SELECT round FROM rounds ORDER BY round DESC LIMIT 1 OFFSET ?)",
@@ -51,14 +52,14 @@ class RoundStore:
             )
 
     def put_vote(self, vote: VoteRecord) -> None:
-        """Write into its round what has become of a vote; nothing where that round is not kept. Raises `Refusal`."""
+        """Update the vote in its round's report; do nothing if that round is not kept. Raises `Refusal`."""
         with refusing(self.path, ADVICE):
-            query = "SELECT account FROM rounds WHERE round = ? AND seed = ?"
+            query = "SELECT report FROM rounds WHERE round = ? AND seed = ?"
             rows = self._db.execute(query, (vote.round, vote.seed)).fetchall()
         for (stored,) in rows:
-            account = _decoded(self.path, stored)
-            if account.vote != vote:
-                self.put(with_vote(account, vote))
+            report = _decoded(self.path, stored)
+            if report.vote != vote:
+                self.put(with_vote(report, vote))
 
     def close(self) -> None:
         """Close the file."""
@@ -73,7 +74,7 @@ def _decoded(path: Path, stored: bytes) -> RoundReport:
 
 
 def kept_rounds(path: Path) -> list[int]:
-    """Return the rounds that a file keeps, ascending; none where there is no file. Raises `Refusal`."""
+    """Return the rounds in a file, ascending; none if there is no file. Raises `Refusal`."""
     if not path.exists():
         return []
     with reading(path, len(MIGRATIONS), ADVICE) as db:
@@ -81,28 +82,28 @@ def kept_rounds(path: Path) -> list[int]:
 
 
 def read_round(path: Path, number: int | None = None) -> RoundReport | None:
-    """Return a round's account; without a number the last one whose vote is done, else with a vote, else the last one.
+    """Return a round's report. Without a number: the last one whose vote is done, else with a vote, else the last one.
 
-    None where there is none. Raises `Refusal` where the file can't be read.
+    None if there is none. Raises `Refusal` if the file can't be read.
     """
     if not path.exists():
         return None
     with reading(path, len(MIGRATIONS), ADVICE) as db:
         if number is not None:
-            rows = db.execute("SELECT account FROM rounds WHERE round = ?", (number,)).fetchall()
+            rows = db.execute("SELECT report FROM rounds WHERE round = ?", (number,)).fetchall()
             return _decoded(path, rows[0][0]) if rows else None
-        stored = db.execute("SELECT account FROM rounds ORDER BY round DESC LIMIT ?", (LOOKED_AT,)).fetchall()
-    accounts = [_decoded(path, account) for (account,) in stored]
-    voted = [account for account in accounts if account.vote]
-    done = [account for account in voted if account.vote and account.vote.phase == "done"]
-    return next(iter([*done, *voted, *accounts]), None)
+        stored = db.execute("SELECT report FROM rounds ORDER BY round DESC LIMIT ?", (SEARCHED,)).fetchall()
+    reports = [_decoded(path, report) for (report,) in stored]
+    voted = [report for report in reports if report.vote]
+    done = [report for report in voted if report.vote and report.vote.phase == "done"]
+    return next(iter([*done, *voted, *reports]), None)
 
 
-def recent_peer_ids(path: Path, rounds: int = LOOKED_AT) -> dict[Address, str]:
-    """Return the peer ids that the last rounds tell, by address; the newest word counts. Raises `Refusal`."""
+def recent_peer_ids(path: Path, rounds: int = SEARCHED) -> dict[Address, str]:
+    """Return the peer ids in the last reports, by address; the newest report wins. Raises `Refusal`."""
     found: dict[Address, str] = {}
     for number in kept_rounds(path)[-rounds:]:
-        account = read_round(path, number)
-        entries = account.entries if account else ()
+        report = read_round(path, number)
+        entries = report.entries if report else ()
         found |= {entry.peer: entry.peer_id for entry in entries if entry.peer_id}
     return found

@@ -1,6 +1,7 @@
-"""The check of a body that a peer sent: every rule a pure function, the reward recomputed from this node's own data.
+"""The check of a body that a peer sent: every rule is a pure function; rewards are recomputed from this node's own
+data.
 
-The codes of what is wrong are those of `protocols.reasons`.
+Reason codes are those of `protocols.reasons`.
 """
 
 from __future__ import annotations
@@ -27,57 +28,60 @@ from protocols.manifest import Manifest, refuses_references
 from protocols.poison import LONGEST_TOKEN, RIGHT, fits, is_poison
 from protocols.wire import Announcement, Completion, Group, Malformed, Rollouts, decode_rollouts
 
-DEAR = 3
-"""Completions of one body that may run into a bound of their grader."""
+MOST_GIVEN_UP = 3
+"""Completions of one body that may exceed a limit of their grader."""
 
 Right: TypeAlias = tuple[int, list[Completion]]
-"""A question and those of a group's completions that answer it rightly."""
+"""A question and the group's right completions."""
 
 
 class BodyCheck:
-    """The check of this swarm, as `node.ports.CheckBody`. What is quoted is looked up in `bodies`, and each body is
-    compared with those that passed before."""
+    """The check of this swarm, as `node.ports.CheckBody`. Quoted bodies are looked up in `bodies`, and each body is
+    compared with those that passed earlier."""
 
     def __init__(self, manifest: Manifest, questions: Questions, bodies: Bodies) -> None:
         self._manifest, self._questions = manifest, questions
-        self._library, self._comparison = QuoteResolver(bodies), CopyDetector()
+        self._quotes, self._copies = QuoteResolver(bodies), CopyDetector()
 
-    def __call__(self, peer: Address, said: Announcement, body: bytes) -> Verdict:
+    def __call__(self, peer: Address, announcement: Announcement, body: bytes) -> Verdict:
         """Check a body that a peer sent."""
-        return check_body(self._manifest, self._questions, peer, said, body, self._library, self._comparison)
+        return check_body(self._manifest, self._questions, peer, announcement, body, self._quotes, self._copies)
 
-    def remember(self, peer: Address, said: Announcement, body: bytes) -> None:
-        """Have others' bodies compared with this node's own, which needs no check."""
+    def remember(self, peer: Address, announcement: Announcement, body: bytes) -> None:
+        """Remember this node's own body for the comparison with others'; it needs no check."""
         game = game_named(self._manifest.game.name)
-        rollouts = decode_rollouts(body, said.body, len(body))
-        self._comparison.alike(peer, said, comparable(self._manifest, game, self._questions, said, rollouts))
+        rollouts = decode_rollouts(body, announcement.body, len(body))
+        self._copies.alike(
+            peer, announcement, comparable(self._manifest, game, self._questions, announcement, rollouts)
+        )
 
 
 def check_body(
     manifest: Manifest,
     questions: Questions,
     peer: Address,
-    said: Announcement,
+    announcement: Announcement,
     body: bytes,
     library: QuoteResolver | None = None,
     comparison: CopyDetector | None = None,
 ) -> Verdict:
-    """Accept or refuse a whole body; `reward` is the sum over its `groups` with a rank of the mean recomputed reward.
+    """Accept or refuse a whole body; `reward` sums the mean recomputed rewards of its ranked groups, counted in
+    `groups`.
 
-    Groups of the common slots are checked like all others and have no rank. A body that quotes what is not in the
-    library is neither: "quotes-missing" names what is lacking. One whose completions make the grader give up more than
-    `DEAR` times is refused: they are made to. One that is accepted may be in doubt, or repeat others' (`comparison`).
+    Groups of common questions are checked like all others and are not ranked. If a quoted body is missing, the reason
+    is "quotes-missing" and `missing` names the digests. If more than `MOST_GIVEN_UP` completions exceed a limit of the
+    grader, the body is refused: they are made to. An accepted body may have a `doubt`, or repeat others' (`alike`).
     """
     game = game_named(manifest.game.name)
-    if len(body) != said.size:
+    if len(body) != announcement.size:
         return Verdict(reason="size")
     try:
-        rollouts = decode_rollouts(body, said.body, manifest.limits.body)
+        rollouts = decode_rollouts(body, announcement.body, manifest.limits.body)
     except Malformed as problem:
         return Verdict(reason=problem.code)
     reason = (
-        frame_problem(manifest, game, said, rollouts)
-        or assignment_problem(manifest, game, questions, peer, said, rollouts)
+        frame_problem(manifest, game, announcement, rollouts)
+        or assignment_problem(manifest, game, questions, peer, announcement, rollouts)
         or next(filter(None, (group_problem(manifest, group) for group in rollouts.groups)), "")
     )
     if reason:
@@ -90,12 +94,12 @@ def check_body(
     found = _worth(manifest, game, questions, rollouts, shelf)
     if found.reason or comparison is None:
         return found
-    alike = comparison.alike(peer, said, comparable(manifest, game, questions, said, rollouts))
+    alike = comparison.alike(peer, announcement, comparable(manifest, game, questions, announcement, rollouts))
     return msgspec.structs.replace(found, alike=alike)
 
 
 def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, shelf: Shelf) -> Verdict:
-    """Recompute the rewards; refuse what wears the grader out, and what is right in a way that no model means."""
+    """Recompute the rewards; refuse bodies that exhaust the grader, poison, and recited solutions."""
     ranked = [group for group in rollouts.groups if group.slot >= manifest.game.common]
     right: list[Right] = []
     total, before = 0.0, gave_up()
@@ -103,7 +107,7 @@ def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollo
         rewards = own_rewards(manifest, game, questions, rollouts, group, shelf)
         total += sum(rewards) / len(rewards)
         right.append((group.question, [group.completions[at] for at, each in enumerate(rewards) if each >= RIGHT]))
-        if gave_up() - before > DEAR:
+        if gave_up() - before > MOST_GIVEN_UP:
             return Verdict(reason="dear")
     reason = poison_problem(manifest, right) or reference_problem(manifest, questions, right)
     if reason:
@@ -112,28 +116,28 @@ def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollo
     return Verdict(reason="", groups=len(ranked), reward=total, doubt="certain" if certain else "")
 
 
-def frame_problem(manifest: Manifest, game: Game, said: Announcement, rollouts: Rollouts) -> str:
-    """Return the reason why the body does not belong to its announcement, or an empty text."""
-    if (rollouts.round, rollouts.stage) != (said.round, said.stage):
+def frame_problem(manifest: Manifest, game: Game, announcement: Announcement, rollouts: Rollouts) -> str:
+    """Return the reason why a body does not match its announcement, "" if it does."""
+    if (rollouts.round, rollouts.stage) != (announcement.round, announcement.stage):
         return "round"
-    if rollouts.seed != body_seed(game, said.seed):
+    if rollouts.seed != body_seed(game, announcement.seed):
         return "seed"
     if len(rollouts.tokenizer) != 32:
         return "schema"
     if not manifest.game.minimum <= len(rollouts.groups) <= manifest.game.generated:
         return "groups"
-    stages = game.quotes(said.stage)
+    stages = game.quotes(announcement.stage)
     least, most = len(stages), len(stages) * game.most_quoted(manifest.game)
     return "" if least <= len(rollouts.quoted) <= most else "quotes"
 
 
 def assignment_problem(
-    manifest: Manifest, game: Game, questions: Questions, peer: Address, said: Announcement, rollouts: Rollouts
+    manifest: Manifest, game: Game, questions: Questions, peer: Address, announcement: Announcement, rollouts: Rollouts
 ) -> str:
-    """Return "assignment" unless the body is this peer's, and its slots ascend from 0 without a gap and hold the
-    questions that it was given.
+    """Return "assignment" unless the body is this peer's and its slots ascend from 0 without a gap and hold the
+    assigned questions.
 
-    A gap would let a peer publish its lucky groups only.
+    A gap would let a peer publish only its lucky groups.
     """
     if rollouts.author != body_author(game, peer):
         return "assignment"
@@ -142,15 +146,15 @@ def assignment_problem(
         return "assignment"
     size, common = len(questions), manifest.game.common
     for group in rollouts.groups:
-        given = game.question(questions.digest, said.seed, peer, said.stage, group.slot, size, common)
+        given = game.question(questions.digest, announcement.seed, peer, announcement.stage, group.slot, size, common)
         if group.question != given:
             return "assignment"
     return ""
 
 
 def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, shelf: Shelf) -> str:
-    """Return "quotes" unless some of each stage that is to be quoted are named, in the order of their lots, and belong
-    to the same round."""
+    """Return "quotes" unless the body quotes some bodies of each stage that it has to quote, in the order of the draw
+    and from its own round."""
     most = game.most_quoted(manifest.game)
     bodies = [(digest, shelf[digest]) for digest in rollouts.quoted]
     if any((body.round, body.seed) != (rollouts.round, rollouts.seed) for _, body in bodies):
@@ -165,15 +169,15 @@ def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, shelf: Sh
 
 
 def group_problem(manifest: Manifest, group: Group) -> str:
-    """Return the reason why a group can't count: incomplete, or a completion out of bounds."""
+    """Return the reason why a group is invalid, "" if it is valid: incomplete, or a completion out of bounds."""
     if len(group.completions) != manifest.game.group_size:
         return "incomplete"
     return next(filter(None, (completion_problem(manifest, each) for each in group.completions)), "")
 
 
 def completion_problem(manifest: Manifest, completion: Completion) -> str:
-    """Return "length" where text, ids or log-probabilities are out of bounds or do not match, "logps" where one
-    of these is impossible."""
+    """Return "length" if text, ids or log-probabilities are out of bounds or do not match, "logps" if a
+    log-probability is impossible, else ""."""
     count, rest = divmod(len(completion.tokens), 4)
     whole = not rest and 0 < count <= manifest.game.max_completion and len(completion.logps) in (0, 4 * count)
     if not whole or len(completion.text) > manifest.limits.completion_chars or not fits(completion, LONGEST_TOKEN):
@@ -182,14 +186,14 @@ def completion_problem(manifest: Manifest, completion: Completion) -> str:
 
 
 def poison_problem(manifest: Manifest, right: Sequence[Right]) -> str:
-    """Return "poison" where most right completions are degenerate."""
+    """Return "poison" if most right completions are degenerate, else ""."""
     every = [completion for _, completions in right for completion in completions]
     return "poison" if manifest.checks.poison and is_poison(every) else ""
 
 
 def reference_problem(manifest: Manifest, questions: Questions, right: Sequence[Right]) -> str:
-    """Return "reference" where most right completions are this node's own reference solutions, as far as these are long
-    enough to tell."""
+    """Return "reference" if most right completions recite the reference solution (where it is long enough to judge),
+    else ""."""
     if not refuses_references(manifest):
         return ""
     found = [
@@ -202,23 +206,25 @@ def reference_problem(manifest: Manifest, questions: Questions, right: Sequence[
 
 
 def comparable(
-    manifest: Manifest, game: Game, questions: Questions, said: Announcement, rollouts: Rollouts
+    manifest: Manifest, game: Game, questions: Questions, announcement: Announcement, rollouts: Rollouts
 ) -> dict[int, Written]:
-    """Return what a body writes on the questions that everybody has, by question: these can be compared. Only the first
-    ones are where they are rich: a few long texts prove as much as many short ones."""
+    """Return the sketches of a body's common questions, by question; these can be compared between peers. Stops after
+    `NGRAMS_COMPARED` n-grams: a few long texts prove as much as many short ones."""
     if not manifest.checks.copies:
         return {}
     size, common = len(questions), manifest.game.common
     found: dict[int, Written] = {}
     for group in rollouts.groups:
-        given = game.question(questions.digest, said.seed, EVERYBODY, said.stage, group.slot, size, common)
+        given = game.question(
+            questions.digest, announcement.seed, EVERYBODY, announcement.stage, group.slot, size, common
+        )
         if group.question == given and ngrams(found) < NGRAMS_COMPARED:
             found[given] = written(each.text for each in group.completions)
     return found
 
 
 def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> StageContext:
-    """Return where a group was played, with the question's text from this node's own data."""
+    """Return a group's context, with the question's text from this node's own data."""
     return StageContext(
         seed=rollouts.seed,
         stage=rollouts.stage,

@@ -1,4 +1,4 @@
-"""What peers wrote on the questions that everybody has, kept for a few stages to be compared with what comes next."""
+"""Sketches of peers' completions of common questions, kept for a few stages for comparison with later bodies."""
 
 from __future__ import annotations
 
@@ -14,47 +14,47 @@ from protocols.wire import Announcement
 
 STAGES_KEPT = 8
 PEERS_KEPT = 256
-"""Bodies of one stage that are compared with each other: as many as the machine asks for."""
+"""Bodies of one stage that are compared with each other: as many as the machine fetches."""
 NGRAMS_COMPARED = 8_192
-"""N-grams of a body from which on no further question of it is compared: with groups of 8, at least 4 questions are."""
+"""N-grams of a body after which no further question is compared; with groups of 8, at least 4 questions fit."""
 NGRAMS_KEPT = 1 << 19
-"""N-grams of one stage: about 40 MiB. Beyond it the richest bodies are forgotten first, so that nobody can have others
-forgotten by writing more than they do."""
+"""N-grams kept of one stage: about 40 MiB. Above it the largest bodies are forgotten first, so that nobody can evict
+others' bodies by writing more than they do."""
 
 Place = tuple[int, int, Seed]
 """Round, stage and seed."""
 
 
 class ComparedBody(msgspec.Struct, frozen=True):
-    """What is kept of a body, and how many n-grams that are."""
+    """The sketches kept of a body, and their number of n-grams."""
 
     body: Mapping[int, Written]
     ngrams: int
 
 
 class CopyDetector:
-    """Remembers sketches, not texts, of a bounded number of bodies. After a restart it begins anew: then copies of what
-    came before are not noticed. This node's own bodies may be added while another thread compares."""
+    """Remembers sketches, not texts, of a bounded number of bodies. A restart empties it: copies of earlier bodies are
+    then not noticed. This node's own bodies may be added while another thread compares."""
 
     def __init__(self) -> None:
         self._stages: FIFOCache[Place, dict[Address, ComparedBody]] = FIFOCache(STAGES_KEPT)
         self._lock = Lock()
 
-    def alike(self, peer: Address, said: Announcement, body: Mapping[int, Written]) -> tuple[Address, ...]:
+    def alike(self, peer: Address, announcement: Announcement, body: Mapping[int, Written]) -> tuple[Address, ...]:
         """Return the other peers whose body of the stage this one repeats, and remember it."""
         if not body:
             return ()
         with self._lock:
-            others = self._stages.setdefault((said.round, said.stage, said.seed), {})
+            others = self._stages.setdefault((announcement.round, announcement.stage, announcement.seed), {})
             known = [(other, theirs.body) for other, theirs in others.items() if other != peer]
             if len(others) < PEERS_KEPT or peer in others:
                 others[peer] = ComparedBody(body, ngrams(body))
-            _forget_richest(others)
+            _forget_largest(others)
         return tuple(other for other, theirs in known if is_copy(_pairs(theirs, body)))
 
 
-def _forget_richest(bodies: dict[Address, ComparedBody]) -> None:
-    """Forget bodies until the others are few enough n-grams: the richest first, of equals the newest."""
+def _forget_largest(bodies: dict[Address, ComparedBody]) -> None:
+    """Forget bodies until the rest has few enough n-grams: the largest first, the newest of equals."""
     while sum(kept.ngrams for kept in bodies.values()) > NGRAMS_KEPT:
         del bodies[max(reversed(bodies), key=lambda peer: bodies[peer].ngrams)]
 

@@ -1,4 +1,4 @@
-"""Bodies that are quoted, and what they quote in turn: found in the store, decoded once."""
+"""Quoted bodies, and the bodies that they quote in turn: found in the store, decoded once."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from protocols.identifiers import Digest
 from protocols.wire import Malformed, Rollouts, decode_rollouts
 
 MOST = 64
-"""Bodies that one body can lead to: those it quotes, and those that they quote."""
+"""Most bodies that one body can lead to: those it quotes, and those that they quote."""
 KEPT = 32
-"""Decoded bodies that are kept: all peers of a stage quote the same few."""
+"""Decoded bodies that are cached: all peers of a stage quote the same few."""
 
 BodyT = TypeVar("BodyT")
 
@@ -24,7 +24,8 @@ def closure(
     quoted: Callable[[BodyT], tuple[Digest, ...]],
     most: int = MOST,
 ) -> tuple[dict[Digest, BodyT], tuple[Digest, ...]]:
-    """Return what the roots lead to, themselves included, and the digests that `find` does not know; `most` in all."""
+    """Return everything reachable from the roots, including them, and the digests that `find` does not know; at most
+    `most` in all."""
     found: dict[Digest, BodyT] = {}
     missing: list[Digest] = []
     pending = list(dict.fromkeys(roots))
@@ -41,10 +42,10 @@ def closure(
 
 
 class BodyLookup(Protocol):
-    """Where bodies are found (`node.ports.Bodies`, of which only this is needed)."""
+    """Lookup of bodies: the part of `node.ports.Bodies` that is needed here."""
 
     def get(self, digest: Digest) -> bytes | None:
-        """Return the body, or None where it is not (or no longer) kept."""
+        """Return the body, None if it is not in the store."""
 
 
 class QuoteResolver:
@@ -55,7 +56,7 @@ class QuoteResolver:
         self._decoded = lru_cache(maxsize=KEPT)(self._decode)
 
     def shelf(self, quoted: Iterable[Digest]) -> tuple[Shelf, tuple[Digest, ...]]:
-        """Return the quoted bodies with what they quote in turn, and the digests of those that are not here."""
+        """Return the quoted bodies with those that they quote in turn, and the digests of the missing ones."""
         return closure(quoted, self._find, lambda body: body.quoted)
 
     def _find(self, digest: Digest) -> Rollouts | None:
@@ -65,7 +66,7 @@ class QuoteResolver:
             return None
 
     def _decode(self, digest: Digest) -> Rollouts:
-        """Read a body. Raises KeyError where there is none, so that this is not remembered."""
+        """Decode a body. Raises KeyError if there is none, so that its absence is not cached."""
         body = self._bodies.get(digest)
         if body is None:
             raise KeyError(digest)

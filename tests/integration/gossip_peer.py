@@ -139,7 +139,7 @@ class Peer:
                 case "carry":
                     vote = CommitVote(self.round, seed(self.round), (peer_key(9).address,))
                     where = (self.round, self.stage, seed(self.round))
-                    await self.node.execute(PublishRollouts(*where, NOTHING, 0, relays=True, carries=(vote,)))
+                    await self.node.execute(PublishRollouts(*where, NOTHING, 0, relays=True, attached=(vote,)))
                 case "introduce":
                     await self.node.execute(IntroduceNode())
                 case "window":

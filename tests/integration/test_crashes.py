@@ -33,7 +33,7 @@ BY_TURNS = ("AdvanceStage",)
 IN_THE_OPEN_SWARM = (*ONLY_OPEN, *BY_TURNS)
 ONLY_SLOW = ("AbortWork",)
 """What only a node that is too slow does."""
-ONLY_RESTORED = ("EndListening",)
+ONLY_RESTORED = ("EndDoppelgangerProtection",)
 """What only a node with a restored identity does."""
 ONCE = ("IntroduceNode", "RegisterNode")
 """What a node does once, at its beginning."""

@@ -44,12 +44,12 @@ async def test_a_second_node_with_the_same_key_is_heard(tmp_path: Path) -> None:
         await between.event("RolloutsArrived", body=early)
         (tmp_path / "twin").mkdir()
         twin = await swarm.start(1, addresses(between), home=str(tmp_path / "twin"), ephemeral_peer_id=True)
-        await twin.event("OwnMessageHeard", body=early)
+        await twin.event("DoppelgangerDetected", body=early)
         for process in (first, between, twin):
             await process.do("window", round=2, stage=0)
         late = await first.publish(size=4_000, round=2)
         await between.event("RolloutsArrived", body=late)
-        assert (await twin.event("OwnMessageHeard", body=late))["round"] == 2
+        assert (await twin.event("DoppelgangerDetected", body=late))["round"] == 2
         first.inner.send_signal(signal.SIGKILL)
         await first.inner.wait()
         await twin.do("switch")
@@ -66,13 +66,13 @@ async def test_messages_travel_and_a_newcomer_is_heard(tmp_path: Path) -> None:
         nodes = await swarm.start_all(range(1, 4))
         await nodes[0].do("carry")
         heard = await nodes[1].event("RolloutsAnnounced", peer=peer_key(1).address)
-        assert (heard["size"], heard["relays"], heard["carried"][0][:2]) == (0, True, ["commit", 1])
+        assert (heard["size"], heard["relays"], heard["attached"][0][:2]) == (0, True, ["commit", 1])
         await nodes[2].do("introduce")
         for node in nodes[:2]:
             introduced = await node.event("NodeIntroduced")
             assert introduced["node"] == peer_key(3).address == introduced["message"][2]
         late = await swarm.start(4, addresses(nodes[0]), peers=3)
-        assert (await late.event("RolloutsAnnounced"))["carried"] == heard["carried"]
+        assert (await late.event("RolloutsAnnounced"))["attached"] == heard["attached"]
         assert (await late.event("NodeIntroduced"))["node"] == peer_key(3).address
         assert [await node.counted("introduction") for node in nodes[:2]] == [1, 1]
 

@@ -91,7 +91,7 @@ def test_a_copy_of_a_running_node_ends_by_itself(watch: Watch, tmp_path: Path) -
     shutil.copytree(original, copy)
     command = [*SWARM, "run", "--data-dir", str(copy), "--log-format", "json"]
     ended = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, env=os.environ | ENVIRONMENT)
-    assert ended.returncode == Exit.TWIN, ended.stderr
+    assert ended.returncode == Exit.DOPPELGANGER, ended.stderr
     assert "another node runs with this key" in ended.stderr
     events = {json.loads(line)["event"] for line in ended.stdout.splitlines()}
     assert events.isdisjoint({"rollouts.publishing", "vote.committing", "vote.casting", "stage.advancing"})

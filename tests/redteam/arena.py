@@ -213,7 +213,7 @@ class Arena:
         """Return for which reasons bodies of each peer count for nothing, as honest nodes have logged."""
         found: defaultdict[Address, set[str]] = defaultdict(set)
         for line in self.logs().splitlines():
-            if '"rollouts.refused"' in line or '"rollouts.discounted"' in line:
+            if '"rollouts.refused"' in line or '"rollouts.uncounted"' in line:
                 told = msgspec.json.decode(line, type=Refused)
                 found[told.peer].add(told.reason)
         return dict(found)

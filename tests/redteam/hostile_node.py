@@ -113,7 +113,7 @@ class HostileNode(app.Node):
 
     def others(self) -> Any:
         """Return the bodies of the current stage that have arrived."""
-        pool = self.state.pools.get(current_step(self.state), {})
+        pool = self.state.bodies_by_step.get(current_step(self.state), {})
         found = [self.bodies.get(each.digest) for peer, each in sorted(pool.items()) if peer != self.key.address]
         return tuple(decode_rollouts(body, body_digest(body), len(body)) for body in found if body)
 

@@ -22,7 +22,7 @@ from tests.scenarios.names import ADDRESSES, Names, Options
 from tests.scenarios.vocabulary import INPUTS, Moment
 
 BLOCK_END = "----"
-UNSAID: tuple[tuple[str, object], ...] = (("quoted", ()), ("after", 0.0), ("relays", False), ("carries", ()))
+UNSAID: tuple[tuple[str, object], ...] = (("quoted", ()), ("after", 0.0), ("relays", False), ("attached", ()))
 """Fields and values that go without saying."""
 
 
@@ -126,7 +126,7 @@ class Scenario:
         self.timers.clear()
         self.stopped = False
         self.now += float(options.get("after", 0))
-        yield from self.feed(i.NodeStarted(listen="listen" in words))
+        yield from self.feed(i.NodeStarted(doppelganger_protection="doppelganger-protection" in words))
 
     def show(self, words: list[str], options: Options) -> Iterator[str]:
         """Print fields of the status; without words the phase and the totals that are not zero."""
@@ -143,8 +143,8 @@ class Scenario:
                 yield f"vote on {vote['round']}: {vote['phase']} {self.names.name(tuple(vote['winners']))}"
         elif word == "peers":
             for peer in value:
-                standing = f", standing {peer['standing']:g}" if peer["standing"] < 0 else ""
-                yield f"{self.names.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}{standing}"
+                score = f", score {peer['peer_score']:g}" if peer["peer_score"] < 0 else ""
+                yield f"{self.names.name(peer['address'])}: {peer['groups']} groups, mean {peer['reward']:g}{score}"
         elif word == "refused":
             yield "refused " + (" ".join(f"{reason}={count}" for reason, count in value.items()) or "none")
         else:
@@ -182,7 +182,7 @@ class Scenario:
             words.append(f"{fields.pop('round')}/{fields.pop('stage')}")
         fields.pop("size", None)
         if isinstance(output, c.PublishRollouts):
-            fields["carries"] = tuple(each for each in output.carries if not isinstance(each, c.ReportReward))
+            fields["attached"] = tuple(each for each in output.attached if not isinstance(each, c.ReportReward))
         for name, value in fields.items():
             if (name, value) in UNSAID:
                 continue

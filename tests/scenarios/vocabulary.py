@@ -77,7 +77,7 @@ def key(at: Moment, text: str, options: Options) -> k.TransactionKey:
 
 
 def _start(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
-    return [i.NodeStarted(listen="listen" in words)]
+    return [i.NodeStarted(doppelganger_protection="doppelganger-protection" in words)]
 
 
 def _drain(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -96,7 +96,7 @@ def _chain(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
 
 def _stage(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     round_number, stage = place(words[0])
-    seconds = float(options.get("lasts", at.state.terms.seconds[stage]))
+    seconds = float(options.get("lasts", at.state.parameters.seconds[stage]))
     opened = at.chain - float(options.get("ago", 0))
     return [
         i.StageOpened(
@@ -133,7 +133,7 @@ def _funds(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     return [i.FundsChanged({"on": True, "off": False}[words[0]])]
 
 
-def _standing(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
+def _delegation(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     expiry = int(at.chain + DAY * float(words[0])) if words[0] != "forever" else FOR_EVER
     return [i.DelegationRead(expiry, int(options.get("renewal", 0)))]
 
@@ -151,17 +151,17 @@ def _settled(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]
 def _announced(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     body, size = (NOTHING, 0) if "nothing" in words else (at.names.body(peer, where, options), 1000)
-    message_pool = tuple(carried(text) for text in options.get("carries", "").split(",") if text)
+    message_pool = tuple(carried(text) for text in options.get("attached", "").split(",") if text)
     late = "late" in words
     return [
         i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, message_pool, late)
     ]
 
 
-def _heard(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
+def _doppelganger(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     round_number, stage = place(words[0])
     body = at.names.body("me", words[0], options)
-    return [i.OwnMessageHeard(round_number, stage, at.names.seed(round_number, options), body)]
+    return [i.DoppelgangerDetected(round_number, stage, at.names.seed(round_number, options), body)]
 
 
 def _arrived(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
@@ -230,11 +230,11 @@ INPUTS: dict[str, Maker] = {
     "resumed": _resumed,
     "peer": _peer,
     "funds": _funds,
-    "standing": _standing,
+    "delegation": _delegation,
     "introduced": _introduced,
     "settled": _settled,
     "announced": _announced,
-    "heard": _heard,
+    "doppelganger": _doppelganger,
     "arrived": _arrived,
     "refused": _refused,
     "network": _network,

@@ -14,9 +14,9 @@ import trio
 from node.machine.commands import FetchRollouts, GossipCommand, IntroduceNode, PublishRollouts
 from node.machine.inputs import (
     AnyInput,
+    DoppelgangerDetected,
     NetworkChanged,
     NodeIntroduced,
-    OwnMessageHeard,
     RolloutsArrived,
     RolloutsRefused,
 )
@@ -124,7 +124,7 @@ class FakeNetwork:
         if body is None or self._validator.announced(slot) not in (None, command.body):
             self.counters["own-body-missing" if body is None else "own-equivocation"] += 1
             return
-        attached = self._callbacks.attach_messages(command.carries)
+        attached = self._callbacks.attach_messages(command.attached)
         data = sign_announcement(self._me, self._member.swarm, self._member.limits, command, body, attached)
         self._own.add(slot, data)
         self._validator.validate(InboundMessage(data=data, origin=self._me.address))
@@ -169,7 +169,7 @@ class FakeNetwork:
         announcement = accepted.announcement
         if accepted.peer == self._me.address:
             where = (announcement.round, announcement.stage, announcement.seed, announcement.body)
-            self.report(OwnMessageHeard(*where))
+            self.report(DoppelgangerDetected(*where))
         else:
             self.report(rollouts_announced(accepted))
 

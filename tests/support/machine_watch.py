@@ -8,11 +8,11 @@ from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import notices as n
 from node.machine import views
-from node.machine.external_bodies import to_quote
+from node.machine.external_bodies import bodies_to_quote
 from node.machine.pacing import local_deadline
 from node.machine.relaying import MAX_BATCH, MAX_INTRODUCED, MAX_NEWCOMERS, MAX_POOLED_PEERS, OWNER_QUOTA, is_timely
 from node.machine.stage_transition import AHEAD
-from node.machine.state import MAX_CURVE, MAX_FORKED, MAX_REWARDS, MAX_VOTES, Output, State, counts
+from node.machine.state import MAX_CURVE, MAX_REORGED_BODIES, MAX_REWARDS, MAX_VOTES, Output, State, is_eligible
 from protocols.manifest import Manifest
 from protocols.signed_messages import MessageTopic, SignedDelegation, SignedRevocation, topic_of
 from protocols.wire import NOTHING
@@ -83,7 +83,7 @@ class MachineWatch:
         if isinstance(command, c.GenerateRollouts):
             assert 2 <= command.groups <= 8
             assert state.peers[ME] <= command.round
-            assert bool(command.quoted) == bool(state.terms.quotes[command.stage])
+            assert bool(command.quoted) == bool(state.parameters.quotes[command.stage])
             assert set(command.quoted) <= self._arrived_before(state, command.round, command.stage)
             assert (command.round, command.stage, command.seed) not in self._nothing
         if isinstance(command, c.TrainOnRollouts):
@@ -103,10 +103,10 @@ class MachineWatch:
         where = (command.round, command.stage, command.seed)
         assert (command.size == 0) == (command.body == NOTHING)
         assert where not in self._nothing or command.body == NOTHING
-        assert not command.relays or (state.relays and not state.draining and state.listening is None)
+        assert not command.relays or (state.relays and not state.draining and state.doppelganger_watch is None)
         if command.body == NOTHING:
             self._nothing.add(where)
-        for each in command.carries:
+        for each in command.attached:
             assert each.after == 0
             assert not isinstance(each, c.RevealVote) or (each.round, each.seed) in self.mined
 
@@ -135,33 +135,33 @@ class MachineWatch:
 
     def _arrived_before(self, state: State, round_number: int, stage: int) -> set[bytes]:
         first = round_number * len(self.manifest.stages)
-        pools = (state.pools.get(step, {}) for step in range(first, first + stage))
-        return {each.digest for pool in pools for each in pool.values() if each.state == "arrived"}
+        by_stage = (state.bodies_by_step.get(step, {}) for step in range(first, first + stage))
+        return {each.digest for bodies in by_stage for each in bodies.values() if each.state == "arrived"}
 
     def moving(self, state: State) -> None:
         """Check that a free trainer waits for nothing that may never come: a timer set in this stage ends the waiting.
 
         Only a stage that has found nothing at all to quote waits until it is over.
         """
-        if state.stopping or state.listening or not state.heard or state.chain != "present":
+        if state.stopping or state.doppelganger_watch or not state.synced or state.chain != "present":
             return
-        if state.trainer != "present" or state.task is not None or not counts(state, ME, state.round):
+        if state.trainer != "present" or state.task is not None or not is_eligible(state, ME, state.round):
             return
         assert not state.saving
         if state.work.phase == "generate" and not state.draining:
-            assert "quote" in self._set_here or (state.work.quote and to_quote(state) is None)
+            assert "quote" in self._set_here or (state.work.quote_now and bodies_to_quote(state) is None)
         if state.work.phase == "train":
             assert "train" in self._set_here
-            assert not state.work.due
+            assert not state.work.train_now
 
     def bounded(self, state: State) -> None:
         """Check that nothing in a state grows beyond its bounds."""
         stages = len(self.manifest.stages)
         kept = max(1, self.manifest.limits.rounds_kept) + 1 + AHEAD
-        assert len(state.pools) <= kept * stages
+        assert len(state.bodies_by_step) <= kept * stages
         assert len(state.seeds) <= max(3 + AHEAD, kept)
-        assert all(len(pool) <= len(PEERS) for pool in state.pools.values())
-        assert len(state.forked) <= MAX_FORKED
+        assert all(len(bodies) <= len(PEERS) for bodies in state.bodies_by_step.values())
+        assert len(state.reorged_bodies) <= MAX_REORGED_BODIES
         assert len(state.votes) <= MAX_VOTES
         assert len(state.curve) <= MAX_CURVE
         assert len(state.rewards) <= MAX_REWARDS

@@ -9,6 +9,7 @@ import click
 import msgspec
 from rich.console import Console
 
+from node.localnet.learning_curves import NoPictureError
 from tools.sapo.arms import SapoArm, SapoResult, SapoSettings, arms_of
 from tools.sapo.report import draw, table_of
 from tools.trials import played, start_of
@@ -35,12 +36,17 @@ def main(out: Path, seeds: int, peers: int, rounds: int, processes: int) -> None
     results = play(base, arms, terms, range(seeds), processes, console)
     content = {"terms": terms, "arms": arms, "results": results}
     (out / "sapo.json").write_bytes(msgspec.json.format(msgspec.json.encode(content), indent=2))
-    draw(arms, results, out / "sapo.png")
     console.print(table_of(arms, results))
     console.print(
         f"{peers} peers, {rounds} rounds, {seeds} seeds in {time.monotonic() - began:.0f} s; "
-        f"written: {out / 'sapo.json'}, {out / 'sapo.png'}"
+        f"written: {out / 'sapo.json'}"
     )
+    try:
+        draw(arms, results, out / "sapo.png")
+    except NoPictureError as error:
+        console.print(str(error), markup=False)
+    else:
+        console.print(f"written: {out / 'sapo.png'}")
 
 
 def play(

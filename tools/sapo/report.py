@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.table import Table
 
+from node.localnet.learning_curves import load_pyplot
 from tools.sapo.arms import SapoArm, SapoResult
 from tools.trials import spread
 
@@ -38,12 +39,11 @@ def table_of(arms: Sequence[SapoArm], results: Sequence[SapoResult]) -> Table:
 
 
 def draw(arms: Sequence[SapoArm], results: Sequence[SapoResult], path: Path) -> None:
-    """Write a PNG: cumulative reward and held-out accuracy over rounds; lines are means, bands all seeds."""
-    import matplotlib
+    """Write a PNG: cumulative reward and held-out accuracy over rounds; lines are means, bands all seeds.
 
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
+    Raises `NoPictureError`.
+    """
+    pyplot = load_pyplot()
     figure, (left, right) = pyplot.subplots(1, 2, figsize=(11, 4.2), layout="constrained")
     for arm, colour in zip(arms, COLOURS, strict=True):
         runs = [each for each in results if each.arm == arm.name]

@@ -131,7 +131,7 @@ def test_what_can_not_be_used_is_named_with_file_and_line(tmp_path: Path) -> Non
     path = tmp_path / "broken.jsonl"
     for line, said in (
         ('{"q": "x"}', r":1: no column 'a': no 'a' among \['q'\]; set data.answer"),
-        ('{"q": null, "a": "1"}', ":1: the column 'q' holds no text"),
+        ('{"q": null, "a": "1"}', ":1: the column 'q' has no text"),
         ('{"q": "%s", "a": "1"}' % ("x" * 70_000), ":1: 70000 characters in the column 'q'"),
         ("[1]", ":1: not a JSON object"),
         ("", "the training split is empty"),
@@ -197,5 +197,5 @@ def test_an_answer_that_the_grader_can_not_grade_is_found_at_start(tmp_path: Pat
 
 def test_an_unknown_source_lists_the_known_ones() -> None:
     """A typo in data.source is answered with what there is."""
-    with pytest.raises(ValueError, match=r"'json:x' is unknown; it is one of builtin:arithmetic, hub:"):
+    with pytest.raises(ValueError, match=r"'json:x' is unknown; use one of builtin:arithmetic, hub:"):
         load_questions(DataSpec(source="json:x"))

@@ -99,10 +99,10 @@ def test_an_open_swarm_casts_one_vote() -> None:
     ("message", "text"),
     [
         (Delivery(what="reveal", state="under way", transaction="0x1"), "under way 0x1"),
-        (Delivery(what="reveal", state="mined"), "on chain; in which transaction was not noted"),
+        (Delivery(what="reveal", state="mined"), "on chain, transaction not known"),
         (Delivery(what="reveal", state="refused", error="SeedChanged"), "refused (SeedChanged) "),
         (Delivery(what="reveal", state="mined", transaction="0x1", by="this node"),
-         "a block that was not noted, by this node: 0x1"),
+         "block not known, by this node: 0x1"),
     ],
 )  # fmt: skip
 def test_what_became_of_a_message(message: Delivery, text: str) -> None:

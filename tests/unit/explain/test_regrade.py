@@ -76,7 +76,7 @@ def test_other_questions_than_then_show() -> None:
 def test_a_copy_passes_by_itself() -> None:
     """What was refused for repeating another body is no contradiction to grading it."""
     copied = replace(kept(body()), outcome="refused", reason="copy", groups=0, mean=0.0)
-    assert graded(copied, body()).note.endswith("by itself nothing is wrong with it")
+    assert graded(copied, body()).note.endswith("on its own it passes")
 
 
 def test_a_body_that_is_gone_or_refused_says_so() -> None:

@@ -69,7 +69,7 @@ async def test_every_route_answers(tmp_path: Path) -> None:
     assert codes == {"/": 200, "/livez": 200, "/readyz": 200, "/peers": 200, "/status.json": 200, "/no": 404}
     assert msgspec.json.decode(answers["/status.json"].content, type=Status) == READY
     assert answers["/readyz"].json() == {"ready": True, "reasons": []}
-    assert answers["/peers"].json()["peers"] == [{"address": ME, "groups": 16, "reward": 0.4, "standing": 0.0}]
+    assert answers["/peers"].json()["peers"] == [{"address": ME, "groups": 16, "reward": 0.4, "peer_score": 0.0}]
     assert posted.status_code == 405
     assert not (tmp_path / "http.json").exists()
 

@@ -67,7 +67,7 @@ def test_an_order_goes_out_and_comes_back() -> None:
         ({"contract": "0x" + "c1" * 20}, "0x" + "c1" * 20),
         ({"salt": "00" * 32}, "earlier deployment"),
         ({"node": OWNER.address}, "for node"),
-        ({"expiry": int(NOW)}, "over already"),
+        ({"expiry": int(NOW)}, "has expired"),
     ],
 )
 def test_an_answer_for_something_else_is_told_apart(changed: dict[str, object], says: str) -> None:

@@ -1,12 +1,16 @@
 import io
+import re
+import sys
 from pathlib import Path
 
+import pytest
 from rich.console import Console
 
+from node.cli.demo import draw_picture
 from node.localnet.demo_plan import DemoOptions, demo_plan
 from node.localnet.demo_summary import summed_up
 from node.localnet.demo_view import PlainView, head, line, picture, view_for
-from node.localnet.learning_curves import draw, mean_curve
+from node.localnet.learning_curves import NO_PICTURE, NoPictureError, draw, mean_curve
 from tests.support.demo_snapshots import sighting, snapshot, status, vote
 
 PLAN = demo_plan(DemoOptions(peers=3, rounds=4))
@@ -63,3 +67,24 @@ def test_curves_are_drawn_also_for_peers_without_any(tmp_path: Path) -> None:
     path = tmp_path / "curves.png"
     draw(summed_up(PLAN, snapshot(*told, never), seconds=1.0, contract="0xc0"), path)
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_no_picture_is_drawn_and_the_error_says_how_to_get_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drawing needs the extra `demo`, nothing else of the demo does."""
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    told = tuple(seen for seen in SWARM.sightings if seen.status)
+    with pytest.raises(NoPictureError, match=re.escape("swarm-node[demo]")):
+        draw(summed_up(PLAN, snapshot(*told), seconds=1.0, contract="0xc0"), tmp_path / "curves.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_demo_goes_on_without_a_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One line says that none was drawn."""
+
+    def fails() -> None:
+        raise NoPictureError(NO_PICTURE)
+
+    draw_picture(fails, tmp_path / "curves.png")
+    assert capsys.readouterr().out == f"{NO_PICTURE}\n"

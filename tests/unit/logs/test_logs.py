@@ -190,9 +190,9 @@ def test_signed_messages_are_told_by_name_only() -> None:
             MessageTopic(MessageKind.REWARD, 7, 0), 7, 0, bytes(32), 0, (RelayedMessage("0x" + "a" * 40, message),)
         )
     )
-    announced = log_line(RolloutsAnnounced("0x" + "a" * 40, 7, 0, bytes(32), 0, inline=False, carried=(message,)))
+    announced = log_line(RolloutsAnnounced("0x" + "a" * 40, 7, 0, bytes(32), 0, inline=False, attached=(message,)))
 
     assert bringing is not None
     assert bringing[2]["messages"] == ["0x" + "a" * 40]
     assert announced is not None
-    assert announced[2]["carried"] == ["SignedReward"]
+    assert announced[2]["attached"] == ["SignedReward"]

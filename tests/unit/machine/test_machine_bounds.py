@@ -16,13 +16,13 @@ from node.machine import views
 from node.machine.external_bodies import (
     MAX_EXTERNAL,
     MAX_EXTERNAL_BYTES,
-    MAX_STRANGE_BYTES,
-    MAX_STRANGERS,
-    everybody_is_in,
+    MAX_UNKNOWN_BYTES,
+    MAX_UNKNOWN_PEERS,
+    all_bodies_settled,
     unused_bodies,
 )
 from node.machine.pacing import groups_that_fit, local_deadline, margin, training_estimate
-from node.machine.peer_score import SHUNNED_AT
+from node.machine.peer_score import GRAYLIST_THRESHOLD
 from node.machine.state import MAX_BODIES, MAX_PEERS, BodyRecord, State, TrainerSpeed, initial
 from node.machine.step import HANDLERS, step
 from protocols.identifiers import body_digest
@@ -72,51 +72,51 @@ def test_rollouts_that_an_older_version_journalled_still_count() -> None:
 def test_no_more_bodies_than_the_bound_are_asked_for() -> None:
     """A stage with more announcing peers than the bound costs the bound."""
     state = in_round(3, MAX_BODIES + 50)
-    state = replace(state, standing=dict.fromkeys(state.peers, 1.0))
+    state = replace(state, peer_scores=dict.fromkeys(state.peers, 1.0))
     fetched = 0
     for number in range(2, MAX_BODIES + 50):
         state, commands = step(state, i.Stamped(1.0, announcement(number, 1000)))
         fetched += sum(isinstance(command, c.FetchRollouts) for command in commands)
 
     assert fetched == MAX_BODIES
-    assert len(state.pools[3]) == MAX_BODIES
+    assert len(state.bodies_by_step[3]) == MAX_BODIES
 
 
-@pytest.mark.parametrize("standing", [0.0, -1.0, SHUNNED_AT])
+@pytest.mark.parametrize("score", [0.0, -1.0, GRAYLIST_THRESHOLD])
 @pytest.mark.parametrize("size", [1000, 0])
-def test_strangers_have_only_their_share_of_a_stage(size: int, standing: float) -> None:
-    """However many names announce something, or nothing, or are shunned, those of good record find places left."""
+def test_unknown_peers_have_only_their_share_of_a_stage(size: int, score: float) -> None:
+    """However many names announce anything, or are graylisted, peers with a positive score find places left."""
     state = in_round(3, MAX_BODIES + 50)
     good = address(MAX_BODIES + 50)
-    state = replace(state, standing={**dict.fromkeys(state.peers, standing), good: 1.0})
+    state = replace(state, peer_scores={**dict.fromkeys(state.peers, score), good: 1.0})
     for number in range(2, MAX_BODIES + 50):
         state, _ = step(state, i.Stamped(1.0, announcement(number, size)))
-    assert len(state.pools[3]) == MAX_STRANGERS
-    assert state.refusals["crowded"] == state.totals.bodies_refused - state.refusals.get("shunned", 0)
-    assert state.refusals["crowded"] == MAX_BODIES + 48 - MAX_STRANGERS
+    assert len(state.bodies_by_step[3]) == MAX_UNKNOWN_PEERS
+    assert state.refusals["crowded"] == state.totals.bodies_refused - state.refusals.get("graylisted", 0)
+    assert state.refusals["crowded"] == MAX_BODIES + 48 - MAX_UNKNOWN_PEERS
 
     _, commands = step(state, i.Stamped(1.0, announcement(MAX_BODIES + 50, 1000)))
     assert any(isinstance(command, c.FetchRollouts) for command in commands)
 
 
-def test_strangers_without_a_place_do_not_end_the_waiting() -> None:
-    """Training waits for those of good record, however many names have said that they made nothing."""
+def test_unknown_peers_without_a_place_do_not_end_the_waiting() -> None:
+    """Training waits for those with a positive score, however many names have said that they made nothing."""
     state = in_round(3, MAX_BODIES + 50)
-    state = replace(state, standing={address(MAX_BODIES + 50): 1.0})
+    state = replace(state, peer_scores={address(MAX_BODIES + 50): 1.0})
     for number in range(2, MAX_BODIES + 50):
         state, _ = step(state, i.Stamped(1.0, announcement(number, 0)))
 
-    assert not everybody_is_in(state)
+    assert not all_bodies_settled(state)
 
 
-def test_strangers_have_only_their_share_of_a_stages_bytes() -> None:
-    """Bodies as large as they may be fill the bytes of strangers before their places."""
+def test_unknown_peers_have_only_their_share_of_a_stages_bytes() -> None:
+    """Bodies as large as they may be fill the bytes of unknown peers before their places."""
     state = in_round(3, 100)
-    size = MAX_STRANGE_BYTES // 10
+    size = MAX_UNKNOWN_BYTES // 10
     for number in range(2, 30):
         state, _ = step(state, i.Stamped(1.0, announcement(number, size)))
 
-    assert sum(body.state == "fetching" for body in state.pools[3].values()) == 10
+    assert sum(body.state == "fetching" for body in state.bodies_by_step[3].values()) == 10
 
 
 def test_the_peer_list_is_bounded_but_never_without_this_node() -> None:
@@ -133,12 +133,12 @@ def test_the_peer_list_is_bounded_but_never_without_this_node() -> None:
 @given(st.lists(st.integers(1, 8 << 20), max_size=80))
 def test_the_bodies_of_one_training_fit_its_frame(sizes: list[int]) -> None:
     """However large bodies are, what one training takes is bounded in number and bytes, and is what is there."""
-    pool = {
+    bodies = {
         address(number): BodyRecord(body_digest(str(number).encode()), size, "arrived", 4, 1.0)
         for number, size in enumerate(sizes, 2)
     }
-    state = replace(in_round(3, 1), pools={3: pool})
-    length = {body.digest: body.size for body in pool.values()}
+    state = replace(in_round(3, 1), bodies_by_step={3: bodies})
+    length = {body.digest: body.size for body in bodies.values()}
     chosen = unused_bodies(state)
 
     assert len(chosen) == len(set(chosen)) <= MAX_EXTERNAL
@@ -150,13 +150,13 @@ def test_the_bodies_of_one_training_fit_its_frame(sizes: list[int]) -> None:
 @given(st.floats(0.01, 100), st.floats(0.01, 100), st.floats(0, 80))
 def test_the_groups_asked_for_fit_the_time(generate: float, train: float, at: float) -> None:
     """Measured speed times groups, training and the margin end by the deadline; one group more would not."""
-    state = replace(in_round(3, 1), pace=TrainerSpeed(generate, train))
+    state = replace(in_round(3, 1), speed=TrainerSpeed(generate, train))
     left = local_deadline(state) - at - margin(state) - training_estimate(state)
     groups = groups_that_fit(state, at)
 
-    assert 0 <= groups <= state.terms.generated
+    assert 0 <= groups <= state.parameters.generated
     assert groups == 0 or groups * generate <= left + 1e-6
-    assert groups == state.terms.generated or (groups + 1) * generate > left - 1e-6
+    assert groups == state.parameters.generated or (groups + 1) * generate > left - 1e-6
 
 
 def test_a_fresh_status_can_be_shown() -> None:

@@ -161,7 +161,7 @@ class Machine(RuleBasedStateMachine):
         self.feed(i.PauseChanged(state.round - elsewhere, state.stage, until, deadline))
 
     @rule(days=st.sampled_from([-1, 0, 3, 20, 90]), renewal=st.integers(0, 2))
-    def standing(self, days: int, renewal: int) -> None:
+    def delegation(self, days: int, renewal: int) -> None:
         self.feed(i.DelegationRead(int(self.now) + days * 86_400, renewal))
 
     @rule(peer=st.sampled_from(PEERS), named=st.sampled_from(PEERS), serial=st.integers(0, 2))

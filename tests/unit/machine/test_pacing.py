@@ -21,7 +21,7 @@ class Node:
 
     def __init__(self, late: float) -> None:
         self.late = late
-        self.state: State = initial(ME, Manifest(name="pace", stages=(StageSpec(name="play", seconds=SECONDS),)))
+        self.state: State = initial(ME, Manifest(name="speed", stages=(StageSpec(name="play", seconds=SECONDS),)))
         for happened in (i.NodeStarted(), i.ChainRestored(0.0), i.PeerRegistered(ME, 0), i.TrainerReady(1, "cpu", -1)):
             self.happens(0.0, happened)
 
@@ -39,7 +39,7 @@ class Node:
         """Play a round, or as far as a kind of task, which hangs; return whether it was trained in."""
         at = self.opens(number)
         while (task := self.state.task) is not None and task.kind != until:
-            seconds = 10 * task.groups / self.state.terms.generated if task.kind == "generate" else 10
+            seconds = 10 * task.groups / self.state.parameters.generated if task.kind == "generate" else 10
             at += seconds
             made = i.RolloutsGenerated(number, 0, body_digest(b"made %d" % number), 9, task.groups, 4.0, seconds)
             answers: dict[str, i.AnyInput] = {
@@ -78,9 +78,9 @@ def test_one_late_piece_of_news_does_not_make_a_node_think_itself_faster() -> No
     """Whoever worked in the stage before keeps what it has measured."""
     node = Node(0)
     assert [node.plays(number) for number in range(1, 4)] == [True] * 3
-    pace = node.state.pace
+    speed = node.state.speed
 
     node.late = 50
     node.opens(4)
     assert node.state.work.phase == "skipped"
-    assert node.state.pace == pace
+    assert node.state.speed == speed

@@ -60,15 +60,20 @@ def test_the_scenarios_reach_every_row(reached: tuple[set[Any], set[Any]]) -> No
     assert vote == set(VOTE)
 
 
-@pytest.mark.parametrize(("phase", "event"), sorted(set(product(get_args(WorkPhase), get_args(WorkEvent))) - set(WORK)))
-def test_work_that_is_in_no_row_is_refused(phase: WorkPhase, event: WorkEvent) -> None:
+def undefined(phase: Any, event: Any, rows: Mapping[Any, Any]) -> list[Any]:
+    """Return the pairs that are in no row, those before the first phase among them."""
+    return [pair for pair in product((None, *get_args(phase)), get_args(event)) if pair not in rows]
+
+
+@pytest.mark.parametrize(("phase", "event"), undefined(WorkPhase, WorkEvent, WORK))
+def test_work_that_is_in_no_row_is_refused(phase: WorkPhase | None, event: WorkEvent) -> None:
     """A defect of the machine shows at once, and is not taken for a phase."""
     with pytest.raises(PhaseError, match="work: "):
         becomes_work(phase, event)
 
 
-@pytest.mark.parametrize(("phase", "event"), sorted(set(product(get_args(VotePhase), get_args(VoteEvent))) - set(VOTE)))
-def test_a_vote_that_is_in_no_row_is_refused(phase: VotePhase, event: VoteEvent) -> None:
+@pytest.mark.parametrize(("phase", "event"), undefined(VotePhase, VoteEvent, VOTE))
+def test_a_vote_that_is_in_no_row_is_refused(phase: VotePhase | None, event: VoteEvent) -> None:
     """Among them: a vote that failed is not sent again, one that is done does not fail."""
     with pytest.raises(PhaseError, match="vote: "):
         becomes_vote(phase, event)
@@ -97,6 +102,18 @@ def test_phases_change_nowhere_else() -> None:
                 if keyword.arg == "phase" and not _is_lookup(keyword.value) and path.stem != "views":
                     found.append(f"{path.name}:{call.lineno}")
     assert found == []
+
+
+def test_no_phase_is_written_down_where_a_work_or_vote_is_made() -> None:
+    """`Work` and `VoteRecord` get their phase from the tables too; before the first stage there is no work."""
+    found = []
+    for path in sorted((ROOT / "node" / "machine").glob("*.py")):
+        for call in (each for each in ast.walk(ast.parse(path.read_text())) if isinstance(each, ast.Call)):
+            name = call.func.id if isinstance(call.func, ast.Name) else ""
+            place = {"Work": 0, "VoteRecord": 3}.get(name)
+            if place is not None and not (len(call.args) > place and _is_lookup(call.args[place])):
+                found.append(f"{path.name}: {ast.unparse(call)}")
+    assert found == ["state.py: Work('skipped')"]
 
 
 def _is_lookup(value: ast.expr) -> bool:

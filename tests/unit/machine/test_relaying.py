@@ -42,9 +42,9 @@ def relayer(peers: int) -> State:
     return state
 
 
-def carrying(state: State, number: int, *carried: SignedCommitment | SignedReward | SignedDelegation) -> State:
-    said = i.RolloutsAnnounced(address(number), 2, 0, NOTHING, 0, inline=False, carried=carried)
-    return step(state, i.Stamped(61.0, said))[0]
+def announcing(state: State, number: int, *attached: SignedCommitment | SignedReward | SignedDelegation) -> State:
+    announcement = i.RolloutsAnnounced(address(number), 2, 0, NOTHING, 0, inline=False, attached=attached)
+    return step(state, i.Stamped(61.0, announcement))[0]
 
 
 def turns(state: State) -> list[list[RelayMessages]]:
@@ -74,7 +74,7 @@ def test_an_owner_has_a_quota_in_each_command() -> None:
     """Of a ring of nodes with one owner no more are brought than the quota; a peer of unknown owner has its own."""
     state = replace(relayer(30), owners={address(number): "0x" + "f" * 40 for number in range(2, 22)})
     for number in range(2, 26):
-        state = carrying(state, number, COMMITMENT)
+        state = announcing(state, number, COMMITMENT)
     (first,), *_ = turns(state)
 
     assert [load.peer for load in first.messages] == [
@@ -86,10 +86,10 @@ def test_those_who_worked_come_first() -> None:
     """Peers whose rollouts of this stage or the last were accepted come before others; each message comes once."""
     state = relayer(9)
     for number in (2, 3, 4, 5):
-        state = carrying(state, number, COMMITMENT, COMMITMENT, replace(COMMITMENT, round=2))
+        state = announcing(state, number, COMMITMENT, COMMITMENT, replace(COMMITMENT, round=2))
     arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
-    pools = {1: {address(5): arrived}, 2: {**state.pools[2], address(3): arrived}}
-    (first,), *_ = turns(replace(state, pools=pools))
+    bodies_by_step = {1: {address(5): arrived}, 2: {**state.bodies_by_step[2], address(3): arrived}}
+    (first,), *_ = turns(replace(state, bodies_by_step=bodies_by_step))
 
     assert [load.peer for load in first.messages] == [address(each) for each in (3, 5, 2, 4)]
 
@@ -101,7 +101,7 @@ def test_votes_for_the_same_winners_stand_together() -> None:
     state = relayer(402)
     state = replace(state, message_pool={voter: (vote(dice, camps),) for voter in voters})
     arrived = BodyRecord(bytes(32), 10, "arrived", 4, 1.0)
-    state = replace(state, pools={2: dict.fromkeys(voters[::2], arrived)})
+    state = replace(state, bodies_by_step={2: dict.fromkeys(voters[::2], arrived)})
     (first,), *_ = turns(state)
     named = {
         winner for load in first.messages if isinstance(load.message, SignedVote) for winner in load.message.winners
@@ -121,7 +121,7 @@ def test_what_is_kept_is_bounded() -> None:
     """Neither peers with cargo nor newcomers fill the memory; a newcomer that comes again stays."""
     state = relayer(MAX_POOLED_PEERS + 20)
     for number in range(2, MAX_POOLED_PEERS + 20):
-        state = carrying(state, number, COMMITMENT)
+        state = announcing(state, number, COMMITMENT)
     for number in range(2_000, 2_000 + MAX_INTRODUCED + 5):
         for node in (address(number), address(2_000)):
             message = SignedDelegation(ME, node, 1, 2, bytes(65), bytes(65))
@@ -133,15 +133,15 @@ def test_what_is_kept_is_bounded() -> None:
 
 
 @pytest.mark.parametrize("owners", [1, MAX_INTRODUCED])
-@pytest.mark.parametrize("carried", [False, True])
-def test_a_turn_brings_few_newcomers(owners: int, carried: bool) -> None:
+@pytest.mark.parametrize("attached", [False, True])
+def test_a_turn_brings_few_newcomers(owners: int, attached: bool) -> None:
     """However many made-up nodes ask, of one owner or of as many, shown by themselves or carried by peers."""
     state = relayer(40)
     for number in range(MAX_INTRODUCED):
         node = address(2_000 + number)
         message = SignedDelegation(address(500 + number % owners), node, 1, 2, bytes(65), bytes(65))
         state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, message)))
-        state = carrying(state, 2 + number, message) if carried else state
+        state = announcing(state, 2 + number, message) if attached else state
     (first,), *_ = turns(state)
 
     assert len(first.messages) == MAX_NEWCOMERS
@@ -151,8 +151,8 @@ def test_forged_orders_use_up_nobody_elses_quota() -> None:
     """Delegations that name somebody's owner do not keep that owner's own renewal from the chain."""
     true = SignedDelegation(address(8), address(5), 3, 2, bytes(65), bytes(65))
     state = relayer(5)
-    state = carrying(state, 2, *(replace(true, serial=number) for number in range(10, 10 + OWNER_QUOTA)))
-    state = carrying(state, 5, true)
+    state = announcing(state, 2, *(replace(true, serial=number) for number in range(10, 10 + OWNER_QUOTA)))
+    state = announcing(state, 5, true)
     (first,), *_ = turns(state)
 
     assert true in [load.message for load in first.messages]
@@ -163,7 +163,7 @@ def test_one_delegation_is_brought_once_whoever_carries_it() -> None:
     node = address(77)
     true = SignedDelegation(address(8), node, 1, 2, bytes(65), bytes(65))
     forged = replace(true, owner=address(9))
-    state = carrying(carrying(relayer(5), 2, forged, true), 3, true)
+    state = announcing(announcing(relayer(5), 2, forged, true), 3, true)
     state, _ = step(state, i.Stamped(61.0, i.NodeIntroduced(node, true)))
     (first,), *_ = turns(state)
 

@@ -7,7 +7,14 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.round_report import MAX_ENTRIES, RoundReport, account_of, changed_votes, ended_rounds, with_vote
+from node.machine.round_report import (
+    MAX_ENTRIES,
+    RoundReport,
+    build_round_report,
+    changed_votes,
+    ended_rounds,
+    with_vote,
+)
 from node.machine.state import BodyRecord, State, initial, with_body
 from node.machine.step import step
 from node.machine.transaction_keys import MessageKey
@@ -56,7 +63,7 @@ def share(minimum_groups: int = 2) -> State:
 
 
 def account(before: State, after: State, number: int = 2) -> RoundReport:
-    return account_of(before, after, number, 7.0, {BOB: "16Uiu2bob"})
+    return build_round_report(before, after, number, 7.0, {BOB: "16Uiu2bob"})
 
 
 def test_ranks_are_those_of_the_vote_and_every_body_keeps_its_reason() -> None:
@@ -80,11 +87,11 @@ def test_ranks_are_those_of_the_vote_and_every_body_keeps_its_reason() -> None:
     st.integers(1, 4),
 )
 def test_the_first_ranks_are_the_votes_winners(
-    played: dict[str, tuple[int, int]], standing: dict[str, float], most: int
+    played: dict[str, tuple[int, int]], peer_scores: dict[str, float], most: int
 ) -> None:
     """Whatever the peers did and are thought of, the account shows the order that the vote was made by."""
     manifest = Manifest(name="t", voting=VotingSpec(winners=most, minimum_groups=2))
-    before = replace(playing(manifest, ADA, BOB, CYD, DAN), standing=standing)
+    before = replace(playing(manifest, ADA, BOB, CYD, DAN), peer_scores=peer_scores)
     for peer, (groups, quarters) in played.items():
         before = with_body(before, 2, peer, arrived(groups, quarters / 4))
     found = account(before, at(before, opened(3)))
@@ -93,21 +100,21 @@ def test_the_first_ranks_are_the_votes_winners(
     assert bool(found.no_vote) == (found.vote is None)
 
 
-def test_a_shunned_peer_has_no_rank() -> None:
-    """The account ranks as the vote does: by the standing of the moment in which the round was ranked."""
-    before = replace(share(), standing={BOB: -60.0})
+def test_a_graylisted_peer_has_no_rank() -> None:
+    """The account ranks as the vote does: by the peer scores of the moment in which the round was ranked."""
+    before = replace(share(), peer_scores={BOB: -60.0})
     found = account(before, at(before, opened(3)))
     assert [(entry.peer, entry.rank) for entry in found.entries[:2]] == [(ADA, 1), (CYD, 0)]
     assert found.vote is not None
     assert found.vote.winners == (ADA,)
-    assert next(entry for entry in found.entries if entry.peer == BOB).standing == -57.0
+    assert next(entry for entry in found.entries if entry.peer == BOB).peer_score == -57.0
 
 
 def test_what_arrives_after_the_ranking_changes_no_account() -> None:
     """The account is taken from the state before the round was over; a late body is no part of it."""
     before = with_body(share(), 2, DAN, BodyRecord(body_digest(b"late"), 9, "fetching"))
     after = at(before, opened(3), i.RolloutsArrived(DAN, 2, 0, body_digest(b"late"), 4, 4.0))
-    late = after.pools[2][DAN]
+    late = after.bodies_by_step[2][DAN]
     assert late.state == "arrived"
     assert next(entry for entry in account(before, after).entries if entry.peer == DAN).score == 0.0
 

@@ -17,9 +17,9 @@ from node.identity.local_peer import local_peer
 from node.machine.commands import CommitVote, FetchRollouts, IntroduceNode, OwnMessage, PublishRollouts
 from node.machine.inputs import (
     AnyInput,
+    DoppelgangerDetected,
     NetworkChanged,
     NodeIntroduced,
-    OwnMessageHeard,
     RolloutsAnnounced,
     RolloutsArrived,
     RolloutsRefused,
@@ -176,7 +176,7 @@ async def test_what_one_announces_all_get(party: Party) -> None:
     assert await one.until(RolloutsRefused) == RolloutsRefused(KEYS[2].address, 1, 0, bad, "rubbish")
     assert (one.service.counters["body-accepted"], one.service.counters["body-rubbish"]) == (1, 1)
     assert one.service.peer_id(KEYS[1].address) == KEYS[1].peer_id
-    assert one.of(OwnMessageHeard) == []
+    assert one.of(DoppelgangerDetected) == []
 
 
 async def test_a_service_has_addresses_while_it_runs(party: Party) -> None:
@@ -234,7 +234,7 @@ async def test_messages_are_attached_and_newcomers_introduced(party: Party) -> N
     one, two = [await party.join(key, start=window(registered=KEYS[:2])) for key in KEYS[:2]]
     newcomer = await party.join(KEYS[2], start=window(registered=KEYS[:2]))
     vote = CommitVote(0, SEED, (KEYS[1].address,))
-    await one.service.execute(PublishRollouts(1, 0, SEED, NOTHING, 0, relays=True, carries=(vote,)))
+    await one.service.execute(PublishRollouts(1, 0, SEED, NOTHING, 0, relays=True, attached=(vote,)))
     await newcomer.service.execute(IntroduceNode())
     announced = RolloutsAnnounced(KEYS[0].address, 1, 0, NOTHING, 0, False, True, attach((vote,)))
     assert await two.until(RolloutsAnnounced) == announced
@@ -250,9 +250,9 @@ async def test_a_second_node_with_the_same_key_hears_the_first(party: Party) -> 
     second = await party.join(KEYS[0], ephemeral=True)
     body = await one.publish(b"mine")
     await two.arrived(body)
-    assert await second.until(OwnMessageHeard) == OwnMessageHeard(1, 0, SEED, body)
+    assert await second.until(DoppelgangerDetected) == DoppelgangerDetected(1, 0, SEED, body)
     second.service.switch_identity()
-    assert one.of(OwnMessageHeard) == []
+    assert one.of(DoppelgangerDetected) == []
 
 
 async def test_nothing_is_accepted_from_strangers(party: Party) -> None:

@@ -6,7 +6,7 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-from protocols.reasons import BODY_REASONS, OTHER, blame_of, counted_as
+from protocols.reasons import BODY_REASONS, OTHER, counted_as, severity_of
 from tests.support.paths import ROOT
 
 SOURCES = (
@@ -17,7 +17,7 @@ SOURCES = (
 )
 
 
-GIVING = ("discount", "count_refused")
+GIVING = ("refuse_and_penalise", "count_refused")
 """Functions that are told a reason."""
 
 
@@ -40,15 +40,15 @@ def texts_of(value: ast.expr) -> Iterator[str]:
 
 
 def test_every_reason_that_the_code_gives_stands_in_the_table() -> None:
-    """A new code needs its blame and its sentence, or nobody knows what it does."""
+    """A new code needs its severity and its sentence, or nobody knows what it does."""
     given = {reason for source in SOURCES for reason in reasons_in(ROOT / source)}
 
     assert given <= set(BODY_REASONS)
     assert {"poison", "copy", "unavailable", "crowded", "certain", "assignment", "equivocation"} <= given
 
 
-def test_an_unknown_reason_is_counted_as_other_and_blamed() -> None:
+def test_an_unknown_reason_is_counted_as_other_and_penalised() -> None:
     """Labels stay bounded whatever a plug-in says."""
     assert counted_as("made-up") == OTHER
     assert counted_as("poison") == "poison"
-    assert blame_of("made-up") == "plain"
+    assert severity_of("made-up") == "low_tolerance"

@@ -56,7 +56,7 @@ def test_a_token_that_others_may_read_is_not_used(tmp_path: Path) -> None:
         find_token({}, str(tmp_path / "none"))
     file.write_text("\n")
     file.chmod(0o600)
-    with pytest.raises(TokenError, match="holds no token"):
+    with pytest.raises(TokenError, match="has no token"):
         find_token({}, str(file))
 
 
