@@ -5,6 +5,7 @@ libp2p and protobuf write messages to a stream like that; so do the node and its
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 LENGTH_BYTES = 10
@@ -15,8 +16,8 @@ class FrameTooLargeError(ValueError):
     """A frame is longer than its limit, or its length does not end."""
 
 
-def delimited(body: bytes, limit: int) -> bytes:
-    """Return a frame. Raises `FrameTooLargeError` for more than `limit` bytes."""
+def delimited(body: bytes, limit: float = math.inf) -> bytes:
+    """Return a frame. Raises `FrameTooLargeError` for a body of more than `limit` bytes."""
     _check(len(body), limit)
     left, length = len(body), bytearray()
     while left >= 0x80:
@@ -68,6 +69,6 @@ class FrameReader:
             yield body
 
 
-def _check(length: int, limit: int) -> None:
+def _check(length: int, limit: float) -> None:
     if length > limit:
         raise FrameTooLargeError(f"a frame of {length} bytes or more exceeds the limit of {limit}")

@@ -248,9 +248,9 @@ def metrics_page() -> str:
 
 
 def reasons_page() -> str:
-    """Return the page of reasons why a body counts for nothing."""
+    """Return the page of reasons why a body does not count."""
     rows = [(code(name), reason.severity, reason.meaning) for name, reason in BODY_REASONS.items()]
-    introduction = """Why a peer's body counts for nothing: the code in the log (`rollouts.refused`,
+    introduction = """Why a peer's body does not count: the code in the log (`rollouts.refused`,
     `rollouts.uncounted`), in `swarm status`, and the label of `swarm_bodies_refused_total`. The severity says what
     it does to the sender's score ([checks.md](../checks.md))."""
     return page("Reasons", introduction, table(("Code", "Severity", "Meaning"), rows))

@@ -11,7 +11,7 @@ import trio
 from eth_abi.exceptions import DecodingError
 
 from node.chain.contract.reader import CoordinatorReader, NoCoordinatorError
-from node.chain.contract_access import FAULTS, ContractAccess, leaves
+from node.chain.contract_access import FAULTS, ContractAccess
 from node.chain.readers.detection import ContractInterface
 from node.chain.rpc.block_follower import BlockFollower, latest_head
 from node.chain.rpc.blocks import BlockAdded, BlockHead, Update, parse_head
@@ -21,6 +21,7 @@ from node.chain.stage_tracker import ClockOffset, StageTracker
 from node.chain.transactions.tx_manager import TransactionManager
 from node.chain.transactions.tx_queue import DeploymentKey, QueuedTransaction, TransactionQueue
 from node.config import ChainSettings
+from node.errors import leaves
 from node.logs import redacted
 from node.machine.inputs import ChainLost, ChainRestored, PauseChanged
 from node.ports import Report

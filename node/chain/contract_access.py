@@ -14,6 +14,7 @@ from node.chain.contract.reader import CoordinatorReader, NoCoordinatorError
 from node.chain.readers.detection import ContractInterface, detect, rlswarm_interface, swarm_interface
 from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from node.config import ChainSettings
+from node.errors import first
 from node.ports import ChainUnavailableError
 from protocols.identifiers import Address
 
@@ -57,7 +58,7 @@ class ContractAccess:
                 async with self._reader(url) as reader:
                     return await question(reader)
             except* FAULTS as group:
-                failure = leaves(group)[0]
+                failure = first(group, Exception) or failure
         if isinstance(failure, ChainUnavailableError):
             raise failure
         raise ChainUnavailableError(str(failure)) from failure
@@ -66,11 +67,3 @@ class ContractAccess:
     async def _reader(self, url: str) -> AsyncGenerator[CoordinatorReader, None]:
         async with self.dial(url, math.inf) as endpoint:
             yield (await self.interface(endpoint)).reader(endpoint)
-
-
-def leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
-    """Return the exceptions of a group, however deep it is nested."""
-    found: list[Exception] = []
-    for error in group.exceptions:
-        found += leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found

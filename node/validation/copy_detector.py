@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Mapping
 from threading import Lock
 
 import msgspec
+from cachetools import FIFOCache
 
 from protocols.copies import Written, is_copy, ngrams
 from protocols.identifiers import Address, Seed
@@ -37,7 +37,7 @@ class CopyDetector:
     then not noticed. This node's own bodies may be added while another thread compares."""
 
     def __init__(self) -> None:
-        self._stages: OrderedDict[Place, dict[Address, ComparedBody]] = OrderedDict()
+        self._stages: FIFOCache[Place, dict[Address, ComparedBody]] = FIFOCache(STAGES_KEPT)
         self._lock = Lock()
 
     def alike(self, peer: Address, announcement: Announcement, body: Mapping[int, Written]) -> tuple[Address, ...]:
@@ -50,8 +50,6 @@ class CopyDetector:
             if len(others) < PEERS_KEPT or peer in others:
                 others[peer] = ComparedBody(body, ngrams(body))
             _forget_largest(others)
-            while len(self._stages) > STAGES_KEPT:
-                self._stages.popitem(last=False)
         return tuple(other for other, theirs in known if is_copy(_pairs(theirs, body)))
 
 

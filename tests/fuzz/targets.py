@@ -7,16 +7,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
-from libp2p.io.exceptions import MessageTooLarge
 from libp2p.utils.varint import encode_varint_prefixed
 
 from node.data.arithmetic import ArithmeticQuestions
-from node.frames import FrameReader
+from node.frames import FrameReader, FrameTooLargeError, delimited
 from node.grading import pool_messages as grading
 from node.identity.rsa import bound_peer
 from node.network.peers import peer_manager
 from node.network.pubsub.router import FRAME_LIMIT
-from node.network.pubsub.rpc_frames import first_frame
 from node.network.reqresp.streams import StreamFault, read_frame
 from node.trainer import messages as frames
 from node.validation.body_check import check_body
@@ -83,7 +81,7 @@ def targets() -> tuple[Target, ...]:
     message_pool = (delegation, VoteReveal(2, (PEER,), SEED), SignedReward(3, 0, -(2**40), bytes(65)))
     statement = _sessions.decode(STATEMENT)
     bound = BoundAnnouncement(**msgspec.structs.asdict(announced), session=statement)
-    carrying = msgspec.structs.replace(announced, relays=True, carried=message_pool)
+    carrying = msgspec.structs.replace(announced, relays=True, attached=message_pool)
     bodies = (body, encode(Rollouts(0, 0, bytes(32), ())), encode(_rollouts(questions, text="é" * 300)))
     envelopes = tuple(
         encode(Envelope(encode(each), bytes(65)))
@@ -104,7 +102,7 @@ def targets() -> tuple[Target, ...]:
         Target("body", bodies, lambda data: decode_rollouts(data, body_digest(data), LIMIT), refused, 4),
         Target("body check", bodies, _checker(manifest, questions), (), 1),
         Target("fetch request", (_frame(body_digest(body)),), lambda data: _now(data, 32), (StreamFault,), 2),
-        Target("gossip frame", (encode_varint_prefixed(body),), _first_frame, (MessageTooLarge,), 1),
+        Target("gossip frame", (encode_varint_prefixed(body),), _first_frame, (FrameTooLargeError,), 1),
         Target("catch-up request", (_frame(bytes(120)),), lambda data: _now(data, 12 * 8192), (StreamFault,), 1),
         Target("frame to the trainer", _to_child(manifest, body), _trainer(frames.to_child), garbage, 2),
         Target("frame of the trainer", _from_child(body), _trainer(frames.from_child), garbage, 2),
@@ -140,11 +138,13 @@ def _session(data: bytes) -> str:
 
 
 def _frame(data: bytes) -> bytes:
-    return struct.pack(">I", len(data)) + data
+    return delimited(data)
 
 
 def _first_frame(data: bytes) -> object:
-    return first_frame(bytearray(data), FRAME_LIMIT)
+    reader = FrameReader(FRAME_LIMIT)
+    reader.feed(data)
+    return reader.next()
 
 
 def _now(data: bytes, limit: int) -> bytes:
@@ -158,18 +158,20 @@ def _now(data: bytes, limit: int) -> bytes:
 
 
 def _to_child(manifest: Manifest, body: bytes) -> tuple[bytes, ...]:
-    return tuple(map(frames.frame_bytes, (
+    messages: tuple[frames.ToChild, ...] = (
         frames.SetUp(frames.TrainerSettings(), manifest, PEER, "/x"), frames.Generate(1, 2, 0, SEED, 16),
         frames.Train(2, 2, 0, body, (body, body), 2, 5.0), frames.Evaluate(3, 2), frames.Cancel(3), frames.Bye(),
-    )))  # fmt: skip
+    )  # fmt: skip
+    return tuple(map(frames.frame_bytes, messages))
 
 
 def _from_child(body: bytes) -> tuple[bytes, ...]:
-    return tuple(map(frames.frame_bytes, (
+    messages: tuple[frames.FromChild, ...] = (
         frames.Hello(7), frames.Ready(350_000, "cpu", bytes(32), -1), frames.Heartbeat(1 << 30),
         frames.Progress(1, 2, 3),
         frames.Generated(1, body, 3, 1.5, 0.2), frames.Trained(2, 1, 2, 3, 0.5, 1.0), frames.Failed(0, "error", "why"),
-    )))  # fmt: skip
+    )  # fmt: skip
+    return tuple(map(frames.frame_bytes, messages))
 
 
 def _trainer(decoder: msgspec.msgpack.Decoder[frames.ToChild] | msgspec.msgpack.Decoder[frames.FromChild]) -> (

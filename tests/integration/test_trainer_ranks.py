@@ -25,7 +25,7 @@ from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import TrainingGroup
 from node.trainer.engines.process_group import ProcessGroup
-from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_spread
+from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_sharded
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.optimizer import make_optimizer
@@ -173,7 +173,7 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
     try:
         for engine in (CausalEngine.load(settings, game), ShardedEngine.load(settings, game)):
             if isinstance(engine, ShardedEngine):
-                engine.spread_over(process_group)
+                engine.shard_over(process_group)
             optimizer = make_optimizer(engine, settings)
             (made,) = engine.sample(["1 + 1?"], 2, torch.Generator().manual_seed(1), lambda: False)
             group = TrainingGroup(engine.encode("1 + 1?"), [s.tokens for s in made], [[], []], [1.0, -1.0], False)
@@ -193,7 +193,7 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
 def test_what_is_not_spread_is_refused(setting: dict[str, object]) -> None:
     """The line names what to set."""
     with pytest.raises(ValueError, match=f"set trainer.{next(iter(setting))} = "):
-        refuse_what_is_not_spread(TrainerSettings(world_size=2, **setting))  # type: ignore[arg-type]
+        refuse_what_is_not_sharded(TrainerSettings(world_size=2, **setting))  # type: ignore[arg-type]
 
 
 def test_parts_are_dealt_so_that_every_rank_has_one_each_time() -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import re
 import time
-from collections import OrderedDict
 
 import structlog
+from cachetools import FIFOCache
 
 log = structlog.get_logger()
 
@@ -21,7 +21,7 @@ class LogThrottle(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
-        self._last: OrderedDict[str, tuple[float, int]] = OrderedDict()
+        self._last: FIFOCache[str, tuple[float, int]] = FIFOCache(_REMEMBERED)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Log the record, or count it where its peer (or line) was logged within the last minute."""
@@ -29,13 +29,11 @@ class LogThrottle(logging.Handler):
         peer = _PEER.search(text)
         about = peer.group() if peer else f"{record.name}:{record.lineno}"
         now = time.monotonic()
-        last, hidden = self._last.pop(about, (-SILENCE_SECONDS, 0))
+        last, hidden = self._last.get(about, (-SILENCE_SECONDS, 0))
         if now - last < SILENCE_SECONDS:
             self._last[about] = (last, hidden + 1)
             return
         self._last[about] = (now, 0)
-        if len(self._last) > _REMEMBERED:
-            self._last.popitem(last=False)
         log.warning("libp2p.warning", source=record.name, text=" ".join(text.split()), hidden=hidden)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from cachetools import FIFOCache
 
 from node.network.peers.addresses import ip_of, network_of
 
@@ -23,15 +23,13 @@ class IpBans:
     """Addresses under which banned peers were seen. A banned address may still be dialled: this node chooses whom."""
 
     def __init__(self) -> None:
-        self._bans: OrderedDict[str, tuple[float, ...]] = OrderedDict()
+        self._bans: FIFOCache[str, tuple[float, ...]] = FIFOCache(MAX_ADDRESSES)
 
     def add_banned_peer(self, address: str, now: float) -> None:
         """Count a ban against an address. Where there are too many addresses, the one banned longest ago goes."""
         key = ip_key(address)
-        recent = tuple(at for at in self._bans.pop(key, ()) if at > now - IP_BAN_SECONDS)
+        recent = tuple(at for at in self._bans.get(key, ()) if at > now - IP_BAN_SECONDS)
         self._bans[key] = (*recent, now)[-MAX_BANNED_PEERS:]
-        if len(self._bans) > MAX_ADDRESSES:
-            self._bans.popitem(last=False)
 
     def is_ip_banned(self, address: str, now: float) -> bool:
         """Return True if as many peers were banned under an address as it takes."""

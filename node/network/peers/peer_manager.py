@@ -12,6 +12,7 @@ import structlog
 import trio
 from libp2p.abc import INetStream
 
+from node.backoff import Backoff
 from node.network.host import Host
 from node.network.peers.addresses import (
     BadAddress,
@@ -39,10 +40,12 @@ MIN_OUTBOUND = 4
 MAX_PER_NETWORK = 8
 """Connections with one /24 or /64: fewer than `TARGET_PEERS`, so that no network provides all of a node's peers."""
 MAX_DIALS = 3
-FIRST_DIAL_PAUSE, LONGEST_DIAL_PAUSE = 1.0, 60.0
+DIAL_BACKOFF = Backoff(first=1.0, longest=60.0)
+"""Between two attempts to dial a peer, a quarter more or less."""
 STEADY_SECONDS = 10.0
 """A connection that lasted this long resets the back-off: a peer that hangs up is not dialled every second."""
-BOOTNODE_SECONDS = 60.0
+BOOTNODE_SECONDS, FIRST_BOOTNODE_SECONDS = 60.0, 5.0
+"""Between two looks at the contract for bootnodes, and while none is known."""
 EXCHANGE_SECONDS = 20.0
 MISSED_PINGS = 2
 SAVE_SECONDS = 2.0
@@ -72,7 +75,7 @@ class PeerManager:
         self._target_peers = min(target_peers, max_peers)
         self._per_network, self._trusted = per_network, trusted
         self._bootnode_addresses: dict[str, tuple[str, ...]] = {}
-        self._dial_pauses: dict[str, float] = {}
+        self._dials: dict[str, int] = {}
         self._next_dial: dict[str, float] = {}
         self._address_turns: dict[str, int] = {}
         self._watched: set[str] = set()
@@ -98,7 +101,7 @@ class PeerManager:
                 self.add_bootnodes(await self._bootnodes())
             except Exception as error:  # noqa: BLE001 - task boundary: the chain behind it may be away
                 log.warning("gossip.bootnodes_unknown", reason=f"{type(error).__name__}: {error}"[:200])
-            await trio.sleep(BOOTNODE_SECONDS if self._bootnode_addresses else FIRST_DIAL_PAUSE * 5)
+            await trio.sleep(BOOTNODE_SECONDS if self._bootnode_addresses else FIRST_BOOTNODE_SECONDS)
 
     def add_bootnodes(self, addresses: Sequence[str]) -> None:
         """Dial these whenever connections are missing; malformed ones are logged and left out."""
@@ -163,15 +166,15 @@ class PeerManager:
             self._dialled.add(peer)
             self._peer_store.mark_connected(peer, time.time(), transport)
             self._address_turns[peer] = turn - 1
-        pause = self._dial_pauses[peer] = min(self._dial_pauses.get(peer, FIRST_DIAL_PAUSE / 2) * 2, LONGEST_DIAL_PAUSE)
-        self._next_dial[peer] = trio.current_time() + pause * random.uniform(0.75, 1.25)
+        dials = self._dials[peer] = self._dials.get(peer, 0) + 1
+        self._next_dial[peer] = trio.current_time() + DIAL_BACKOFF.pause(dials) * random.uniform(0.75, 1.25)
         self._bound_backoff_tables()
 
     def _bound_backoff_tables(self) -> None:
         """Keep the back-off tables from growing without end."""
         if len(self._next_dial) > 4096:
             self._next_dial.clear()
-            self._dial_pauses.clear()
+            self._dials.clear()
             self._address_turns.clear()
 
     # --- liveness -----------------------------------------------------------------------------------------------
@@ -214,7 +217,7 @@ class PeerManager:
                     self._host.report_fault(peer, "receive-window")
                     missed = MISSED_PINGS
             if trio.current_time() - began > STEADY_SECONDS:
-                self._dial_pauses.pop(peer, None)
+                self._dials.pop(peer, None)
                 self._next_dial.pop(peer, None)
             if missed:
                 self._drop_unresponsive(peer)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import msgspec
+from cachetools import FIFOCache
 
 MAX_PEERS = 1024
 
@@ -47,12 +46,10 @@ class RateLimiter:
     """What each connected peer has used; those silent for longest are forgotten first."""
 
     def __init__(self) -> None:
-        self._used: OrderedDict[str, UsedAllowance] = OrderedDict()
+        self._used: FIFOCache[str, UsedAllowance] = FIFOCache(MAX_PEERS)
 
     def allows(self, peer: str, messages: int, size: int, now: float, *, trusted: bool) -> bool:
         """Return True if a frame of so many messages and bytes is within a peer's limit; it is counted then."""
         limit = TRUSTED_LIMIT if trusted else UNTRUSTED_LIMIT
-        self._used[peer], within = charge(self._used.pop(peer, UsedAllowance(at=now)), limit, messages, size, now)
-        if len(self._used) > MAX_PEERS:
-            self._used.popitem(last=False)
+        self._used[peer], within = charge(self._used.get(peer, UsedAllowance(at=now)), limit, messages, size, now)
         return within

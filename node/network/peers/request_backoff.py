@@ -8,12 +8,16 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from cachetools import FIFOCache
+
+from node.backoff import Backoff
+
 SAME_INCIDENT_SECONDS = 10.0
 """Requests that time out within this time count once."""
 TOLERATED_TIMEOUTS = 3
 """Timeouts in a row without consequence."""
-FIRST_BACKOFF, LONGEST_BACKOFF = 1.0, 30.0
-MAX_DOUBLINGS = 16
+BACKOFF = Backoff(first=1.0, longest=30.0)
+"""After the timeouts that are tolerated."""
 MAX_BACKOFFS = 1024
 
 
@@ -29,7 +33,7 @@ class RequestBackoff:
     """Peers that timed out. After some times each backs off, twice as long with every timeout, until it answers."""
 
     def __init__(self) -> None:
-        self._slow: dict[str, Slowness] = {}
+        self._slow: FIFOCache[str, Slowness] = FIFOCache(MAX_BACKOFFS)
 
     def is_backing_off(self, peer: str, now: float) -> bool:
         """Return True if a peer is not to be asked at the moment."""
@@ -41,10 +45,7 @@ class RequestBackoff:
         if before is not None and now < max(before.at + SAME_INCIDENT_SECONDS, before.until):
             return
         times = before.times + 1 if before else 1
-        self._slow.pop(peer, None)
         self._slow[peer] = Slowness(times, now, now + backoff_after(times))
-        if len(self._slow) > MAX_BACKOFFS:
-            del self._slow[next(iter(self._slow))]
 
     def record_answer(self, peer: str) -> None:
         """Forget a peer's timeouts."""
@@ -53,5 +54,4 @@ class RequestBackoff:
 
 def backoff_after(timeouts: int) -> float:
     """Return the seconds of back-off after so many timeouts in a row."""
-    beyond = timeouts - TOLERATED_TIMEOUTS
-    return min(FIRST_BACKOFF * 2.0 ** min(beyond - 1, MAX_DOUBLINGS), LONGEST_BACKOFF) if beyond > 0 else 0.0
+    return BACKOFF.pause(timeouts - TOLERATED_TIMEOUTS)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
-
 import msgspec
+from cachetools import FIFOCache
 
 from node.network.pubsub.inbound_message import InboundMessage
 from protocols.admission import Slot
@@ -17,21 +16,17 @@ class EarlyMessageQueue:
     what registered peers have sent."""
 
     def __init__(self) -> None:
-        self._registered: OrderedDict[Slot, list[InboundMessage]] = OrderedDict()
-        self._unregistered: OrderedDict[Slot, list[InboundMessage]] = OrderedDict()
+        self._registered: FIFOCache[Slot, list[InboundMessage]] = FIFOCache(MAX_EARLY_REGISTERED)
+        self._unregistered: FIFOCache[Slot, list[InboundMessage]] = FIFOCache(MAX_EARLY_UNREGISTERED)
 
     def add(self, slot: Slot, message: InboundMessage, *, registered: bool) -> bool:
         """Queue a message. Return False where its slot is full or it is queued already."""
-        queue, limit = (
-            (self._registered, MAX_EARLY_REGISTERED) if registered else (self._unregistered, MAX_EARLY_UNREGISTERED)
-        )
+        queue = self._registered if registered else self._unregistered
         # Nobody can check a seed before its round begins: a peer has one slot, whatever seed it names.
         waiting = queue.setdefault(msgspec.structs.replace(slot, seed=b""), [])
         if len(waiting) >= MAX_EARLY_PER_SLOT or any(other.data == message.data for other in waiting):
             return False
         waiting.append(message)
-        if len(queue) > limit:
-            queue.popitem(last=False)
         return True
 
     def unregistered(self) -> int:

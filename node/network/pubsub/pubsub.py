@@ -10,7 +10,6 @@ from weakref import WeakKeyDictionary
 import trio
 from google.protobuf.message import DecodeError
 from libp2p.abc import IHost, INetStream
-from libp2p.io.exceptions import MessageTooLarge
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.peer.id import ID
 from libp2p.pubsub.pb import rpc_pb2
@@ -18,6 +17,7 @@ from libp2p.pubsub.pubsub import Pubsub
 from libp2p.pubsub.validators import signature_validator
 from typing_extensions import override
 
+from node.frames import FrameTooLargeError
 from node.network.libp2p_patches.tasks import isolate_tasks, isolated
 from node.network.pubsub.router import FRAME_LIMIT, SafeGossipSub
 from node.network.pubsub.rpc_frames import RpcFrames
@@ -119,7 +119,7 @@ class SafePubsub(Pubsub):
             await self._read(stream, peer)
         except StreamEOF:
             return
-        except MessageTooLarge:
+        except FrameTooLargeError:
             self._report_fault(peer, "frame-size")
         except DecodeError:
             self._report_fault(peer, "frame")

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from node.backoff import Backoff
 from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.network.pubsub.announcer import announcement_of
@@ -24,8 +25,8 @@ MAX_REQUESTS, MAX_UNTRUSTED_REQUESTS = 16, 8
 """Parallel requests for bodies of peers with a positive score, and of all others. The limits are separate, so that
 unknown peers cannot delay trusted ones. A body that nobody serves waits between its requests without holding one."""
 MAX_SOURCES = 6
-RETRY_PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds between two rounds of asking; after the last one the body counts as unavailable."""
+RETRIES, RETRY = 5, Backoff(first=0.5, longest=8.0)
+"""Rounds of asking after the first one, and the pauses before them; then the body counts as unavailable."""
 
 
 class BodyFetcher:
@@ -98,7 +99,7 @@ class BodyFetcher:
         Meanwhile the body may come by another announcement of it, whose size is the true one.
         """
         requests = self._requests if self._has_positive_score(command.peer) else self._untrusted_requests
-        for pause in (*RETRY_PAUSES, 0.0):
+        for pause in (*map(RETRY.pause, range(1, RETRIES + 1)), 0.0):
             for peer in self._order(command, sources()):
                 async with requests:
                     body = await exchange.ask(peer, command.body, command.size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Protocol
@@ -11,6 +10,8 @@ import trio
 from libp2p.abc import IHost, INetStream
 from libp2p.custom_types import TProtocol
 from libp2p.peer.id import ID
+
+from node.frames import FrameTooLargeError, delimited, frame_length
 
 FRAME_SECONDS = 10.0
 CLOSE_SECONDS = 1.0
@@ -23,7 +24,6 @@ EOF = "stream-eof"
 IDLE = "stream-idle"
 """Fault of a peer that opened a stream to this node and then sent nothing."""
 CHUNK = 64 << 10
-_length = struct.Struct(">I")
 
 
 class StreamFault(Exception):  # noqa: N818 - names what the other side did
@@ -46,13 +46,21 @@ class Readable(Protocol):
 
 
 async def read_frame(stream: Readable, limit: int) -> bytes:
-    """Return one length-prefixed frame of at most `limit` bytes, within `FRAME_SECONDS`. Raises `StreamFault`."""
+    """Return one frame (`node.frames`) of at most `limit` bytes, within `FRAME_SECONDS`. Raises `StreamFault`."""
     with trio.move_on_after(FRAME_SECONDS):
-        (length,) = _length.unpack(await read_exactly(stream, _length.size))
-        if length > limit:
-            raise StreamFault("stream-size")
-        return await read_exactly(stream, length)
+        return await read_exactly(stream, await _read_length(stream, limit))
     raise StreamFault(TIMEOUT)
+
+
+async def _read_length(stream: Readable, limit: int) -> int:
+    """Byte by byte, as libp2p does: what follows stays in the stream."""
+    head = bytearray()
+    try:
+        while (found := frame_length(head, limit)) is None:
+            head += await read_exactly(stream, 1)
+    except FrameTooLargeError as error:
+        raise StreamFault("stream-size") from error
+    return found[0]
 
 
 async def read_exactly(stream: Readable, count: int) -> bytes:
@@ -69,7 +77,7 @@ async def read_exactly(stream: Readable, count: int) -> bytes:
 async def write_frame(stream: INetStream, data: bytes) -> None:
     """Write one frame within `FRAME_SECONDS`. Raises `StreamFault`."""
     with trio.move_on_after(FRAME_SECONDS):
-        await stream.write(_length.pack(len(data)) + data)
+        await stream.write(delimited(data))
         return
     raise StreamFault(TIMEOUT)
 

@@ -35,7 +35,8 @@ def local_directory(model: str) -> Path:
         raise ValueError(f"trainer.model: {model!r} is no directory here and no OWNER/NAME on the hub") from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise ValueError(
-            f"trainer.model: {model!r} is not here and can't be fetched ({_line(error)}); name a directory"
+            f"trainer.model: {model!r} is not here and can't be fetched ({_line(error)}); name a directory, or run "
+            "`hf auth login` if it needs a token"
         ) from error
 
 

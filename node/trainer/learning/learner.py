@@ -61,7 +61,7 @@ class Learner:
         self.objective = grpo.objective_of(settings, game)
         self.screen: Screen = credible
         self.optimizer = make_optimizer(engine, settings)
-        self.room = grpo.MicroBatchLimit(settings.micro_batch, engine.room)
+        self.room = grpo.MicroBatchLimit(settings.micro_batch, engine.micro_batch_tokens)
         self._scale = LossScale(needed=engine.half_precision)
         self.pace = ThroughputEstimate()
         self._bad = 0
@@ -190,7 +190,7 @@ class Learner:
         wider = self._engine.use_float32()
         found = self._checkpoints.resume(self._engine, self.optimizer)
         self._scale = LossScale(needed=self._engine.half_precision)
-        self.room = grpo.MicroBatchLimit(self.room.completions, self._engine.room)
+        self.room = grpo.MicroBatchLimit(self.room.completions, self._engine.micro_batch_tokens)
         skipped = self.counters.skipped
         if found is not None:
             self.counters = msgspec.structs.replace(found, skipped=skipped)

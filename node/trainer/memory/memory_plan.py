@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -39,12 +39,20 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int
 
 
+class SamplerMemory(msgspec.Struct, frozen=True):
+    """What a sampler takes beside the trained model while it samples: a copy of the weights in the arithmetic's type
+    (sharded over the ranks, as the model is), and the key-value cache, whole or sharded by heads."""
+
+    copies_weights: bool = False
+    shards_cache: bool = False
+
+
 class MemoryRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done with the model. Widths are bytes of a number; lengths are tokens.
 
     `weights` is the width of stored weights, `arithmetic` that of the computation; `group` completions are sampled
-    for each of `groups` questions. `laid_out`: what samples has a copy of the weights that suits the CPU.
-    `micro_batch_tokens` and `decode_batch` are the operator's choice, 0 leaves it to the plan.
+    for each of `groups` questions. `sampler` is what samples; `decoder` is the model's own decoder if that could take
+    its place. `micro_batch_tokens` and `max_num_seqs` are the operator's choice, 0 leaves it to the plan.
     """
 
     weights: int = 4
@@ -61,16 +69,16 @@ class MemoryRequest(msgspec.Struct, frozen=True, kw_only=True):
     micro_batch_tokens: int = 0
     max_num_seqs: int = 0
     gradient_checkpointing: Literal["auto", "always", "never"] = "auto"
-    vllm: bool = False
-    laid_out: bool = False
+    sampler: SamplerMemory = SamplerMemory()
+    decoder: SamplerMemory | None = None
     world_size: int = 1
     overhead: int = 0
 
 
 class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by what takes them, and what was chosen: tokens an update takes at once, completions sampled at once,
-    whether activations are computed again. `engine` is the copy of the weights that samples, there meanwhile. `peak` is
-    the larger of the update's and the sampling's sum."""
+    whether activations are computed again. `sampler` is the sampler's copy of the weights, there while it samples.
+    `peak` is the larger of the update's and the sampling's sum."""
 
     weights: int
     gradients: int
@@ -80,7 +88,7 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     activations: int
     logits: int
     cache: int
-    engine: int
+    sampler: int
     overhead: int
     micro_batch_tokens: int
     max_num_seqs: int
@@ -95,7 +103,7 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def peak(self) -> int:
         """The most bytes taken at any time."""
-        return self.standing + max(self.gradients + self.activations + self.logits, self.cache + self.engine)
+        return self.standing + max(self.gradients + self.activations + self.logits, self.cache + self.sampler)
 
     @property
     def fits(self) -> bool:
@@ -175,7 +183,7 @@ def plan_memory(shape: ModelShape, ask: MemoryRequest, budget: int) -> MemoryPla
         activations=0,
         logits=0,
         cache=0,
-        engine=shape.parameters * ask.arithmetic // ask.world_size if ask.vllm or ask.laid_out else 0,
+        sampler=shape.parameters * ask.arithmetic // ask.world_size if ask.sampler.copies_weights else 0,
         overhead=ask.overhead,
         micro_batch_tokens=0,
         max_num_seqs=0,
@@ -231,9 +239,9 @@ def _most_tokens(shape: ModelShape, ask: MemoryRequest, room: int, each: int, wa
 
 def _with_sampling(plan: MemoryPlan, shape: ModelShape, ask: MemoryRequest) -> MemoryPlan:
     """Choose how many completions are sampled at once, whole groups of them."""
-    room = plan.budget - plan.standing - plan.engine
-    shared = min(ask.world_size, shape.key_value_heads) if ask.vllm else 1
-    token = cache_bytes(shape, ask.arithmetic) // shared
+    room = plan.budget - plan.standing - plan.sampler
+    shards = min(ask.world_size, shape.key_value_heads) if ask.sampler.shards_cache else 1
+    token = cache_bytes(shape, ask.arithmetic) // shards
     fixed = ask.prefix * token
     # Rows end at their own time; logits, their log-softmax and its running sum are float32.
     group = (ask.prompt + ask.group * ask.completion) * token + ask.group * 3 * 4 * shape.vocabulary
@@ -259,7 +267,7 @@ def table(plan: MemoryPlan) -> list[tuple[str, str]]:
         ),
         ("logits", plan.logits),
         (f"key-value cache of {plan.max_num_seqs} completions", plan.cache),
-        ("weights once more while it samples", plan.engine),
+        ("weights once more while it samples", plan.sampler),
         ("device's own", plan.overhead),
         ("peak", plan.peak),
         ("may be used", plan.budget),
@@ -284,9 +292,9 @@ def refusal(shape: ModelShape, ask: MemoryRequest, budget: int) -> str:
     return f"it needs {size(plan.peak)} of memory, {size(budget)} may be used: {advice}"
 
 
-def _changes(ask: MemoryRequest) -> list[tuple[str, dict[str, int | bool | str]]]:
+def _changes(ask: MemoryRequest) -> list[tuple[str, dict[str, Any]]]:
     """Return what an operator may change, mildest first, in words and in terms of `MemoryRequest`."""
-    sparing: dict[str, int | bool | str] = {
+    sparing: dict[str, Any] = {
         "gradient_checkpointing": "auto",
         "micro_batch_tokens": 0,
         "max_num_seqs": 0,
@@ -294,7 +302,7 @@ def _changes(ask: MemoryRequest) -> list[tuple[str, dict[str, int | bool | str]]
     rank = ask.lora or 16
     return [
         ("trainer.gradient_checkpointing = auto, trainer.micro_batch_tokens = 0 and trainer.max_num_seqs = 0", sparing),
-        *([('trainer.engine = "hf"', {**sparing, "vllm": False})] if ask.vllm else []),
+        *([('trainer.engine = "hf"', {**sparing, "sampler": ask.decoder})] if ask.decoder else []),
         ('trainer.optimizer = "adam8bit"', {**sparing, "adam8bit": True}),
         ('trainer.dtype = "bfloat16"', {**sparing, "weights": 2, "arithmetic": 2}),
         (f"trainer.lora = {rank}", {**sparing, "lora": rank, "weights": min(ask.weights, 2), "arithmetic": 2}),

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 from msgspec.structs import replace
 
 from node.data.questions import Questions
-from node.trainer.engines.engine import Engine, Sample, TrainingGroup
+from node.trainer.engines.engine import Engine, TrainingGroup
+from node.trainer.engines.sampler import Sample
 from node.trainer.learning.grpo import Objective, advantages
 from node.validation.body_check import scene_of
 from protocols.games import Shelf, StageContext, game_named

@@ -56,6 +56,13 @@ def test_base58_is_reversible(data: bytes) -> None:
     assert base58.decode(base58.encode(data)) == data
 
 
+@pytest.mark.parametrize("text", ["1I", "1 ", " 1", "1\n", "é", "0"])
+def test_base58_has_one_spelling(text: str) -> None:
+    """No other letter, and no white space before or after: a peer has one id."""
+    with pytest.raises(ValueError, match=r"\S"):
+        base58.decode(text)
+
+
 def test_the_public_key_is_inside_the_peer_id() -> None:
     """A secp256k1 peer id gives its public key back; an RSA one and junk are refused."""
     key = NodeKey(SECRET)

@@ -41,7 +41,7 @@ class Bytes:
 
 async def test_frames_are_read_whole() -> None:
     """A frame that comes in pieces is put together, the next one stays in the stream."""
-    stream = Bytes(b"\0\0\0\x05hello\0\0\0\0rest")
+    stream = Bytes(b"\x05hello\0rest")
     assert [await read_frame(stream, 10), await read_frame(stream, 10)] == [b"hello", b""]
     assert stream.data == b"rest"
 
@@ -49,9 +49,9 @@ async def test_frames_are_read_whole() -> None:
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (b"\0\0\0\x0b", "stream-size"),
+        (b"\x0b", "stream-size"),
         (b"\xff\xff\xff\xff", "stream-size"),
-        (b"\0\0\0\x05he", "stream-eof"),
+        (b"\x05he", "stream-eof"),
         (b"", "stream-eof"),
     ],
 )
@@ -133,9 +133,9 @@ def test_attached_messages_come_before_an_inline_body(limit: int, size: int) -> 
     _, said = decode_envelope(data, limit)
 
     assert said.relays
-    assert said.carried == cargo[: len(said.carried)]
-    assert len(said.carried) == min(8, 1 + max(0, (limit - ENVELOPE_OVERHEAD - 120) // 1_220))
-    assert said.inline == (body if size <= limit - ENVELOPE_OVERHEAD - len(encode(said.carried)) else b"")
+    assert said.attached == cargo[: len(said.attached)]
+    assert len(said.attached) == min(8, 1 + max(0, (limit - ENVELOPE_OVERHEAD - 120) // 1_220))
+    assert said.inline == (body if size <= limit - ENVELOPE_OVERHEAD - len(encode(said.attached)) else b"")
 
 
 def test_an_announcement_without_rollouts_has_messages_attached() -> None:
@@ -143,4 +143,4 @@ def test_an_announcement_without_rollouts_has_messages_attached() -> None:
     vote = SignedCommitment(2, bytes(32), bytes(65))
     command = PublishRollouts(3, 0, bytes(32), NOTHING, 0)
     _, said = decode_envelope(sign_announcement(ME, bytes(32), Limits(), command, b"", (vote,)), 65_536)
-    assert (said.size, said.body, said.inline, said.carried) == (0, NOTHING, b"", (vote,))
+    assert (said.size, said.body, said.inline, said.attached) == (0, NOTHING, b"", (vote,))

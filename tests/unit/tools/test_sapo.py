@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from node.trainer.engines.builtin.sft_warmup import build_base_model
-from node.trainer.engines.engine import Sample
+from node.trainer.engines.sampler import Sample
 from tools.sapo.arms import SapoArm, SapoSettings, arms_of, chosen
 from tools.sapo.report import draw, table_of
 from tools.sapo.swarm import run

@@ -1,8 +1,7 @@
 """A slow peer is asked more rarely, not banned."""
 
 from node.network.peers.request_backoff import (
-    FIRST_BACKOFF,
-    LONGEST_BACKOFF,
+    BACKOFF,
     MAX_BACKOFFS,
     SAME_INCIDENT_SECONDS,
     TOLERATED_TIMEOUTS,
@@ -31,7 +30,7 @@ def test_a_peer_that_times_out_again_and_again_backs_off_ever_longer() -> None:
             now += 0.5
         pauses.append(now - began)
         now = max(now, began + SAME_INCIDENT_SECONDS)
-    assert pauses == [0.0] * TOLERATED_TIMEOUTS + [FIRST_BACKOFF * 2**turn for turn in range(5)] + [LONGEST_BACKOFF] * 2
+    assert pauses == [0.0] * TOLERATED_TIMEOUTS + [BACKOFF.first * 2**turn for turn in range(5)] + [BACKOFF.longest] * 2
 
 
 def test_requests_that_hang_together_are_one_slowness() -> None:
@@ -70,4 +69,4 @@ def test_slowness_bans_nobody() -> None:
 def test_timeouts_for_days_are_one_long_backoff() -> None:
     """However often a peer has timed out, the back-off is the longest one."""
     assert backoff_after(TOLERATED_TIMEOUTS) == 0.0
-    assert backoff_after(100_000) == LONGEST_BACKOFF
+    assert backoff_after(100_000) == BACKOFF.longest

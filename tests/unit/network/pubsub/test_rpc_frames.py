@@ -5,11 +5,11 @@ from itertools import pairwise
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from libp2p.io.exceptions import MessageTooLarge
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.utils.varint import encode_varint_prefixed
 
-from node.network.pubsub.rpc_frames import RpcFrames, first_frame
+from node.frames import FrameTooLargeError
+from node.network.pubsub.rpc_frames import RpcFrames
 
 LIMIT = 300
 
@@ -36,14 +36,15 @@ async def test_frames_come_out_as_they_went_in(sent: list[bytes], cuts: list[int
 
 
 @pytest.mark.parametrize("data", [b"\xad\x02", b"\xff\xff\xff\xff\x7f", b"\x80" * 10, b"\x80" * 9 + b"\x01"])
-def test_a_length_above_the_limit_is_refused_before_its_bytes(data: bytes) -> None:
+async def test_a_length_above_the_limit_is_refused_before_its_bytes(data: bytes) -> None:
     """Nothing is taken for a frame that promises more than the limit, or whose length has no end."""
-    with pytest.raises(MessageTooLarge):
-        first_frame(bytearray(data), LIMIT)
+    with pytest.raises(FrameTooLargeError):
+        await RpcFrames(Parts([data]), LIMIT).next()
 
 
-def test_the_largest_frame_is_taken() -> None:
+async def test_the_largest_frame_is_taken() -> None:
     """The limit itself is allowed, and a frame that is not all there is waited for."""
     whole = encode_varint_prefixed(bytes(LIMIT))
-    assert first_frame(bytearray(whole), LIMIT) == (bytes(LIMIT), len(whole))
-    assert first_frame(bytearray(whole[:-1]), LIMIT) is None
+    assert await RpcFrames(Parts([whole]), LIMIT).next() == bytes(LIMIT)
+    with pytest.raises(StreamEOF):
+        await RpcFrames(Parts([whole[:-1]]), LIMIT).next()

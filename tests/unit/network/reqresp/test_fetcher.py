@@ -1,6 +1,7 @@
 """Fetching among peers that announce and do not serve."""
 
 from collections.abc import Sequence
+from itertools import cycle
 from typing import Any
 
 import msgspec
@@ -8,7 +9,7 @@ import trio
 
 from node.machine.commands import FetchRollouts
 from node.machine.inputs import RolloutsArrived, RolloutsRefused
-from node.network.peers.request_backoff import FIRST_BACKOFF, TOLERATED_TIMEOUTS
+from node.network.peers.request_backoff import BACKOFF, TOLERATED_TIMEOUTS
 from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.fetcher import MAX_REQUESTS, BodyFetcher
@@ -152,7 +153,8 @@ class Stream:
     """Its end of the stream."""
 
     def __init__(self) -> None:
-        self._parts = [b"\0\0\0\x08", (1 << 16).to_bytes(8, "big")]
+        self._parts = [b"\x08", (1 << 16).to_bytes(8, "big")]
+        self._drip = cycle([b"\x01", b"x"])
 
     async def __aenter__(self) -> "Stream":
         return self
@@ -167,7 +169,7 @@ class Stream:
         if self._parts:
             return self._parts.pop(0)
         await trio.sleep(3.0)
-        return b"\0\0\0\x01" if n == 4 else b"x"
+        return next(self._drip)
 
 
 async def test_a_body_that_drips_in_is_given_up(autojump_clock: object) -> None:
@@ -195,6 +197,6 @@ async def test_who_drips_all_the_time_is_let_be_for_a_while(autojump_clock: obje
     for _ in range(TOLERATED_TIMEOUTS + 2):
         assert await exchange.ask("peer", bytes(32), 1 << 16) is None
     assert host.asked == TOLERATED_TIMEOUTS + 1
-    await trio.sleep(FIRST_BACKOFF)
+    await trio.sleep(BACKOFF.first)
     assert await exchange.ask("peer", bytes(32), 1 << 16) is None
     assert host.asked == TOLERATED_TIMEOUTS + 2

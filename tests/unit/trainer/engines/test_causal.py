@@ -155,12 +155,15 @@ def test_groups_of_unequal_size_and_empty_completions_are_packed(engine: CausalE
     assert engine.completion_logps([]).shape == (0,)
 
 
-def test_recomputing_activations_changes_no_gradient(engine: CausalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputing_activations_changes_no_gradient(
+    family: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where memory is short, layers and logits are computed twice, with the same result."""
+    engine = make(FAMILIES[family], tokenizer)
     groups = groups_of(engine)
     expected = gradients(engine, engine.completion_logps(groups), groups)
-    engine._recompute = True
-    engine._use_recomputation()
+    engine = make(FAMILIES[family], tokenizer, gradient_checkpointing="always")
     monkeypatch.setattr("node.trainer.engines.causal.SCORES_BYTES", 0)
     monkeypatch.setattr("node.trainer.engines.packing.CHUNK", 5)
 
@@ -193,7 +196,7 @@ def test_rows_end_at_the_stop_text(engine: CausalEngine) -> None:
 def test_a_row_depends_on_its_own_draws_alone(engine: CausalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same seed gives the same completions, in one batch or in many."""
     whole = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(4), lambda: False)
-    engine.max_num_seqs = 1
+    engine.sampler.max_num_seqs = 1
     monkeypatch.setattr("node.trainer.engines.decode.PREFILL_TOKENS", 1)
 
     apart = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(4), lambda: False)

@@ -15,6 +15,7 @@ from node.trainer.memory.memory_plan import (
     MemoryPlan,
     MemoryRequest,
     ModelShape,
+    SamplerMemory,
     cache_bytes,
     mps_watermarks,
     plan_memory,
@@ -128,7 +129,7 @@ def test_the_documented_table_is_what_the_plan_says(shapes: dict[str, ModelShape
 
 
 def on_a_gpu(ask: MemoryRequest) -> MemoryRequest:
-    return msgspec.structs.replace(ask, overhead=GPU_OVERHEAD, laid_out=False)
+    return msgspec.structs.replace(ask, overhead=GPU_OVERHEAD, sampler=SamplerMemory())
 
 
 def cell(plan: MemoryPlan) -> str:

@@ -133,6 +133,7 @@ def test_quotes_of_every_stage_are_left_where_few_fit(bodies: Memory) -> None:
     critics = [put(bodies, peer, 1, (peer, "x" * 1000), answers[0]) for peer in PEERS]
     wanted = drawn(SEED, 0, answers, 5) + drawn(SEED, 1, critics, 5)
     shelf = quotes_that_fit(wanted, bodies, 4 * len(bodies[critics[0]]))
+    assert not isinstance(shelf, str)
     assert {read(bodies, digest).stage for digest in shelf} == {0, 1}
 
 

@@ -152,7 +152,7 @@ def test_a_slot_s_outcome_depends_on_nothing_behind_it(opened: Callable[..., Ses
     session = opened()
     texts = [f"What is {n} + {n}?" for n in range(5)]
     whole = session.engine.sample(texts, 4, session._generator(7), IDLE.cancelled)
-    session.engine.max_num_seqs = 4
+    session.engine.sampler.max_num_seqs = 4
     some = session.engine.sample(texts[:3], 4, session._generator(7), IDLE.cancelled)
     assert [[s.tokens for s in g] for g in some] == [[s.tokens for s in g] for g in whole[:3]]
 
@@ -173,13 +173,13 @@ def test_cancelling_stops_before_the_next_token(
     session = opened()
     engine = session.engine
     assert isinstance(engine, BuiltinEngine)
-    passes, true = [0], engine._forward
+    passes, true = [0], engine.forward
 
     def counted(*arguments: object) -> torch.Tensor:
         passes[0] += 1
         return true(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "_forward", counted)
+    monkeypatch.setattr(engine, "forward", counted)
     with pytest.raises(Cancelled):
         session.generate(f.Generate(1, 0, 0, SEED, 4), TaskContext(lambda: passes[0] >= 3, lambda done, total: None))
     assert passes[0] == 3
