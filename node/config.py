@@ -1,4 +1,4 @@
-"""The node's configuration: flags over environment over file over default, strict."""
+"""The node's configuration, strictly typed: flags override the environment, which overrides the file and defaults."""
 
 from __future__ import annotations
 
@@ -26,38 +26,41 @@ class ChainSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     contract: Annotated[str, Meta(description="The coordinator contract's address.")] = ""
     binding: Annotated[
         Literal["auto", "swarm", "rl-swarm"],
-        Meta(description="Whose interface the contract has: ours, RL Swarm's, or auto to find out."),
+        Meta(description="The contract's interface: ours, RL Swarm's, or auto to detect it."),
     ] = "auto"
     poll_seconds: Annotated[
-        float, Meta(gt=0, description="How often an endpoint is asked where it does not push new blocks, in seconds.")
+        float, Meta(gt=0, description="Polling interval for endpoints that do not push new blocks, in seconds.")
     ] = 5.0
     max_fee_gwei: Annotated[
-        float, Meta(gt=0, description="The most that is paid per unit of gas; above it transactions wait.")
+        float, Meta(gt=0, description="Most that is paid per unit of gas; above it transactions wait.")
     ] = 100.0
-    relay: Annotated[bool, Meta(description="Relay other nodes' signed messages while there are funds for it.")] = True
+    relay: Annotated[
+        bool, Meta(description="Relay: submit other nodes' signed messages while there are funds for it.")
+    ] = True
     relay_gas_per_day: Annotated[
-        int, Meta(ge=0, description="The most gas that is spent a day on relaying other nodes' messages.")
+        int, Meta(ge=0, description="Gas budget: most gas spent per day on other nodes' messages.")
     ] = 10_000_000
 
 
 class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [gossip]. Addresses are multiaddrs; `bootnodes` come on top of those in the contract."""
+    """Section [gossip]. Addresses are multiaddrs; `bootnodes` are added to those in the contract."""
 
     listen: Annotated[tuple[str, ...], Meta(description="Multiaddrs to listen on.")] = ("/ip4/0.0.0.0/tcp/38331",)
     announce: Annotated[
         tuple[str, ...],
-        Meta(description="Multiaddrs under which others reach this node, where they differ (NAT, proxy)."),
+        Meta(description="Multiaddrs under which others reach this node, if they differ (NAT, proxy)."),
     ] = ()
-    bootnodes: Annotated[tuple[str, ...], Meta(description="Multiaddrs of bootnodes, on top of the contract's.")] = ()
-    max_peers: Annotated[int, Meta(ge=1, description="The most connections that are kept.")] = 64
-    peers_per_network: Annotated[
-        int, Meta(ge=1, description="The most connections with peers of one /24 (IPv6: /64) that is not trusted.")
-    ] = 8
+    bootnodes: Annotated[
+        tuple[str, ...], Meta(description="Multiaddrs of bootnodes, in addition to the contract's.")
+    ] = ()
+    max_peers: Annotated[int, Meta(ge=1, description="Most connections that are kept.")] = 64
+    peers_per_network: Annotated[int, Meta(ge=1, description="Most connections per untrusted /24 (IPv6: /64).")] = 8
     trusted_networks: Annotated[
-        tuple[str, ...], Meta(description="Networks whose peers are not counted: private ones and this machine.")
+        tuple[str, ...],
+        Meta(description="Networks exempt from peers_per_network; default: private ones and this machine."),
     ] = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
     ping_seconds: Annotated[
-        float, Meta(gt=0, description="How often each peer is pinged, in seconds; one that freezes is cut.")
+        float, Meta(gt=0, description="Ping interval per peer, in seconds; a peer that hangs is disconnected.")
     ] = 5.0
 
 
@@ -81,26 +84,31 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         str, Meta(description="Interpreter of the trainer process; empty is the node's. For an engine of its own.")
     ] = ""
 
-    ranks: Annotated[
-        int, Meta(ge=1, description="Processes that train one model together (FSDP2); 1 is one GPU or CPU.")
+    world_size: Annotated[
+        int, Meta(ge=1, description="Processes (ranks) that train one model together by FSDP2; 1 is one GPU or CPU.")
     ] = 1
-    rendezvous: Annotated[
-        str, Meta(description="host:port at which ranks on other machines meet; empty starts all of them here.")
+    rendezvous_endpoint: Annotated[
+        str,
+        Meta(description="host:port of rank 0, at which ranks on other machines join; empty starts all of them here."),
     ] = ""
 
-    learning_rate: Annotated[float, Meta(gt=0, description="Step size of the optimiser.")] = 4e-4
-    warm_up: Annotated[int, Meta(ge=0, description="Updates over which the step size rises.")] = 5
+    learning_rate: Annotated[float, Meta(gt=0, description="Learning rate of the optimiser.")] = 4e-4
+    warmup_steps: Annotated[int, Meta(ge=0, description="Updates over which the learning rate rises.")] = 5
     optimizer: Annotated[
         Literal["adam", "adam8bit"], Meta(description="adam8bit keeps its state in 8 bits (extra `quant`).")
     ] = "adam"
     loss: Annotated[
         Literal["grpo", "dr-grpo"],
-        Meta(description="dr-grpo leaves advantages unscaled and counts each completion as the longest possible."),
+        Meta(
+            description="grpo averages over all tokens of an update; dr-grpo leaves advantages unscaled and counts "
+            "each completion as the longest possible."
+        ),
     ] = "grpo"
-    clip_low: Annotated[float, Meta(ge=0, lt=1, description="How far a probability ratio may fall below 1.")] = 0.2
-    clip_high: Annotated[float, Meta(ge=0, description="How far a probability ratio may rise above 1.")] = 0.28
-    kl: Annotated[
-        float, Meta(ge=0, description="Weight of the divergence from the starting model, which is then kept.")
+    epsilon: Annotated[float, Meta(ge=0, lt=1, description="How far a probability ratio may fall below 1.")] = 0.2
+    epsilon_high: Annotated[float, Meta(ge=0, description="How far a probability ratio may rise above 1.")] = 0.28
+    beta: Annotated[
+        float,
+        Meta(ge=0, description="Weight of the KL divergence from the starting model, a copy of which is then kept."),
     ] = 0.0
     external: Annotated[
         Literal["weighted", "on-policy"],
@@ -116,22 +124,27 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     quantise: Annotated[
         Literal["none", "nf4"], Meta(description="nf4 holds the base model in 4 bits (extra `quant`); needs lora.")
     ] = "none"
-    recompute: Annotated[
+    gradient_checkpointing: Annotated[
         Literal["auto", "always", "never"],
-        Meta(description="Compute activations again in the backward pass instead of keeping them; auto where needed."),
+        Meta(description="Recompute activations in the backward pass instead of keeping them; auto where needed."),
     ] = "auto"
     micro_batch: Annotated[
         int,
-        Meta(ge=1, description="Completions that an update takes at once; shrinks by itself when memory is short."),
+        Meta(ge=1, description="Completions in a micro-batch of an update; shrinks by itself when memory is short."),
     ] = 256
-    micro_tokens: Annotated[
-        int, Meta(ge=0, description="Tokens that an update takes at once; 0 is by the memory plan.")
+    micro_batch_tokens: Annotated[
+        int, Meta(ge=0, description="Tokens in a micro-batch of an update; 0 is by the memory plan.")
     ] = 0
-    sample_rows: Annotated[
-        int, Meta(ge=0, description="Completions that are sampled at once; 0 is by the memory plan.")
+    max_num_seqs: Annotated[
+        int, Meta(ge=0, description="Completions (sequences) that are sampled at once; 0 is by the memory plan.")
     ] = 0
-    memory_share: Annotated[
-        float, Meta(gt=0, le=1, description="Share of the device's free memory that the plan may use.")
+    gpu_memory_utilization: Annotated[
+        float,
+        Meta(
+            gt=0,
+            le=1,
+            description="Share of the free memory, of the GPU or the machine, that the plan may use.",
+        ),
     ] = 0.9
     memory_limit_mib: Annotated[
         int, Meta(ge=0, description="Bound on the memory of the trainer process, MiB; 0 is none.")
@@ -143,24 +156,22 @@ class TrainerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class HubSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [hub]: pushing the model to the Hugging Face hub. The token never stands here."""
+    """Section [hub]: pushing the model to the Hugging Face hub. The token is never part of it."""
 
     repo: Annotated[str, Meta(description="Repository the model is pushed to, OWNER/NAME; empty pushes nothing.")] = ""
     every: Annotated[int, Meta(ge=1, description="Rounds between two pushes.")] = 50
-    private: Annotated[bool, Meta(description="Whether the repository is private where the node creates it.")] = False
+    private: Annotated[bool, Meta(description="Whether the node creates the repository as private.")] = False
     merged: Annotated[
-        bool, Meta(description="Whether adapters are pushed with their base as one model, instead of alone, naming it.")
+        bool, Meta(description="Whether adapters are merged into their base before the push, instead of pushed alone.")
     ] = False
     token_file: Annotated[
         str,
-        Meta(
-            description="File with the token, its owner's only; HF_TOKEN and systemd's credential hf-token come first."
-        ),
+        Meta(description="File with the token, mode 0600; HF_TOKEN and systemd's credential hf-token come first."),
     ] = ""
 
 
 class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [trackers]: curves for other programs. Each needs the extra of its name."""
+    """Section [trackers]: experiment trackers. Each needs the extra of its name."""
 
     tensorboard: Annotated[bool, Meta(description="Whether curves are written for TensorBoard, to tensorboard/.")] = (
         False
@@ -174,18 +185,17 @@ class TrackerSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class HttpSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Section [http]. Port 0 takes a free one; the one taken stands in DATA/http.json."""
+    """Section [http]. Port 0 chooses a free one; the actual port is in DATA/http.json."""
 
     host: Annotated[str, Meta(description="Address of the status server.")] = "127.0.0.1"
     port: Annotated[
-        int, Meta(ge=0, le=65535, description="Port of the status server; 0 takes a free one, written to http.json.")
+        int, Meta(ge=0, le=65535, description="Port of the status server; 0 chooses a free one, written to http.json.")
     ] = 8087
     names: Annotated[
         tuple[str, ...],
         Meta(
-            description="DNS names under which a proxy on this machine passes requests on. While host is a loopback "
-            "address, requests under other names than these, localhost and addresses are refused: a web page could "
-            "point its name at this machine."
+            description="DNS names that a proxy on this machine forwards. While host is a loopback address, requests "
+            "for names other than these, localhost and IP addresses are refused (DNS rebinding)."
         ),
     ] = ()
 
@@ -196,9 +206,9 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     format: Annotated[
         Literal["auto", "json", "text"], Meta(description="auto is text on a terminal, JSON elsewhere.")
     ] = "auto"
-    level: Annotated[
-        Literal["debug", "info", "warning", "error"], Meta(description="Lowest level that is written.")
-    ] = "info"
+    level: Annotated[Literal["debug", "info", "warning", "error"], Meta(description="Lowest level that is logged.")] = (
+        "info"
+    )
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -207,7 +217,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     manifest: Annotated[str, Meta(description="The swarm's manifest.")] = "manifest.toml"
     identity: Annotated[str, Meta(description="The node key.")] = "swarm.pem"
     own_owner: Annotated[
-        bool, Meta(description="Without an owner's delegation (`swarm login`) the node key owns itself, for good.")
+        bool, Meta(description="Without an owner's delegation (`swarm login`), the node key owns itself, permanently.")
     ] = False
     chain: ChainSettings = ChainSettings()
     gossip: GossipSettings = GossipSettings()
@@ -222,7 +232,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class Key(msgspec.Struct, frozen=True):
-    """One configuration key: dotted name, environment variable, type as annotated, default, what it is for."""
+    """One configuration key: dotted name, environment variable, annotated type, default, description."""
 
     name: str
     variable: str
@@ -232,7 +242,7 @@ class Key(msgspec.Struct, frozen=True):
 
     @property
     def listed(self) -> bool:
-        """Whether the key holds several values."""
+        """Whether the key is a list."""
         return tuple in (get_origin(self.type), get_origin(getattr(self.type, "__origin__", None)))
 
 
@@ -257,10 +267,10 @@ SECTIONS = tuple(dict.fromkeys(name.split(".")[0] for name in KEYS if "." in nam
 
 
 def load_config(data_dir: Path, overrides: Mapping[str, object], environ: Mapping[str, str]) -> Config:
-    """Return the configuration of `data_dir`: `overrides` (flags, by dotted key) win over `environ`, over the file.
+    """Return the configuration of `data_dir`. `overrides` (flags, by dotted key) override `environ`, then the file.
 
-    Raises `Refusal` in one line for an unknown key (naming the nearest known one), a wrong type, a value out of
-    range, or a file that can't be read. A missing file is an empty one. None among the overrides is a flag not given.
+    Raises `Refusal` in one line for an unknown key (with the nearest known one), a wrong type, a value out of range, or
+    a file that can't be read. A missing file counts as empty. An override of None is a flag that was not given.
     """
     path = data_dir / FILE
     found = _from_file(path)
@@ -277,8 +287,8 @@ def load_config(data_dir: Path, overrides: Mapping[str, object], environ: Mappin
 def from_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the values of SWARM_SECTION_KEY variables by dotted key.
 
-    Raises `Refusal` for a variable that is unknown but begins like a section or resembles a known one; others that
-    begin with SWARM_ belong to somebody else (a container orchestrator names services like that).
+    Raises `Refusal` for an unknown variable that starts like a section or resembles a known one. Other SWARM_ variables
+    belong to other programs (container orchestrators set such names for services).
     """
     known = {key.variable: key.name for key in KEYS.values()}
     values = {known[variable]: value for variable, value in environ.items() if variable in known}
@@ -303,7 +313,7 @@ def _from_file(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except OSError as error:
-        raise Refusal(Exit.CONFIG, f"cannot read {path}: {error.strerror}; check path and owner") from error
+        raise Refusal(Exit.CONFIG, f"cannot read {path}: {error.strerror}; check path and permissions") from error
     except ValueError as error:
         raise Refusal(Exit.CONFIG, f"{path} is not valid TOML: {error}; correct it") from error
     for name in _dotted(found):
@@ -313,7 +323,7 @@ def _from_file(path: Path) -> dict[str, Any]:
 
 
 def _dotted(found: Mapping[str, Any]) -> Iterator[str]:
-    """Yield the dotted names of a parsed file; a table where none belongs counts under its own name."""
+    """Yield the dotted names of a parsed file; an unknown table counts as one name."""
     for name, value in found.items():
         if isinstance(value, dict) and name in SECTIONS:
             yield from (f"{name}.{inner}" for inner in value)
@@ -322,14 +332,14 @@ def _dotted(found: Mapping[str, Any]) -> Iterator[str]:
 
 
 def unknown(name: str) -> str:
-    """Return the complaint about an unknown dotted key, with the nearest known one."""
+    """Return the error text for an unknown dotted key, with the nearest known one."""
     same_word = [key for key in KEYS if key.rpartition(".")[2] == name.rpartition(".")[2]]
     near = same_word or difflib.get_close_matches(name, [*KEYS, *SECTIONS], n=1, cutoff=0.0)
     return f"unknown key {name}; did you mean {near[0]}?"
 
 
 def _converted(source: str, name: str, value: object) -> object:
-    """Return the value of a flag or variable as its key's type; lists are separated by commas."""
+    """Return the value of a flag or variable in its key's type; list items are separated by commas."""
     if name not in KEYS:
         raise Refusal(Exit.CONFIG, f"{source}: {unknown(name)}")
     key = KEYS[name]
@@ -350,7 +360,7 @@ def _set(found: dict[str, Any], name: str, value: object) -> None:
 
 
 def readable(error: msgspec.ValidationError) -> str:
-    """Return msgspec's complaint as "http.port: expected int, got str"."""
+    """Return msgspec's error as "http.port: expected int, got str"."""
     text, _, place = str(error).replace("`", "").partition(" - at $")
     text = text[:1].lower() + text[1:]
     return f"{place.removeprefix('.')}: {text}" if place else text

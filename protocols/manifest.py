@@ -57,9 +57,10 @@ class GameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     examples that precede every prompt; their tokens are computed once. The first `common` slots of a stage hold common
     questions, the same for every peer: they serve comparison and the copy test and do not count for the ranking.
 
-    A stage's work: `generated` groups of `group_size` completions are sampled and published, then `updates` GRPO
-    updates are made, each on at most `own` own and `external` external groups (SAPO, arXiv 2509.08721). `name` is
-    "share", "debate", or a game from another package; `parameters` are that game's own (docs/games.md).
+    A stage's work: groups of `num_generations` completions are sampled for `num_prompts` questions and published, then
+    `updates` GRPO updates are made, each on at most `local_groups` of this peer's groups and `external_groups` of other
+    peers' (SAPO, arXiv 2509.08721). A body of fewer than `min_prompts` groups counts as none. `name` is "share",
+    "debate", or a game from another package; `parameters` are that game's own (docs/games.md).
     """
 
     name: str = "share"
@@ -67,12 +68,12 @@ class GameSpec(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     examples: str = ""
     prompt: str = "<|im_start|>user\n{question}<|im_end|>\n<|im_start|>assistant\n"
     stop: str = "<|im_end|>"
-    generated: int = 16
-    minimum: int = 2
+    num_prompts: int = 16
+    min_prompts: int = 2
     common: int = 0
-    group_size: int = 8
-    own: int = 16
-    external: int = 16
+    num_generations: int = 8
+    local_groups: int = 16
+    external_groups: int = 16
     updates: int = 1
     max_prompt: int = 256
     max_completion: int = 32

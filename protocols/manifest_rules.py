@@ -36,10 +36,19 @@ def manifest_problems(manifest: Manifest) -> list[str]:
         (data.held_out > 0, "data.held_out: at least 1"),
         (bool(_GRADER.fullmatch(game.grader)), f"game.grader: {game.grader!r} is not of the form NAME/VERSION"),
         ("{question}" in game.prompt, "game.prompt: needs the placeholder {question}"),
-        (2 <= game.group_size <= 64, "game.group_size: 2 to 64 completions make a group"),
-        (0 < game.minimum <= game.generated <= 1024, "game.minimum: at least 1, at most game.generated (<= 1024)"),
-        (0 <= game.common < game.minimum, "game.common: at least 0, below game.minimum, so that every body is ranked"),
-        (game.own >= 0 and game.external >= 0 and game.own + game.external > 0, "game.own: nothing to train on"),
+        (2 <= game.num_generations <= 64, "game.num_generations: 2 to 64 completions make a group"),
+        (
+            0 < game.min_prompts <= game.num_prompts <= 1024,
+            "game.min_prompts: at least 1, at most game.num_prompts (<= 1024)",
+        ),
+        (
+            0 <= game.common < game.min_prompts,
+            "game.common: at least 0, below game.min_prompts, so that every body is ranked",
+        ),
+        (
+            game.local_groups >= 0 and game.external_groups >= 0 and game.local_groups + game.external_groups > 0,
+            "game.local_groups: nothing to train on",
+        ),
         (1 <= manifest.voting.winners <= 16, "voting.winners: 1 to 16"),
         (0 <= manifest.voting.quorum <= 100, "voting.quorum: 0 to 100 percent"),
         ((manifest.voting.quorum == 0) == (manifest.voting.earliest == 0), "voting.earliest: set it with a quorum"),

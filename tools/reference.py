@@ -24,6 +24,7 @@ from node.runtime.log_events import EVENTS
 from protocols import manifest, session, signed_messages, wire
 from protocols.reasons import BODY_REASONS
 from tools.import_rules import load_rooms, rooms_table
+from tools.trl_names import TRL_NAMES
 
 ROOT = Path(__file__).parents[1]
 DIRECTORY = ROOT / "docs" / "reference"
@@ -131,7 +132,18 @@ def section(name: str) -> str:
     keys = [key for key in KEYS.values() if key.name.rpartition(".")[0] == name]
     rows = [(code(key.name), code(key.variable), code(shown(key.default)), type_of(key), key.help) for key in keys]
     title = f"## [{name}]" if name else "## Top level"
-    return f"{title}\n\n" + table(("Key", "Variable", "Default", "Type", "Meaning"), rows)
+    head = ("Key", "Variable", "Default", "Type", "Meaning")
+    return f"{title}\n\n" + table(*with_trl(head, rows, [key.name for key in keys]))
+
+
+def with_trl(
+    head: tuple[str, ...], rows: Sequence[tuple[str, ...]], keys: Sequence[str]
+) -> tuple[tuple[str, ...], Sequence[tuple[str, ...]]]:
+    """Return head and rows with a column for TRL's names, if any of the keys has one."""
+    names = [TRL_NAMES.get(key, "") for key in keys]
+    if not any(names):
+        return head, rows
+    return (*head, "TRL"), [(*row, name) for row, name in zip(rows, names, strict=True)]
 
 
 def shown(value: object) -> str:
@@ -236,9 +248,9 @@ def metrics_page() -> str:
 
 
 def reasons_page() -> str:
-    """Return the page of reasons why a body counts for nothing."""
+    """Return the page of reasons why a body does not count."""
     rows = [(code(name), reason.severity, reason.meaning) for name, reason in BODY_REASONS.items()]
-    introduction = """Why a peer's body counts for nothing: the code in the log (`rollouts.refused`,
+    introduction = """Why a peer's body does not count: the code in the log (`rollouts.refused`,
     `rollouts.uncounted`), in `swarm status`, and the label of `swarm_bodies_refused_total`. The severity says what
     it does to the sender's score ([checks.md](../checks.md))."""
     return page("Reasons", introduction, table(("Code", "Severity", "Meaning"), rows))
@@ -373,7 +385,9 @@ def struct_part(struct: type[msgspec.Struct]) -> str:
     rows = [
         (code(name), type_text(hints[name]), code(default_of(field)) or "(needed)") for name, field in defaults.items()
     ]
-    return f"## {struct.__name__}\n\n{inspect.getdoc(struct)}\n\n" + table(("Field", "Type", "Default"), rows)
+    keys = [f"game.{name}" if struct is manifest.GameSpec else name for name in defaults]
+    columns = with_trl(("Field", "Type", "Default"), rows, keys)
+    return f"## {struct.__name__}\n\n{inspect.getdoc(struct)}\n\n" + table(*columns)
 
 
 def default_of(field: msgspec.structs.FieldInfo) -> str:

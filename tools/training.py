@@ -8,7 +8,8 @@ import msgspec
 import torch
 
 from node.config import TrainerSettings
-from node.trainer.engines.engine import Engine, Sample, TrainingGroup
+from node.trainer.engines.engine import Engine, TrainingGroup
+from node.trainer.engines.sampler import Sample
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.off_policy_filter import credible, usual_surprise
@@ -40,7 +41,7 @@ class Rollout(msgspec.Struct, frozen=True):
 
 def sampled(engine: Engine, game: GameSpec, questions: Sequence[str], rng: torch.Generator) -> list[list[Sample]]:
     """Return a group of completions for each question."""
-    return engine.sample([question_text(game, each) for each in questions], game.group_size, rng, lambda: False)
+    return engine.sample([question_text(game, each) for each in questions], game.num_generations, rng, lambda: False)
 
 
 def training_group(engine: Engine, game: GameSpec, rollout: Rollout, *, external: bool = False) -> TrainingGroup:
@@ -66,7 +67,10 @@ def updated(
     Return how many were left out as incredible.
     """
     useful = grpo.informative(groups)
-    room, scale = grpo.MicroBatchLimit(settings.micro_batch, engine.room), LossScale(needed=engine.half_precision)
+    room, scale = (
+        grpo.MicroBatchLimit(settings.micro_batch, engine.micro_batch_tokens),
+        LossScale(needed=engine.half_precision),
+    )
     usual = usual_surprise([group for group in groups if not group.external])
     believed = credible(engine, useful, usual, room, lambda _: None)
     kept = [group for group, each in zip(useful, believed, strict=True) if each]

@@ -13,7 +13,7 @@ import structlog
 import trio
 from eth_account import Account
 
-from node.app.preflight import agree, open_questions, placed, read_facts, refuse_unowned
+from node.app.preflight import open_questions, read_facts, refuse_unowned, require_agreement, resolve_config
 from node.app.round_recorder import RoundRecorder
 from node.chain.service import ChainIdentity, CoordinatorService
 from node.config import Config
@@ -64,10 +64,10 @@ Fault = Callable[[str], i.AnyInput | None]
 
 
 def run_node(config: Config, data_dir: Path) -> int:
-    """Run the node until told to stop; return its exit code. Raises `Refusal` for what only the operator can mend."""
+    """Run the node until told to stop; return its exit code. Raises `Refusal` for what only the operator can fix."""
     configure(config.log)
     manifest = load_manifest(data_dir / config.manifest)
-    config = placed(config, manifest)
+    config = resolve_config(config, manifest)
     with DataDirectory(data_dir) as directory:
         return trio.run(_run, config, manifest, directory.path)
 
@@ -79,12 +79,12 @@ async def _run(config: Config, manifest: Manifest, home: Path) -> int:
         return await node.run()
 
 
-def nothing(_reason: str) -> None:
-    """Tell the machine nothing: this part's faults do not change what it decides."""
+def no_input(_reason: str) -> None:
+    """Return no input for a fault: this service's faults do not concern the machine."""
 
 
 class Node:
-    """One running node: its parts, and the routes between them."""
+    """One running node: its services, and the routes between them."""
 
     def __init__(
         self,
@@ -124,16 +124,16 @@ class Node:
     # --- life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> int:
-        """Start every part and take inputs until the machine says stop. Returns the exit code."""
+        """Start every service and take inputs until the machine stops the node. Returns the exit code."""
         http = HttpService(self.config.http, self.home, self.status, self.counters)
         code, refusal = int(Exit.OK), None
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._signals, nursery.cancel_scope)
-            nursery.start_soon(supervise, http, self.bus.reporter("operator"), nothing)
+            nursery.start_soon(self._handle_signals, nursery.cancel_scope)
+            nursery.start_soon(supervise, http, self.bus.reporter("operator"), no_input)
             try:
-                await self._join()
-                self._start(nursery)
-                code = await self._inputs()
+                await self._join_swarm()
+                self._start_services(nursery)
+                code = await self._take_inputs()
             except Refusal as refused:
                 refusal = refused
             nursery.cancel_scope.cancel()
@@ -141,23 +141,23 @@ class Node:
             raise refusal
         return code
 
-    def _start(self, nursery: trio.Nursery) -> None:
+    def _start_services(self, nursery: trio.Nursery) -> None:
         """Start the services, each under supervision, each with its own source on the bus."""
         assert self.gossip
         supervised: tuple[tuple[Service[Any], str, Fault], ...] = (
-            (self.timers, "timers", nothing),
+            (self.timers, "timers", no_input),
             (self.chain, "chain", i.ChainLost),
             (self.gossip, "gossip", lambda _: i.NetworkChanged(0)),
             (self.trainer, "trainer", i.TrainerLost),
         )
         for service, source, fault in supervised:
             nursery.start_soon(supervise, service, self.bus.reporter(source), fault)
-        for follower in self._followers():
+        for follower in self._bus_followers():
             if follower.wanted:
-                nursery.start_soon(supervise, follower, self.bus.reporter("operator"), nothing)
+                nursery.start_soon(supervise, follower, self.bus.reporter("operator"), no_input)
 
-    def _followers(self) -> tuple[HubService | TrackerService, ...]:
-        """Return the services that only listen: the model's way to the hub, curves for other programs."""
+    def _bus_followers(self) -> tuple[HubService | TrackerService, ...]:
+        """Return the services that only follow the bus: uploads to the hub, trackers."""
         config, manifest, trainer = self.config, self.manifest, self.home / "trainer"
         openers = configured(config.trackers, manifest, self.key.address, self.home)
         return (
@@ -165,7 +165,7 @@ class Node:
             TrackerService(openers, [stage.name for stage in manifest.stages], self.bus),
         )
 
-    async def _inputs(self) -> int:
+    async def _take_inputs(self) -> int:
         stop = await self.loop.take(i.NodeStarted(doppelganger_protection=is_marked(self.home), me=self.me.address))
         while stop is None:
             stop = await self.loop.take(await self.bus.next())
@@ -173,7 +173,7 @@ class Node:
             raise Refusal(Exit(stop.code), stop.reason)
         return stop.code
 
-    async def _signals(self, everything: trio.CancelScope) -> None:
+    async def _handle_signals(self, everything: trio.CancelScope) -> None:
         """SIGTERM and SIGINT stop at once (the journal makes that safe); SIGUSR1 drains."""
         report = self.bus.reporter("operator")
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGUSR1) as received:
@@ -184,11 +184,11 @@ class Node:
 
     # --- joining ------------------------------------------------------------------------------------------------
 
-    async def _join(self) -> None:
-        """Learn the deployment, check that it is this manifest's, and take part in its gossip."""
+    async def _join_swarm(self) -> None:
+        """Read the deployment, check that it is this manifest's, and build the services that depend on it."""
         facts = await read_facts(self.chain.read_facts, self.config.chain.contract, self.home / "coordinator.json")
-        agree(self.manifest, facts)
-        await self._own(facts)
+        require_agreement(self.manifest, facts)
+        await self._check_owner(facts)
         self.me = local_peer(self.key, self.rsa, facts.domain)
         self.facts = facts
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
@@ -206,7 +206,7 @@ class Node:
                 has_positive_score=lambda peer: has_positive_score(self.state, peer),
             ),
         )
-        self._move_window()
+        self._update_window()
 
     def chain_of(self, outbox: SqliteOutbox) -> ChainService:
         """Return the view of the coordinator; `outbox` keeps its commands."""
@@ -218,16 +218,16 @@ class Node:
         return Libp2pNetwork(self.config.gossip, member, self.bodies, callbacks, self.home / "peers.json")
 
     def trainer_of(self, peer: Address) -> TrainerService:
-        """Return what trains as the peer that this node counts as."""
+        """Return the trainer for this node's address in the deployment."""
         return WorkerClient(self.config.trainer, self.manifest, peer, self.home / "trainer", self.bodies)
 
     def _attached_messages(self, commands: tuple[c.OwnMessage, ...]) -> tuple[SignedMessage, ...]:
         """Return what is attached to an announcement: this node's own messages, then its owner's orders."""
-        self._take_delegation()
-        return (*self.chain.signed_messages(commands), *self._orders())[:MAX_ATTACHED]
+        self._reload_delegation()
+        return (*self.chain.signed_messages(commands), *self._pending_owner_orders())[:MAX_ATTACHED]
 
-    def _orders(self) -> tuple[SignedMessage, ...]:
-        """Return the owner's orders that are not on chain yet, as far as the register's entry is known."""
+    def _pending_owner_orders(self) -> tuple[SignedMessage, ...]:
+        """Return the owner's orders that are not on chain yet; none while the register's entry is not known."""
         facts, entry = self.facts, self.chain.register_entry
         if facts is None or entry is None:
             return ()
@@ -238,11 +238,11 @@ class Node:
             return ()
 
     def _introduction(self) -> SignedDelegation | None:
-        self._take_delegation()
+        self._reload_delegation()
         return self.chain.registration()
 
-    def _take_delegation(self) -> None:
-        """Take a delegation that the owner has signed since the start: the node need not be stopped for it."""
+    def _reload_delegation(self) -> None:
+        """Load a delegation that the owner has signed since the start, without a restart."""
         if self.facts is None:
             return
         try:
@@ -254,9 +254,9 @@ class Node:
             log.info("delegation.taken", owner=signed.delegation.owner, expiry=signed.delegation.expiry)
             self.chain.join(self.facts, signed)
 
-    async def _own(self, facts: CoordinatorFacts) -> None:
-        """Take the owner's delegation, where there is one; refuse to run with a key that belongs to another owner, or
-        that would become its own for good without anybody having said so."""
+    async def _check_owner(self, facts: CoordinatorFacts) -> None:
+        """Load the owner's delegation, if there is one. Raises `Refusal` if the key belongs to another owner, or if it
+        would become its own owner for good without `own_owner`."""
         signed = load_delegation(self.home, facts.domain)
         self.chain.join(facts, signed)
         claimed, registered = signed.delegation.owner if signed else None, await self.chain.read_owner()
@@ -270,12 +270,12 @@ class Node:
     # --- routes -------------------------------------------------------------------------------------------------
 
     async def dispatch(self, command: c.AnyCommand) -> None:
-        """Hand a command to the service that carries it out."""
+        """Pass a command to the service that executes it."""
         match command:
             case c.SetTimer():
                 await self.timers.execute(command)
             case c.PublishRollouts() | c.FetchRollouts() | c.IntroduceNode():
-                self._remember(command)
+                self._add_own_body(command)
                 if self.gossip:
                     await self.gossip.execute(command)
             case c.EndDoppelgangerProtection():
@@ -285,7 +285,7 @@ class Node:
             case c.StopNode():
                 pass  # the loop returns it
             case c.RegisterNode():
-                self._take_delegation()
+                self._reload_delegation()
                 await self.chain.execute(command)
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
                 await self.trainer.execute(command)
@@ -297,8 +297,8 @@ class Node:
             case _:
                 assert_never(command)
 
-    def _remember(self, command: c.GossipCommand) -> None:
-        """Have the check compare others' bodies with this node's own."""
+    def _add_own_body(self, command: c.GossipCommand) -> None:
+        """Have the body check compare bodies of peers with this node's own."""
         if not (self.check and isinstance(command, c.PublishRollouts)):
             return
         body = self.bodies.get(command.body) if command.size else None
@@ -306,13 +306,13 @@ class Node:
             self.check.remember(self.me.address, announcement_of(command, self.swarm), body)
 
     def publish(self, stamped: i.Stamped, outputs: tuple[Output, ...]) -> None:
-        """Tell subscribers what happened, and gossip's validator what it must know; keep rounds that have ended."""
+        """Publish an input and its outputs on the bus; record rounds that ended; update the network's window."""
         self.bus.publish(stamped, outputs)
         self.rounds.follow(self.state, stamped.at)
-        self._move_window()
+        self._update_window()
 
-    def _move_window(self) -> None:
-        """Give gossip a new window where the machine's view of the chain has changed."""
+    def _update_window(self) -> None:
+        """Pass the network a new window if the machine's view of the chain has changed."""
         state = self.state
         window = RoundWindow(
             swarm=self.swarm, round=state.round, stage=state.stage, stages=len(self.manifest.stages),
@@ -323,11 +323,11 @@ class Node:
             self.gossip.update_window(window)
 
     def status(self) -> Status:
-        """Return the machine's picture of the node, with its name on it."""
+        """Return the machine's status with the node's name and peer id."""
         return msgspec.structs.replace(views.status(self.state), name=name_of(self.peer_id), peer_id=self.peer_id)
 
     def _peer_ids(self, peers: Iterable[Address]) -> dict[Address, str]:
-        """Return the peer ids that are known of these peers: of those that have announced something lately."""
+        """Return the peer ids of those of these peers that have announced anything lately."""
         gossip = self.gossip
         return {peer: found for peer in peers if (found := gossip.peer_id(peer))} if gossip else {}
 

@@ -1,6 +1,6 @@
 """What must hold before a node takes part: contract and model named, manifest and contract agreed, an owner, questions.
 
-Each refusal is a `Refusal`: one line for the operator, who alone can mend it.
+Each refusal is a `Refusal`: one line for the operator, who alone can fix it.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ RETRY_SECONDS = 5.0
 """Pause between two attempts to read the contract while the node has never seen it."""
 
 
-def placed(config: Config, manifest: Manifest) -> Config:
-    """Return the configuration with the manifest's contract and model where it names none of its own.
+def resolve_config(config: Config, manifest: Manifest) -> Config:
+    """Return the configuration, with the manifest's contract and model if it names none of its own.
 
-    Raises `Refusal` where neither names a contract, and for a model that the manifest does not allow.
+    Raises `Refusal` if neither names a contract, and for a model that the manifest does not allow.
     """
     if not allows_model(manifest, config.trainer.model):
         raise Refusal(
@@ -77,7 +77,7 @@ async def read_facts(ask: Callable[[], Awaitable[CoordinatorFacts]], contract: A
 
 
 def _kept_facts(contract: Address, path: Path) -> CoordinatorFacts | None:
-    """Return the facts kept of a contract; None where there are none, of another one, or none that can be read."""
+    """Return the stored facts of a contract; None if there are none, or none of this contract that can be read."""
     try:
         facts = msgspec.json.decode(path.read_bytes(), type=CoordinatorFacts)
     except FileNotFoundError:
@@ -96,8 +96,8 @@ def _keep_facts(path: Path, facts: CoordinatorFacts) -> None:
         log.warning("chain.facts_unwritable", path=str(path), reason=describe(error))
 
 
-def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:
-    """Refuse to start where manifest and contract disagree; say what the contract leaves open."""
+def require_agreement(manifest: Manifest, facts: CoordinatorFacts) -> None:
+    """Raises `Refusal` if manifest and contract disagree; log what the contract does not fix."""
     problem = disagreement(manifest, facts)
     if problem:
         raise Refusal(Exit.MANIFEST, problem)
@@ -107,9 +107,9 @@ def agree(manifest: Manifest, facts: CoordinatorFacts) -> None:
 
 
 def refuse_unowned(facts: OwnershipFacts, *, has_owners: bool, is_known: bool, own_owner: bool) -> None:
-    """Refuse a key that belongs to another owner, or that would become its own for good without anybody having said so.
+    """Raises `Refusal` for a key that belongs to another owner, or that would become its own owner without `own_owner`.
 
-    `has_owners` tells whether the contract knows owners at all, `is_known` whether it knows the key.
+    `has_owners`: the contract has owners at all; `is_known`: it knows the key.
     """
     refuse_other_owner(facts)
     if has_owners and facts.claimed is None and not is_known and not own_owner:

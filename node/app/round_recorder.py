@@ -1,4 +1,4 @@
-"""Keeps the account of every round that ends, and what becomes of this node's vote on it."""
+"""Records the report of every round that ends, and the outcome of this node's vote on it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ PeerIds = Callable[[Iterable[Address]], Mapping[Address, str]]
 
 
 class RoundRecorder:
-    """Follows the machine's states. What it can't write costs an explanation, not the node: it is logged."""
+    """Follows the machine's states. A report that can't be written is logged; the node goes on."""
 
     def __init__(self, store: RoundStore, peer_ids: PeerIds) -> None:
         """`peer_ids` returns those that are known of the given peers."""

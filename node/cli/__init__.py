@@ -1,4 +1,4 @@
-"""The command line `swarm`: one file per command, loaded when it is called; errors are one line and an exit code."""
+"""The command line `swarm`: one file per command, imported when called; errors are one line and an exit code."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ COMMANDS = (
     "init", "run", "status", "explain", "leaderboard", "login", "logout", "register", "whoami", "keys", "backup",
     "restore", "eval", "model", "demo", "bootnode", "version",
 )  # fmt: skip
-"""In the order of the help text. Each is `node.cli.NAME`, where its function has the name of the command."""
+"""In the order of the help text. Each is a function of that name in `node.cli.NAME`."""
 
 
 class Commands(click.Group):
-    """Loads commands by name and leaves out what is not installed."""
+    """Imports commands by name; leaves out those that are not installed."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Return the commands that are installed."""
         return [name for name in COMMANDS if find_spec(f"node.cli.{name}") is not None]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import and return a command, None for an unknown one."""
+        """Import and return a command; return None for an unknown one."""
         if cmd_name not in self.list_commands(ctx):
             return None
         command: click.Command = getattr(import_module(f"node.cli.{cmd_name}"), cmd_name)
@@ -49,7 +49,7 @@ def swarm() -> None:
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
-    """Run a command and end the process with its exit code; what goes wrong is one line on stderr."""
+    """Run a command and exit with its code; an error is one line on stderr."""
     try:
         code: object = swarm.main(args, "swarm", standalone_mode=False)
     except Refusal as refusal:

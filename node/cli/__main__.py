@@ -1,4 +1,4 @@
-"""`python -m node.cli`: the command `swarm` without its script."""
+"""`python -m node.cli`: the `swarm` command without its script."""
 
 from node.cli import main
 

@@ -24,7 +24,7 @@ passphrase_option = click.option(
     "--passphrase-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The backup's passphrase; else SWARM_BACKUP_PASSPHRASE, the credential backup-passphrase, or the terminal.",
+    help="Passphrase file; default: SWARM_BACKUP_PASSPHRASE, the credential backup-passphrase, or the terminal.",
 )
 
 
@@ -34,9 +34,9 @@ passphrase_option = click.option(
 @config_flags("identity")
 @passphrase_option
 def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: Any) -> None:
-    """Write this node's identity to FILE, encrypted: key, delegation, and what the key ever signed.
+    """Write this node's identity to FILE, encrypted: key, delegation, and everything the key ever signed.
 
-    The node must not run meanwhile: the backup would be older than its votes. Nothing is overwritten.
+    Stop the node first, or the backup would miss its latest votes. Nothing is overwritten.
     """
     home = expanded(data_dir)
     identity = collect(home, node_key(home, config_from(home, flags).identity))
@@ -44,12 +44,10 @@ def backup(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: An
     try:
         create_private(file, sealed)
     except FileExistsError as error:
-        raise Refusal(Exit.EXISTS, f"{file} exists and stays as it is; name another file") from error
+        raise Refusal(Exit.EXISTS, f"{file} exists and was not changed; choose another file") from error
     except OSError as error:
-        raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; name another file") from error
-    click.echo(
-        f"{identity.node} written to {file}; a vote after this is not in it: a restored node waits a round first"
-    )
+        raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; choose another file") from error
+    click.echo(f"{identity.node} written to {file}; later votes are not in it, so a restored node waits a round first")
 
 
 def collect(home: Path, key: NodeKey) -> BackedUpIdentity:

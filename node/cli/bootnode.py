@@ -25,17 +25,17 @@ MAX_PEERS = 256
 
 
 class Announced(msgspec.Struct, frozen=True):
-    """The content of bootnode.json: multiaddrs to give to others, and the process."""
+    """The content of bootnode.json: multiaddrs for other nodes, and the process id."""
 
     addresses: tuple[str, ...]
     pid: int
 
 
-@click.command(short_help="Introduce peers to each other, nothing else.")
+@click.command(short_help="Introduce peers to each other and do nothing else.")
 @data_dir_option
 @config_flags("identity", "gossip.listen", "gossip.announce", "gossip.bootnodes", "log.format", "log.level")
 def bootnode(data_dir: Path, **flags: Any) -> int:
-    """Introduce peers to each other and do nothing else. Its addresses stand in the data directory's bootnode.json."""
+    """Introduce peers to each other and do nothing else. Its addresses are in the data directory's bootnode.json."""
     from node.logs import configure
     from node.store.directory import DataDirectory
 

@@ -1,4 +1,4 @@
-"""Reading the contract's past over one endpoint: logs in ranges that it bears, and blocks by their time."""
+"""Reads the contract's history from one endpoint: logs in ranges that it accepts, and blocks by time."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ Ask = Callable[..., Any]
 """A JSON-RPC request: method and parameters. Raises `RpcError` if the endpoint refuses it."""
 
 WIDEST = 10_000
-"""Blocks in the first query; one that is refused is halved, and so are those after it."""
+"""Blocks in the first query; a refused range is halved, and so are the following ones."""
 MOST_QUERIES = 500
 
 Entry = tuple[Log, DecodedEvent]
 
 
 class ChainHistory:
-    """What has happened to one contract since the block `deployed`. Raises `Refusal` if it can't be had."""
+    """The events of one contract since the block `deployed`. Raises `Refusal` if they can't be read."""
 
     def __init__(self, ask: Ask, contract: Address, deployed: int) -> None:
         self._ask, self._contract, self._deployed = ask, contract, deployed
@@ -37,7 +37,7 @@ class ChainHistory:
     # --- what the commands want ---------------------------------------------------------------------------------
 
     def of_round(self, account: RoundReport, seconds: Sequence[int]) -> PeerActivity:
-        """Return the votes of a round and where this node's messages for it stand; owners are left open. `seconds` are
+        """Return the votes of a round and where this node's messages for it are; owners are left empty. `seconds` are
         the lengths of a round's stages."""
         kinds = ("VotesCounted", "VoteCommitted", "RewardSubmitted", "RoundAdvanced", "StageAdvanced")
         traces: dict[MessageTopic, Trace] = {}
@@ -57,8 +57,8 @@ class ChainHistory:
         return PeerActivity(traces=traces, votes=tuple(votes))
 
     def since_round(self, first: int) -> tuple[list[Registered], list[Voted], list[Rewarded]]:
-        """Return registrations, votes and rewards, read backwards until round `first` began; registrations of before
-        are not among them. Votes and rewards are those on rounds from `first` on."""
+        """Return registrations, votes and rewards, read backwards to the beginning of round `first`. Earlier
+        registrations are missing. Votes and rewards are those for rounds from `first` on."""
         kinds = ("VotesCounted", "RewardSubmitted", "PeerRegistered", "RoundAdvanced")
         registered: list[Registered] = []
         votes: list[Voted] = []
@@ -75,12 +75,12 @@ class ChainHistory:
         return registered, votes, rewards
 
     def sender(self, transaction: str) -> Address:
-        """Return who sent a transaction; empty if the endpoint does not know it."""
+        """Return the sender of a transaction, "" if the endpoint does not know it."""
         found = self._request("eth_getTransactionByHash", transaction)
         return str(found["from"]).lower() if found else ""
 
     def block_at(self, timestamp: int) -> int:
-        """Return the first block, from the deployment on, that is not older than a time in chain seconds."""
+        """Return the first block since the deployment that is not older than a time in chain seconds."""
         low, high = self._deployed, self._newest()
         while low < high:
             middle = (low + high) // 2
@@ -100,10 +100,12 @@ class ChainHistory:
         try:
             return self._ask(method, *parameters)
         except RpcError as error:
-            raise Refusal(Exit.CHAIN, f"the endpoint refuses {method}: {error}; try another by --chain-url") from error
+            raise Refusal(
+                Exit.CHAIN, f"the endpoint refuses {method}: {error}; try another one with --chain-url"
+            ) from error
 
     def _events(self, kinds: Sequence[str], first: int, last: int, *, backwards: bool = False) -> Iterator[Entry]:
-        """Yield the contract's events of these kinds in the order of the chain, or against it."""
+        """Yield the contract's events of these kinds in chain order, or in reverse."""
         topics = [[ABI.topic(kind) for kind in kinds]]
         while first <= last:
             width = min(self._width, last - first + 1)
@@ -118,20 +120,20 @@ class ChainHistory:
             first, last = (first, start - 1) if backwards else (start + width, last)
 
     def _logs(self, start: int, end: int, topics: list[list[str]]) -> list[Log] | None:
-        """Return the logs of a range, None if it is too wide for the endpoint: the next one is narrower."""
+        """Return the logs of a range; if it is too wide for the endpoint, narrow the range and return None."""
         self._queries += 1
         if self._queries > MOST_QUERIES:
             raise Refusal(
                 Exit.CHAIN,
                 f"this takes more than {MOST_QUERIES} queries, since the endpoint gives logs of {self._width} blocks "
-                "at a time; ask for fewer rounds, or another endpoint by --chain-url",
+                "at a time; ask for fewer rounds, or use another endpoint with --chain-url",
             )
         asked = {"address": self._contract, "topics": topics, "fromBlock": hex(start), "toBlock": hex(end)}
         try:
             found: list[Log] = self._ask("eth_getLogs", asked)
         except RpcError as error:
             if start == end:
-                text = f"the endpoint gives no logs: {error}; try another by --chain-url"
+                text = f"the endpoint returns no logs: {error}; try another one with --chain-url"
                 raise Refusal(Exit.CHAIN, text) from error
             self._width = (end - start + 1) // 2
             return None
@@ -139,7 +141,7 @@ class ChainHistory:
 
 
 def votes_in(event: DecodedEvent) -> tuple[Voted, ...]:
-    """Return the votes that an event tells of."""
+    """Return the votes in an event."""
     if event.name != "VotesCounted":
         return ()
     return read_votes(event.fields["round"], event.fields["names"], event.fields["votes"])
@@ -153,7 +155,7 @@ def is_beyond(event: DecodedEvent, step: int, stages: int) -> bool:
 
 
 def _own_topic(event: DecodedEvent, cast: Sequence[Voted], account: RoundReport) -> MessageTopic | None:
-    """Return which of this node's messages an event is the trace of, None for an event about others."""
+    """Return which of this node's messages an event records, None for an event about other nodes."""
     if event.name == "VotesCounted":
         ballot = MessageTopic(MessageKind.REVEAL if account.sealed else MessageKind.VOTE, account.round)
         return ballot if any(vote.voter == account.me for vote in cast) else None

@@ -28,12 +28,12 @@ DEFAULT_OUT = Path("demo-out")
 @click.option("--slow", type=int, default=0, metavar="N", help="Make node N too slow: it must skip.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of models and sampling.")
 @click.option("--seconds", type=int, default=0, metavar="S", help="Length of a stage; share has one a round.")
-@click.option("--game", default="share", metavar="share|debate", help="The game that is played: share.")
-@click.option("--compare", "comparing", is_flag=True, help="A sparse start with sharing on, then off.")
-@click.option("--model", default="", metavar="DIR|NAME", help="Play with this causal language model.")
+@click.option("--game", default="share", metavar="share|debate", help="The game: share.")
+@click.option("--compare", "comparing", is_flag=True, help="A sparse start with sharing, then without.")
+@click.option("--model", default="", metavar="DIR|NAME", help="Train this causal language model.")
 @click.option("--data", default="", metavar="FILE", help="Questions: JSONL with question and answer, or a directory.")
-@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_OUT, help="Where picture and JSON go.")
-@click.option("--keep", is_flag=True, help="Keep data and logs of every node in OUT/run.")
+@click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_OUT, help="Directory for picture and JSON.")
+@click.option("--keep", is_flag=True, help="Keep every node's data and logs in OUT/run.")
 @click.option("--warm-steps", type=int, default=0, hidden=True)
 def demo(
     peers: int, rounds: int, slow: int, seed: int, seconds: int, game: str, comparing: bool, model: str, data: str,
@@ -49,7 +49,7 @@ def demo(
 
 
 def run_demo(options: DemoOptions, out: Path, *, keep: bool = False) -> None:
-    """Run what the options say, print what it showed, write picture and JSON to `out`.
+    """Run the demo of these options, print the results, write picture and JSON to `out`.
 
     Raises `PlanError`, `DemoError`, KeyboardInterrupt; no process remains.
     """
@@ -96,7 +96,7 @@ def draw_picture(draw_it: Callable[[], None], picture: Path) -> None:
 
 @contextmanager
 def _told() -> Iterator[None]:
-    """Turn what ends a demo into one line and an exit code."""
+    """Turn errors that end a demo into one line and an exit code."""
     try:
         yield
     except PlanError as error:

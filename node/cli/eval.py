@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 DEFAULT_SWARM = "local"
 SURE = 1.96
-"""Standard deviations of a normal distribution between which 95 % of it lies."""
+"""Standard deviations around the mean of a normal distribution that contain 95 % of it."""
 
 
 class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """What the flags say."""
+    """The values of the flags."""
 
     home: Path
     model: str = ""
@@ -46,13 +46,15 @@ class EvalOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command(name="eval", short_help="Measure a model's held-out accuracy.")
 @data_dir_option
-@click.option("--model", default="", metavar="DIR|NAME", help="A model; the node's newest checkpoint by default.")
-@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="DIR", help="One certain checkpoint.")
-@click.option("--swarm", default="", metavar="FILE|NAME", help="Manifest with game and data; the node's by default.")
+@click.option("--model", default="", metavar="DIR|NAME", help="A model; default: the node's newest checkpoint.")
+@click.option("--checkpoint", type=click.Path(path_type=Path), metavar="DIR", help="A specific checkpoint.")
+@click.option("--swarm", default="", metavar="FILE|NAME", help="Manifest with game and data; default: the node's.")
 @click.option("--data", default="", metavar="FILE", help="Other questions: JSON lines, or a directory.")
-@click.option("--questions", type=click.IntRange(min=1), metavar="N", help="How many; the manifest's by default.")
-@click.option("--greedy", is_flag=True, help="Take the likeliest token each time instead of sampling.")
-@click.option("--stages", is_flag=True, help="Play all stages of the game too, the model with itself.")
+@click.option(
+    "--questions", type=click.IntRange(min=1), metavar="N", help="Number of questions; default: the manifest's."
+)
+@click.option("--greedy", is_flag=True, help="Take the most likely token instead of sampling.")
+@click.option("--stages", is_flag=True, help="Also play all stages of the game, the model with itself.")
 @click.option("--device", help="auto, cpu, cuda, mps.")
 @click.option("--threads", help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -60,13 +62,13 @@ def eval(
     data_dir: Path, model: str, checkpoint: Path | None, swarm: str, data: str, questions: int | None, greedy: bool,
     stages: bool, device: str | None, threads: str | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Measure held-out accuracy: of a model, or of the newest checkpoint of the node on this data directory.
+    """Measure held-out accuracy of a model, or of the newest checkpoint in this data directory.
 
-    Questions and random numbers are the same every time, so two results differ by the models alone. The node may run
+    Questions and random numbers are always the same, so two results differ only by the models. The node may run
     meanwhile. Without a data directory the swarm is `local`, which needs no download.
     """
     if model and checkpoint:
-        raise Refusal(Exit.USAGE, "--model and --checkpoint name two models; give one of them")
+        raise Refusal(Exit.USAGE, "--model and --checkpoint name two models; give only one of them")
     asked = EvalOptions(
         home=expanded(data_dir),
         model=model,
@@ -83,7 +85,7 @@ def eval(
 
 
 def evaluate(asked: EvalOptions) -> Evaluation:
-    """Load what was asked for and measure it. Raises `Refusal`."""
+    """Load the model and the questions and measure. Raises `Refusal`."""
     config = load_config(asked.home, asked.settings, os.environ)
     configure(config.log, sys.stderr)
     manifest = manifest_of(asked)
@@ -127,12 +129,12 @@ def _held_out(asked: EvalOptions, manifest: Manifest, settings: TrainerSettings)
     try:
         questions = load_questions(manifest.data, "" if asked.data else settings.data)
     except (OSError, ValueError) as error:
-        raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; name good ones by --data") from error
+        raise Refusal(Exit.CONFIG, f"the questions can't be used: {error}; give others with --data") from error
     return questions.held_out(asked.questions or manifest.data.held_out)
 
 
 def manifest_of(asked: EvalOptions) -> Manifest:
-    """Return the manifest that gives game and data: the flag's, else the data directory's, else that of `local`."""
+    """Return the manifest with game and data: the flag's, else the data directory's, else that of `local`."""
     own = asked.home / load_config(asked.home, {}, os.environ).manifest
     known = swarm_manifests()
     chosen = asked.swarm or ("" if own.exists() else DEFAULT_SWARM)
@@ -147,7 +149,7 @@ def manifest_of(asked: EvalOptions) -> Manifest:
 
 
 def _engine(asked: EvalOptions, manifest: Manifest, settings: TrainerSettings) -> tuple[str, Engine, dict[str, int]]:
-    """Return the model's name for the report, the model, and how far it was trained where that is known."""
+    """Return the model's name for the report, the model, and its training counters if known."""
     from node.trainer.checkpoints.export import NoModelError, checkpointed_model, current_model
     from node.trainer.engines.factory import load_engine
 
@@ -164,11 +166,11 @@ def _engine(asked: EvalOptions, manifest: Manifest, settings: TrainerSettings) -
 
 
 def _with(settings: TrainerSettings, model: str) -> TrainerSettings:
-    return msgspec.structs.replace(settings, model=model, kl=0.0)  # no start is kept of what is not trained
+    return msgspec.structs.replace(settings, model=model, beta=0.0)  # no start is kept of what is not trained
 
 
 def cache_directory() -> Path:
-    """Return where models made on the spot are kept: below $XDG_CACHE_HOME, else ~/.cache."""
+    """Return the cache directory for built-in models: below $XDG_CACHE_HOME, else ~/.cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
     return Path(cache) / "swarm-node" / "models"
 
@@ -184,7 +186,7 @@ def bounds(share: float, count: int) -> tuple[float, float]:
 
 
 def text_of(found: Evaluation) -> str:
-    """Return an evaluation for reading."""
+    """Return an evaluation as text."""
     how = "greedy" if found.greedy else f"sampled at temperature {found.temperature:g}"
     trained = "" if found.round is None else f", round {found.round}, {found.updates} updates"
     rows = [

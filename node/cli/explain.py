@@ -20,20 +20,20 @@ if TYPE_CHECKING:
     from protocols.manifest import Manifest
 
 ADDRESS = re.compile("0x[0-9a-fA-F]{4,40}[….]*")
-"""An address, or the beginning of one as it stands in the overview."""
+"""An address, or the beginning of one as shown in the overview."""
 
 
-@click.command(short_help="Tell how a round's numbers came about.")
+@click.command(short_help="Show how a round's numbers came about.")
 @data_dir_option
-@click.option("--round", "number", type=click.IntRange(min=0), help="The round; the last one voted on by default.")
-@click.option("--peer", default="", metavar="NAME|ID|0x...", help="One peer: its bodies, its groups graded again.")
-@click.option("--offline", is_flag=True, help="Do not ask the chain: no tally, and no transactions of others.")
+@click.option("--round", "number", type=click.IntRange(min=0), help="The round; default: the last one voted on.")
+@click.option("--peer", default="", metavar="NAME|ID|0x...", help="One peer: its bodies, and its groups graded again.")
+@click.option("--offline", is_flag=True, help="Do not read the chain: no tally, and no other nodes' transactions.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_flags("identity", "chain.urls", "chain.contract", "trainer.data")
 def explain(data_dir: Path, number: int | None, peer: str, offline: bool, as_json: bool, **flags: Any) -> None:
-    """Tell how a round's numbers came about: rollouts, rewards, ranks, this node's vote and where it stands.
+    """Show how a round's numbers came about: rollouts, rewards, ranks, this node's vote and where it is on chain.
 
-    It works beside a running node, and without one, for the last 512 rounds that this node has ranked.
+    It works with or without a running node, for the last 512 rounds that this node has ranked.
     """
     from node.explain.report_text import overview, peer_text
     from node.manifest_file import load_manifest
@@ -52,7 +52,7 @@ def explain(data_dir: Path, number: int | None, peer: str, offline: bool, as_jso
 
 
 def kept(home: Path, number: int | None) -> RoundReport:
-    """Return the account of a round. Raises `Refusal` saying which rounds are kept."""
+    """Return the report of a round. Raises `Refusal` that says which rounds are kept."""
     from node.store.round_reports import FILE, kept_rounds, read_round
 
     account = read_round(home / FILE, number)
@@ -60,16 +60,16 @@ def kept(home: Path, number: int | None) -> RoundReport:
         return account
     rounds = kept_rounds(home / FILE)
     if not rounds:
-        text = f"no round is kept on {home}: a node keeps each one when the next begins; check --data-dir"
+        text = f"{home} has no round reports; a node saves each one when the next round begins; check --data-dir"
     elif number is not None and number > rounds[-1]:
-        text = f"round {number} is not over for this node: the last that it ranked is {rounds[-1]}"
+        text = f"this node has not ranked round {number} yet; the last one it ranked is {rounds[-1]}"
     else:
-        text = f"round {number} is not kept: {len(rounds)} of the rounds {rounds[0]} to {rounds[-1]} are"
+        text = f"round {number} is not kept here; there are {len(rounds)} of the rounds {rounds[0]} to {rounds[-1]}"
     raise Refusal(Exit.UNKNOWN, text)
 
 
 def gathered(home: Path, config: Config, manifest: Manifest, account: RoundReport, offline: bool) -> Explanation:
-    """Return the facts from disk, with the chain's where it can be asked."""
+    """Return the facts from disk, and from the chain if it can be read."""
     from node.chain.transactions.tx_queue import QueuedTransaction, decode_record
     from node.cli.owner import node_key, peer_id_of
     from node.explain.round_facts import explanation, messages
@@ -80,7 +80,7 @@ def gathered(home: Path, config: Config, manifest: Manifest, account: RoundRepor
     keys = [encode_key(each.key) for each in messages(account, stages)]
     kept = map(decode_record, read_records(home / "outbox.sqlite", keys).values())
     records: dict[Key, QueuedTransaction] = {record.key: record for record in kept}
-    seen, why = None, "not asked for (--offline)"
+    seen, why = None, "not read (--offline)"
     if not offline:
         try:
             seen = asked(config, manifest, account)
@@ -91,7 +91,7 @@ def gathered(home: Path, config: Config, manifest: Manifest, account: RoundRepor
 
 
 def asked(config: Config, manifest: Manifest, account: RoundReport) -> PeerActivity:
-    """Return what the chain has of a round. Raises `Refusal`."""
+    """Return the chain's facts about a round. Raises `Refusal`."""
     from node.cli.chain_history import ChainHistory
     from node.cli.onchain import connect
     from node.manifest_file import with_contract
@@ -106,7 +106,7 @@ def asked(config: Config, manifest: Manifest, account: RoundReport) -> PeerActiv
 
 
 def peer_named(facts: Explanation, asked_for: str) -> PeerFact:
-    """Return the one peer of a round that has this name, peer id or address. Raises `Refusal` for none or several."""
+    """Return the peer of a round with this name, peer id or address. Raises `Refusal` if there is none or several."""
     wanted = " ".join(asked_for.split())
     found = [
         peer
@@ -119,10 +119,10 @@ def peer_named(facts: Explanation, asked_for: str) -> PeerFact:
         return found[0]
     if found:
         several = ", ".join(peer.node.address for peer in found)
-        raise Refusal(Exit.UNKNOWN, f"{len(found)} peers are called {asked_for!r}: {several}; name one by its address")
+        raise Refusal(Exit.UNKNOWN, f"{len(found)} peers match {asked_for!r}: {several}; give the address of one")
     raise Refusal(
         Exit.UNKNOWN,
-        f"no peer of round {facts.round} is {asked_for!r}: give a three-word name, a peer id or an address as in "
+        f"no peer of round {facts.round} matches {asked_for!r}; give a three-word name, a peer id or an address from "
         f"`swarm explain --round {facts.round}`",
     )
 
@@ -130,7 +130,7 @@ def peer_named(facts: Explanation, asked_for: str) -> PeerFact:
 def graded(
     home: Path, config: Config, manifest: Manifest, account: RoundReport, peer: PeerFact
 ) -> tuple[Regraded, ...]:
-    """Return the peer's bodies graded again, or why that can't be done: without this node's questions it can't."""
+    """Return the peer's bodies graded again, or a note why not: it needs this node's questions."""
     from node.data.load import load_questions
     from node.explain.regrade import Regraded, regrade
     from node.grading.registry import prepare_grader
@@ -146,5 +146,5 @@ def graded(
 
 
 def as_text(value: object) -> str:
-    """Return a value as JSON for reading."""
+    """Return a value as formatted JSON."""
     return msgspec.json.format(msgspec.json.encode(value), indent=2).decode()

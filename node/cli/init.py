@@ -19,14 +19,14 @@ from node.runtime.game_plugins import load_games
 from protocols.manifest_rules import parse_manifest
 
 EXAMPLES = Path(__file__).parents[2] / "configs" / "swarms"
-"""Manifests that come along, in a checkout and in an installation alike."""
+"""Included manifests, both in a checkout and in an installation."""
 
 ADDRESS = re.compile("0x[0-9a-fA-F]{40}")
 URL = re.compile(r"(ws|wss|http|https)://[^\s,]+")
 
 
 class Answers(msgspec.Struct, frozen=True, kw_only=True):
-    """What the operator chose. `manifest` is the file's content."""
+    """The operator's choices. `manifest` is the file's content."""
 
     manifest: bytes
     urls: tuple[str, ...]
@@ -37,11 +37,13 @@ class Answers(msgspec.Struct, frozen=True, kw_only=True):
 
 @click.command(short_help="Prepare a data directory.")
 @data_dir_option
-@click.option("--swarm", "swarm", metavar="FILE|NAME", help="The swarm's manifest: a file, or one that comes along.")
-@click.option("--model", help="Model: a directory, a name, or a preset of configs/models; the manifest's by default.")
+@click.option(
+    "--swarm", "swarm", metavar="FILE|NAME", help="The swarm's manifest: a file, or the name of an included one."
+)
+@click.option("--model", help="Model: a directory, a name, or a preset of configs/models; default: the manifest's.")
 @click.option("--device", type=click.Choice(tuple(presets("devices"))), help="Settings for a kind of device.")
-@click.option("--data", help="This node's copy of the questions, where the manifest names a file.")
-@click.option("--chain-url", "urls", multiple=True, help="RPC endpoint; several are tried in order.")
+@click.option("--data", help="This node's copy of the questions, if the manifest names a file.")
+@click.option("--chain-url", "urls", multiple=True, help="RPC endpoint; repeat it to try several in order.")
 @click.option("--contract", help="The coordinator's address.")
 @click.option("--bootnode", "bootnodes", multiple=True, help="Multiaddr of a bootnode, besides the contract's.")
 def init(
@@ -56,11 +58,11 @@ def init(
 ) -> None:
     """Prepare a data directory: swarm.toml, manifest.toml, and the node key swarm.pem.
 
-    What no flag says is asked for on a terminal. Nothing that exists is ever overwritten.
+    On a terminal it asks for what the flags leave out. Existing files are never overwritten.
     """
     home = expanded(data_dir)
     if (home / FILE).exists():
-        raise Refusal(Exit.EXISTS, f"{home / FILE} exists and stays as it is; edit it, or choose another --data-dir")
+        raise Refusal(Exit.EXISTS, f"{home / FILE} exists and was not changed; edit it, or choose another --data-dir")
     answers = Answers(
         manifest=_manifest(_asked(swarm, "--swarm", f"Swarm (file, or {' / '.join(swarm_manifests())})", "local")),
         urls=tuple(
@@ -81,9 +83,9 @@ def init(
 
 
 def prepare(home: Path, answers: Answers) -> list[str]:
-    """Write the directory; return what to tell the operator. Raises `Refusal` before anything would be overwritten.
+    """Write the directory; return the text for the operator. Raises `Refusal` before anything would be overwritten.
 
-    swarm.toml comes last: if it is missing, `swarm init` may be repeated.
+    swarm.toml is written last: while it is missing, `swarm init` may be repeated.
     """
     from node.cli.owner import peer_id_of
     from node.identity import IdentityError, load_or_create, name_of
@@ -102,13 +104,13 @@ def prepare(home: Path, answers: Answers) -> list[str]:
         f"directory  {home}",
         f"name       {name_of(peer_id)}",
         f"peer id    {peer_id}",
-        f"address    {key.address} (gas money for it is welcome, not needed)",
-        "next       swarm login (an account of yours takes the node for its own), then swarm run",
+        f"address    {key.address} (funding it with gas money is optional)",
+        "next       swarm login (your account takes ownership of the node), then swarm run",
     ]
 
 
 def config_text(answers: Answers) -> str:
-    """Return swarm.toml: what was chosen; every other key has its default (docs/reference/config.md)."""
+    """Return swarm.toml with the choices; every other key has its default (docs/reference/config.md)."""
     lines = ["# Every key, its default and its environment variable: docs/reference/config.md", "", "[chain]"]
     lines += [f"urls = {_toml(answers.urls)}", f"contract = {_toml(answers.contract)}"]
     if answers.trainer:
@@ -119,7 +121,7 @@ def config_text(answers: Answers) -> str:
 
 
 def trainer_settings(model: str, device: str, data: str) -> Settings:
-    """Return section [trainer]: the model's preset (or the model as it was named), over it the device's."""
+    """Return section [trainer]: the model's preset (or the given model), overridden by the device's."""
     known = presets("models")
     settings: Settings = settings_of(known[model]) if model in known else {"model": _place(model)} if model else {}
     if device:
@@ -128,21 +130,21 @@ def trainer_settings(model: str, device: str, data: str) -> Settings:
 
 
 def _toml(value: Scalar | tuple[str, ...]) -> str:
-    """Return a value or a list of texts as TOML; JSON's escapes are TOML's, but for DEL."""
+    """Return a value or a list of texts as TOML; its escapes are JSON's except for DEL."""
     return json.dumps(value).replace("\x7f", "\\u007f")
 
 
 def _asked(given: str | None, flag: str, question: str, default: str | None = None, *, needed: bool = True) -> str:
-    """Return the flag's value, or the answer on a terminal, or `default` where nothing needs to be said.
+    """Return the flag's value, else the answer on a terminal, else `default`.
 
-    Raises `Refusal` naming the flag where it is needed and nobody can be asked.
+    Raises `Refusal` that names the flag if it is required and there is no terminal.
     """
     if given is not None:
         return given
     if sys.stdin.isatty():
         return str(click.prompt(question, default=default, show_default=bool(default))).strip()
     if needed:
-        raise Refusal(Exit.USAGE, f"{flag} is missing, and there is no terminal to ask on; give {flag}")
+        raise Refusal(Exit.USAGE, f"{flag} is missing, and there is no terminal to ask; give {flag}")
     return default or ""
 
 
@@ -151,7 +153,7 @@ def _asked_urls() -> list[str]:
 
 
 def swarm_manifests() -> dict[str, Path]:
-    """Return the manifests that come along, by name."""
+    """Return the included manifests, by name."""
     return {path.stem: path for path in sorted(EXAMPLES.glob("*.toml"))}
 
 
@@ -164,7 +166,7 @@ def _manifest(choice: str) -> bytes:
     except OSError as error:
         names = ", ".join(swarm_manifests())
         raise Refusal(
-            Exit.CONFIG, f"cannot read the manifest {choice}: {error.strerror}; name a file, or one of {names}"
+            Exit.CONFIG, f"cannot read the manifest {choice}: {error.strerror}; give a file, or one of {names}"
         ) from error
     except ValueError as error:
         raise Refusal(
@@ -175,7 +177,7 @@ def _manifest(choice: str) -> bytes:
 
 def _url(url: str) -> str:
     if not URL.fullmatch(url.strip()):
-        raise Refusal(Exit.USAGE, f"--chain-url {url}: an RPC endpoint begins with ws://, wss://, http:// or https://")
+        raise Refusal(Exit.USAGE, f"--chain-url {url}: an RPC endpoint starts with ws://, wss://, http:// or https://")
     return url.strip()
 
 
@@ -186,7 +188,7 @@ def _address(text: str) -> str:
 
 
 def _place(text: str) -> str:
-    """Return a path that exists as an absolute one (the node may be started from elsewhere), a name as it is."""
+    """Return an existing path as an absolute one (the node may be started elsewhere), a name unchanged."""
     return str(Path(text).expanduser().absolute()) if text and Path(text).expanduser().exists() else text
 
 
@@ -194,14 +196,14 @@ def _keep_or_write(path: Path, content: bytes) -> None:
     if not path.exists():
         _create(path, content)
     elif path.read_bytes() != content:
-        raise Refusal(Exit.EXISTS, f"{path} is there with another content; move it away, or choose another --data-dir")
+        raise Refusal(Exit.EXISTS, f"{path} exists with different content; move it away, or choose another --data-dir")
 
 
 def _create(path: Path, content: bytes) -> None:
-    """Write a new file for its owner only, whole or not at all; never replace one."""
+    """Write a new private file completely or not at all; never replace one."""
     try:
         create_private(path, content)
     except FileExistsError as error:
-        raise Refusal(Exit.EXISTS, f"{path} has just been written by somebody else; look at it first") from error
+        raise Refusal(Exit.EXISTS, f"{path} has just been written by another process; check it first") from error
     except OSError as error:
-        raise Refusal(Exit.STORE, f"cannot write {path}: {error.strerror}; check path and disk") from error
+        raise Refusal(Exit.STORE, f"cannot write {path}: {error.strerror}; check path and disk space") from error

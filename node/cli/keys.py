@@ -29,20 +29,20 @@ passphrase_option = click.option(
     "--passphrase-file",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The keystore's passphrase; else SWARM_KEY_PASSPHRASE, the credential key-passphrase, or the terminal.",
+    help="Passphrase file; default: SWARM_KEY_PASSPHRASE, the credential key-passphrase, or the terminal.",
 )
 
 
-@click.group(short_help="Make, show, move and back up the node key.")
+@click.group(short_help="Create, show, move and back up the node key.")
 def keys() -> None:
-    """Make, show, move and back up the node key. Nothing that exists is ever overwritten."""
+    """Create, show, move and back up the node key. Existing files are never overwritten."""
 
 
 @keys.command()
 @data_dir_option
 @config_flags("identity")
 def new(data_dir: Path, **flags: Any) -> None:
-    """Make a node key."""
+    """Create a node key."""
     home = expanded(data_dir)
     path = home / config_from(home, flags).identity
     with DataDirectory(home):
@@ -54,7 +54,7 @@ def new(data_dir: Path, **flags: Any) -> None:
 @data_dir_option
 @config_flags("identity")
 def show(data_dir: Path, **flags: Any) -> None:
-    """Show what of the node key may be known: name, peer id, address, public key."""
+    """Show the node key's public data: name, peer id, address, public key."""
     home = expanded(data_dir)
     path = home / config_from(home, flags).identity
     _show(home, node_key(home, str(path)), path)
@@ -66,9 +66,9 @@ def show(data_dir: Path, **flags: Any) -> None:
 @config_flags("identity")
 @passphrase_option
 def import_(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: Any) -> None:
-    """Take a key from FILE: PEM, an encrypted v3 keystore, or RL Swarm's binary swarm.pem.
+    """Import a key from FILE: PEM, an encrypted v3 keystore, or RL Swarm's binary swarm.pem.
 
-    RL Swarm's key is RSA: it keeps its peer id and name, and gets a node key beside it that signs for it.
+    RL Swarm's key is RSA. It keeps its peer id and name, and a node key is created beside it that signs for it.
     """
     home = expanded(data_dir)
     path = home / config_from(home, flags).identity
@@ -90,7 +90,7 @@ def import_(file: Path, data_dir: Path, passphrase_file: Path | None, **flags: A
 @passphrase_option
 @click.option("--pem", is_flag=True, help="Not encrypted, as PEM.")
 def export(file: Path, data_dir: Path, passphrase_file: Path | None, pem: bool, **flags: Any) -> None:
-    """Write the node key to FILE, as an encrypted v3 keystore. For a backup take `swarm backup`: it holds the votes."""
+    """Write the node key to FILE as an encrypted v3 keystore. For backups use `swarm backup`: it includes the votes."""
     home = expanded(data_dir)
     key = node_key(home, config_from(home, flags).identity)
     content = pem_of(key) if pem else encrypt(key, find(KEY_PASSPHRASE, passphrase_file, os.environ, terminal(True)))
@@ -103,7 +103,7 @@ def export(file: Path, data_dir: Path, passphrase_file: Path | None, pem: bool, 
 @data_dir_option
 @config_flags("identity")
 def export_votes(file: Path, data_dir: Path, **flags: Any) -> None:
-    """Write what the node key ever signed to FILE (docs/vote-protection.md)."""
+    """Write everything the node key ever signed to FILE (docs/vote-protection.md)."""
     home = expanded(data_dir)
     key = node_key(home, config_from(home, flags).identity)
     with VoteProtection(home / "votes.sqlite") as guard:
@@ -117,13 +117,13 @@ def export_votes(file: Path, data_dir: Path, **flags: Any) -> None:
 @data_dir_option
 @config_flags("identity")
 def import_votes(file: Path, data_dir: Path, **flags: Any) -> None:
-    """Add what the node key signed on another machine. What stands here is never forgotten or replaced."""
+    """Add what the node key signed on another machine. Local records are never deleted or replaced."""
     home = expanded(data_dir)
     key = node_key(home, config_from(home, flags).identity)
     try:
         history = decode_history(file.read_bytes())
     except OSError as error:
-        raise Refusal(Exit.BACKUP, f"cannot read {file}: {error.strerror}; name the file") from error
+        raise Refusal(Exit.BACKUP, f"cannot read {file}: {error.strerror}; check the path") from error
     except ValueError as error:
         raise Refusal(Exit.BACKUP, f"{file} is not a vote history ({error}); export it again") from error
     if history.node != key.address:
@@ -132,14 +132,14 @@ def import_votes(file: Path, data_dir: Path, **flags: Any) -> None:
 
 
 def merge(home: Path, history: SignedHistory) -> str:
-    """Add a history to the data directory's; return what to tell the operator. Raises `Refusal` if it is in use."""
+    """Add a history to the data directory's; return the text for the operator. Raises `Refusal` if it is in use."""
     with VoteProtection(home / "votes.sqlite") as guard:
         added, against = guard.merge(history.signed)
-    told = f"{len(added)} of {len(history.signed)} records were new here"
+    result = f"{len(added)} of {len(history.signed)} records were new here"
     if not against:
-        return told
+        return result
     rounds = ", ".join(str(number) for number in sorted({each.round for each in against})[:5])
-    return f"{told}; {len(against)} contradict what this machine signed (round {rounds}): two nodes had this key"
+    return f"{result}; {len(against)} contradict what this machine signed (round {rounds}): two nodes had this key"
 
 
 keys.add_command(backup)
@@ -150,13 +150,15 @@ def _import_rsa(home: Path, path: Path, file: Path, content: bytes) -> None:
     try:
         identity = RsaIdentity(content)
     except ValueError as error:
-        raise IdentityError(f"{file}: not a key of RL Swarm ({error}); name its swarm.pem") from error
+        raise IdentityError(f"{file}: not a key of RL Swarm ({error}); give its swarm.pem") from error
     _create(path, new_key())
     try:
         create_private(home / RSA_FILE, identity.stored)
     except FileExistsError as error:
         path.unlink()
-        raise Refusal(Exit.EXISTS, f"{home / RSA_FILE} exists and stays; choose another --data-dir") from error
+        raise Refusal(
+            Exit.EXISTS, f"{home / RSA_FILE} exists and was not changed; choose another --data-dir"
+        ) from error
 
 
 def _from_keystore(file: Path, content: bytes, passphrase_file: Path | None) -> NodeKey:
@@ -173,23 +175,23 @@ def _read(file: Path) -> bytes:
     except OpenToOthersError as error:
         raise IdentityError(str(error)) from error
     except OSError as error:
-        raise IdentityError(f"cannot read {file}: {error.strerror}; name the key's file") from error
+        raise IdentityError(f"cannot read {file}: {error.strerror}; check the path of the key") from error
 
 
 def _create(path: Path, key: NodeKey) -> None:
     try:
         create(path, key)
     except FileExistsError as error:
-        raise Refusal(Exit.EXISTS, f"{path} exists and stays as it is; choose another --data-dir") from error
+        raise Refusal(Exit.EXISTS, f"{path} exists and was not changed; choose another --data-dir") from error
 
 
 def _write(file: Path, content: bytes) -> None:
     try:
         create_private(file, content)
     except FileExistsError as error:
-        raise Refusal(Exit.EXISTS, f"{file} exists and stays as it is; name another file") from error
+        raise Refusal(Exit.EXISTS, f"{file} exists and was not changed; choose another file") from error
     except OSError as error:
-        raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; name another file") from error
+        raise Refusal(Exit.STORE, f"cannot write {file}: {error.strerror}; choose another file") from error
 
 
 def _show(home: Path, key: NodeKey, path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Whom a data directory knows by name: peers that were met, peers of the rounds kept, and the node itself."""
+"""Names that a data directory knows: those of known peers, of peers in round reports, and of the node itself."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from protocols.identifiers import Address
 
 
 def known_peer_ids(home: Path, config: Config) -> dict[Address, str]:
-    """Return peer ids by address. What is missing in the directory is left out: names are only for reading."""
+    """Return peer ids by address. Missing files are skipped: names are for display only."""
     found = _met(home / "peers.json") | recent_peer_ids(home / FILE)
     if (home / config.identity).exists():
         key = load(home / config.identity)
@@ -24,7 +24,7 @@ def known_peer_ids(home: Path, config: Config) -> dict[Address, str]:
 
 
 def _met(path: Path) -> dict[Address, str]:
-    """Return the peers of the peer book whose id holds their key."""
+    """Return the peers in peers.json whose id contains their key."""
     try:
         book = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
     except (OSError, ValueError):

@@ -20,14 +20,14 @@ ROUNDS = 100
 @click.command(short_help="Count the votes on chain.")
 @data_dir_option
 @click.option(
-    "--rounds", type=click.IntRange(min=0), default=ROUNDS, show_default=True, help="Newest rounds; 0 takes all."
+    "--rounds", type=click.IntRange(min=0), default=ROUNDS, show_default=True, help="Newest rounds; 0 means all."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @config_flags("manifest", "chain.urls", "chain.contract")
 def leaderboard(data_dir: Path, rounds: int, as_json: bool, **flags: Any) -> None:
-    """Count the votes on chain, as anybody can: from the contract's events alone.
+    """Count the votes on chain, as anyone can: from the contract's events alone.
 
-    The rules stand in docs/votes.md. Names are those that this data directory knows of; no node need run.
+    The rules are in docs/votes.md. Names are those that this data directory knows; no node needs to run.
     """
     from node.cli.chain_history import ChainHistory
     from node.cli.explain import as_text
@@ -56,7 +56,7 @@ def leaderboard(data_dir: Path, rounds: int, as_json: bool, **flags: Any) -> Non
 
 
 def owned(chain: Chain, registered: list[Registered], votes: list[Voted], rewards: list[Rewarded]) -> list[Registered]:
-    """Return the registrations with those of earlier that votes and rewards speak of, asked of the contract."""
+    """Return the registrations, plus earlier ones that votes and rewards refer to, read from the contract."""
     from protocols.tally import Registered
 
     known = {one.node for one in registered}

@@ -26,15 +26,15 @@ DAY_SECONDS = 86_400
 @data_dir_option
 @config_flags("identity", "chain.urls", "chain.contract")
 @ways
-@owner_option("The only account that may sign; any, where not given.")
-@click.option("--days", type=click.IntRange(1, 36_500), default=DAYS, show_default=True, help="How long it holds.")
+@owner_option("The only account that may sign; default: any.")
+@click.option("--days", type=click.IntRange(1, 36_500), default=DAYS, show_default=True, help="How long it lasts.")
 @click.option("--sign", "sign_file", metavar="FILE|-", help="On the owner's machine: sign what a node printed.")
 def login(data_dir: Path, owner: str, days: int, sign_file: str | None, **flags: Any) -> None:
-    """Have the owner sign that this node is theirs; the signature is kept in delegation.json.
+    """Have the owner sign that this node is theirs; the signature is saved in delegation.json.
 
-    The owner's key is taken from --keystore, from SWARM_OWNER_KEY or from the credential owner-key. Where it is on
-    another machine, the node prints a line (--request), the other machine signs it (swarm login --sign), and its
-    answer comes back (--answer). Or sign in the browser (--browser). The owner needs no money.
+    The owner's key is taken from --keystore, from SWARM_OWNER_KEY or from the credential owner-key. If it is on
+    another machine, the node prints a line (--request), the other machine signs it (swarm login --sign), and this one
+    takes its answer (--answer). Or sign in the browser (--browser). The owner needs no money.
     """
     chosen = ways_from(flags)
     if sign_file is not None:
@@ -45,7 +45,8 @@ def login(data_dir: Path, owner: str, days: int, sign_file: str | None, **flags:
 
 
 def take_delegation(home: Path, config: Config, owner: Address, days: int, chosen: SigningOptions) -> None:
-    """Ask for a delegation, check and keep it. Raises `Refusal`, of a node that the contract knows as another's too."""
+    """Request a delegation, check and save it. Raises `Refusal`, also if the contract has another owner for the
+    node."""
     key, chain = node_key(home, config.identity), connect(config.chain)
     expiry = chain.now() + days * DAY_SECONDS
     message = Delegation(owner, key.address, time.time_ns() // 1_000_000, expiry)

@@ -22,12 +22,12 @@ from protocols.typed_data import Revocation
 @data_dir_option
 @config_flags("identity", "chain.urls", "chain.contract")
 @ways
-@owner_option("The owner; else the contract's, or the delegation's.")
+@owner_option("The owner; default: the contract's, or the delegation's.")
 def logout(data_dir: Path, owner: str, **flags: Any) -> None:
-    """Have the owner sign that this node is no longer theirs, and bring it on chain: the node stops counting at once.
+    """Have the owner sign that this node is no longer theirs, and submit it: the node stops counting at once.
 
-    The owner signs as in `swarm login`. The gas is paid by the node or, where the owner's key is at hand, the owner;
-    where neither has money the revocation is kept in revocation.json, and a running node sends it to the relayers.
+    The owner signs as in `swarm login`. The node pays the gas, or the owner if their key is at hand. If neither has
+    money, the revocation is saved in revocation.json, and a running node sends it to the relayers.
     """
     chosen = ways_from(flags)
     home = expanded(data_dir)
@@ -38,21 +38,21 @@ def logout(data_dir: Path, owner: str, **flags: Any) -> None:
     signed = signed_order(order, chosen, chain, key)
     if signed is not None:
         answer, owner_key = signed
-        click.echo(bring(home, chain, answer, [key, owner_key] if owner_key else [key]))
+        click.echo(submit(home, chain, answer, [key, owner_key] if owner_key else [key]))
 
 
 def owner_of(home: Path, key: NodeKey, chain: Chain) -> str:
-    """Return whose the node is: by the contract, else by the delegation at hand. Raises `Refusal` if nobody's."""
+    """Return the node's owner: by the contract, else by the local delegation. Raises `Refusal` if it has none."""
     registered = chain.entry(key.address).owner
     here = kept.load_delegation(home, chain.domain)
     owner = registered or (here.delegation.owner if here else None)
     if owner is None:
-        raise Refusal(Exit.DELEGATION, f"{key.address} has no owner to log out; it is not registered, nor logged in")
+        raise Refusal(Exit.DELEGATION, f"{key.address} has no owner to log out: it is neither registered nor logged in")
     return owner
 
 
-def bring(home: Path, chain: Chain, answer: OwnerOrder, candidates: list[NodeKey]) -> str:
-    """Bring a signed revocation on chain, or keep it; return what to tell the operator."""
+def submit(home: Path, chain: Chain, answer: OwnerOrder, candidates: list[NodeKey]) -> str:
+    """Submit a signed revocation, or save it for relayers; return the text for the operator."""
     message, signature = message_of(answer), bytes.fromhex(answer.signature)
     assert isinstance(message, Revocation)
     registered = chain.entry(message.node).owner is not None
@@ -66,5 +66,5 @@ def bring(home: Path, chain: Chain, answer: OwnerOrder, candidates: list[NodeKey
     if payer is not None:
         return f"{message.node} is revoked: {transaction}"
     if registered:
-        return f"nobody here has money for gas: the revocation waits in {home / kept.REVOCATION} for a relayer"
-    return f"{message.node} is not registered: its delegation was removed, nothing had to be sent"
+        return f"no key here has money for gas: the revocation waits in {home / kept.REVOCATION} for a relayer"
+    return f"{message.node} is not registered: its delegation was removed, nothing was sent"

@@ -1,4 +1,4 @@
-"""What the commands ask of the coordinator contract, and send to it. The names of its functions stand here only."""
+"""The commands' reads and transactions of the coordinator contract, with the names of its functions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Domain, Revocation
 
 VALID = bytes.fromhex("1626ba7e")
-"""What a contract wallet answers where it signed (ERC-1271)."""
+"""A contract wallet's answer to a valid signature (ERC-1271)."""
 WALLET_ABI: list[dict[str, Any]] = [
     {
         "type": "function",
@@ -31,9 +31,10 @@ WALLET_ABI: list[dict[str, Any]] = [
 
 
 class Registration(msgspec.Struct, frozen=True):
-    """What the contract knows of a node; `owner` is None if it does not know it.
+    """A node's entry in the contract; `owner` is None if there is none.
 
-    It counts from round `since` on, until `expiry` (chain seconds). `serial` is that of its last order (milliseconds).
+    The node counts from round `since` until `expiry` (chain seconds). `serial` is that of its last order
+    (milliseconds).
     """
 
     owner: Address | None
@@ -43,10 +44,10 @@ class Registration(msgspec.Struct, frozen=True):
 
 
 class Chain:
-    """One endpoint that answers, and the coordinator on it. Everything raises `Refusal` if it can't be had."""
+    """A working endpoint, and the coordinator on it. Every method raises `Refusal` on failure."""
 
     def __init__(self, url: str, contract: Address) -> None:
-        """Find the coordinator. Raises whatever web3 does where there is none."""
+        """Find the coordinator. Raises web3's errors if there is none."""
         from contracts import contract_at
 
         self._url, self.contract = url, contract
@@ -55,17 +56,17 @@ class Chain:
         self.domain = self._domain()
 
     def _domain(self) -> Domain:
-        """Return what the deployment's signatures are bound to (EIP-5267)."""
+        """Return the deployment's EIP-712 domain (EIP-5267)."""
         _, _, _, chain_id, contract, salt, _ = self._coordinator.functions.eip712Domain().call()
         return Domain(chain_id, str(contract).lower(), bytes(salt))
 
     @property
     def deployed(self) -> int:
-        """The block with the contract's creation."""
+        """The block that created the contract."""
         return int(self._ask(lambda: self._coordinator.functions.deployedBlock().call()))
 
     def round(self) -> int:
-        """Return the round that the contract is in."""
+        """Return the contract's current round."""
         return int(self._ask(lambda: self._coordinator.functions.current().call())[0])
 
     def request(self, method: str, *parameters: object) -> Any:
@@ -90,11 +91,11 @@ class Chain:
         return int(self._ask(lambda: self._web3.eth.get_block("latest")["timestamp"]))
 
     def balance(self, account: Address) -> int:
-        """Return an account's money in wei."""
+        """Return an account's balance in wei."""
         return int(self._ask(lambda: self._web3.eth.get_balance(self._web3.to_checksum_address(account))))
 
     def entry(self, node: Address) -> Registration:
-        """Return what the contract knows of a node."""
+        """Return a node's entry."""
         name = self._web3.to_checksum_address(node)
         owner, since, expiry, serial = self._ask(lambda: self._coordinator.functions.nodes(name).call())
         known = int(owner, 16) != 0
@@ -113,7 +114,7 @@ class Chain:
         return len({str(each["args"]["node"]).lower() for each in found} - {node})
 
     def facts(self, node: Address, claimed: Address | None) -> OwnershipFacts:
-        """Return what decides which of the four cases a node is in; `claimed` is the owner at hand."""
+        """Return the facts that decide which of the four cases a node is in; `claimed` is the local owner."""
         registered = self.entry(node).owner
         owner = claimed or registered
         return OwnershipFacts(
@@ -121,7 +122,7 @@ class Chain:
         )
 
     def wallet_accepts(self, owner: Address, digest: bytes, signature: bytes) -> bool:
-        """Return True if `owner` is a contract wallet that takes a signature for its own (ERC-1271)."""
+        """Return True if `owner` is a contract wallet that accepts a signature as its own (ERC-1271)."""
         address = self._web3.to_checksum_address(owner)
         if not self._ask(lambda: self._web3.eth.get_code(address)):
             return False
@@ -136,13 +137,13 @@ class Chain:
         return next((key for key in candidates if self.balance(key.address)), None)
 
     def register(self, payer: NodeKey, signed: SignedDelegation) -> str:
-        """Bring a delegation, of a new node or of one that is registered; return the transaction's hash."""
+        """Submit a delegation of a new or a registered node; return the transaction's hash."""
         said = signed.delegation
         delegation = (self._named(said.owner), self._named(said.node), said.serial, said.expiry)
         return self._send(payer, "register", (delegation, signed.owner_signature, signed.node_signature))
 
     def revoke(self, payer: NodeKey, said: Revocation, owner_signature: bytes) -> str:
-        """Bring a revocation; return the transaction's hash."""
+        """Submit a revocation; return the transaction's hash."""
         revocation = (self._named(said.owner), self._named(said.node), said.serial)
         return self._send(payer, "revoke", (revocation, owner_signature))
 
@@ -164,7 +165,7 @@ class Chain:
         return Refusal(Exit.CHAIN, f"{self._refused(error)} ({redacted(self._url)}); try again later")
 
     def _refused(self, error: Exception) -> str:
-        """Return why a call failed: the contract's own error by its name, else what the endpoint said."""
+        """Return why a call failed: the contract's error by name, else the endpoint's message."""
         from node.chain.contract.swarm import ABI
 
         revert = ABI.revert(getattr(error, "data", None))
@@ -176,9 +177,11 @@ class Chain:
 
 
 def connect(settings: ChainSettings) -> Chain:
-    """Return the first endpoint on which the coordinator is found. Raises `Refusal` naming what each of them said."""
+    """Return the first endpoint with the coordinator. Raises `Refusal` with the error of each endpoint."""
     if not settings.contract:
-        raise Refusal(Exit.CONFIG, "no coordinator contract is named (chain.contract); run `swarm init`, or --contract")
+        raise Refusal(
+            Exit.CONFIG, "no coordinator contract is configured (chain.contract); run `swarm init`, or give --contract"
+        )
     reasons = []
     for url in settings.urls:
         try:

@@ -1,4 +1,4 @@
-"""Options that several commands share, and how they become a configuration."""
+"""Options that several commands share, and their conversion to a configuration."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ data_dir_option = click.option(
     envvar=DATA_DIR_VARIABLE,
     default=DEFAULT_DATA_DIR,
     show_default=True,
-    help=f"Where this node keeps everything [env: {DATA_DIR_VARIABLE}].",
+    help=f"The node's data directory [env: {DATA_DIR_VARIABLE}].",
 )
 
 FLAGS: tuple[tuple[str, str, bool, str], ...] = (
     ("--manifest", "manifest", False, "The swarm's manifest."),
     ("--identity", "identity", False, "The node key [env: IDENTITY_PATH]."),
-    ("--chain-url", "chain.urls", True, "RPC endpoint; several are tried in order."),
+    ("--chain-url", "chain.urls", True, "RPC endpoint; repeat it to try several in order."),
     ("--contract", "chain.contract", False, "The coordinator's address."),
     ("--listen", "gossip.listen", True, "Multiaddr to listen on."),
     ("--announce", "gossip.announce", True, "Multiaddr under which others reach this node."),
     ("--bootnode", "gossip.bootnodes", True, "Multiaddr of a bootnode, besides the contract's."),
-    ("--model", "trainer.model", False, "Directory or name of the model; the manifest's by default."),
+    ("--model", "trainer.model", False, "Directory or name of the model; default: the manifest's."),
     ("--data", "trainer.data", False, "This node's copy of the questions."),
     ("--device", "trainer.device", False, "auto, cpu, cuda, mps."),
     ("--http-host", "http.host", False, "Address of the status server."),
-    ("--http-port", "http.port", False, "Port of the status server; 0 takes a free one."),
+    ("--http-port", "http.port", False, "Port of the status server; 0 chooses a free one."),
     ("--log-format", "log.format", False, "auto, json, text."),
     ("--log-level", "log.level", False, "debug, info, warning, error."),
 )
-"""Flag, configuration key, whether it may be given several times, help."""
+"""Flag, configuration key, whether it may be repeated, help."""
 
 
 def parameter(key: str) -> str:
@@ -50,7 +50,7 @@ def parameter(key: str) -> str:
 
 
 def config_flags(*keys: str) -> Callable[[Decorated], Decorated]:
-    """Return the decorator that adds the flags of these keys (all without any) and `--set`."""
+    """Return the decorator that adds the flags of these keys (default: all) and `--set`."""
 
     def decorate(function: Decorated) -> Decorated:
         function = click.option(
@@ -66,7 +66,7 @@ def config_flags(*keys: str) -> Callable[[Decorated], Decorated]:
 
 
 def config_from(data_dir: Path, flags: dict[str, Any]) -> Config:
-    """Return the configuration of a directory under the flags given. Raises `Refusal`."""
+    """Return the configuration of a directory with these flags. Raises `Refusal`."""
     overrides = {key: flags.get(parameter(key)) or None for _, key, _, _ in FLAGS}
     for setting in flags.get("settings", ()):
         key, sign, value = setting.partition("=")

@@ -1,4 +1,4 @@
-"""How an owner signs an order: what `swarm login` and `swarm logout` have in common."""
+"""How an owner signs an order: shared by `swarm login` and `swarm logout`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ Decorated = Callable[..., Any]
 
 
 class SigningOptions(msgspec.Struct, frozen=True, kw_only=True):
-    """Where the signature shall come from; at most one is named."""
+    """Where the signature comes from; at most one is set."""
 
     keystore: Path | None = None
     passphrase_file: Path | None = None
@@ -52,11 +52,11 @@ WAYS = (
         "--passphrase-file",
         type=click.Path(path_type=Path),
         metavar="FILE",
-        help="What opens it; else SWARM_OWNER_PASSPHRASE, the credential owner-passphrase, or the terminal.",
+        help="Its passphrase file; default: SWARM_OWNER_PASSPHRASE, the credential owner-passphrase, or the terminal.",
     ),
     click.option("--browser", is_flag=True, help="Sign with the wallet in this machine's browser."),
-    click.option("--request", is_flag=True, help="Print what is to be signed on another machine, and end."),
-    click.option("--answer", metavar="FILE|-", help="Take what the other machine printed."),
+    click.option("--request", is_flag=True, help="Print the request to sign on another machine, and exit."),
+    click.option("--answer", metavar="FILE|-", help="Take the other machine's answer."),
 )
 
 
@@ -64,7 +64,7 @@ OWNER = re.compile("(0x[0-9a-fA-F]{40})?")
 
 
 def owner_option(text: str) -> Callable[[Decorated], Decorated]:
-    """Return the decorator that adds --owner, an address in lower case or empty."""
+    """Return the decorator that adds --owner, a lower-case address or ""."""
 
     def checked(_context: object, _parameter: object, value: str) -> str:
         if not OWNER.fullmatch(value):
@@ -75,27 +75,27 @@ def owner_option(text: str) -> Callable[[Decorated], Decorated]:
 
 
 def ways(function: Decorated) -> Decorated:
-    """Add the options that say where the signature comes from."""
+    """Add the options for the source of the signature."""
     for option in reversed(WAYS):
         function = option(function)
     return function
 
 
 def ways_from(flags: dict[str, Any]) -> SigningOptions:
-    """Take those options out of a command's parameters. Raises `Refusal` if two of them contradict."""
+    """Extract these options from a command's parameters. Raises `Refusal` if two of them contradict."""
     names = ("keystore", "passphrase_file", "browser", "request", "answer")
     chosen = SigningOptions(**{name: flags.pop(name) for name in names})
     if sum(map(bool, (chosen.keystore, chosen.browser, chosen.request, chosen.answer))) > 1:
-        raise Refusal(Exit.USAGE, "give one of --keystore, --browser, --request, --answer")
+        raise Refusal(Exit.USAGE, "give only one of --keystore, --browser, --request, --answer")
     return chosen
 
 
 def signed_order(
     order: OwnerOrder, chosen: SigningOptions, chain: Chain, node: NodeKey
 ) -> tuple[OwnerOrder, NodeKey | None] | None:
-    """Return the order signed, checked, and the owner's key where it is at hand; None if it was only printed.
+    """Return the signed and checked order, and the owner's key if it is at hand; None if the order was only printed.
 
-    Raises `Refusal` if it is not signed, or not by its owner.
+    Raises `Refusal` if it is not signed by its owner.
     """
     owner: NodeKey | None = None
     if chosen.request:
@@ -115,8 +115,7 @@ def signed_order(
 
 
 def owner_key(chosen: SigningOptions) -> NodeKey | None:
-    """Return the owner's key: from the keystore named, else from environment or credentials; None if it is not
-    here."""
+    """Return the owner's key: from the given keystore, else from environment or credentials; None if it is not here."""
     if chosen.keystore is not None:
         return open_keystore(chosen.keystore, find(OWNER_PASSPHRASE, chosen.passphrase_file, os.environ, terminal()))
     secret = known(OWNER_KEY, None, os.environ)
@@ -126,18 +125,18 @@ def owner_key(chosen: SigningOptions) -> NodeKey | None:
         return NodeKey(bytes.fromhex(secret.reveal().decode().strip().removeprefix("0x")))
     except ValueError:
         raise Refusal(
-            Exit.SECRET, "the owner's key given is not 64 hex digits; give the private key, or name a --keystore"
+            Exit.SECRET, "the owner's key is not 64 hex digits; give the private key, or a --keystore"
         ) from None
 
 
 def sign(order: OwnerOrder, key: NodeKey) -> OwnerOrder:
-    """Return the order signed by an owner's key."""
+    """Return the order, signed by an owner's key."""
     named = msgspec.structs.replace(order, owner=order.owner or key.address)
     return answered(named, key.address, key.sign_message(domain_of(named), message_of(named)))
 
 
 def judged(answer: OwnerOrder, chain: Chain, node: NodeKey) -> str:
-    """Return what is wrong with an answer, empty if it is what was asked for, signed by its owner."""
+    """Return what is wrong with an answer, "" if it is the requested order, signed by its owner."""
     if wrong := problem(answer, chain.domain, node.address, time.time()):
         return f"the answer can't be used: {wrong}"
     message, signature = message_of(answer), bytes.fromhex(answer.signature)
@@ -145,13 +144,13 @@ def judged(answer: OwnerOrder, chain: Chain, node: NodeKey) -> str:
         return ""
     if chain.wallet_accepts(answer.owner, digest(chain.domain, message), signature):
         return ""
-    return f"{answer.owner} did not sign this; sign it with that account, or ask anew"
+    return f"{answer.owner} did not sign this; sign it with that account, or request it again"
 
 
 def about(order: OwnerOrder) -> str:
-    """Return in words what an order says, for whoever signs it."""
+    """Return an order in words, for the person who signs it."""
     if order.kind == "revocation":
-        what = f"Node {order.node} is mine no longer, from now on."
+        what = f"Node {order.node} is no longer mine, from now on."
     else:
         until = datetime.fromtimestamp(order.expiry, UTC)
         what = (
@@ -161,23 +160,23 @@ def about(order: OwnerOrder) -> str:
 
 
 def node_key(home: Path, identity: str) -> NodeKey:
-    """Return the node's key. Raises `Refusal` if there is none yet, or it can't be used."""
+    """Return the node's key. Raises `Refusal` if there is none or it can't be used."""
     try:
         return load(home / identity)
     except FileNotFoundError as error:
         raise Refusal(
-            Exit.IDENTITY, f"{home / identity} is not there; run `swarm init`, `swarm keys new` or `swarm restore`"
+            Exit.IDENTITY, f"{home / identity} does not exist; run `swarm init`, `swarm keys new` or `swarm restore`"
         ) from error
 
 
 def peer_id_of(home: Path, key: NodeKey) -> str:
-    """Return the peer id of this identity: the imported RSA key's where there is one."""
+    """Return the peer id of this identity: the imported RSA key's, if there is one."""
     rsa = load_rsa(home)
     return rsa.peer_id if rsa else key.peer_id
 
 
 def terminal(confirm: bool = False) -> Ask | None:
-    """Return how to ask for a passphrase on a terminal, without an echo; None if there is no terminal."""
+    """Return the function that asks for a passphrase on a terminal, without echo; None without a terminal."""
     if not sys.stdin.isatty():
         return None
     return lambda what: str(click.prompt(what, hide_input=True, confirmation_prompt=confirm, err=True))
@@ -192,7 +191,7 @@ def _by_browser(order: OwnerOrder, chain: Chain, node: NodeKey) -> OwnerOrder:
         return await trio.to_thread.run_sync(judged, answer, chain, node)
 
     def opened(url: str) -> None:
-        """Only print it: a browser started from here would show the link's token in the list of processes."""
+        """Print the link. Starting a browser from here would show its token in the process list."""
         click.echo(f"Open this in the browser with your wallet:\n{url}", err=True)
 
     return trio.run(ask_wallet, order, judge, about(order), opened)
@@ -202,7 +201,7 @@ def _by_paste(order: OwnerOrder) -> OwnerOrder:
     if not sys.stdin.isatty():
         raise Refusal(
             Exit.USAGE,
-            "no owner's key is here and there is no terminal; give --keystore, SWARM_OWNER_KEY, or --request and "
+            "the owner's key is not here and there is no terminal; give --keystore, SWARM_OWNER_KEY, or --request and "
             "then --answer",
         )
     click.echo("Sign this where the owner's key is (swarm login --sign -), then paste the answer:\n", err=True)
@@ -214,11 +213,11 @@ def _read(file: str) -> str:
     try:
         return sys.stdin.read() if file == "-" else Path(file).read_text()
     except (OSError, UnicodeDecodeError) as error:
-        raise Refusal(Exit.USAGE, f"cannot read {file}: {error}; name the file with the order") from error
+        raise Refusal(Exit.USAGE, f"cannot read {file}: {error}; give the file with the order") from error
 
 
 def signed_here(file: str, chosen: SigningOptions) -> OwnerOrder:
-    """Return an order from another machine, signed by the owner's key on this one; says on stderr what is signed."""
+    """Return another machine's order, signed by the owner's key on this one; print on stderr what is signed."""
     order = decode_order(_read(file))
     click.echo(about(order), err=True)
     key = owner_key(chosen)

@@ -1,4 +1,4 @@
-"""Trainer settings that come along: one file per model and per kind of device."""
+"""Included trainer settings: one file per model and per kind of device."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import msgspec
 from node.config import TrainerSettings
 
 CONFIGS = Path(__file__).parents[2] / "configs"
-"""In a checkout and in an installation alike."""
+"""The presets, both in a checkout and in an installation."""
 
 Scalar: TypeAlias = str | int | float | bool
 Settings: TypeAlias = dict[str, Scalar]
@@ -29,7 +29,7 @@ def presets(kind: str) -> dict[str, Path]:
 
 
 def settings_of(path: Path) -> Settings:
-    """Return a preset's settings. Raises `msgspec.ValidationError` for what is none of the trainer's."""
+    """Return a preset's settings. Raises `msgspec.ValidationError` for a key that is not the trainer's."""
     settings = msgspec.toml.decode(path.read_bytes(), type=Preset).trainer
     msgspec.convert(settings, TrainerSettings)
     return settings

@@ -20,7 +20,7 @@ from protocols.signed_messages import SignedDelegation
 from protocols.typed_data import Delegation
 
 FOR_EVER = (1 << 64) - 1
-"""The expiry of a node that is its own owner: nobody else could renew it."""
+"""Expiry of a node that is its own owner (never): nobody else could renew it."""
 
 
 @click.command(short_help="Register this node, or renew its delegation.")
@@ -28,10 +28,10 @@ FOR_EVER = (1 << 64) - 1
 @config_flags("identity", "chain.urls", "chain.contract")
 @click.option("--own", is_flag=True, help="Without an owner: the node key owns itself.")
 def register(data_dir: Path, own: bool, **flags: Any) -> None:
-    """Register this node for its owner, or renew its delegation, in a transaction that the node key pays.
+    """Register this node for its owner, or renew its delegation, in a transaction paid by the node key.
 
-    Not needed where the node runs: it registers itself, without money too, since relayers carry its delegation. What
-    is registered already is left as it is.
+    A running node does not need this: it registers itself, even without money, because relayers submit its delegation.
+    If the delegation is already registered, nothing is sent.
     """
     home = expanded(data_dir)
     config = config_from(home, flags)
@@ -46,7 +46,7 @@ def register(data_dir: Path, own: bool, **flags: Any) -> None:
     if chain.payer([key]) is None:
         raise Refusal(
             Exit.CHAIN,
-            f"{key.address} has no money for gas; send it some, or start the node (swarm run): relayers register it",
+            f"{key.address} has no money for gas; fund it, or start the node (swarm run), which relayers then register",
         )
     transaction = chain.register(key, signed)
     done = "renewed" if entry.owner else "registered"
@@ -54,7 +54,7 @@ def register(data_dir: Path, own: bool, **flags: Any) -> None:
 
 
 def delegation_of(home: Path, key: NodeKey, chain: Chain, own: bool) -> SignedDelegation:
-    """Return the delegation to bring: the one kept, or the node's own. Raises `Refusal` if there is none."""
+    """Return the delegation to submit: the saved one, or the node's own. Raises `Refusal` if there is none."""
     signed = load_delegation(home, chain.domain)
     if signed is not None and signed.delegation.node == key.address:
         return signed
@@ -69,7 +69,7 @@ def delegation_of(home: Path, key: NodeKey, chain: Chain, own: bool) -> SignedDe
 
 
 def is_news(entry: Registration, delegation: Delegation) -> bool:
-    """Return True if the contract would take anything from a delegation: the node is new, or it is held for longer."""
+    """Return True if a delegation changes the contract's entry: the node is new, or it lasts longer."""
     if entry.owner is None:
         return True
     return renews(delegation, entry.serial, entry.expiry)

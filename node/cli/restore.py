@@ -24,33 +24,34 @@ from node.vote_protection import VoteProtection, decode_history
 VOTES = "votes.sqlite"
 
 
-@click.command(short_help="Put a backup's identity into a data directory.")
+@click.command(short_help="Restore a backup's identity into a data directory.")
 @click.argument("file", type=click.Path(path_type=Path))
 @data_dir_option
 @config_flags("identity")
 @passphrase_option
-@click.option("--merge-votes", is_flag=True, help="Add the backup's votes to those that are here already.")
+@click.option("--merge-votes", is_flag=True, help="Add the backup's votes to the existing ones.")
 def restore(file: Path, data_dir: Path, passphrase_file: Path | None, merge_votes: bool, **flags: Any) -> None:
-    """Put the identity in FILE into the data directory. Nothing is overwritten.
+    """Restore the identity in FILE into the data directory. Nothing is overwritten.
 
-    The node then waits a whole round before it acts (doppelganger protection): another one may run with its key.
+    Doppelganger protection: the node then waits a whole round before it acts, because another machine may be
+    running with the same key.
     """
     home = expanded(data_dir)
     key_file = home / config_from(home, flags).identity
     try:
         sealed = file.read_bytes()
     except OSError as error:
-        raise Refusal(Exit.BACKUP, f"cannot read {file}: {error.strerror}; name the backup") from error
+        raise Refusal(Exit.BACKUP, f"cannot read {file}: {error.strerror}; check the path of the backup") from error
     identity = unseal(sealed, find(BACKUP_PASSPHRASE, passphrase_file, os.environ, terminal()))
     with DataDirectory(home):
         click.echo(put(home, key_file, identity, merge_votes))
 
 
 def put(home: Path, key_file: Path, identity: BackedUpIdentity, merge_votes: bool) -> str:
-    """Write an identity's files; return what to tell the operator.
+    """Write an identity's files; return the text for the operator.
 
-    The vote history comes first and the key last: cut off in between, no key is there without its history. Raises
-    `Refusal` before anything is written where a file is there already.
+    The vote history is written first and the key last, so that an interruption never leaves a key without its history.
+    Raises `Refusal` before anything is written if a file already exists.
     """
     wanted = {
         home / rsa.FILE: identity.rsa,
@@ -59,7 +60,7 @@ def put(home: Path, key_file: Path, identity: BackedUpIdentity, merge_votes: boo
     }
     for path, content in wanted.items():
         if content and path.exists():
-            raise Refusal(Exit.EXISTS, f"{path} exists and stays as it is; restore into another --data-dir")
+            raise Refusal(Exit.EXISTS, f"{path} exists and was not changed; restore into another --data-dir")
     added, total = _votes(home / VOTES, identity, merge_votes)
     mark(home, "restored from a backup")
     for path, content in wanted.items():
@@ -72,26 +73,24 @@ def put(home: Path, key_file: Path, identity: BackedUpIdentity, merge_votes: boo
 
 
 def _votes(path: Path, identity: BackedUpIdentity, merge_votes: bool) -> tuple[int, int]:
-    """Take the backup's vote history in; return how many records were added, of how many."""
+    """Import the backup's vote history; return how many records were added, of how many."""
     try:
         history = decode_history(identity.votes)
     except ValueError as error:
-        raise Refusal(Exit.BACKUP, f"the backup's vote history can't be read ({error}); take another copy") from error
+        raise Refusal(Exit.BACKUP, f"the backup's vote history can't be read ({error}); use another copy") from error
     if history.node != identity.node:
-        raise Refusal(
-            Exit.BACKUP, f"the backup of {identity.node} holds the votes of {history.node}; take another copy"
-        )
+        raise Refusal(Exit.BACKUP, f"the backup of {identity.node} has the votes of {history.node}; use another copy")
     known = path.exists()
     with VoteProtection(path) as guard:
         here = len(guard.history()) if known else 0
         if here and not merge_votes:
             raise Refusal(
                 Exit.EXISTS,
-                f"{path} holds {here} records of what was signed; give --merge-votes to keep them and add the backup's",
+                f"{path} already has {here} records of signed votes; give --merge-votes to keep them and add these",
             )
         added, against = guard.merge(history.signed)
     if against:
-        click.echo(f"{len(against)} records contradict what was signed here; those here stay", err=True)
+        click.echo(f"{len(against)} records contradict what was signed here; the local ones stay", err=True)
     return len(added), len(history.signed)
 
 
@@ -99,6 +98,6 @@ def _create(path: Path, content: bytes) -> None:
     try:
         create_private(path, content)
     except FileExistsError as error:
-        raise Refusal(Exit.EXISTS, f"{path} exists and stays as it is; restore into another --data-dir") from error
+        raise Refusal(Exit.EXISTS, f"{path} exists and was not changed; restore into another --data-dir") from error
     except OSError as error:
         raise Refusal(Exit.STORE, f"cannot write {path}: {error.strerror}; check path and disk") from error

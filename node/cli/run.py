@@ -18,17 +18,17 @@ from node.exits import Exit, Refusal
 log = structlog.get_logger()
 
 
-@click.command(short_help="Run the node until it is told to stop.")
+@click.command(short_help="Run the node until it is stopped.")
 @data_dir_option
 @click.option("--gpus", default="", metavar="all|N,N", help="Run one peer per GPU, each in DATA/gpu-N.")
 @click.option("--own", is_flag=True, help="Without an owner: the node key owns itself, for good (own_owner).")
 @config_flags()
 def run(data_dir: Path, gpus: str, own: bool, **flags: Any) -> int:
-    """Run the node until it is told to stop (SIGTERM or Ctrl-C; SIGUSR1 finishes the stage first).
+    """Run the node until it is stopped (SIGTERM or Ctrl-C; SIGUSR1 finishes the stage first).
 
-    It belongs to the account that signed for it (`swarm login`); without one, --own makes it its own.
+    It belongs to the account that signed for it (`swarm login`); without one, --own makes it own itself.
 
-    A flag wins over its environment variable (SWARM_SECTION_KEY), that over swarm.toml, that over the default.
+    Flags take precedence over environment variables (SWARM_SECTION_KEY), these over swarm.toml and the defaults.
     """
     home = expanded(data_dir)
     flags["settings"] = (*flags["settings"], *(["own_owner=true"] if own else []))
@@ -42,7 +42,7 @@ def _run(config: Config, home: Path) -> int:
 
     try:
         return run_node(config, home)
-    except Exception as error:  # the end of the process: the operator gets one line or, unforeseen, a log entry
+    except Exception as error:  # end of the process: the operator gets one line or, if unexpected, a log entry
         if refusal := first(error, Refusal):
             raise refusal from error
         if refused := first(error, IdentityError):
@@ -72,8 +72,7 @@ def _run_fleet(gpus: str, home: Path, config: Config, flags: dict[str, Any]) -> 
 
 
 def given(flags: dict[str, Any]) -> list[str]:
-    """Return the flags that an operator gave as arguments again; ports and addresses apart, which each peer has its
-    own of."""
+    """Return the operator's flags as arguments again, without ports and addresses, which differ for each peer."""
     own = ("http.port", "gossip.listen", "identity")
     made: list[str] = []
     for flag, key, multiple, _ in FLAGS:

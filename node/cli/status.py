@@ -21,7 +21,7 @@ PEERS_SHOWN = 12
 
 
 class RunningNode(msgspec.Struct):
-    """What is needed of http.json."""
+    """The part of http.json that is needed here."""
 
     url: str
     pid: int
@@ -31,7 +31,7 @@ class RunningNode(msgspec.Struct):
 @data_dir_option
 @click.option("--json", "as_json", is_flag=True, help="Print the status as one JSON object.")
 def status(data_dir: Path, as_json: bool) -> None:
-    """Print what the node on this data directory is doing."""
+    """Print the status of the node on this data directory."""
     body = fetch(expanded(data_dir))
     if as_json:
         click.echo(body.decode())
@@ -40,7 +40,7 @@ def status(data_dir: Path, as_json: bool) -> None:
 
 
 def fetch(home: Path) -> bytes:
-    """Return the running node's status. Raises `Refusal` if no node runs on `home`, or none answers."""
+    """Return the running node's status. Raises `Refusal` if no node runs on `home` or it does not answer."""
     try:
         endpoint = msgspec.json.decode((home / "http.json").read_bytes(), type=RunningNode)
     except FileNotFoundError as error:
@@ -54,13 +54,13 @@ def fetch(home: Path) -> bytes:
         raise Refusal(
             Exit.NOT_RUNNING,
             f"the node on {home} (process {endpoint.pid}) does not answer at {endpoint.url}: "
-            f"{type(error).__name__}; where that process is gone, start it with `swarm run`",
+            f"{type(error).__name__}; if that process is gone, start it with `swarm run`",
         ) from error
     return answer.content
 
 
 def text_of(status: Status, now: float) -> str:
-    """Return a status for reading; `now` is Unix time in seconds."""
+    """Return a status as text; `now` is Unix time in seconds."""
     totals = status.totals
     rows = [
         ("node", status.address),
@@ -69,7 +69,7 @@ def text_of(status: Status, now: float) -> str:
         ("phase", status.phase),
         ("round, stage", f"{status.round}, {status.stage}" if status.round >= 0 else "not known yet"),
         ("deadline", remaining(status.deadline - now) if status.deadline else "not known yet"),
-        *([("paused", f"lapses {remaining(status.paused_until - now)}")] if status.paused_until else []),
+        *([("paused", f"ends {remaining(status.paused_until - now)}")] if status.paused_until else []),
         ("registered", "yes" if status.registered else "no"),
         *([("delegation", f"ends {remaining(status.delegated_until - now)}")] if status.delegated_until else []),
         ("chain", presence(status.chain)),
@@ -95,7 +95,7 @@ def text_of(status: Status, now: float) -> str:
 
 
 def refusals(refused: Mapping[str, int]) -> str:
-    """Return how many bodies count for nothing, by reason, the most frequent first; nothing if there are none."""
+    """Return the numbers of bodies that do not count, by reason, the most frequent first; "" if there are none."""
     counts = sorted(refused.items(), key=lambda each: (-each[1], each[0]))
     return "; not: " + ", ".join(f"{reason} {count}" for reason, count in counts) if counts else ""
 
@@ -107,7 +107,7 @@ def peer_line(peer: PeerStatus) -> str:
 
 
 def remaining(seconds: float) -> str:
-    """Return how long until a deadline, or since; in days where that is more than two."""
+    """Return the time until a deadline, or since; in days if it is more than two."""
     if abs(seconds) > 2 * DAY_SECONDS:
         days = round(abs(seconds) / DAY_SECONDS)
         return f"in {days} days" if seconds >= 0 else f"passed {days} days ago"
@@ -115,5 +115,5 @@ def remaining(seconds: float) -> str:
 
 
 def presence(value: Presence) -> str:
-    """Return a presence in words."""
+    """Return a presence as text."""
     return {"present": "up", "absent": "away", "unknown": "not known yet"}[value]

@@ -12,7 +12,7 @@ SHOWN = ("swarm-node", "libp2p", "torch", "transformers", "trio")
 
 
 def installed(package: str) -> str:
-    """Return a package's version, or "-" where it is not installed."""
+    """Return a package's version, "-" if it is not installed."""
     try:
         return version_of(package)
     except PackageNotFoundError:
@@ -21,7 +21,7 @@ def installed(package: str) -> str:
 
 @click.command()
 def version() -> None:
-    """Print the versions that matter in a report of a problem."""
+    """Print the versions to include in a bug report."""
     click.echo(f"{'python':<13} {platform.python_version()} on {platform.system()} {platform.machine()}")
     for package in SHOWN:
         click.echo(f"{package:<13} {installed(package)}")

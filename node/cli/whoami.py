@@ -18,17 +18,17 @@ from node.store.restore_mark import is_marked
 
 ETHER = 10**18
 LONGEST_DATE = 1 << 32
-"""Chain seconds from which on an expiry means forever: the contract keeps 32 bits."""
+"""Chain seconds from which an expiry means "never": the contract stores 32 bits."""
 
 
 @click.command(short_help="Show this node's key, owner and registration.")
 @data_dir_option
 @config_flags("identity", "chain.urls", "chain.contract")
 def whoami(data_dir: Path, **flags: Any) -> int:
-    """Show this node's key, its owner, and what the contract knows of it.
+    """Show this node's key, its owner, and its registration.
 
-    Ends with 0 if it is registered for its owner; with a code of its own where it is new (12), where it is new but
-    its owner has other nodes (13), and where it is another owner's (11).
+    Exits with 0 if it is registered for its owner, 12 if it is new, 13 if it is new but its owner has other nodes, and
+    11 if it belongs to another owner.
     """
     home = expanded(data_dir)
     config = config_from(home, flags)
@@ -38,23 +38,23 @@ def whoami(data_dir: Path, **flags: Any) -> int:
     _row("name", name_of(peer_id))
     _row("peer id", peer_id)
     _row("address", key.address)
-    _row("owner", kept.order.owner if kept else "nobody has signed for it here")
+    _row("owner", kept.order.owner if kept else "no delegation here")
     if kept:
         _row("held until", _date(kept.order.expiry))
     if is_marked(home):
-        _row("restored", "doppelganger protection: it waits a whole round before it acts")
+        _row("restored", "doppelganger protection: waits a whole round before it acts")
     return _registration(connect(config.chain), key, kept.order.owner if kept else None)
 
 
 def _registration(chain: Chain, key: NodeKey, claimed: str | None) -> int:
-    """Print what the contract knows; return the exit code of the case."""
+    """Print the registration; return the exit code of the case."""
     entry = chain.entry(key.address)
     _row("balance", f"{chain.balance(key.address) / ETHER:.6f}")
     _row("contract", f"{chain.contract} on chain {chain.domain.chain_id}")
     if entry.owner:
         over = entry.expiry <= chain.now()
         _row("registered", f"for {entry.owner}, counts from round {entry.since} on")
-        _row("delegation", f"{'over since' if over else 'holds until'} {_date(entry.expiry)}")
+        _row("delegation", f"{'expired on' if over else 'valid until'} {_date(entry.expiry)}")
     facts = chain.facts(key.address, claimed)
     click.echo(line(facts))
     return EXIT[case_of(facts)]
@@ -66,5 +66,5 @@ def _row(title: str, value: str) -> None:
 
 def _date(seconds: int) -> str:
     if seconds >= LONGEST_DATE - 1:
-        return "for ever"
+        return "forever"
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M} UTC"

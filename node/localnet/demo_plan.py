@@ -113,20 +113,20 @@ class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
 
 def dense_game() -> GameSpec:
     """Return the demo's game on the built-in model: half of the groups that a node trains on are external."""
-    return GameSpec(generated=16, minimum=2, group_size=8, own=16, external=16, updates=2)
+    return GameSpec(num_prompts=16, min_prompts=2, num_generations=8, local_groups=16, external_groups=16, updates=2)
 
 
 def sparse_game(sharing: bool) -> GameSpec:
     """Return the game of the comparison: the same number of groups is trained on with and without sharing."""
-    game = GameSpec(generated=8, minimum=2, group_size=4, own=8, external=8, updates=1)
-    return game if sharing else replace(game, own=game.own + game.external, external=0)
+    game = GameSpec(num_prompts=8, min_prompts=2, num_generations=4, local_groups=8, external_groups=8, updates=1)
+    return game if sharing else replace(game, local_groups=game.local_groups + game.external_groups, external_groups=0)
 
 
 def debate_game() -> GameSpec:
     """Return the demo's debate on the built-in model: every stage is trained on, half of the groups external."""
     return GameSpec(
-        name="debate", parameters=COMPACT, generated=12, minimum=2, group_size=8, own=12, external=12, updates=2,
-        max_prompt=160, max_completion=80,
+        name="debate", parameters=COMPACT, num_prompts=12, min_prompts=2, num_generations=8, local_groups=12,
+        external_groups=12, updates=2, max_prompt=160, max_completion=80,
     )  # fmt: skip
 
 
@@ -240,7 +240,7 @@ def _node(options: DemoOptions, number: int, stage_seconds: int, real: bool) -> 
             seed=options.seed * 1000 + number,
             learning_rate=rate,
             micro_batch=REAL_MICRO_BATCH if real else TrainerSettings().micro_batch,
-            micro_tokens=REAL_MICRO_TOKENS if real else 0,
+            micro_batch_tokens=REAL_MICRO_TOKENS if real else 0,
             data=options.data and str(Path(options.data).absolute()),
             slowdown=TOO_SLOW * stage_seconds if options.slow == number else 0.0,
         ),

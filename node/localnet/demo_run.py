@@ -44,8 +44,8 @@ def run_swarm(
         snapshot = network.drain(view.step)
         view.show(plan, snapshot)
         seconds, contract = time.monotonic() - began, network.contract
-        rehearsed = network.rehearse(view.step) if plan.answers_twice else ()
-    return summed_up(plan, snapshot, seconds=seconds, contract=contract, rehearsed=rehearsed)
+        self_played = network.self_play(view.step) if plan.answers_twice else ()
+    return summed_up(plan, snapshot, seconds=seconds, contract=contract, self_played=self_played)
 
 
 def write_json(summary: msgspec.Struct, path: Path) -> None:

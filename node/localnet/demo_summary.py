@@ -80,9 +80,9 @@ class DemoSummary(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def summed_up(
-    plan: DemoPlan, snapshot: Snapshot, *, seconds: float, contract: str, rehearsed: Sequence[Evaluation] = ()
+    plan: DemoPlan, snapshot: Snapshot, *, seconds: float, contract: str, self_played: Sequence[Evaluation] = ()
 ) -> DemoSummary:
-    """Return the summary of a finished demo; `rehearsed` has each peer's results of self-play over all stages."""
+    """Return the summary of a finished demo; `self_played` has each peer's results of self-play over all stages."""
     peers = tuple(_peer(seen, snapshot) for seen in snapshot.sightings)
     own, external = sum(peer.own for peer in peers), sum(peer.external for peer in peers)
     before, after = _mean([peer.before for peer in peers]), _mean([peer.after for peer in peers])
@@ -102,7 +102,7 @@ def summed_up(
         memory_peak=snapshot.memory_peak,
         contract=contract,
         game=plan.manifest.game.name,
-        stages=tuple(_stage(plan, number, peers, rehearsed) for number in range(len(plan.manifest.stages))),
+        stages=tuple(_stage(plan, number, peers, self_played) for number in range(len(plan.manifest.stages))),
         peers=peers,
         votes=snapshot.votes,
     )
@@ -219,14 +219,14 @@ def _peer(seen: Sighting, snapshot: Snapshot) -> PeerSummary:
 
 
 def _stage(
-    plan: DemoPlan, number: int, peers: tuple[PeerSummary, ...], rehearsed: Sequence[Evaluation]
+    plan: DemoPlan, number: int, peers: tuple[PeerSummary, ...], self_played: Sequence[Evaluation]
 ) -> StageSummary:
     points = [point for peer in peers for point in peer.rewards if point.stage == number]
     rounds = sorted({point.round for point in points})
     span = max(1, len(rounds) // COMPARED_SHARE)
     early = [point for point in points if point.round in rounds[:span]]
     late = [point for point in points if point.round in rounds[-span:]]
-    held_out = [right for found in rehearsed if (right := found.stages[number].right) is not None]
+    held_out = [right for found in self_played if (right := found.stages[number].right) is not None]
     return StageSummary(
         name=plan.manifest.stages[number].name,
         answers=number in plan.answering,

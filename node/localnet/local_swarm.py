@@ -236,12 +236,12 @@ class LocalSwarm:
                 raise DemoError(f"{child.name} ended with code {child.exit_code}: {child.last_words()}")
         return self._look()
 
-    def rehearse(self, report: Progress) -> tuple[Evaluation, ...]:
+    def self_play(self, report: Progress) -> tuple[Evaluation, ...]:
         """Run self-play of each node's last model on the held-out questions, over all stages. Raises `DemoError`."""
         report("self-play: each peer's model plays all stages with itself on the held-out questions")
         asked = [
             self._spawn(
-                f"rehearsal {node.number}",
+                f"self-play {node.number}",
                 [*SWARM, "eval", "--data-dir", str(self._directory(node.number)), "--stages", "--json"],
             )
             for node in self.plan.nodes

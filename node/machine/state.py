@@ -32,12 +32,13 @@ MAX_REORGED_BODIES = 16
 
 
 class RoundParameters(msgspec.Struct, frozen=True, array_like=True):
-    """What the machine needs of the manifest. `seconds` holds the length of each stage, in chain time.
+    """What the machine needs of the manifest. A round has `stages` stages; `seconds` are their lengths, in chain time.
 
     `quotes` names the earlier stages that each stage quotes, at most `quoted` bodies of each; `waits` is the share of
     its time that it waits for them.
     """
 
+    stages: int
     seconds: tuple[int, ...]
     generated: int
     minimum: int
@@ -53,11 +54,6 @@ class RoundParameters(msgspec.Struct, frozen=True, array_like=True):
     quotes: tuple[tuple[int, ...], ...] = ()
     quoted: int = 0
     waits: tuple[float, ...] = ()
-
-    @property
-    def stages(self) -> int:
-        """Stages in a round."""
-        return len(self.seconds)
 
 
 class BodyRecord(msgspec.Struct, frozen=True, array_like=True):
@@ -258,11 +254,12 @@ def round_parameters(manifest: Manifest) -> RoundParameters:
     game, voting, limits = manifest.game, manifest.voting, manifest.limits
     rules = game_named(game.name)
     return RoundParameters(
+        stages=len(manifest.stages),
         seconds=tuple(stage.seconds for stage in manifest.stages),
-        generated=game.generated,
-        minimum=game.minimum,
+        generated=game.num_prompts,
+        minimum=game.min_prompts,
         updates=game.updates,
-        external=game.external,
+        external=game.external_groups,
         sealed=voting.mode == "sealed",
         winners=voting.winners,
         minimum_groups=voting.minimum_groups,

@@ -1,13 +1,12 @@
-"""The event bus: inputs of many sources for the one loop, and news of what it did for anybody who listens.
+"""The event bus: inputs of many sources for the one loop, and its results for subscribers.
 
-Each source has a bounded queue and a stated policy for the moment it is full:
+Each source has a bounded queue, and a policy for inputs that find it full:
 
-- chain, trainer, operator block: what they report is never lost, so they wait (and with them whoever they serve);
+- chain, trainer, operator block: their reports are never lost, so they wait;
 - timers coalesce: a timer that fires again before its first firing was taken counts once;
 - gossip drops the newest and counts it: anybody may send, and a lost announcement costs one peer's rollouts of a stage.
 
-An input that states a level (how many peers are connected) replaces the one still queued, so the last word is never
-dropped.
+An input that states a value (how many peers are connected) replaces the queued one, so the latest is never dropped.
 """
 
 from __future__ import annotations
@@ -57,8 +56,8 @@ class BusEvent(msgspec.Struct, frozen=True):
     outputs: tuple[Output, ...]
 
 
-def level_of(happened: AnyInput) -> str | None:
-    """Return the name under which only the latest input counts, or None where each one does."""
+def coalescing_key(happened: AnyInput) -> str | None:
+    """Return the key under which only the latest input counts; None if each one does."""
     match happened:
         case TimerFired(name=name):
             return f"timer:{name}"
@@ -87,12 +86,12 @@ class Queue:
         return len(self._items) >= self.source.size
 
     def coalesce(self, happened: AnyInput) -> bool:
-        """Put `happened` in the place of a queued input of the same level; tell whether there was one."""
-        level = level_of(happened)
-        if level is None:
+        """Replace a queued input of the same key by `happened`; return True if there was one."""
+        key = coalescing_key(happened)
+        if key is None:
             return False
         for index, queued in enumerate(self._items):
-            if level_of(queued) == level:
+            if coalescing_key(queued) == key:
                 self._items[index] = happened
                 return True
         return False
@@ -109,17 +108,17 @@ class Queue:
 
 
 class Subscription:
-    """Happenings for one listener. `lagged` counts those it lost because it was too slow."""
+    """Events for one subscriber. `lagged` counts those it lost because it was too slow."""
 
     def __init__(self, size: int, counters: Counter[str]) -> None:
         self.lagged = 0
         self._counters = counters
         self._send, self._receive = trio.open_memory_channel[BusEvent](size)
 
-    def offer(self, happening: BusEvent) -> bool:
-        """Hand a happening over, or count it as lost; False once the listener is gone."""
+    def offer(self, event: BusEvent) -> bool:
+        """Deliver an event or count it as lost; return False once the subscriber is gone."""
         try:
-            self._send.send_nowait(happening)
+            self._send.send_nowait(event)
         except trio.WouldBlock:
             self.lagged += 1
             self._counters["subscribers.lagged"] += 1
@@ -128,15 +127,15 @@ class Subscription:
         return True
 
     async def next(self) -> BusEvent:
-        """Return the next happening. Raises `trio.ClosedResourceError` after `close`."""
+        """Return the next event. Raises `trio.ClosedResourceError` after `close`."""
         return await self._receive.receive()
 
     async def __aiter__(self) -> AsyncIterator[BusEvent]:
-        async for happening in self._receive:
-            yield happening
+        async for event in self._receive:
+            yield event
 
     def close(self) -> None:
-        """Listen no longer."""
+        """End the subscription."""
         self._receive.close()
 
     def __enter__(self) -> Self:
@@ -170,7 +169,7 @@ class Bus:
             if queue.coalesce(happened):
                 self.counters[f"{source}.coalesced"] += 1
                 return
-            if queue.full and queue.source.policy is Policy.DROP_NEWEST and level_of(happened) is None:
+            if queue.full and queue.source.policy is Policy.DROP_NEWEST and coalescing_key(happened) is None:
                 self.counters[f"{source}.dropped"] += 1
                 return
             if queue.source.policy is Policy.BLOCK:
@@ -208,16 +207,16 @@ class Bus:
         while True:
             yield await self.next()
 
-    # --- news ---------------------------------------------------------------------------------------------------
+    # --- subscriptions ------------------------------------------------------------------------------------------
 
     def subscribe(self, size: int = 256) -> Subscription:
-        """Listen from now on; a listener that is more than `size` happenings behind loses the newest."""
+        """Subscribe from now on; a subscriber that is more than `size` events behind loses the newest."""
         subscription = Subscription(size, self.counters)
         self._subscriptions.append(subscription)
         return subscription
 
     def publish(self, stamped: Stamped, outputs: tuple[Output, ...]) -> None:
-        """Tell every listener; never waits."""
+        """Deliver an event to every subscriber; never waits."""
         if self._subscriptions:
-            happening = BusEvent(stamped, outputs)
-            self._subscriptions = [each for each in self._subscriptions if each.offer(happening)]
+            event = BusEvent(stamped, outputs)
+            self._subscriptions = [each for each in self._subscriptions if each.offer(event)]

@@ -1,4 +1,4 @@
-"""What other packages bring: games by entry point (`swarm.games`). A broken package is told, and left out."""
+"""Games of other packages, by entry point (`swarm.games`). A broken package is logged and skipped."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ GAMES = "swarm.games"
 
 @cache
 def load_games() -> tuple[str, ...]:
-    """Register every game that an installed package brings, the first time; return their names."""
+    """Register the games of installed packages, once; return their names."""
     names = []
     for found in sorted(entry_points(group=GAMES), key=lambda each: each.name):
         try:
-            brought = found.load()
-            register_game(found.name, brought() if isinstance(brought, type) else brought)
-        except Exception as error:  # noqa: BLE001 - a stranger's package: whatever it raises, the node runs without it
+            game = found.load()
+            register_game(found.name, game() if isinstance(game, type) else game)
+        except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises, the node runs without it
             log.warning("game.unusable", game=found.name, package=found.value, reason=describe(error))
         else:
             names.append(found.name)

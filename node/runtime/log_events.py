@@ -87,7 +87,7 @@ def log_line(happened: object) -> tuple[str, str, dict[str, Any]] | None:
 def readable(value: object) -> object:
     """Return a value as it stands in a log line: bytes as their first 16 hex digits, sequences as lists.
 
-    Of a command or a signed message only the name is logged, of a relayed message its announcer.
+    Of a command or a signed message only the name is logged, of a relayed message only its announcer.
     """
     match value:
         case bytes():

@@ -1,4 +1,4 @@
-"""Several processes that train one model: who starts them, where they meet, which GPU each sees. Loads no torch."""
+"""Several processes that train one model: who starts them, their rendezvous, which GPU each sees. Loads no torch."""
 
 from __future__ import annotations
 
@@ -16,36 +16,36 @@ Not HF_TOKEN: where a model needs a token, that of `hf auth login` is read from 
 """
 
 
-def start_followers(world: int) -> str:
-    """Start all ranks but the first on this machine; return where they wait for it."""
-    place = free_rendezvous()
+def start_rank_workers(world_size: int) -> str:
+    """Start all ranks but rank 0 on this machine; return the rendezvous endpoint at which they wait for it."""
+    endpoint = free_endpoint()
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "")
-    for rank in range(1, world):
-        environment = follower_environment(rank, world, place, visible)
-        environment["SWARM_FOLLOWS"] = str(os.getpid())
+    for rank in range(1, world_size):
+        environment = rank_worker_environment(rank, world_size, endpoint, visible)
+        environment["SWARM_RANK_0"] = str(os.getpid())
         subprocess.Popen([sys.executable, "-m", "node.trainer.worker.rank_worker"], env=environment, stdout=sys.stderr)
-    return place
+    return endpoint
 
 
-def free_rendezvous() -> str:
-    """Return an address of this machine at which nobody listens."""
+def free_endpoint() -> str:
+    """Return a "host:port" of this machine at which nothing listens."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"127.0.0.1:{probe.getsockname()[1]}"
 
 
-def follower_environment(rank: int, world: int, rendezvous: str, visible: str) -> dict[str, str]:
-    """Return the environment of a follower on this machine: torchrun's variables, and a GPU of its own."""
-    place = torchrun_variables(rank, world, rendezvous)
+def rank_worker_environment(rank: int, world_size: int, rendezvous_endpoint: str, visible: str) -> dict[str, str]:
+    """Return the environment of a rank worker on this machine: torchrun's variables, and a GPU of its own."""
+    place = torchrun_variables(rank, world_size, rendezvous_endpoint)
     gpu = nth_gpu(rank, visible)
     return child_environment(os.environ, PASSED, CUDA_VISIBLE_DEVICES=gpu, **place)
 
 
-def torchrun_variables(rank: int, world: int, rendezvous: str) -> dict[str, str]:
-    """Return what torchrun tells a process; the GPU it sees is its own, and so the first one."""
-    host, _, port = rendezvous.rpartition(":")
+def torchrun_variables(rank: int, world_size: int, rendezvous_endpoint: str) -> dict[str, str]:
+    """Return the variables that torchrun sets. LOCAL_RANK is 0: the one GPU that a process sees is its first."""
+    host, _, port = rendezvous_endpoint.rpartition(":")
     return {
-        "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(world), "MASTER_ADDR": host, "MASTER_PORT": port
+        "RANK": str(rank), "LOCAL_RANK": "0", "WORLD_SIZE": str(world_size), "MASTER_ADDR": host, "MASTER_PORT": port
     }  # fmt: skip
 
 

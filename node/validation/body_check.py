@@ -108,7 +108,7 @@ def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollo
         total += sum(rewards) / len(rewards)
         right.append((group.question, [group.completions[at] for at, each in enumerate(rewards) if each >= RIGHT]))
         if gave_up() - before > MOST_GIVEN_UP:
-            return Verdict(reason="dear")
+            return Verdict(reason="grader-limit")
     reason = poison_problem(manifest, right) or reference_problem(manifest, questions, right)
     if reason:
         return Verdict(reason=reason)
@@ -124,7 +124,7 @@ def frame_problem(manifest: Manifest, game: Game, announcement: Announcement, ro
         return "seed"
     if len(rollouts.tokenizer) != 32:
         return "schema"
-    if not manifest.game.minimum <= len(rollouts.groups) <= manifest.game.generated:
+    if not manifest.game.min_prompts <= len(rollouts.groups) <= manifest.game.num_prompts:
         return "groups"
     stages = game.quotes(announcement.stage)
     least, most = len(stages), len(stages) * game.most_quoted(manifest.game)
@@ -170,7 +170,7 @@ def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, shelf: Sh
 
 def group_problem(manifest: Manifest, group: Group) -> str:
     """Return the reason why a group is invalid, "" if it is valid: incomplete, or a completion out of bounds."""
-    if len(group.completions) != manifest.game.group_size:
+    if len(group.completions) != manifest.game.num_generations:
         return "incomplete"
     return next(filter(None, (completion_problem(manifest, each) for each in group.completions)), "")
 

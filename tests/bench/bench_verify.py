@@ -48,7 +48,7 @@ def _row(name: str, questions: Questions, grader: str, tokens: int, goal: int | 
 
 def groups_per_second(questions: Questions, grader: str, tokens: int) -> float:
     """Return how many groups a second pass the whole check: decoding, assignment, bounds, rewards."""
-    manifest = Manifest(name="bench", game=GameSpec(grader=grader, generated=GROUPS, max_completion=512))
+    manifest = Manifest(name="bench", game=GameSpec(grader=grader, num_prompts=GROUPS, max_completion=512))
     bodies = [_body(questions, number.to_bytes(32, "big"), tokens) for number in range(8)]
     checked, begun = 0, time.perf_counter()
     while (spent := time.perf_counter() - begun) < SECONDS:

@@ -74,14 +74,14 @@ class Bytes:
 def targets() -> tuple[Target, ...]:
     """Return all of them."""
     questions = ArithmeticQuestions()
-    manifest = Manifest(name="fuzz", game=GameSpec(generated=4, minimum=2, group_size=2))
+    manifest = Manifest(name="fuzz", game=GameSpec(num_prompts=4, min_prompts=2, num_generations=2))
     body = encode(_rollouts(questions))
     announced = _announcement(body, body)
     delegation = SignedDelegation(PEER, PEER, 1, 2**40, bytes(200), bytes(65))
     message_pool = (delegation, VoteReveal(2, (PEER,), SEED), SignedReward(3, 0, -(2**40), bytes(65)))
     statement = _sessions.decode(STATEMENT)
     bound = BoundAnnouncement(**msgspec.structs.asdict(announced), session=statement)
-    carrying = msgspec.structs.replace(announced, relays=True, carried=message_pool)
+    carrying = msgspec.structs.replace(announced, relays=True, attached=message_pool)
     bodies = (body, encode(Rollouts(0, 0, bytes(32), ())), encode(_rollouts(questions, text="é" * 300)))
     envelopes = tuple(
         encode(Envelope(encode(each), bytes(65)))
@@ -158,18 +158,20 @@ def _now(data: bytes, limit: int) -> bytes:
 
 
 def _to_child(manifest: Manifest, body: bytes) -> tuple[bytes, ...]:
-    return tuple(map(frames.frame_bytes, (
+    messages: tuple[frames.ToChild, ...] = (
         frames.SetUp(frames.TrainerSettings(), manifest, PEER, "/x"), frames.Generate(1, 2, 0, SEED, 16),
         frames.Train(2, 2, 0, body, (body, body), 2, 5.0), frames.Evaluate(3, 2), frames.Cancel(3), frames.Bye(),
-    )))  # fmt: skip
+    )  # fmt: skip
+    return tuple(map(frames.frame_bytes, messages))
 
 
 def _from_child(body: bytes) -> tuple[bytes, ...]:
-    return tuple(map(frames.frame_bytes, (
+    messages: tuple[frames.FromChild, ...] = (
         frames.Hello(7), frames.Ready(350_000, "cpu", bytes(32), -1), frames.Heartbeat(1 << 30),
         frames.Progress(1, 2, 3),
         frames.Generated(1, body, 3, 1.5, 0.2), frames.Trained(2, 1, 2, 3, 0.5, 1.0), frames.Failed(0, "error", "why"),
-    )))  # fmt: skip
+    )  # fmt: skip
+    return tuple(map(frames.frame_bytes, messages))
 
 
 def _trainer(decoder: msgspec.msgpack.Decoder[frames.ToChild] | msgspec.msgpack.Decoder[frames.FromChild]) -> (

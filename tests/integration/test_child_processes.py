@@ -19,7 +19,7 @@ from node.localnet.processes import ManagedProcess, end_all, process_tree
 from node.publishing.hub_push import PushRequest
 from node.publishing.hub_service import PushError, _start_push, pushing
 from node.trainer.engines.builtin.sft_warmup import build_base_model
-from node.trainer.rank_environment import start_followers
+from node.trainer.rank_environment import start_rank_workers
 from tests.integration.test_trainer import running
 
 pytestmark = [
@@ -98,7 +98,7 @@ def test_a_grading_worker_is_given_no_secret_and_no_foreign_module(mark: Path) -
 def rank_worker() -> Iterator[int]:
     """The process id of a rank that waits for rank 0."""
     before = process_tree(os.getpid())
-    start_followers(2)
+    start_rank_workers(2)
     (pid,) = process_tree(os.getpid()) - before
     yield pid
     os.kill(pid, signal.SIGKILL)

@@ -70,7 +70,7 @@ def manifest(mode: Literal["sealed", "open"]) -> Manifest:
     return Manifest(
         name="crashes",
         data=DataSpec(held_out=4),
-        game=GameSpec(generated=3, minimum=2, group_size=4, own=4, external=4),
+        game=GameSpec(num_prompts=3, min_prompts=2, num_generations=4, local_groups=4, external_groups=4),
         stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
         voting=VotingSpec(mode=mode, winners=2, minimum_groups=1),
         limits=Limits(inline=16, turn_seconds=1),

@@ -30,7 +30,7 @@ GROUPS = 4
 MANIFEST = Manifest(
     name="test",
     data=DataSpec(held_out=20),
-    game=GameSpec(name="debate", parameters=COMPACT, generated=GROUPS, max_prompt=160, max_completion=80),
+    game=GameSpec(name="debate", parameters=COMPACT, num_prompts=GROUPS, max_prompt=160, max_completion=80),
     stages=tuple(StageSpec(name=name, seconds=60) for name in NAMES),
 )
 DESK = TaskContext(lambda: False, lambda done, total: None)

@@ -89,8 +89,8 @@ def test_an_owner_takes_two_nodes_and_lets_one_go(tmp_path: Path, call: Call, ch
     assert "renewed" in [call(*login, first, "--days", "400"), call("register", "--data-dir", first)][1][1]
     code, said, _ = call("logout", *login[1:], first)
     assert (code, "is revoked: 0x" in said) == (0, True)
-    assert "over since" in call("whoami", "--data-dir", first)[1]
-    assert "holds until" in call("whoami", "--data-dir", second)[1]
+    assert "expired on" in call("whoami", "--data-dir", first)[1]
+    assert "valid until" in call("whoami", "--data-dir", second)[1]
 
 
 def test_a_key_keeps_its_owner(tmp_path: Path, call: Call, chain: LocalChain) -> None:
@@ -185,13 +185,13 @@ def test_a_revocation_without_money_waits(tmp_path: Path, call: Call, chain: Loc
 
 
 def test_a_node_may_own_itself(tmp_path: Path, call: Call, chain: LocalChain) -> None:
-    """Without an owner nothing is registered unless asked for; then the key is its own owner for ever."""
+    """Without an owner nothing is registered unless asked for; then the key is its own owner forever."""
     home = tmp_path / "node"
     address = node(call, home, chain)
     assert call("register", "--data-dir", home)[0] == Exit.DELEGATION
     assert call("register", "--own", "--data-dir", home)[0] == 0
     code, said, _ = call("whoami", "--data-dir", home)
-    assert (code, f"for {address}" in said, "for ever" in said) == (0, True, True)
+    assert (code, f"for {address}" in said, "forever" in said) == (0, True, True)
 
 
 def test_no_chain_is_told_in_one_line(tmp_path: Path, call: Call, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -39,7 +39,7 @@ STAGE = 600
 MANIFEST = Manifest(
     name="owners",
     data=DataSpec(held_out=4),
-    game=GameSpec(generated=3, minimum=2, group_size=4, own=4, external=4),
+    game=GameSpec(num_prompts=3, min_prompts=2, num_generations=4, local_groups=4, external_groups=4),
     stages=(StageSpec(name="play", seconds=STAGE),),
 )
 
@@ -163,7 +163,7 @@ import node.app.node
 async def fault(*arguments, **named):
     raise RuntimeError("nobody foresaw this")
 
-node.app.node.Node._join = fault
+node.app.node.Node._join_swarm = fault
 """
 """What Python runs before the node: its fault comes after the key was read and the services stand."""
 

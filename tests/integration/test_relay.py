@@ -33,7 +33,7 @@ OWNER, OTHER = Account.from_key(b"\x07" * 32), Account.from_key(b"\x08" * 32)
 MANIFEST = Manifest(
     name="relay",
     data=DataSpec(held_out=4),
-    game=GameSpec(generated=3, minimum=2, group_size=4, own=4, external=4),
+    game=GameSpec(num_prompts=3, min_prompts=2, num_generations=4, local_groups=4, external_groups=4),
     stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
     voting=VotingSpec(winners=2, minimum_groups=1),
     limits=Limits(turn_seconds=1),

@@ -32,7 +32,7 @@ InputT = TypeVar("InputT", bound=i.Input)
 PEER = "0x" + "11" * 20
 SEED = bytes(range(32))
 MANIFEST = Manifest(
-    name="test", data=DataSpec(held_out=40), game=GameSpec(generated=8, own=8, external=8, updates=2)
+    name="test", data=DataSpec(held_out=40), game=GameSpec(num_prompts=8, local_groups=8, external_groups=8, updates=2)
 )  # fmt: skip
 
 

@@ -63,14 +63,14 @@ def groups_of(engine: CausalEngine) -> list[TrainingGroup]:
 
 def step(engine: CausalEngine, optimizer: torch.optim.Optimizer, groups: list[TrainingGroup]) -> grpo.UpdateOutcome:
     return grpo.update(
-        engine, optimizer, groups, grpo.Objective(kl=0.01), room=grpo.MicroBatchLimit(5, 1000),
+        engine, optimizer, groups, grpo.Objective(beta=0.01), room=grpo.MicroBatchLimit(5, 1000),
         scale=LossScale(needed=engine.half_precision), watch=lambda done: None,
     )  # fmt: skip
 
 
 def test_adapters_alone_are_trained_and_the_base_is_the_reference(base: Path) -> None:
     """Only adapters change; with them off the model computes what it did at the start."""
-    engine = loaded(base, lora=4, kl=0.01)
+    engine = loaded(base, lora=4, beta=0.01)
     groups = groups_of(engine)
     start = engine.completion_logps(groups).detach()
     frozen = {n: p.detach().clone() for n, p in engine._model.named_parameters() if "lora_" not in n}
@@ -91,7 +91,7 @@ def test_adapters_alone_are_trained_and_the_base_is_the_reference(base: Path) ->
 
 def test_a_whole_reference_stays_as_it_was(base: Path) -> None:
     """Without adapters a copy is kept."""
-    engine = loaded(base, kl=0.01)
+    engine = loaded(base, beta=0.01)
     groups = groups_of(engine)
     start = engine.completion_logps(groups).detach()
     optimizer = make_optimizer(engine, TrainerSettings(learning_rate=0.05))
@@ -109,7 +109,7 @@ def test_a_reference_must_have_been_asked_for(base: Path) -> None:
 
 def test_adapters_are_saved_alone_and_come_back(base: Path, tmp_path: Path) -> None:
     """A checkpoint holds the adapters; resuming restores them; the directory loads as a model; merged it is one."""
-    engine = loaded(base, lora=4, kl=0.01)
+    engine = loaded(base, lora=4, beta=0.01)
     groups = groups_of(engine)
     optimizer = make_optimizer(engine, TrainerSettings(learning_rate=0.05))
     step(engine, optimizer, groups)

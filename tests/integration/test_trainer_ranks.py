@@ -25,11 +25,11 @@ from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import TrainingGroup
 from node.trainer.engines.process_group import ProcessGroup
-from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_spread
+from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_sharded
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.optimizer import make_optimizer
-from node.trainer.rank_environment import follower_environment, free_rendezvous
+from node.trainer.rank_environment import free_endpoint, rank_worker_environment
 from node.trainer.worker.session import Session, TaskContext
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
@@ -72,11 +72,11 @@ def torchrun(meet: str) -> Iterator[Callable[[], int]]:
         "--monitor-interval",
         "0.2",
         "--rdzv-endpoint",
-        free_rendezvous(),
+        free_endpoint(),
         "-m",
         "node.trainer.worker.rank_worker",
     ]
-    command += ["--first", "1", "--ranks", "2", "--meet", meet]
+    command += ["--first-rank", "1", "--world-size", "2", "--rendezvous-endpoint", meet]
     with subprocess.Popen(command, stderr=subprocess.DEVNULL) as started:
         children = Path(f"/proc/{started.pid}/task/{started.pid}/children")
         yield lambda: int(children.read_text())
@@ -121,9 +121,9 @@ async def test_two_ranks_learn_what_one_learns(model: Path, tmp_path: Path) -> N
     same = {"device": "cpu", "engine": "hf", "micro_batch": 8}
     one_body, one = played_alone(model, one_home, 3)
     weights = load_file(one_home / "model" / "model.safetensors")
-    meet = free_rendezvous()
-    with torchrun(meet) as follower:
-        async with running(model, home, ranks=2, rendezvous=meet, **same) as node:
+    endpoint = free_endpoint()
+    with torchrun(endpoint) as worker:
+        async with running(model, home, world_size=2, rendezvous_endpoint=endpoint, **same) as node:
             await node.ready()
             two_body, two = await played(node, 3)
             spread = load_file(home / "model" / "model.safetensors")
@@ -132,7 +132,7 @@ async def test_two_ranks_learn_what_one_learns(model: Path, tmp_path: Path) -> N
             files = "model/model.safetensors", "optimizer.safetensors"
             learned = [(newest / name).read_bytes() for name in files]
             (newest / "optimizer.safetensors").write_bytes(b"damaged")
-            os.kill(follower(), signal.SIGKILL)
+            os.kill(worker(), signal.SIGKILL)
             await node.link.execute(generate(4, 5))
             await node.next(i.TrainerLost)
             assert (await node.ready()).checkpoint_round == 3
@@ -148,15 +148,15 @@ async def test_two_ranks_learn_what_one_learns(model: Path, tmp_path: Path) -> N
     assert any(not torch.equal(value, start[name]) for name, value in spread.items())
     assert os.listdir(home.parent) == ["trainer"]
 
-    async with running(model, home, ranks=2, **same) as node:
+    async with running(model, home, world_size=2, **same) as node:
         assert (await node.ready()).checkpoint_round == 4
 
 
 @pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
 async def test_two_ranks_sample_by_vllm_what_they_have_learned(model: Path, tmp_path: Path) -> None:
     """By settings alone: the child starts the other rank, both start vLLM, train, hand over and sample again."""
-    vllm = {"engine": "vllm", "python": PYTHON, "sample_rows": 64}
-    async with running(model, tmp_path / "trainer", ranks=2, device="cpu", **vllm) as node:
+    vllm = {"engine": "vllm", "python": PYTHON, "max_num_seqs": 64}
+    async with running(model, tmp_path / "trainer", world_size=2, device="cpu", **vllm) as node:
         await node.ready()
         for number in (1, 2):
             _, done = await played(node, number)
@@ -169,18 +169,18 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
     game = GameSpec(max_completion=6, max_prompt=16)
     torch.set_num_threads(1)
     outcomes = []
-    gang = ProcessGroup.meet(0, 1, free_rendezvous())
+    process_group = ProcessGroup.join(0, 1, free_endpoint())
     try:
         for engine in (CausalEngine.load(settings, game), ShardedEngine.load(settings, game)):
             if isinstance(engine, ShardedEngine):
-                engine.spread_over(gang)
+                engine.shard_over(process_group)
             optimizer = make_optimizer(engine, settings)
             (made,) = engine.sample(["1 + 1?"], 2, torch.Generator().manual_seed(1), lambda: False)
             group = TrainingGroup(engine.encode("1 + 1?"), [s.tokens for s in made], [[], []], [1.0, -1.0], False)
             outcomes.append(
                 grpo.update(
                     engine, optimizer, [group], grpo.Objective(max_norm=0.01), room=grpo.MicroBatchLimit(8, 1000),
-                    scale=LossScale(needed=False), watch=lambda done: None, gang=gang,
+                    scale=LossScale(needed=False), watch=lambda done: None, process_group=process_group,
                 )
             )  # fmt: skip
     finally:
@@ -189,23 +189,23 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
     assert spread.norm == pytest.approx(plain.norm, rel=1e-5)
 
 
-@pytest.mark.parametrize("setting", [{"lora": 8}, {"kl": 0.1}, {"optimizer": "adam8bit"}])
+@pytest.mark.parametrize("setting", [{"lora": 8}, {"beta": 0.1}, {"optimizer": "adam8bit"}])
 def test_what_is_not_spread_is_refused(setting: dict[str, object]) -> None:
     """The line names what to set."""
     with pytest.raises(ValueError, match=f"set trainer.{next(iter(setting))} = "):
-        refuse_what_is_not_spread(TrainerSettings(ranks=2, **setting))  # type: ignore[arg-type]
+        refuse_what_is_not_sharded(TrainerSettings(world_size=2, **setting))  # type: ignore[arg-type]
 
 
 def test_parts_are_dealt_so_that_every_rank_has_one_each_time() -> None:
     """Five parts over two ranks are three rows; the last one counts on one rank alone."""
-    first, second = ([(part, counts) for _, part, counts in ProcessGroup(rank, 2).rows("abcde")] for rank in (0, 1))
+    first, second = ([(part, counts) for _, part, counts in ProcessGroup(rank, 2).shard("abcde")] for rank in (0, 1))
     assert first == [("a", True), ("c", True), ("e", True)]
     assert second == [("b", True), ("d", True), ("e", False)]
 
 
 def test_followers_have_torchrun_s_variables_and_a_gpu_each() -> None:
     """GPUs are taken from the visible ones, in order."""
-    made = follower_environment(1, 2, "10.0.0.1:29500", "4,6")
+    made = rank_worker_environment(1, 2, "10.0.0.1:29500", "4,6")
     wanted = {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "10.0.0.1", "MASTER_PORT": "29500"}
     assert {name: made[name] for name in wanted} == wanted
     assert made["CUDA_VISIBLE_DEVICES"] == "6"

@@ -1,4 +1,4 @@
-"""vLLM's CPU build behind the engine's interface, in an environment of its own."""
+"""vLLM's CPU build as the sampler of an engine, in an environment of its own."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
 from node.config import TrainerSettings
+from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.factory import load_engine
-from node.trainer.engines.vllm_engine import VllmEngine, installed
-from node.trainer.rank_environment import free_rendezvous
+from node.trainer.engines.vllm_sampler import VllmSampler, installed
+from node.trainer.rank_environment import free_endpoint
 from protocols.manifest import GameSpec
 from tests.support.letters import LETTERS, letter_tokenizer
 from tests.support.paths import ROOT
@@ -68,9 +69,9 @@ def test_vllm_samples_from_the_weights_that_are_trained(model: Path) -> None:
 
 
 @pytest.mark.skipif(not PYTHON, reason="SWARM_VLLM_PYTHON names no interpreter with vLLM")
-def test_two_ranks_sample_by_tensor_parallelism_from_weights_that_are_spread(model: Path) -> None:
-    """The same holds for a model spread over two processes; both have the same completions."""
-    found = parity(model, "torch.distributed.run", "--nproc-per-node", "2", "-m", meet=free_rendezvous())
+def test_two_ranks_sample_by_tensor_parallelism_from_weights_that_are_sharded(model: Path) -> None:
+    """The same holds for a model sharded over two processes; both have the same completions."""
+    found = parity(model, "torch.distributed.run", "--nproc-per-node", "2", "-m", meet=free_endpoint())
     assert_parity(found)
     assert found["ranks_agree"]
 
@@ -87,9 +88,12 @@ def test_a_missing_vllm_is_said_in_one_line(model: Path) -> None:
 @pytest.mark.skipif(installed(), reason="vLLM is installed here")
 def test_where_vllm_was_not_asked_for_the_built_in_sampling_takes_over(model: Path) -> None:
     """It does not start here: completions come all the same, and it is not tried again."""
-    engine = VllmEngine.load(TrainerSettings(model=str(model), device="cpu", engine="vllm"), GameSpec(stop="\n"))
+    settings = TrainerSettings(model=str(model), device="cpu", engine="vllm")
+    engine = CausalEngine.load(settings, GameSpec(stop="\n"), VllmSampler)
+    engine.use_sampler(VllmSampler(engine))
     with pytest.raises(ImportError):
         engine.sample(["a?"], 2, torch.Generator().manual_seed(1), lambda: False)
-    engine.optional = True
+    engine = CausalEngine.load(settings, GameSpec(stop="\n"), VllmSampler)
+    engine.use_sampler(VllmSampler(engine), optional=True)
     assert len(engine.sample(["a?"], 2, torch.Generator().manual_seed(1), lambda: False)[0]) == 2
-    assert engine.name == "hf"
+    assert engine.sampler.name == "hf"

@@ -1,8 +1,8 @@
-"""Run by the interpreter of an environment with vLLM: compares its engine with the built-in one on a small model.
+"""Run by the interpreter of an environment with vLLM: compares its sampling with the update's log-probabilities.
 
     [torchrun --nproc-per-node 2 -m] tests.integration.vllm_parity DIRECTORY
 
-By torchrun the model is spread over ranks. Rank 0's last line of stdout is JSON.
+By torchrun the model is sharded over ranks. Rank 0's last line of stdout is JSON.
 """
 
 from __future__ import annotations
@@ -17,11 +17,12 @@ import torch
 from torch.distributed.tensor import DTensor, distribute_tensor
 
 from node.config import TrainerSettings
-from node.trainer.engines.engine import Cancelled, Sample, TrainingGroup
+from node.trainer.engines.engine import Cancelled, Engine, TrainingGroup
 from node.trainer.engines.factory import load_engine
-from node.trainer.engines.parallel_vllm import ParallelVllmEngine
+from node.trainer.engines.parallel_vllm_sampler import ParallelVllmSampler
 from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
-from node.trainer.engines.vllm_engine import VllmEngine
+from node.trainer.engines.sampler import Sample
+from node.trainer.engines.vllm_sampler import VllmSampler
 from protocols.manifest import GameSpec
 
 GAME = GameSpec(
@@ -32,19 +33,24 @@ QUESTIONS = ["how many?", "a?", "what is it?"]
 
 def main(directory: str) -> None:
     """Print what was found."""
-    gang = met()
+    process_group = met()
     settings = TrainerSettings(
-        model=directory, device="cpu", engine="vllm", lora=4 * (gang.world == 1), sample_rows=64, ranks=gang.world
+        model=directory,
+        device="cpu",
+        engine="vllm",
+        lora=4 * (process_group.world_size == 1),
+        max_num_seqs=64,
+        world_size=process_group.world_size,
     )
-    engine = load_engine(settings, GAME, Path(directory), gang)
-    assert isinstance(engine, VllmEngine)
-    assert isinstance(engine, ParallelVllmEngine) == (gang.world > 1)
+    engine = load_engine(settings, GAME, Path(directory), process_group)
+    assert isinstance(engine.sampler, VllmSampler)
+    assert isinstance(engine.sampler, ParallelVllmSampler) == (process_group.world_size > 1)
     first = sampled(engine, 1)
-    found = {"kind": engine.name, "first": difference(engine, first), "again": same(first, sampled(engine, 1))}
+    found = {"kind": engine.sampler.name, "first": difference(engine, first), "again": same(first, sampled(engine, 1))}
     found["others"] = same(first, sampled(engine, 2))
     with torch.no_grad():
         for parameter in engine.parameters():
-            noise = gang.agreed_on(torch.randn(parameter.shape))
+            noise = process_group.broadcast_tensor(torch.randn(parameter.shape))
             parameter.add_(0.3 * (distribute_tensor(noise, parameter.device_mesh, parameter.placements)
                                   if isinstance(parameter, DTensor) else noise))  # fmt: skip
     engine.weights_changed()
@@ -56,8 +62,8 @@ def main(directory: str) -> None:
     except Cancelled:
         found["cancelled"] = next(asked) and len(list(asked)) == 7
     found["after"] = difference(engine, sampled(engine, 4))
-    found["ranks_agree"] = gang.tell(said(second)) == said(second)
-    if gang.rank == 0:
+    found["ranks_agree"] = process_group.broadcast(said(second)) == said(second)
+    if process_group.rank == 0:
         sys.stdout.write(json.dumps(found) + "\n")
 
 
@@ -66,14 +72,14 @@ def met() -> ProcessGroup:
     if "LOCAL_RANK" not in os.environ:
         return SINGLE_PROCESS
     os.environ.pop("TORCHELASTIC_USE_AGENT_STORE")
-    return ProcessGroup.meet(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[2])
+    return ProcessGroup.join(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), sys.argv[2])
 
 
 def said(made: Sequence[Sequence[Sample]]) -> bytes:
     return json.dumps([[s.tokens for s in some] for some in made]).encode()
 
 
-def sampled(engine: VllmEngine, seed: int) -> list[list[Sample]]:
+def sampled(engine: Engine, seed: int) -> list[list[Sample]]:
     return engine.sample(QUESTIONS, 8, torch.Generator().manual_seed(seed), lambda: False)
 
 
@@ -81,7 +87,7 @@ def same(one: Sequence[Sequence[Sample]], other: Sequence[Sequence[Sample]]) -> 
     return [[s.tokens for s in some] for some in one] == [[s.tokens for s in some] for some in other]
 
 
-def difference(engine: VllmEngine, made: Sequence[Sequence[Sample]]) -> float:
+def difference(engine: Engine, made: Sequence[Sequence[Sample]]) -> float:
     """The largest difference between a log-probability that vLLM reports and the update's."""
     groups = [
         TrainingGroup(engine.encode(text), [s.tokens for s in some], [[]] * 8, [0.0] * 8, False)

@@ -51,7 +51,7 @@ def manifest_for(questions: Path) -> Manifest:
     return Manifest(
         name="red team",
         data=DataSpec(source=f"jsonl:{questions}", held_out=4),
-        game=GameSpec(generated=6, minimum=4, common=2, group_size=8, own=4, external=8),
+        game=GameSpec(num_prompts=6, min_prompts=4, common=2, num_generations=8, local_groups=4, external_groups=8),
         stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
         voting=VotingSpec(winners=2, minimum_groups=2),
         limits=Limits(inline=16, turn_seconds=1),

@@ -95,8 +95,8 @@ class Scenario:
             name="scenario",
             game=GameSpec(
                 name=options.get("game", "share"),
-                generated=int(options.get("generated", 16)),
-                minimum=int(options.get("minimum", 2)),
+                num_prompts=int(options.get("generated", 16)),
+                min_prompts=int(options.get("minimum", 2)),
             ),
             stages=tuple(
                 StageSpec(name=f"stage-{n}", seconds=each, wait=float(options.get("wait", 0.25)))

@@ -38,7 +38,7 @@ def delegation(name: str) -> p.SignedDelegation:
     return p.SignedDelegation(ADDRESSES["eve"], ADDRESSES[name], 1, 2_000_000_000, bytes(65), bytes(65))
 
 
-def carried(text: str) -> p.SignedMessage:
+def signed_message(text: str) -> p.SignedMessage:
     """Return the message of "commit:7", "reveal:7", "vote:7", "reward:8/0", "delegation:ada" or "revocation:ada"."""
     kind, _, about = text.partition(":")
     winners = (ADDRESSES["cyd"],)
@@ -151,7 +151,7 @@ def _settled(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]
 def _announced(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     peer, where = words[:2]
     body, size = (NOTHING, 0) if "nothing" in words else (at.names.body(peer, where, options), 1000)
-    message_pool = tuple(carried(text) for text in options.get("attached", "").split(",") if text)
+    message_pool = tuple(signed_message(text) for text in options.get("attached", "").split(",") if text)
     late = "late" in words
     return [
         i.RolloutsAnnounced(ADDRESSES[peer], *place(where), body, size, False, "relays" in words, message_pool, late)

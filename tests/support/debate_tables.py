@@ -39,7 +39,9 @@ def debate(**parameters: str | int | float | bool) -> Manifest:
     """A small debate: groups of two."""
     return Manifest(
         name="t",
-        game=GameSpec(name="debate", generated=4, minimum=1, group_size=2, max_completion=64, parameters=parameters),
+        game=GameSpec(
+            name="debate", num_prompts=4, min_prompts=1, num_generations=2, max_completion=64, parameters=parameters
+        ),
         stages=tuple(StageSpec(name=name, seconds=60) for name in NAMES),
     )
 
@@ -53,7 +55,7 @@ def groups_for(manifest: Manifest, peer: str, stage: int, groups: int, say: Say)
     made = []
     for slot in range(groups):
         index = game.question(questions.digest, SEED, peer, stage, slot, len(questions))
-        texts = [say(index, number) for number in range(manifest.game.group_size)]
+        texts = [say(index, number) for number in range(manifest.game.num_generations)]
         made.append(Group(slot, index, tuple(Completion(text, b"\1\0\0\0", bytes(4), True) for text in texts)))
     return tuple(made)
 

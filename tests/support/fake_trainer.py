@@ -162,8 +162,8 @@ class FakeTrainer:
     async def _train(self, command: c.TrainOnRollouts) -> i.AnyInput:
         seconds = min(self._pace.update * command.updates, command.seconds)
         await self._sleep(seconds)
-        own = self._informative([command.own], self._manifest.game.own) * command.updates
-        external = self._informative(command.external, self._manifest.game.external) * command.updates
+        own = self._informative([command.own], self._manifest.game.local_groups) * command.updates
+        external = self._informative(command.external, self._manifest.game.external_groups) * command.updates
         self.skill += (1 - self.skill) * (1 - (1 - self._gain) ** (own + external))
         return i.TrainingFinished(command.round, command.stage, command.updates, own, external, 0.0, seconds)
 
@@ -212,7 +212,7 @@ def fake_body(
     made = []
     for slot in range(asked.groups):
         number = rules.question(data, asked.seed, peer, asked.stage, slot, size, manifest.game.common)
-        completions = (_completion(questions[number], skill, draws) for _ in range(manifest.game.group_size))
+        completions = (_completion(questions[number], skill, draws) for _ in range(manifest.game.num_generations))
         made.append(Group(slot, number, tuple(completions)))
     bound = (asked.quoted, body_seed(rules, asked.seed), body_author(rules, peer))
     body = Rollouts(asked.round, asked.stage, TOKENIZER, tuple(made), *bound)

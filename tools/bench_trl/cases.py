@@ -36,7 +36,7 @@ class BenchCase(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     title: str
     groups: int
-    group_size: int
+    num_generations: int
     completion: int
     updates: int
     times: float
@@ -63,16 +63,16 @@ CASES = {
     case.name: case
     for case in (
         BenchCase(
-            name="builtin", title="built-in model", groups=32, group_size=8, completion=32, updates=25, times=3.0,
+            name="builtin", title="built-in model", groups=32, num_generations=8, completion=32, updates=25, times=3.0,
             seeds=(0, 1, 2),
         ),
         BenchCase(
-            name="half", title="0.5B-shaped Qwen2", shape=QWEN_HALF, groups=2, group_size=4, prompt=64, completion=16,
-            updates=3, times=1.3, rate=1e-6, dtype="bfloat16",
+            name="half", title="0.5B-shaped Qwen2", shape=QWEN_HALF, groups=2, num_generations=4, prompt=64,
+            completion=16, updates=3, times=1.3, rate=1e-6, dtype="bfloat16",
         ),
         BenchCase(
-            name="smol", title="SmolLM2-135M-shaped", shape=SMOLLM, groups=1, group_size=8, prompt=400, completion=60,
-            updates=3, times=3.0, rate=1e-6,
+            name="smol", title="SmolLM2-135M-shaped", shape=SMOLLM, groups=1, num_generations=8, prompt=400,
+            completion=60, updates=3, times=3.0, rate=1e-6,
         ),
     )
 }  # fmt: skip

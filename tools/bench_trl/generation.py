@@ -72,7 +72,7 @@ def own_sampling(engine: BuiltinEngine, questions: Sequence[str], game: GameSpec
     rng = torch.Generator().manual_seed(0)
 
     def sample() -> list[int]:
-        groups = engine.sample(texts, game.group_size, rng, lambda: False)
+        groups = engine.sample(texts, game.num_generations, rng, lambda: False)
         return [len(each.tokens) for group in groups for each in group]
 
     return sample
@@ -92,7 +92,7 @@ def transformers_sampling(model: Path, questions: Sequence[str], game: GameSpec)
         with torch.inference_mode():
             rows = loaded.generate(
                 **batch, do_sample=True, temperature=game.temperature, top_k=0, top_p=1.0, eos_token_id=end,
-                max_new_tokens=game.max_completion, num_return_sequences=game.group_size,
+                max_new_tokens=game.max_completion, num_return_sequences=game.num_generations,
                 pad_token_id=tokenizer.pad_token_id,
             )  # fmt: skip
         made = rows[:, batch["input_ids"].shape[1] :].tolist()

@@ -16,9 +16,9 @@ END, STOP = "<eos>", "<stop>"
 def game_of(case: BenchCase) -> GameSpec:
     """Return the game a case plays."""
     if case.shape is None:
-        return GameSpec(group_size=case.group_size, max_completion=case.completion)
+        return GameSpec(num_generations=case.num_generations, max_completion=case.completion)
     return GameSpec(
-        prompt="{question}", stop=STOP, group_size=case.group_size, max_prompt=case.prompt,
+        prompt="{question}", stop=STOP, num_generations=case.num_generations, max_prompt=case.prompt,
         max_completion=case.completion,
     )  # fmt: skip
 

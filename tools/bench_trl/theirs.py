@@ -90,10 +90,10 @@ def trainer_for(job: Job, place: str, watch: StepTimes) -> Any:
     data = [{"prompt": prompt_text(game, question), "answer": answer} for question, answer in job.questions]
     config = GRPOConfig(
         output_dir=place, seed=job.seed, use_cpu=True, bf16=False, fp16=False, gradient_checkpointing=False,
-        per_device_train_batch_size=case.groups * case.group_size, gradient_accumulation_steps=1,
-        num_generations=case.group_size, max_completion_length=case.completion, shuffle_dataset=False,
+        per_device_train_batch_size=case.groups * case.num_generations, gradient_accumulation_steps=1,
+        num_generations=case.num_generations, max_completion_length=case.completion, shuffle_dataset=False,
         max_steps=case.updates, temperature=game.temperature, top_k=0, top_p=1.0, beta=0.0, loss_type="dapo",
-        scale_rewards="group", epsilon=Objective().clip_low, epsilon_high=Objective().clip_high,
+        scale_rewards="group", epsilon=Objective().epsilon, epsilon_high=Objective().epsilon_high,
         learning_rate=case.rate,
         lr_scheduler_type="constant_with_warmup", warmup_steps=5, adam_beta1=0.9, adam_beta2=0.95, weight_decay=0.0,
         max_grad_norm=1.0, report_to=[], save_strategy="no", logging_steps=1, disable_tqdm=True,

@@ -30,12 +30,12 @@ class HostileArm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class HostileSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """What all arms share. `questions` are held-out ones; `generated` groups are published by each peer in a round."""
+    """What all arms share. `questions` are held-out ones; each peer publishes `num_prompts` groups in a round."""
 
     honest: int = 7
     rounds: int = 16
     questions: int = 400
-    generated: int = 16
+    num_prompts: int = 16
 
 
 class HostileResult(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +83,9 @@ def manifest_of(terms: HostileSettings) -> Manifest:
     return Manifest(
         name="hostile",
         data=DataSpec(held_out=terms.questions),
-        game=replace(game, generated=terms.generated, own=terms.generated, external=terms.generated),
+        game=replace(
+            game, num_prompts=terms.num_prompts, local_groups=terms.num_prompts, external_groups=terms.num_prompts
+        ),
         stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
         voting=VotingSpec(mode="open"),
         evaluate_every=terms.rounds,

@@ -44,7 +44,7 @@ class HostilePeer:
 
     def announcement(self, number: int, seed: Seed) -> PublishRollouts:
         """Publish this round's body."""
-        made = self._trainer.generate(Generate(0, number, 0, seed, self._game.generated), DESK).body
+        made = self._trainer.generate(Generate(0, number, 0, seed, self._game.num_prompts), DESK).body
         honest = decode_rollouts(made, body_digest(made), self._limit)
         lot = int.from_bytes(seed[:8], "big")
         body = encode(spoilt(self.kind, honest, self._game, self._questions, self._trainer.engine, lot))

@@ -55,7 +55,7 @@ def play(
     """Run all arms with all seeds, the longest first; return the results in the order of arms and seeds."""
     from tools.sapo.swarm import run
 
-    jobs = sorted(((base, arm, terms, seed) for arm in arms for seed in seeds), key=lambda job: -job[1].generated)
+    jobs = sorted(((base, arm, terms, seed) for arm in arms for seed in seeds), key=lambda job: -job[1].num_prompts)
     results: list[SapoResult] = []
     for found in played(run, jobs, processes):
         results.append(found)

@@ -15,9 +15,9 @@ class SapoArm(msgspec.Struct, frozen=True, kw_only=True):
     """One way to compose an update: groups a peer generates in a round, and own and external ones it trains on."""
 
     name: str
-    generated: int
-    own: int
-    external: int
+    num_prompts: int
+    local_groups: int
+    external_groups: int
 
 
 class SapoSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class SapoSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     peers: int = 8
     rounds: int = 60
-    group_size: int = 4
+    num_generations: int = 4
     rate: float = 3e-4
     questions: int = 240
     every: int = 20
@@ -38,11 +38,11 @@ def arms_of(peers: int) -> tuple[SapoArm, ...]:
     arm chooses from. It generates for that what the whole swarm does there, and says so by its tokens.
     """
     return (
-        SapoArm(name="8/0", generated=8, own=8, external=0),
-        SapoArm(name="8/0 filtered", generated=4 * peers, own=8, external=0),
-        SapoArm(name="6/2", generated=6, own=6, external=2),
-        SapoArm(name="4/4", generated=4, own=4, external=4),
-        SapoArm(name="2/6", generated=2, own=2, external=6),
+        SapoArm(name="8/0", num_prompts=8, local_groups=8, external_groups=0),
+        SapoArm(name="8/0 filtered", num_prompts=4 * peers, local_groups=8, external_groups=0),
+        SapoArm(name="6/2", num_prompts=6, local_groups=6, external_groups=2),
+        SapoArm(name="4/4", num_prompts=4, local_groups=4, external_groups=4),
+        SapoArm(name="2/6", num_prompts=2, local_groups=2, external_groups=6),
     )
 
 
@@ -55,9 +55,9 @@ def chosen(
     than the arm trains on, they are drawn like external ones.
     """
     own = list(mine)
-    if len(own) > arm.own:
-        own = sample_groups([each for each in mine if each.informative], arm.own, rng)
-    return own, sample_groups([each for each in others if each.informative], arm.external, rng)
+    if len(own) > arm.local_groups:
+        own = sample_groups([each for each in mine if each.informative], arm.local_groups, rng)
+    return own, sample_groups([each for each in others if each.informative], arm.external_groups, rng)
 
 
 class SapoResult(msgspec.Struct, frozen=True, kw_only=True):

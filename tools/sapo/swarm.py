@@ -59,7 +59,7 @@ def run(base: Path, arm: SapoArm, terms: SapoSettings, seed: int) -> SapoResult:
     torch.set_num_threads(1)
     began = time.monotonic()
     questions = ArithmeticQuestions()
-    game = GameSpec(group_size=terms.group_size)
+    game = GameSpec(num_generations=terms.num_generations)
     settings = TrainerSettings(learning_rate=terms.rate)
     peers = [SapoPeer(base, game, settings, 1000 * seed + number) for number in range(terms.peers)]
     draw = random.Random(seed)
@@ -67,7 +67,7 @@ def run(base: Path, arm: SapoArm, terms: SapoSettings, seed: int) -> SapoResult:
     accuracies = [(0, peers[0].accuracy(questions, terms.questions))]
     tokens = used = foreign = 0
     for number in range(1, terms.rounds + 1):
-        made = [peer.generate(questions, arm.generated) for peer in peers]
+        made = [peer.generate(questions, arm.num_prompts) for peer in peers]
         sums.append(sum(sum(each.mean for each in mine) / len(mine) for mine in made))
         tokens += sum(len(sample.tokens) for mine in made for each in mine for sample in each.samples)
         for peer, mine in zip(peers, made, strict=True):

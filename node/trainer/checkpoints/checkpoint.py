@@ -21,7 +21,7 @@ from torch import Tensor
 
 from node.files.atomic import remove_drafts, replace_directory, replace_link
 from node.trainer.engines.engine import Engine
-from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full_tensor
 from protocols.identifiers import Digest
 
 log = structlog.get_logger()
@@ -59,16 +59,16 @@ class Checkpoints:
     What a process that was killed left half written is removed when the next one begins.
     """
 
-    def __init__(self, directory: Path, kept: int, current: Path, gang: ProcessGroup = SINGLE_PROCESS) -> None:
-        self._directory, self._kept, self._current, self._gang = directory, kept, current, gang
-        if gang.rank == 0:
+    def __init__(self, directory: Path, kept: int, current: Path, process_group: ProcessGroup = SINGLE_PROCESS) -> None:
+        self._directory, self._kept, self._current, self._process_group = directory, kept, current, process_group
+        if process_group.rank == 0:
             directory.mkdir(parents=True, exist_ok=True)
             remove_drafts(directory, "checkpoint-*")
             remove_drafts(current.parent, current.name)
 
     def save(self, engine: Engine, optimizer: torch.optim.Optimizer, counters: Counters) -> None:
         """Write a checkpoint; it is on disk when this returns. Raises OSError where the disk is full."""
-        if self._gang.rank:
+        if self._process_group.rank:
             engine.save(self._directory)
             deque(_flat("", optimizer.state_dict()["state"]), maxlen=0)
             return
@@ -93,8 +93,8 @@ class Checkpoints:
 
     def resume(self, engine: Engine, optimizer: torch.optim.Optimizer) -> Counters | None:
         """Load the newest checkpoint that is intact and of this model; None where there is none."""
-        path, state = self._newest(engine) if self._gang.rank == 0 else (self._directory, None)
-        state = msgspec.json.decode(self._gang.tell(msgspec.json.encode(state)), type=_State | None)
+        path, state = self._newest(engine) if self._process_group.rank == 0 else (self._directory, None)
+        state = msgspec.json.decode(self._process_group.broadcast(msgspec.json.encode(state)), type=_State | None)
         if state is None:
             return None
         self._load(path, state, engine, optimizer)
@@ -112,8 +112,9 @@ class Checkpoints:
         engine.load_weights(path / MODEL)
         engine.weights_changed()
         parameters = dict(enumerate(engine.parameters()))
-        tensors = self._gang.dealt(
-            load_file(path / OPTIMIZER) if self._gang.rank == 0 else {}, lambda name: parameters.get(_owner(name))
+        tensors = self._process_group.scatter(
+            load_file(path / OPTIMIZER) if self._process_group.rank == 0 else {},
+            lambda name: parameters.get(_owner(name)),
         )
         torch.set_rng_state(tensors.pop(RNG))
         cuda = tensors.pop(CUDA_RNG, None)
@@ -176,7 +177,7 @@ def _flat(name: str, value: Any) -> Iterator[tuple[str, Tensor]]:
         for key, inner in value.items():
             yield from _flat(f"{name}.{key}" if name else str(key), inner)
     else:
-        yield name, full(torch.as_tensor(value).detach()).cpu().contiguous().clone()
+        yield name, full_tensor(torch.as_tensor(value).detach()).cpu().contiguous().clone()
 
 
 def _owner(name: str) -> int:

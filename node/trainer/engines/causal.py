@@ -15,7 +15,10 @@ from torch import Tensor
 from node.trainer.engines.causal_attention import ATTENTION
 from node.trainer.engines.causal_load import ADAPTER_WEIGHTS, adapters_off, load_adapters, load_model, prepare, read
 from node.trainer.engines.causal_text import TokenText, fingerprint
+from node.trainer.engines.decoder_sampler import DecoderSampler
 from node.trainer.engines.engine import TrainingGroup
+from node.trainer.engines.process_group import full_tensor
+from node.trainer.engines.sampler import Sampler
 from node.trainer.engines.tree_attention import AttentionPlan
 from node.trainer.engines.tree_engine import TreeEngine
 from node.trainer.engines.weight_layout import laid_out, pays
@@ -26,24 +29,31 @@ from protocols.manifest import GameSpec
 
 
 class CausalEngine(TreeEngine):
-    """A causal LM behind the `Engine` protocol; transformers computes the layers, attention is by token tree."""
+    """A causal LM behind the `Engine` protocol; transformers computes the layers, attention is by token tree.
+
+    It is `node.trainer.engines.sampler.ServedModel` too.
+    """
 
     @classmethod
-    def load(cls, settings: TrainerSettings, game: GameSpec) -> Self:
-        """Plan the memory, then load `settings.model`. Raises ValueError with one line that says what is wrong."""
+    def load(cls, settings: TrainerSettings, game: GameSpec, sampler: type[Sampler] = DecoderSampler) -> Self:
+        """Plan the memory for training and a sampler of this class, then load `settings.model`.
+
+        The engine decodes by itself until it is told to use another sampler. Raises ValueError with one line that says
+        what is wrong.
+        """
         source = read(settings)
         settings = source.settings
         vocabulary = TokenText(source.tokenizer, game)
-        site = choose_site(settings, game, shape_of(source.config), len(vocabulary.prefix))
+        site = choose_site(settings, game, shape_of(source.config), len(vocabulary.prefix), sampler)
         engine = cls(load_model(source, site.placement), vocabulary, site, settings, game)
-        engine._base = source.base
+        engine.source = source.base
         return engine
 
     @classmethod
     def adopt(cls, model: Any, tokenizer: Any, settings: TrainerSettings, game: GameSpec) -> Self:
         """Take over a model that lies in memory already. Raises ValueError."""
         vocabulary = TokenText(tokenizer, game)
-        site = choose_site(settings, game, shape_of(model.config), len(vocabulary.prefix))
+        site = choose_site(settings, game, shape_of(model.config), len(vocabulary.prefix), DecoderSampler)
         return cls(prepare(model, settings, site.placement), vocabulary, site, settings, game)
 
     def __init__(
@@ -52,19 +62,19 @@ class CausalEngine(TreeEngine):
         super().__init__(game, vocabulary.prefix, vocabulary.stops, site.placement.device)
         self._model, self._vocabulary = model, vocabulary
         self._placement: Placement = site.placement
-        self._plan = site.plan
-        self._base = str(model.name_or_path)
+        self.memory_plan = site.plan
+        self.source = str(model.name_or_path)
         self._settings = settings
-        self._recompute = site.plan.recompute
-        self.room, self.rows_at_once = site.plan.micro_tokens, site.plan.sample_rows
+        self.micro_batch_tokens, self.sampler.max_num_seqs = site.plan.micro_batch_tokens, site.plan.max_num_seqs
         self.half_precision = site.placement.half
-        self.parameter_count = shape_of(self._model.config).parameters
+        self.shape = shape_of(self._model.config)
+        self.parameter_count = self.shape.parameters
         self.fingerprint = fingerprint(self._vocabulary.tokenizer)
         _silence_dropout(self._model)
         self._refuse_windows()
         self._take_over_attention()
-        self._start = deepcopy(self._model).requires_grad_(False) if settings.kl and not settings.lora else None
-        self._use_recomputation()
+        self._start = deepcopy(self._model).requires_grad_(False) if settings.beta and not settings.lora else None
+        self._use_gradient_checkpointing()
 
     # --- text -----------------------------------------------------------------------------------------------------
 
@@ -80,17 +90,23 @@ class CausalEngine(TreeEngine):
         """Return the ids of a completion that came as text, the stop behind it where it finished by itself."""
         return self._vocabulary.completion(text, finished)
 
-    def _texts(self, rows: list[list[int]]) -> list[str]:
+    def shown(self, tokens: Sequence[int]) -> str:
+        """Return the text of a completion's ids; U+FFFD stands for an id that the tokenizer does not have."""
+        return self._vocabulary.shown(tokens)
+
+    def texts(self, rows: list[list[int]]) -> list[str]:
+        """Return the texts of completions' ids up to their stop text."""
         return [self._vocabulary.text(row) for row in rows]
 
     # --- computation ----------------------------------------------------------------------------------------------
 
-    def _forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
+        """Return the last hidden states [N, width] of ids [N] at positions [N] that attend as `plan` says."""
         out = self._model.base_model(input_ids=ids[None], position_ids=positions[None], use_cache=False, plan=plan)
         hidden: Tensor = out.last_hidden_state[0]
         return hidden
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Return logits [n, vocabulary] of hidden states [n, width], with the scaling some families add.
 
         Many models have more rows than their tokenizer has ids: these are left out, in sampling as in the update.
@@ -101,19 +117,23 @@ class CausalEngine(TreeEngine):
         cap = getattr(config, "final_logit_softcapping", None)
         return cap * torch.tanh(logits / cap) if cap else logits
 
-    def _sparing(self, tokens: int, targets: int) -> bool:
+    def _recomputes_logits(self, targets: int) -> bool:
         return 4 * targets * int(self._model.config.vocab_size) > SCORES_BYTES
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         kind = self._placement.autocast
         return torch.autocast(self.device.type, kind) if kind else nullcontext()
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the arithmetic."""
+        return self._placement.dtype
+
     def _laid_out(self) -> AbstractContextManager[None]:
-        kind = self._placement.autocast or self._placement.weights
-        return laid_out(self._model, kind) if pays(self.device, kind) else nullcontext()
+        return laid_out(self._model, self.dtype) if pays(self.device, self.dtype) else nullcontext()
 
     @contextmanager
-    def _as_before(self) -> Iterator[None]:
+    def _as_reference(self) -> Iterator[None]:
         if self._settings.lora:
             with adapters_off(self._model):
                 yield
@@ -126,9 +146,9 @@ class CausalEngine(TreeEngine):
         finally:
             self._model = trained
 
-    def _use_recomputation(self) -> None:
+    def _use_gradient_checkpointing(self) -> None:
         """Have the layers computed again in the backward pass where the memory plan says so."""
-        if self._recompute and self._model.supports_gradient_checkpointing:
+        if self.memory_plan.gradient_checkpointing and self._model.supports_gradient_checkpointing:
             self._model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
 
     # --- weights --------------------------------------------------------------------------------------------------
@@ -166,6 +186,21 @@ class CausalEngine(TreeEngine):
                 found |= load_file(part)
         return found
 
+    @torch.no_grad()
+    def named_weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Yield the weights under their names on disk, whole, in `dtype`; adapters are merged, tied copies left out."""
+        tied = set(self._model.all_tied_weights_keys)
+        modules = dict(self._model.named_modules())
+        for name, weight in self._model.state_dict().items():
+            if "lora_" in name or name in tied:
+                continue
+            place, _, leaf = name.rpartition(".")
+            if place.endswith(".base_layer"):
+                place = place.removesuffix(".base_layer")
+                delta = modules[place].get_delta_weight(next(iter(modules[place].lora_A))) if leaf == "weight" else 0
+                weight = weight + delta
+            yield f"{place}.{leaf}", full_tensor(weight).to(self.dtype, copy=True)
+
     def train_mode(self, on: bool) -> Any:
         """Switch the layers' training mode (it permits recomputation; drop-out is off in both)."""
         return self._model.train(on)
@@ -182,7 +217,8 @@ class CausalEngine(TreeEngine):
         self._model.float() if self._settings.quantise == "none" else _widen(self._model)
         self._placement = Placement(placement.device, FLOAT32, None)
         self.half_precision = False
-        self.room, self.rows_at_once = max(1, self.room // 2), max(1, self.rows_at_once // 2)
+        self.micro_batch_tokens = max(1, self.micro_batch_tokens // 2)
+        self.sampler.max_num_seqs = max(1, self.sampler.max_num_seqs // 2)
         self.weights_changed()
         return True
 
@@ -190,7 +226,7 @@ class CausalEngine(TreeEngine):
 
     def _refuse_windows(self) -> None:
         """Raise ValueError where the model attends to fewer tokens than the game's prompts and answers have."""
-        config, game = self._model.config, self._game
+        config, game = self._model.config, self.game
         kinds = set(getattr(config, "layer_types", None) or ())
         window = getattr(config, "sliding_window", None) if "sliding_attention" in kinds else None
         longest = len(self._vocabulary.prefix) + game.max_prompt + game.max_completion
@@ -221,7 +257,7 @@ class CausalEngine(TreeEngine):
         with self._arithmetic():
             logits: Tensor = self._model(ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
             logits = logits[:, : self._vocabulary.size]
-        logps = (logits / self._game.temperature).log_softmax(-1)
+        logps = (logits / self.game.temperature).log_softmax(-1)
         return logps.gather(1, ids[0, len(prompt) :, None])[:, 0]
 
 

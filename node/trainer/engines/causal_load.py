@@ -45,10 +45,10 @@ def read(settings: TrainerSettings) -> ModelSource:
         found = msgspec.json.decode((local / ADAPTER_CONFIG).read_bytes())
         base, adapters = str(found["base_model_name_or_path"]), local
         settings = msgspec.structs.replace(settings, lora=int(found["r"]))
-        if settings.kl:
+        if settings.beta:
             raise ValueError(
-                "trainer.kl: the divergence from a start with adapters is not known, only that from their base: set it "
-                "to 0, or name a whole model (swarm model export writes one)"
+                "trainer.beta: the divergence from a start with adapters is not known, only that from their base: set "
+                "it to 0, or name a whole model (swarm model export writes one)"
             )
     _refuse_missing(settings)
     known = _known(base)

@@ -18,8 +18,8 @@ Forward = Callable[[Tensor, Tensor, AttentionPlan], Tensor]
 """Run ids [N] at positions [N] under a plan; return the last hidden states [N, width]."""
 
 
-class DecodeSampling(NamedTuple):
-    """What sampling needs of a model and a game."""
+class Decoding(NamedTuple):
+    """What decoding needs of a model and a game."""
 
     forward: Forward
     logits: Callable[[Tensor], Tensor]
@@ -30,8 +30,8 @@ class DecodeSampling(NamedTuple):
     temperature: float
     greedy: bool
     cancelled: Callable[[], bool]
-    agree: Callable[[Tensor], Tensor]
-    """Makes drawn tokens those of rank 0 where several ranks sample alike."""
+    broadcast: Callable[[Tensor], Tensor]
+    """Returns rank 0's tokens on every rank: several ranks sample alike."""
 
 
 class Row(NamedTuple):
@@ -50,8 +50,8 @@ def draws_for(questions: int, group: int, limit: int, rng: torch.Generator) -> T
     return torch.rand(questions, group, limit, generator=rng)
 
 
-def sample_rows(
-    how: DecodeSampling, prompts: Sequence[list[int]], draws: Tensor, ended: Callable[[int], None]
+def decode_batch(
+    how: Decoding, prompts: Sequence[list[int]], draws: Tensor, ended: Callable[[int], None]
 ) -> list[list[Row]]:
     """Sample completions of all prompts in one batch.
 
@@ -75,7 +75,7 @@ def sample_rows(
         chosen, chosen_logps = choose(how.logits(hidden), uniform[names, step], how.temperature, how.greedy)
         if not bool(chosen_logps.isfinite().all()):
             raise NotFinite(f"logits after {step} tokens are not finite")
-        chosen = how.agree(chosen)
+        chosen = how.broadcast(chosen)
         tokens[names, step], logps[names, step] = chosen, chosen_logps
         going = ~torch.isin(chosen, how.stops)
         lengths[names[~going]] = step + 1
@@ -103,7 +103,7 @@ def _rows(tokens: Tensor, logps: Tensor, lengths: Tensor, cut: set[int], group: 
     return [made[i : i + group] for i in range(0, len(made), group)]
 
 
-def _prefill(how: DecodeSampling, prompts: Sequence[list[int]]) -> tuple[dict[int, Branch], Tensor]:
+def _prefill(how: Decoding, prompts: Sequence[list[int]]) -> tuple[dict[int, Branch], Tensor]:
     """Return the questions' keys and values by layer, and the hidden state [Q, width] of each one's last token."""
     parts: list[dict[int, Branch]] = []
     last: list[Tensor] = []

@@ -1,8 +1,8 @@
-"""The engine: what the trainer asks of a language model, whatever its size and library.
+"""The engine: what the trainer asks of the language model that it trains, whatever its size and library.
 
-`node.trainer.engines.builtin.builtin_engine` is the built-in model with a decoder of its own;
-`node.trainer.engines.causal` is any causal LM of transformers. Both compute a prompt once for its group, in sampling
-and in the update.
+`node.trainer.engines.builtin.builtin_engine` is the built-in model, `node.trainer.engines.causal` any causal LM of
+transformers, `node.trainer.engines.sharded` such a one over several ranks. Each holds a sampler
+(`node.trainer.engines.sampler`), which generates completions from its weights.
 """
 
 from __future__ import annotations
@@ -14,16 +14,8 @@ from typing import Any, Protocol
 import msgspec
 import torch
 
+from node.trainer.engines.sampler import Sample, Sampler
 from protocols.identifiers import Digest
-
-
-class Sample(msgspec.Struct, frozen=True):
-    """One sampled completion: ids with the end token, their log-probabilities, and whether it ended by itself."""
-
-    tokens: list[int]
-    logps: list[float]
-    text: str
-    finished: bool
 
 
 class TrainingGroup(msgspec.Struct, frozen=True):
@@ -49,12 +41,10 @@ class Engine(Protocol):
     fingerprint: Digest
     parameter_count: int
     device: torch.device
-    name: str
-    """What samples: hf, vllm, or tiny for the built-in model."""
-    rows_at_once: int
-    """Completions sampled at the same time; may be lowered when memory runs out. No outcome depends on it."""
-    room: int
-    """Tokens that an update may take at once, by the memory plan."""
+    sampler: Sampler
+    """What generates completions from its weights."""
+    micro_batch_tokens: int
+    """Tokens of a micro-batch, by the memory plan."""
     half_precision: bool
     """Whether gradients are float16's and the loss must be scaled."""
 
@@ -78,11 +68,11 @@ class Engine(Protocol):
         greedy: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[list[Sample]]:
-        """Sample `group` completions for each question text (`protocols.games.share.question_text`).
+        """Sample `group` completions for each question text (`protocols.games.share.question_text`) by the sampler.
 
-        `rng` is a CPU generator; each completion takes its own stretch of its numbers, so that its outcome depends
-        on neither its neighbours nor on how many are sampled at once. Lengths, temperature and stop text are the
-        game's. Raises `Cancelled` between two tokens when `cancelled()`, `NotFinite` for logits that are none.
+        `rng` is a CPU generator; the outcome depends on its seed, not on how many completions are sampled at once.
+        Lengths, temperature and stop text are the game's. Raises `Cancelled` between two tokens when `cancelled()`,
+        `NotFinite` for logits that are not finite.
         """
 
     def completion_logps(self, groups: Sequence[TrainingGroup]) -> torch.Tensor:
@@ -91,7 +81,7 @@ class Engine(Protocol):
 
     def reference_logps(self, groups: Sequence[TrainingGroup]) -> torch.Tensor:
         """Return the same of the model as it was before any update, without gradient. Raises RuntimeError where
-        the settings have no `kl`: then none is kept."""
+        the settings have no `beta`: then none is kept."""
 
     def cost(self, group: TrainingGroup) -> int:
         """Return the tokens that a group costs in an update, for packing micro-batches."""
@@ -100,7 +90,7 @@ class Engine(Protocol):
         """Return the parameters that are trained."""
 
     def weights_changed(self) -> None:
-        """Forget whatever was derived from the weights (fused matrices, prefix caches)."""
+        """Forget what was derived from the weights (fused matrices, prefix caches); the sampler takes the new ones."""
 
     def save(self, directory: Path) -> None:
         """Write weights, tokenizer and config as a Hugging Face directory."""

@@ -1,9 +1,9 @@
-"""From `trainer.model` to an engine."""
+"""From `trainer.model` and `trainer.engine` to an engine with its sampler."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING
 
 import structlog
 from msgspec.structs import replace
@@ -12,24 +12,41 @@ from node.config import TrainerSettings
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.builtin_model import read_shape
 from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.decoder_sampler import DecoderSampler
 from node.trainer.engines.engine import Engine
 from node.trainer.engines.hub_download import local_directory
+from node.trainer.engines.parallel_vllm_sampler import ParallelVllmSampler
 from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
+from node.trainer.engines.sampler import Sampler
+from node.trainer.engines.vllm_sampler import VllmSampler
 from protocols.manifest import GameSpec
+
+if TYPE_CHECKING:
+    from node.trainer.engines.causal import CausalEngine
 
 log = structlog.get_logger()
 
 BUILTIN, SPARSE = "builtin", "builtin:sparse"
 
+SAMPLERS: dict[str, type[Sampler]] = {"hf": DecoderSampler, "vllm": VllmSampler}
+"""Samplers of one rank by the value of `trainer.engine`."""
+
+PARALLEL_SAMPLERS: dict[str, type[Sampler]] = {**SAMPLERS, "vllm": ParallelVllmSampler}
+"""The same for several ranks."""
+
+FASTEST_ON_CUDA = "vllm"
+"""What "auto" takes on CUDA where it can be used."""
+
 
 def load_engine(
-    settings: TrainerSettings, game: GameSpec, directory: Path, gang: ProcessGroup = SINGLE_PROCESS
+    settings: TrainerSettings, game: GameSpec, directory: Path, process_group: ProcessGroup = SINGLE_PROCESS
 ) -> Engine:
     """Return the engine of the model that the settings name.
 
     "" and "builtin" make the built-in model in `directory` unless it is there; "builtin:sparse" likewise with the
     sparse start; anything else is a directory or a name on the Hugging Face hub, of a built-in model or a causal LM of
-    transformers. A gang of several ranks spreads the model. Raises ValueError with one line where it can't be had.
+    transformers. A process group of several ranks shards the model. Raises ValueError with one line that says why it
+    can't be had.
     """
     model = settings.model or BUILTIN
     if model in (BUILTIN, SPARSE):
@@ -39,59 +56,65 @@ def load_engine(
         if read_shape(target) is None:
             log.info("model.building", directory=str(target), model=kind)
             build_base_model(target, settings.seed, game=game.name, sparse=sparse)
-        return _tiny(target, settings, game, gang)
+        return _builtin(target, settings, game, process_group)
     place = local_directory(model)
     if read_shape(place) is not None:
-        return _tiny(place, settings, game, gang)
-    if gang.world > 1:
-        return _sharded(replace(settings, model=str(place)), game, gang)
-    return _causal(replace(settings, model=str(place)), game)
+        return _builtin(place, settings, game, process_group)
+    return _causal(replace(settings, model=str(place)), game, process_group)
 
 
-def _sharded(settings: TrainerSettings, game: GameSpec, gang: ProcessGroup) -> Engine:
-    from node.trainer.engines.parallel_vllm import ParallelVllmEngine
-    from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_spread
-
-    refuse_what_is_not_spread(settings)
-    sampler = _sampler(settings)
-    engine = (ParallelVllmEngine if sampler == "vllm" else ShardedEngine).load(replace(settings, engine=sampler), game)
-    if isinstance(engine, ParallelVllmEngine):
-        engine.optional = settings.engine == "auto"
-    engine.spread_over(gang)
-    return engine
-
-
-def _causal(settings: TrainerSettings, game: GameSpec) -> Engine:
-    """Return a causal LM that samples by itself or through vLLM. Raises ValueError where that is not installed."""
+def _causal(settings: TrainerSettings, game: GameSpec, process_group: ProcessGroup) -> Engine:
+    """Return a causal LM, on this rank alone or sharded over all of them, with the sampler of the settings."""
+    # Imported here: transformers takes a second to import, and the built-in model does without.
     from node.trainer.engines.causal import CausalEngine
-    from node.trainer.engines.vllm_engine import VllmEngine
+    from node.trainer.engines.sharded import ShardedEngine, refuse_what_is_not_sharded
 
-    if _sampler(settings) == "hf":
-        return CausalEngine.load(replace(settings, engine="hf"), game)
-    engine = VllmEngine.load(replace(settings, engine="vllm"), game)
-    engine.optional = settings.engine == "auto"
-    return engine
+    sharded = process_group.world_size > 1
+    sampler = sampler_class(settings, PARALLEL_SAMPLERS if sharded else SAMPLERS)
+    if not sharded:
+        engine = CausalEngine.load(settings, game, sampler)
+        add_sampler(engine, sampler, optional=settings.engine == "auto")
+        return engine
+    refuse_what_is_not_sharded(settings)
+    spread = ShardedEngine.load(settings, game, sampler)
+    spread.shard_over(process_group)
+    add_sampler(spread, sampler, optional=settings.engine == "auto")
+    return spread
 
 
-def _sampler(settings: TrainerSettings) -> Literal["hf", "vllm"]:
-    """Return what samples. Raises ValueError where vLLM is asked for and can't be had."""
-    from node.trainer.engines.vllm_engine import installed
+def sampler_class(settings: TrainerSettings, known: dict[str, type[Sampler]]) -> type[Sampler]:
+    """Return what samples. Raises ValueError where the settings ask for a sampler that can't be used."""
     from node.trainer.memory.placement import choose_device
 
     if settings.engine == "auto":
-        large = choose_device(settings.device).type == "cuda" and settings.quantise == "none"
-        return "vllm" if large and installed() else "hf"
-    if settings.engine == "vllm" and settings.quantise != "none":
-        raise ValueError('trainer.engine: vllm does not share 4-bit weights with the trainer: set it to "hf"')
-    if settings.engine == "vllm" and not installed():
-        raise ValueError("trainer.engine: vllm is not installed: pip install 'swarm-node[gpu]', or set trainer.python")
-    return settings.engine
+        fastest = known[FASTEST_ON_CUDA]
+        on_cuda = choose_device(settings.device).type == "cuda"
+        return fastest if on_cuda and not fastest.unusable(settings) else known["hf"]
+    reason = known[settings.engine].unusable(settings)
+    if reason:
+        raise ValueError(f"trainer.engine: {reason}")
+    return known[settings.engine]
 
 
-def _tiny(directory: Path, settings: TrainerSettings, game: GameSpec, gang: ProcessGroup) -> BuiltinEngine:
-    if gang.world > 1:
-        raise ValueError("trainer.ranks: the built-in model is trained by one process: set trainer.ranks = 1")
-    engine = BuiltinEngine.load(directory, game, settings.device, kept=settings.kl > 0)
-    engine.room = settings.micro_tokens or engine.room
-    engine.rows_at_once = settings.sample_rows or engine.rows_at_once
+def add_sampler(engine: CausalEngine, sampler: type[Sampler], *, optional: bool) -> None:
+    """Have an engine sample by a sampler of this class.
+
+    Raises ValueError if it can't serve the engine's model. If it is `optional`, the engine goes on decoding by itself.
+    """
+    if sampler is DecoderSampler:
+        return
+    try:
+        engine.use_sampler(sampler(engine), optional=optional)
+    except ValueError as error:
+        if not optional:
+            raise
+        log.warning("sampler.unusable", sampler=sampler.name, reason=str(error))
+
+
+def _builtin(directory: Path, settings: TrainerSettings, game: GameSpec, process_group: ProcessGroup) -> BuiltinEngine:
+    if process_group.world_size > 1:
+        raise ValueError("trainer.world_size: one process trains the built-in model: set trainer.world_size = 1")
+    engine = BuiltinEngine.load(directory, game, settings.device, kept=settings.beta > 0)
+    engine.micro_batch_tokens = settings.micro_batch_tokens or engine.micro_batch_tokens
+    engine.sampler.max_num_seqs = settings.max_num_seqs or engine.sampler.max_num_seqs
     return engine

@@ -51,12 +51,12 @@ def pack(
 
 
 def token_logps(
-    hidden: Tensor, packed: Packed, logits: Callable[[Tensor], Tensor], temperature: float, sparing: bool
+    hidden: Tensor, packed: Packed, logits: Callable[[Tensor], Tensor], temperature: float, *, recompute: bool
 ) -> Tensor:
     """Return the log-probability [M] of each completion token from the row's hidden states [N, width].
 
-    Logits [`CHUNK`, vocabulary] are computed for completion tokens alone; `sparing` computes them again in the
-    backward pass instead of keeping them.
+    Logits [`CHUNK`, vocabulary] are computed for completion tokens alone; `recompute` computes them again in
+    the backward pass instead of keeping them.
     """
     before = hidden.index_select(0, torch.tensor(packed.predecessors, dtype=torch.long, device=hidden.device))
     targets = torch.tensor(packed.targets, dtype=torch.long, device=hidden.device)
@@ -67,7 +67,7 @@ def token_logps(
         return -torch.nn.functional.cross_entropy(scores, wanted, reduction="none")
 
     parts = [
-        checkpoint(score, states, wanted, use_reentrant=False) if sparing else score(states, wanted)
+        checkpoint(score, states, wanted, use_reentrant=False) if recompute else score(states, wanted)
         for states, wanted in zip(torch.split(before, CHUNK), torch.split(targets, CHUNK), strict=True)
     ]
     return torch.cat(parts)

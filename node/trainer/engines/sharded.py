@@ -1,14 +1,15 @@
-"""A causal model spread over ranks by FSDP2: each holds a share of every parameter, gradient and moment.
+"""A causal model spread over ranks by FSDP2: each holds a shard of every parameter, gradient and moment.
 
-Updates are dealt out, part by part. Sampling is vLLM's (`node.trainer.engines.vllm_engine`), or done by all ranks
-alike, blocks gathered one at a time: that goes as far as the memory, not faster than one rank.
+Micro-batches of an update are sharded over the ranks. Sampling is vLLM's
+(`node.trainer.engines.parallel_vllm_sampler`), or done by all ranks alike, blocks gathered one at a time: that goes as
+far as the memory, not faster than one rank.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors.torch import save_file
@@ -18,8 +19,10 @@ from torch.distributed.fsdp import fully_shard
 
 from node.config import TrainerSettings
 from node.trainer.engines.causal import CausalEngine
-from node.trainer.engines.engine import Sample, TrainingGroup
-from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
+from node.trainer.engines.engine import TrainingGroup
+from node.trainer.engines.process_group import ProcessGroup, full_tensor
+
+ResultT = TypeVar("ResultT")
 
 
 class ShardedRoot(nn.Module):
@@ -35,56 +38,45 @@ class ShardedRoot(nn.Module):
 
 
 class ShardedEngine(CausalEngine):
-    """`CausalEngine` with its parameters spread over a gang."""
+    """`CausalEngine` with its parameters sharded over a process group."""
 
-    _gang = SINGLE_PROCESS
-
-    def spread_over(self, gang: ProcessGroup) -> None:
-        """Spread rank 0's parameters; every rank calls this."""
-        self._gang = gang
+    def shard_over(self, process_group: ProcessGroup) -> None:
+        """Shard rank 0's parameters; every rank calls this."""
+        self.process_group = process_group
         for parameter in self._model.parameters():
-            gang.agreed_on(parameter.data)
-        self._agree = gang.agreed_on
-        self._without_gradient = torch.no_grad  # what is gathered in inference mode could not be trained with
-        mesh = init_device_mesh(self.device.type, (gang.world,))
+            process_group.broadcast_tensor(parameter.data)
+        mesh = init_device_mesh(self.device.type, (process_group.world_size,))
         for block in _blocks(self._model):
             fully_shard(block, mesh=mesh)
-        self._whole = ShardedRoot(self._model)
-        # Said, since a root stays whole by default from sampling to the next backward pass, where clipping misses it.
-        fully_shard(self._whole, mesh=mesh, reshard_after_forward=True)
+        self._root = ShardedRoot(self._model)
+        # By default a root stays whole from sampling to the next backward pass, where clipping misses it.
+        fully_shard(self._root, mesh=mesh, reshard_after_forward=True)
 
-    def sample(
-        self,
-        questions: Sequence[str],
-        group: int,
-        rng: torch.Generator,
-        cancelled: Callable[[], bool],
-        *,
-        greedy: bool = False,
-        progress: Callable[[int, int], None] | None = None,
-    ) -> list[list[Sample]]:
-        """Sample on every rank alike."""
+    def decoding(self, work: Callable[[], ResultT]) -> ResultT:
+        """Return what `work` returns, run without gradient inside the root; every rank calls this."""
 
-        def work() -> list[list[Sample]]:
-            return CausalEngine.sample(self, questions, group, rng, cancelled, greedy=greedy, progress=progress)
+        def prepared() -> ResultT:
+            with self._arithmetic(), self._laid_out():
+                return work()
 
+        # Not in inference mode: what is gathered in it could not be trained with.
         with torch.no_grad():
-            made: list[list[Sample]] = self._whole(work)
+            made: ResultT = self._root(prepared)
         return made
 
     def completion_logps(self, groups: Sequence[TrainingGroup]) -> Tensor:
         """Return, with gradient, the log-probability of every completion token [tokens]."""
-        made: Tensor = self._whole(lambda: CausalEngine.completion_logps(self, groups))
+        made: Tensor = self._root(lambda: CausalEngine.completion_logps(self, groups))
         return made
 
     def save(self, directory: Path) -> None:
-        """Write the whole model on rank 0, which holds it in memory meanwhile; the others give it their shares."""
+        """Write the whole model on rank 0, which holds it in memory meanwhile; the others send it their shards."""
         kept: dict[str, Tensor] = {}
         for name, tensor in self._model.state_dict().items():
-            whole = full(tensor.detach())
-            if self._gang.rank == 0 and name not in self._model.all_tied_weights_keys:
+            whole = full_tensor(tensor.detach())
+            if self.process_group.rank == 0 and name not in self._model.all_tied_weights_keys:
                 kept[name] = whole.cpu()
-        if self._gang.rank:
+        if self.process_group.rank:
             return
         directory.mkdir(parents=True, exist_ok=True)
         save_file(kept, directory / "model.safetensors", metadata={"format": "pt"})
@@ -93,10 +85,10 @@ class ShardedEngine(CausalEngine):
 
     def _found(self, directory: Path) -> dict[str, Tensor]:
         known = self._model.state_dict()
-        return self._gang.dealt(super()._found(directory) if self._gang.rank == 0 else {}, known.get)
+        return self.process_group.scatter(super()._found(directory) if self.process_group.rank == 0 else {}, known.get)
 
     def use_float32(self) -> bool:
-        """Return False: what is spread keeps its type."""
+        """Return False: what is sharded keeps its type."""
         return False
 
 
@@ -107,15 +99,15 @@ def _blocks(model: Any) -> Iterator[nn.Module]:
     return iter(longest)
 
 
-def refuse_what_is_not_spread(settings: TrainerSettings) -> None:
+def refuse_what_is_not_sharded(settings: TrainerSettings) -> None:
     """Raise ValueError for settings that several ranks do not know, naming what to change."""
     for wrong, key in (
         (settings.lora, "lora = 0"),
         (settings.quantise != "none", 'quantise = "none"'),
-        (settings.kl, "kl = 0"),
+        (settings.beta, "beta = 0"),
         (settings.optimizer != "adam", 'optimizer = "adam"'),
         (settings.slowdown, "slowdown = 0"),
         (settings.dtype == "float16", 'dtype = "bfloat16"'),
     ):
         if wrong:
-            raise ValueError(f"trainer.ranks: several ranks train whole weights only: set trainer.{key}")
+            raise ValueError(f"trainer.world_size: several ranks train whole weights only: set trainer.{key}")

@@ -1,28 +1,27 @@
-"""What all engines with a token tree share: sampling and log-probabilities, prompts computed once."""
+"""What all engines with a token tree share: log-probabilities with prompts computed once, and a sampler."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 import torch
 from torch import Tensor
 
-from node.trainer.engines.decode import DecodeSampling, Row, draws_for, sample_rows
-from node.trainer.engines.engine import Sample, TrainingGroup
+from node.trainer.engines.decoder_sampler import DecoderSampler
+from node.trainer.engines.engine import TrainingGroup
 from node.trainer.engines.packing import pack, token_logps
-from node.trainer.engines.tree_attention import AttentionPlan, Pair, PrefixPlan
-from node.trainer.memory.oom import is_memory
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
+from node.trainer.engines.sampler import Sample, Sampler
+from node.trainer.engines.tree_attention import AttentionPlan
 from protocols.manifest import GameSpec
 
 log = structlog.get_logger()
 
-
-def _as_it_is(tensor: Tensor) -> Tensor:
-    return tensor
+ResultT = TypeVar("ResultT")
 
 
 class TreeEngine(ABC):
@@ -31,20 +30,18 @@ class TreeEngine(ABC):
     Log-probabilities are those of the game's temperature, in sampling and in the update alike.
     """
 
-    name = "hf"
     half_precision = False
-    _without_gradient: Callable[[], AbstractContextManager[Any]] = torch.inference_mode
+    process_group: ProcessGroup = SINGLE_PROCESS
 
     def __init__(self, game: GameSpec, prefix: list[int], stops: Sequence[int], device: torch.device) -> None:
         if game.temperature <= 0:
             raise ValueError("game.temperature: must be above 0 (greedy sampling is for evaluation)")
         self.device = device
-        self.rows_at_once = 1
-        self.room = 1
-        self._game, self._prefix = game, prefix
-        self._stops = torch.tensor(stops, device=device)
-        self._pairs: dict[int, Pair] | None = None
-        self._agree: Callable[[Tensor], Tensor] = _as_it_is
+        self.micro_batch_tokens = 1
+        self.game, self.prefix = game, prefix
+        self.stops = torch.tensor(stops, device=device)
+        self.sampler: Sampler = DecoderSampler(self)
+        self._fallback: Sampler | None = None
 
     # --- the model's ----------------------------------------------------------------------------------------------
 
@@ -53,31 +50,43 @@ class TreeEngine(ABC):
         """Return the ids of a text, without special tokens added."""
 
     @abstractmethod
-    def _texts(self, rows: list[list[int]]) -> list[str]:
+    def texts(self, rows: list[list[int]]) -> list[str]:
         """Return the texts of completions' ids."""
 
     @abstractmethod
-    def _forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
-        """Return the last hidden states [N, width] of a flat row."""
+    def forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
+        """Return the last hidden states [N, width] of ids [N] at positions [N] that attend as `plan` says."""
 
     @abstractmethod
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
         """Return logits [n, vocabulary] of hidden states [n, width]."""
 
     @abstractmethod
-    def _as_before(self) -> AbstractContextManager[None]:
+    def parameters(self) -> Iterator[torch.nn.Parameter]:
+        """Return the parameters that are trained."""
+
+    @abstractmethod
+    def _as_reference(self) -> AbstractContextManager[None]:
         """Have the model compute as it did before any update. Raises RuntimeError where that is not kept."""
 
     def _arithmetic(self) -> AbstractContextManager[Any]:
         """Return the context of all computation."""
         return nullcontext()
 
-    def _sparing(self, tokens: int, targets: int) -> bool:
-        """Prepare for an update's part of so many tokens; return whether its logits are computed again instead of
-        being kept."""
+    def _laid_out(self) -> AbstractContextManager[None]:
+        """Return the context in which the weights are prepared for sampling."""
+        return nullcontext()
+
+    def _recomputes_logits(self, targets: int) -> bool:
+        """Return True if a micro-batch of so many predicted tokens recomputes its logits instead of keeping them."""
         return False
 
     # --- sampling -------------------------------------------------------------------------------------------------
+
+    def use_sampler(self, sampler: Sampler, *, optional: bool = False) -> None:
+        """Sample by `sampler` from now on. If it is `optional` and never starts, the one before takes over again."""
+        self._fallback = self.sampler if optional else None
+        self.sampler = sampler
 
     def sample(
         self,
@@ -89,56 +98,37 @@ class TreeEngine(ABC):
         greedy: bool = False,
         progress: Callable[[int, int], None] | None = None,
     ) -> list[list[Sample]]:
-        """Sample `group` completions for each question text; `progress` hears of groups done and wanted.
+        """Sample `group` completions for each question text; `progress` gets groups done and groups in all.
 
         Raises `Cancelled` between two tokens, `NotFinite`.
         """
         prompts = [self._bounded(self.encode(text)) for text in questions]
-        draws = draws_for(len(prompts), group, self._game.max_completion, rng)
-        made: list[list[Sample]] = []
-        with self._without_gradient(), self._arithmetic(), self._laid_out():
-            how = self._sampler(cancelled, greedy)
-            while len(made) < len(prompts):
-                start, stop = len(made), len(made) + max(1, self.rows_at_once // group)
+        self._wake()
+        try:
+            return self.sampler.sample(prompts, group, rng, cancelled, greedy=greedy, progress=progress)
+        finally:
+            self.sampler.sleep()
 
-                def ended(rows: int, before: int = start) -> None:
-                    if progress:
-                        progress(before + rows // group, len(prompts))
+    def _wake(self) -> None:
+        try:
+            self.sampler.wake()
+        except Exception as error:  # a library's start: whatever it raises, there is another way to sample
+            if self._fallback is None or self.sampler.started:
+                raise
+            reason = " ".join(str(error).split())[:300]
+            log.warning("sampler.unusable", sampler=self.sampler.name, reason=reason)
+            self.sampler, self._fallback = self._fallback, None
+            self.sampler.update_weights()
+            self.sampler.wake()
 
-                try:
-                    rows = sample_rows(how, prompts[start:stop], draws[start:stop], ended)
-                except (MemoryError, RuntimeError) as error:
-                    alone = self._agree is _as_it_is  # of several ranks one must not begin again by itself
-                    if not is_memory(error) or stop == start + 1 or not alone:
-                        raise
-                    self.rows_at_once //= 2
-                    log.warning("memory.short", sampling=self.rows_at_once)
-                else:
-                    made += [self._samples(some) for some in rows]
-        return made
-
-    def _sampler(self, cancelled: Callable[[], bool], greedy: bool) -> DecodeSampling:
-        game, prefix = self._game, self._prefix
-        if self._pairs is None:
-            plan = PrefixPlan(len(prefix), self.device)
-            if prefix:
-                ids = torch.tensor(prefix, device=self.device)
-                self._forward(ids, torch.arange(len(prefix), device=self.device), plan)
-            self._pairs = plan.pairs
-        limits = game.max_completion, game.temperature, greedy, cancelled
-        return DecodeSampling(self._forward, self._logits, self._pairs, len(prefix), self._stops, *limits, self._agree)
-
-    def _laid_out(self) -> AbstractContextManager[None]:
-        """Prepare the weights for sampling."""
-        return nullcontext()
-
-    def _samples(self, rows: list[Row]) -> list[Sample]:
-        texts = self._texts([row.tokens for row in rows])
-        return [Sample(row.tokens, row.logps, text, row.finished) for row, text in zip(rows, texts, strict=True)]
+    def decoding(self, work: Callable[[], ResultT]) -> ResultT:
+        """Return what `work` returns, run without gradient and with the weights prepared for sampling."""
+        with torch.inference_mode(), self._arithmetic(), self._laid_out():
+            return work()
 
     def _bounded(self, prompt: list[int]) -> list[int]:
         """Return the last `max_prompt` ids of a question: its end is where the answer begins."""
-        return prompt[-self._game.max_prompt :]
+        return prompt[-self.game.max_prompt :]
 
     # --- update ---------------------------------------------------------------------------------------------------
 
@@ -148,31 +138,27 @@ class TreeEngine(ABC):
         The common prefix is computed once for all groups, each question once for its group; tokens that predict
         nothing are not computed. Where memory asks, activations are computed again in the backward pass.
         """
-        return self._logps(self._prefix, groups)
+        return self._logps(self.prefix, groups)
 
     def reference_logps(self, groups: Sequence[TrainingGroup]) -> Tensor:
         """Return the same of the model as it was before any update, without gradient."""
-        with torch.no_grad(), self._as_before():
-            return self._logps(self._prefix, groups)
+        with torch.no_grad(), self._as_reference():
+            return self._logps(self.prefix, groups)
 
     def _logps(self, prefix: list[int], groups: Sequence[TrainingGroup]) -> Tensor:
         if not any(any(group.completions) for group in groups):
             return torch.zeros(0, device=self.device, requires_grad=True)
         packed = pack(prefix, [self._bounded(group.prompt) for group in groups], groups, self.device)
-        sparing = self._sparing(len(packed.ids), len(packed.targets))
+        recompute = self._recomputes_logits(len(packed.targets))
         with self._arithmetic():
             ids, positions = (torch.tensor(each, device=self.device) for each in (packed.ids, packed.positions))
-            hidden = self._forward(ids, positions, packed.plan)
-            return token_logps(hidden, packed, self._logits, self._game.temperature, sparing)
+            hidden = self.forward(ids, positions, packed.plan)
+            return token_logps(hidden, packed, self.logits, self.game.temperature, recompute=recompute)
 
     def cost(self, group: TrainingGroup) -> int:
         """Return the tokens that a group costs in an update (the common prefix, paid once a micro-batch, apart)."""
         return len(self._bounded(group.prompt)) + sum(map(len, group.completions))
 
     def weights_changed(self) -> None:
-        """Forget the prefix's keys and values."""
-        self._pairs = None
-
-    @abstractmethod
-    def parameters(self) -> Iterator[torch.nn.Parameter]:
-        """Return the parameters that are trained."""
+        """Forget whatever was derived from the weights; the sampler takes the new ones."""
+        self.sampler.update_weights()

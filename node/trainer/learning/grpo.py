@@ -6,7 +6,7 @@ The objective per token is the clipped one of PPO (arXiv 1707.06347) with GRPO's
 other policies: their tokens are weighted by the truncated, detached importance ratio, or, as in SAPO (arXiv
 2509.08721), taken as if this policy had sampled them.
 
-    loss = sum over tokens of [ -w * min(r * A, clip(r, 1 - low, 1 + high) * A) + kl * k3 ] / normaliser
+    loss = sum over tokens of [ -w * min(r * A, clip(r, 1 - epsilon, 1 + epsilon_high) * A) + beta * k3 ] / normaliser
     r = pi / pi_old       pi_old as recorded while sampling for own tokens; for external ones pi itself without
                           gradient, so that r is 1 in value and its gradient is that of log pi
     w = min(pi / mu, cap) for external tokens with known mu (their sampling policy), else 1
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from node.config import TrainerSettings
 from node.trainer.engines.engine import Engine, TrainingGroup
-from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, full_tensor
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.optimizer import make_step
 from protocols.manifest import GameSpec
@@ -38,9 +38,9 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True):
     """What is minimised. `longest` > 0 is Dr. GRPO: advantages are not scaled, and a completion counts as so many
     tokens, whatever its length. `weighted` is False where external groups are taken as if sampled by this policy."""
 
-    clip_low: float = 0.2
-    clip_high: float = 0.28
-    kl: float = 0.0
+    epsilon: float = 0.2
+    epsilon_high: float = 0.28
+    beta: float = 0.0
     cap: float = 2.0
     max_norm: float = 1.0
     longest: int = 0
@@ -71,9 +71,9 @@ class UpdateOutcome(msgspec.Struct, frozen=True):
 def objective_of(settings: TrainerSettings, game: GameSpec) -> Objective:
     """Return the objective that the settings describe."""
     return Objective(
-        clip_low=settings.clip_low,
-        clip_high=settings.clip_high,
-        kl=settings.kl,
+        epsilon=settings.epsilon,
+        epsilon_high=settings.epsilon_high,
+        beta=settings.beta,
         cap=settings.importance_cap,
         max_norm=settings.max_grad_norm,
         longest=game.max_completion if settings.loss == "dr-grpo" else 0,
@@ -152,7 +152,7 @@ def _pieces(group: TrainingGroup, size: int) -> list[TrainingGroup]:
 def policy_losses(logps: Tensor, old: Tensor, advantage: Tensor, weight: Tensor, objective: Objective) -> Tensor:
     """Return the clipped policy loss of each token; all tensors have shape [tokens]."""
     ratio = torch.exp(logps - old)
-    clipped = ratio.clamp(1 - objective.clip_low, 1 + objective.clip_high)
+    clipped = ratio.clamp(1 - objective.epsilon, 1 + objective.epsilon_high)
     return -weight * torch.minimum(ratio * advantage, clipped * advantage)
 
 
@@ -185,7 +185,7 @@ def loss_of(
     weight = torch.where(foreign, importance_weights(logps, behaviour, objective.cap), 1.0)
     losses = policy_losses(logps, old, advantage, weight, objective)
     if reference is not None:
-        losses = losses + objective.kl * divergence(logps, reference)
+        losses = losses + objective.beta * divergence(logps, reference)
     return losses.sum() / normaliser
 
 
@@ -226,13 +226,13 @@ def update(
     room: MicroBatchLimit,
     scale: LossScale,
     watch: Callable[[int], None],
-    gang: ProcessGroup = SINGLE_PROCESS,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> UpdateOutcome:
     """Make one step on groups that all have an advantage, gradients summed over micro-batches.
 
     `watch(tokens)` is called before each micro-batch, and before the step, with the tokens (as `engine.cost` counts)
-    that are done; it may raise. Parts are dealt out to the ranks of `gang`, whose gradients FSDP averages. Loss or
-    gradient that is not finite: the step is skipped. However it ends, no gradient is left behind and the weights are
+    that are done; it may raise. Micro-batches are sharded over `process_group`, whose gradients FSDP averages. If loss
+    or gradient is not finite, the step is skipped. However this ends, no gradient is left behind and the weights are
     those before or those after.
     """
     tokens, normaliser = tokens_of(groups), normaliser_of(groups, objective)
@@ -240,18 +240,18 @@ def update(
     total, done = 0.0, 0
     engine.train_mode(True)
     try:
-        for row, part, counts in gang.rows(micro_batches(groups, room, engine.cost)):
+        for row, part, counts in process_group.shard(micro_batches(groups, room, engine.cost)):
             watch(done)
-            reference = engine.reference_logps(part) if objective.kl else None
+            reference = engine.reference_logps(part) if objective.beta else None
             loss = loss_of(engine.completion_logps(part), part, objective, normaliser, reference)
-            total += gang.total(loss.item() * counts)
+            total += process_group.all_reduce(loss.item() * counts)
             if not math.isfinite(total):
                 return UpdateOutcome(False, total, math.nan, tokens)
-            scale.up(loss * (gang.world * counts)).backward()  # type: ignore[no-untyped-call]
+            scale.up(loss * (process_group.world_size * counts)).backward()  # type: ignore[no-untyped-call]
             done += sum(engine.cost(group) for each in row for group in each)
         watch(done)
         scale.down(parameters)
-        norm = float(full(torch.nn.utils.clip_grad_norm_(parameters, objective.max_norm)))
+        norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, objective.max_norm)))
         if not math.isfinite(norm):
             return UpdateOutcome(False, total, norm, tokens)
         make_step(optimizer)

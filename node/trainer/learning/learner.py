@@ -11,7 +11,7 @@ import structlog
 from node.config import TrainerSettings
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
 from node.trainer.engines.engine import Cancelled, Engine, NotFinite, TrainingGroup
-from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, own
+from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, local_shard
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
 from node.trainer.learning.off_policy_filter import USUAL, Screen, credible
@@ -52,16 +52,16 @@ class Learner:
         game: GameSpec,
         checkpoints: Checkpoints,
         clock: Callable[[], float] = time.monotonic,
-        gang: ProcessGroup = SINGLE_PROCESS,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         """Resume from the newest checkpoint; without one write the first: there is always one to go back to."""
         self._engine, self._settings, self._checkpoints = engine, settings, checkpoints
-        self.clock = gang.same_time(clock)
-        self._gang = gang
+        self.clock = process_group.broadcast_clock(clock)
+        self._process_group = process_group
         self.objective = grpo.objective_of(settings, game)
         self.screen: Screen = credible
         self.optimizer = make_optimizer(engine, settings)
-        self.room = grpo.MicroBatchLimit(settings.micro_batch, engine.room)
+        self.room = grpo.MicroBatchLimit(settings.micro_batch, engine.micro_batch_tokens)
         self._scale = LossScale(needed=engine.half_precision)
         self.pace = ThroughputEstimate()
         self._bad = 0
@@ -121,7 +121,7 @@ class Learner:
                 return self._timed(groups, until, cancelled, usual)
             except (MemoryError, RuntimeError) as error:
                 smaller = self.room.halved()
-                if not is_memory(error) or smaller is None or self._gang.world > 1:
+                if not is_memory(error) or smaller is None or self._process_group.world_size > 1:
                     raise
                 self.room = smaller
                 log.warning("memory.short", micro_batch=self.room.completions, update=self.room.tokens)
@@ -152,7 +152,7 @@ class Learner:
             room=self.room,
             scale=self._scale,
             watch=lambda tokens: watch(judged + tokens),
-            gang=self._gang,
+            process_group=self._process_group,
         )
         return OptimizerStep(outcome, kept, left_out)
 
@@ -161,7 +161,7 @@ class Learner:
     ) -> tuple[list[TrainingGroup], list[TrainingGroup]]:
         """Return the groups that are believed and those that are not, alike on all ranks."""
         believed = self.screen(self._engine, groups, usual, self.room, watch)
-        agreed = [self._gang.agreed(each) for each in believed]
+        agreed = [self._process_group.broadcast_scalar(each) for each in believed]
         kept = [group for group, each in zip(groups, agreed, strict=True) if each]
         left_out = [group for group, each in zip(groups, agreed, strict=True) if not each]
         return kept, left_out
@@ -190,7 +190,7 @@ class Learner:
         wider = self._engine.use_float32()
         found = self._checkpoints.resume(self._engine, self.optimizer)
         self._scale = LossScale(needed=self._engine.half_precision)
-        self.room = grpo.MicroBatchLimit(self.room.completions, self._engine.room)
+        self.room = grpo.MicroBatchLimit(self.room.completions, self._engine.micro_batch_tokens)
         skipped = self.counters.skipped
         if found is not None:
             self.counters = msgspec.structs.replace(found, skipped=skipped)
@@ -207,7 +207,7 @@ class Learner:
 
     def save(self) -> None:
         """Write a checkpoint. Raises `NotFinite` where the weights are: the last good one stays the newest."""
-        finite = all(bool(own(each.detach()).isfinite().all()) for each in self._engine.parameters())
-        if self._gang.total(float(not finite)):
+        finite = all(bool(local_shard(each.detach()).isfinite().all()) for each in self._engine.parameters())
+        if self._process_group.all_reduce(float(not finite)):
             raise NotFinite("the weights are not finite; the last checkpoint stays")
         self._checkpoints.save(self._engine, self.optimizer, self.counters)

@@ -27,7 +27,7 @@ def make_optimizer(engine: Engine, settings: TrainerSettings) -> torch.optim.Opt
 
 def set_rate(optimizer: torch.optim.Optimizer, settings: TrainerSettings, updates: int) -> None:
     """Set the step size of the update that follows `updates` others: it rises linearly, then stays."""
-    rate = settings.learning_rate * min(1.0, (updates + 1) / max(1, settings.warm_up))
+    rate = settings.learning_rate * min(1.0, (updates + 1) / max(1, settings.warmup_steps))
     for group in optimizer.param_groups:
         group["lr"] = rate
 

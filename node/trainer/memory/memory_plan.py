@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import msgspec
 
@@ -39,12 +39,20 @@ class ModelShape(msgspec.Struct, frozen=True, kw_only=True):
     vocabulary: int
 
 
+class SamplerMemory(msgspec.Struct, frozen=True):
+    """What a sampler takes beside the trained model while it samples: a copy of the weights in the arithmetic's type
+    (sharded over the ranks, as the model is), and the key-value cache, whole or sharded by heads."""
+
+    copies_weights: bool = False
+    shards_cache: bool = False
+
+
 class MemoryRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is to be done with the model. Widths are bytes of a number; lengths are tokens.
 
     `weights` is the width of stored weights, `arithmetic` that of the computation; `group` completions are sampled
-    for each of `groups` questions. `laid_out`: what samples has a copy of the weights that suits the CPU.
-    `micro_tokens` and `sample_rows` are the operator's choice, 0 leaves it to the plan.
+    for each of `groups` questions. `sampler` is what samples; `decoder` is the model's own decoder if that could take
+    its place. `micro_batch_tokens` and `max_num_seqs` are the operator's choice, 0 leaves it to the plan.
     """
 
     weights: int = 4
@@ -58,19 +66,19 @@ class MemoryRequest(msgspec.Struct, frozen=True, kw_only=True):
     completion: int = 32
     group: int = 8
     groups: int = 16
-    micro_tokens: int = 0
-    sample_rows: int = 0
-    recompute: Literal["auto", "always", "never"] = "auto"
-    vllm: bool = False
-    laid_out: bool = False
-    ranks: int = 1
+    micro_batch_tokens: int = 0
+    max_num_seqs: int = 0
+    gradient_checkpointing: Literal["auto", "always", "never"] = "auto"
+    sampler: SamplerMemory = SamplerMemory()
+    decoder: SamplerMemory | None = None
+    world_size: int = 1
     overhead: int = 0
 
 
 class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes by what takes them, and what was chosen: tokens an update takes at once, completions sampled at once,
-    whether activations are computed again. `engine` is the copy of the weights that samples, there meanwhile. `peak` is
-    the larger of the update's and the sampling's sum."""
+    whether activations are computed again. `sampler` is the sampler's copy of the weights, there while it samples.
+    `peak` is the larger of the update's and the sampling's sum."""
 
     weights: int
     gradients: int
@@ -80,11 +88,11 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     activations: int
     logits: int
     cache: int
-    engine: int
+    sampler: int
     overhead: int
-    micro_tokens: int
-    sample_rows: int
-    recompute: bool
+    micro_batch_tokens: int
+    max_num_seqs: int
+    gradient_checkpointing: bool
     budget: int
 
     @property
@@ -95,7 +103,7 @@ class MemoryPlan(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def peak(self) -> int:
         """The most bytes taken at any time."""
-        return self.standing + max(self.gradients + self.activations + self.logits, self.cache + self.engine)
+        return self.standing + max(self.gradients + self.activations + self.logits, self.cache + self.sampler)
 
     @property
     def fits(self) -> bool:
@@ -128,7 +136,7 @@ def cache_bytes(shape: ModelShape, width: int) -> int:
     return 2 * shape.layers * shape.key_value_heads * shape.head_width * width
 
 
-def activation_bytes(shape: ModelShape, ask: MemoryRequest, *, recompute: bool) -> int:
+def activation_bytes(shape: ModelShape, ask: MemoryRequest, *, gradient_checkpointing: bool) -> int:
     """Estimate what one token of an update keeps for the backward pass.
 
     A block keeps about 10 states of its hidden width in the weights' type (under autocast 7 more in the
@@ -140,7 +148,7 @@ def activation_bytes(shape: ModelShape, ask: MemoryRequest, *, recompute: bool) 
     states = 10 * ask.weights + (7 if ask.arithmetic < ask.weights else 2 * narrow) * ask.arithmetic
     block = states * shape.hidden + 4 * shape.inner * ask.arithmetic
     block += seen * shape.heads * (4 + narrow * ask.arithmetic)
-    if recompute:
+    if gradient_checkpointing:
         return shape.layers * shape.hidden * ask.weights + block
     return shape.layers * block
 
@@ -165,19 +173,21 @@ def plan_memory(shape: ModelShape, ask: MemoryRequest, budget: int) -> MemoryPla
     gradients, optimizer = trained_bytes(shape, ask)
     weights = weight_bytes(shape, ask)
     plan = MemoryPlan(
-        weights=weights // ask.ranks + _gathered(shape, ask),
-        gradients=gradients // ask.ranks,
-        optimizer=optimizer // ask.ranks,
+        weights=weights // ask.world_size + _gathered(shape, ask),
+        gradients=gradients // ask.world_size,
+        optimizer=optimizer // ask.world_size,
         reference=weights if ask.reference and not ask.lora else 0,
-        casts=shape.parameters // ask.ranks * ask.arithmetic if ask.arithmetic < ask.weights and not ask.nf4 else 0,
+        casts=shape.parameters // ask.world_size * ask.arithmetic
+        if ask.arithmetic < ask.weights and not ask.nf4
+        else 0,
         activations=0,
         logits=0,
         cache=0,
-        engine=shape.parameters * ask.arithmetic // ask.ranks if ask.vllm or ask.laid_out else 0,
+        sampler=shape.parameters * ask.arithmetic // ask.world_size if ask.sampler.copies_weights else 0,
         overhead=ask.overhead,
-        micro_tokens=0,
-        sample_rows=0,
-        recompute=False,
+        micro_batch_tokens=0,
+        max_num_seqs=0,
+        gradient_checkpointing=False,
         budget=budget,
     )
     return _with_sampling(_with_update(plan, shape, ask), shape, ask)
@@ -185,7 +195,7 @@ def plan_memory(shape: ModelShape, ask: MemoryRequest, budget: int) -> MemoryPla
 
 def _gathered(shape: ModelShape, ask: MemoryRequest) -> int:
     """Return what a rank has whole for a while: embedding and output layer, and two of the blocks."""
-    if ask.ranks == 1:
+    if ask.world_size == 1:
         return 0
     return (shape.parameters - shape.matrices + 2 * shape.matrices // shape.layers) * ask.weights
 
@@ -195,23 +205,23 @@ def _with_update(plan: MemoryPlan, shape: ModelShape, ask: MemoryRequest) -> Mem
     room = plan.budget - plan.standing - plan.gradients
     least = ask.prompt + ask.completion
     whole = ask.prompt + ask.group * ask.completion
-    wanted = ask.micro_tokens or min(MOST_TOKENS, max(whole, ask.groups * whole))
-    choices = {"auto": (False, True), "always": (True,), "never": (False,)}[ask.recompute]
-    for recompute in choices:
-        each = activation_bytes(shape, ask, recompute=recompute)
-        tokens = ask.micro_tokens or _most_tokens(shape, ask, room - ask.prefix * each, each, wanted)
+    wanted = ask.micro_batch_tokens or min(MOST_TOKENS, max(whole, ask.groups * whole))
+    choices = {"auto": (False, True), "always": (True,), "never": (False,)}[ask.gradient_checkpointing]
+    for gradient_checkpointing in choices:
+        each = activation_bytes(shape, ask, gradient_checkpointing=gradient_checkpointing)
+        tokens = ask.micro_batch_tokens or _most_tokens(shape, ask, room - ask.prefix * each, each, wanted)
         kept = (ask.prefix + tokens) * each
         logits = logit_bytes(shape, ask, tokens)
         enough = kept + logits <= room and tokens >= min(whole, wanted)
-        if enough or recompute == choices[-1]:
+        if enough or gradient_checkpointing == choices[-1]:
             tokens = max(tokens, min(least, wanted))
             break
     return msgspec.structs.replace(
         plan,
         activations=(ask.prefix + tokens) * each,
         logits=logit_bytes(shape, ask, tokens),
-        micro_tokens=tokens,
-        recompute=recompute,
+        micro_batch_tokens=tokens,
+        gradient_checkpointing=gradient_checkpointing,
     )
 
 
@@ -229,15 +239,15 @@ def _most_tokens(shape: ModelShape, ask: MemoryRequest, room: int, each: int, wa
 
 def _with_sampling(plan: MemoryPlan, shape: ModelShape, ask: MemoryRequest) -> MemoryPlan:
     """Choose how many completions are sampled at once, whole groups of them."""
-    room = plan.budget - plan.standing - plan.engine
-    shared = min(ask.ranks, shape.key_value_heads) if ask.vllm else 1
-    token = cache_bytes(shape, ask.arithmetic) // shared
+    room = plan.budget - plan.standing - plan.sampler
+    shards = min(ask.world_size, shape.key_value_heads) if ask.sampler.shards_cache else 1
+    token = cache_bytes(shape, ask.arithmetic) // shards
     fixed = ask.prefix * token
     # Rows end at their own time; logits, their log-softmax and its running sum are float32.
     group = (ask.prompt + ask.group * ask.completion) * token + ask.group * 3 * 4 * shape.vocabulary
     groups = max(1, min((room - fixed) // group, ask.groups, MOST_ROWS // ask.group))
-    rows = ask.sample_rows or int(groups * ask.group)
-    return msgspec.structs.replace(plan, cache=fixed + -(-rows // ask.group) * group, sample_rows=rows)
+    rows = ask.max_num_seqs or int(groups * ask.group)
+    return msgspec.structs.replace(plan, cache=fixed + -(-rows // ask.group) * group, max_num_seqs=rows)
 
 
 # --- words ------------------------------------------------------------------------------------------------------------
@@ -251,10 +261,13 @@ def table(plan: MemoryPlan) -> list[tuple[str, str]]:
         ("reference model", plan.reference),
         ("gradients", plan.gradients),
         ("optimiser state", plan.optimizer),
-        (f"activations of {plan.micro_tokens} tokens{', computed again' * plan.recompute}", plan.activations),
+        (
+            f"activations of {plan.micro_batch_tokens} tokens{', computed again' * plan.gradient_checkpointing}",
+            plan.activations,
+        ),
         ("logits", plan.logits),
-        (f"key-value cache of {plan.sample_rows} completions", plan.cache),
-        ("weights once more while it samples", plan.engine),
+        (f"key-value cache of {plan.max_num_seqs} completions", plan.cache),
+        ("weights once more while it samples", plan.sampler),
         ("device's own", plan.overhead),
         ("peak", plan.peak),
         ("may be used", plan.budget),
@@ -279,13 +292,17 @@ def refusal(shape: ModelShape, ask: MemoryRequest, budget: int) -> str:
     return f"it needs {size(plan.peak)} of memory, {size(budget)} may be used: {advice}"
 
 
-def _changes(ask: MemoryRequest) -> list[tuple[str, dict[str, int | bool | str]]]:
+def _changes(ask: MemoryRequest) -> list[tuple[str, dict[str, Any]]]:
     """Return what an operator may change, mildest first, in words and in terms of `MemoryRequest`."""
-    sparing: dict[str, int | bool | str] = {"recompute": "auto", "micro_tokens": 0, "sample_rows": 0}
+    sparing: dict[str, Any] = {
+        "gradient_checkpointing": "auto",
+        "micro_batch_tokens": 0,
+        "max_num_seqs": 0,
+    }
     rank = ask.lora or 16
     return [
-        ("trainer.recompute = auto, trainer.micro_tokens = 0 and trainer.sample_rows = 0", sparing),
-        *([('trainer.engine = "hf"', {**sparing, "vllm": False})] if ask.vllm else []),
+        ("trainer.gradient_checkpointing = auto, trainer.micro_batch_tokens = 0 and trainer.max_num_seqs = 0", sparing),
+        *([('trainer.engine = "hf"', {**sparing, "sampler": ask.decoder})] if ask.decoder else []),
         ('trainer.optimizer = "adam8bit"', {**sparing, "adam8bit": True}),
         ('trainer.dtype = "bfloat16"', {**sparing, "weights": 2, "arithmetic": 2}),
         (f"trainer.lora = {rank}", {**sparing, "lora": rank, "weights": min(ask.weights, 2), "arithmetic": 2}),

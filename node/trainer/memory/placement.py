@@ -10,7 +10,8 @@ import structlog
 import torch
 from transformers import AutoModelForCausalLM
 
-from node.trainer.engines.weight_layout import pays
+from node.trainer.engines.decoder_sampler import DecoderSampler
+from node.trainer.engines.sampler import Sampler
 from node.trainer.memory.memory_plan import (
     GPU_OVERHEAD,
     MemoryPlan,
@@ -39,6 +40,11 @@ class Placement(NamedTuple):
     device: torch.device
     weights: torch.dtype
     autocast: torch.dtype | None
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the arithmetic."""
+        return self.autocast or self.weights
 
     @property
     def half(self) -> bool:
@@ -121,21 +127,23 @@ def shape_of(config: Any) -> ModelShape:
 # --- decision ---------------------------------------------------------------------------------------------------------
 
 
-def choose_site(settings: TrainerSettings, game: GameSpec, shape: ModelShape, prefix: int) -> Site:
-    """Return where the model goes and what it may take; log the plan as a table.
+def choose_site(
+    settings: TrainerSettings, game: GameSpec, shape: ModelShape, prefix: int, sampler: type[Sampler]
+) -> Site:
+    """Return where the model goes and what it and a sampler of this class may take; log the plan as a table.
 
     "auto" computes in float32 on MPS, in bfloat16 on CUDA (float16 where that is not built in), and on a CPU in what it
     is made for. Full weights stay float32 while they fit: a step of 3e-5 is lost in the rounding of a bfloat16 weight.
     Raises ValueError in one line where the model does not fit, naming what to change.
     """
     device = choose_device(settings.device)
-    budget = int(free_bytes(device, settings.memory_limit_mib) * settings.memory_share)
-    choices = [Site(each, plan_memory(shape, ask_of(settings, game, each, prefix), budget))
+    budget = int(free_bytes(device, settings.memory_limit_mib) * settings.gpu_memory_utilization)
+    choices = [Site(each, plan_memory(shape, ask_of(settings, game, each, prefix, sampler), budget))
                for each in placements(settings, device, shape.parameters)]  # fmt: skip
     site = next((each for each in choices if each.plan.fits), choices[-1])
     report(site)
     if not site.plan.fits:
-        ask = ask_of(settings, game, site.placement, prefix)
+        ask = ask_of(settings, game, site.placement, prefix, sampler)
         raise ValueError(f"trainer.model: {refusal(shape, ask, budget)}")
     return site
 
@@ -170,26 +178,34 @@ def _before_ampere(device: torch.device) -> bool:
     return torch.version.hip is None and torch.cuda.get_device_capability(device) < AMPERE
 
 
-def ask_of(settings: TrainerSettings, game: GameSpec, placement: Placement, prefix: int) -> MemoryRequest:
-    """Return what the settings, the game and a placement ask of the memory."""
+def ask_of(
+    settings: TrainerSettings,
+    game: GameSpec,
+    placement: Placement,
+    prefix: int,
+    sampler: type[Sampler] = DecoderSampler,
+) -> MemoryRequest:
+    """Return what the settings, the game, a placement and a sampler ask of the memory."""
+    quantised = settings.quantise != "none"
+    decoder = DecoderSampler.memory(placement.device, placement.dtype, quantised=quantised)
     return MemoryRequest(
         weights=placement.weights.itemsize,
-        arithmetic=(placement.autocast or placement.weights).itemsize,
+        arithmetic=placement.dtype.itemsize,
         lora=settings.lora,
         nf4=settings.quantise == "nf4",
         adam8bit=settings.optimizer == "adam8bit",
-        reference=settings.kl > 0,
+        reference=settings.beta > 0,
         prefix=prefix,
         prompt=game.max_prompt,
         completion=game.max_completion,
-        group=game.group_size,
-        groups=max(game.generated, game.own + game.external),
-        micro_tokens=settings.micro_tokens,
-        sample_rows=settings.sample_rows,
-        recompute=settings.recompute,
-        vllm=settings.engine == "vllm",
-        laid_out=pays(placement.device, placement.autocast or placement.weights) and settings.quantise == "none",
-        ranks=settings.ranks,
+        group=game.num_generations,
+        groups=max(game.num_prompts, game.local_groups + game.external_groups),
+        micro_batch_tokens=settings.micro_batch_tokens,
+        max_num_seqs=settings.max_num_seqs,
+        gradient_checkpointing=settings.gradient_checkpointing,
+        sampler=sampler.memory(placement.device, placement.dtype, quantised=quantised),
+        decoder=None if sampler is DecoderSampler else decoder,
+        world_size=settings.world_size,
         overhead=GPU_OVERHEAD if placement.device.type == "cuda" else 0,
     )
 
@@ -203,9 +219,9 @@ def report(site: Site) -> None:
         "memory.chosen",
         device=str(placement.device),
         weights=str(placement.weights).removeprefix("torch."),
-        arithmetic=str(placement.autocast or placement.weights).removeprefix("torch."),
-        update=site.plan.micro_tokens,
-        sampling=site.plan.sample_rows,
-        recompute=site.plan.recompute,
+        arithmetic=str(placement.dtype).removeprefix("torch."),
+        update=site.plan.micro_batch_tokens,
+        sampling=site.plan.max_num_seqs,
+        gradient_checkpointing=site.plan.gradient_checkpointing,
         fits=site.plan.fits,
     )

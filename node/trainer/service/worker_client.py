@@ -330,7 +330,9 @@ def _available(descriptor: int) -> bytes:
 def shrunk(settings: TrainerSettings) -> TrainerSettings:
     """Return settings that take less memory: half the completions at once, a plan for three quarters of the memory."""
     return msgspec.structs.replace(
-        settings, micro_batch=max(1, settings.micro_batch // 2), memory_share=settings.memory_share * 0.75
+        settings,
+        micro_batch=max(1, settings.micro_batch // 2),
+        gpu_memory_utilization=settings.gpu_memory_utilization * 0.75,
     )
 
 

@@ -24,7 +24,7 @@ from node.errors import describe
 from node.frames import FrameReader
 from node.trainer import messages as f
 from node.trainer.memory.memory_plan import mps_watermarks
-from node.trainer.rank_environment import start_followers
+from node.trainer.rank_environment import start_rank_workers
 
 if TYPE_CHECKING:
     from node.trainer.worker.session import Session, TaskContext
@@ -166,10 +166,10 @@ def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train
     from node.trainer.memory.oom import is_memory
     from node.trainer.worker.session import TaskContext
 
-    gang = session.gang
-    gang.tell(f.encoded(frame))
-    desk = TaskContext(gang.same_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
-    if gang.world == 1 and desk.cancelled():
+    process_group = session.process_group
+    process_group.broadcast(f.encoded(frame))
+    desk = TaskContext(process_group.broadcast_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
+    if process_group.world_size == 1 and desk.cancelled():
         return f.Failed(frame.task, "cancelled", "cancelled before it began")
     try:
         return carry_out(session, frame, desk)
@@ -179,7 +179,9 @@ def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train
         session.learner.not_finite()
         return f.Failed(frame.task, "nonfinite", str(reason))
     except Exception as error:  # noqa: BLE001 - the task boundary: the child lives on, the node learns why
-        if gang.world > 1:  # the ranks may be at different places now: all begin anew from their checkpoints
+        if (
+            process_group.world_size > 1
+        ):  # the ranks may be at different places now: all begin anew from their checkpoints
             line.send(f.Failed(0, "error", describe(error)))
             os._exit(REFUSED)
         return f.Failed(frame.task, "memory" if is_memory(error) else "error", describe(error))
@@ -188,19 +190,19 @@ def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train
 def set_up(line: ParentConnection, setup: f.SetUp) -> Session | None:
     """Load data and model, or tell the node why that can't be done."""
     os.environ["OMP_NUM_THREADS"] = str(setup.settings.threads)  # read once, when torch is imported below
-    os.environ.update(mps_watermarks(setup.settings.memory_share))
+    os.environ.update(mps_watermarks(setup.settings.gpu_memory_utilization))
     limit_memory(setup.settings.memory_limit_mib)
     try:
-        place = waiting_place(setup)
+        endpoint = rendezvous(setup)
         import torch
 
         from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
         from node.trainer.worker.session import Session
 
         torch.set_num_threads(setup.settings.threads)
-        gang = ProcessGroup.meet(0, setup.settings.ranks, place) if place else SINGLE_PROCESS
-        gang.tell(f.encoded(setup))
-        session = Session(setup, gang=gang)
+        process_group = ProcessGroup.join(0, setup.settings.world_size, endpoint) if endpoint else SINGLE_PROCESS
+        process_group.broadcast(f.encoded(setup))
+        session = Session(setup, process_group=process_group)
     except Exception as error:  # noqa: BLE001 - the task boundary: the child can't work, the node learns why
         line.send(f.Failed(0, "error", describe(error)))
         return None
@@ -213,19 +215,22 @@ def next_frame(line: ParentConnection, session: Session | None) -> f.ToChild:
     """Wait for a frame; meanwhile let followers know, with an empty `Cancel`, that this rank lives."""
     while True:
         try:
-            return line.frames.get(timeout=KEEP_ALIVE if session is not None and session.gang.world > 1 else None)
+            return line.frames.get(
+                timeout=KEEP_ALIVE if session is not None and session.process_group.world_size > 1 else None
+            )
         except queue.Empty:
             assert session is not None
-            session.gang.tell(f.encoded(f.Cancel(-1)))
+            session.process_group.broadcast(f.encoded(f.Cancel(-1)))
 
 
-def waiting_place(setup: f.SetUp) -> str:
-    """Return where the other ranks wait, empty where there are none; start them, unless they are on other machines.
+def rendezvous(setup: f.SetUp) -> str:
+    """Return the endpoint at which the other ranks wait, empty if there are none. Start them, unless they are on other
+    machines.
 
     They load their libraries while this rank loads its own.
     """
-    world, place = setup.settings.ranks, setup.settings.rendezvous
-    return (place or start_followers(world)) if world > 1 else ""
+    world_size, endpoint = setup.settings.world_size, setup.settings.rendezvous_endpoint
+    return (endpoint or start_rank_workers(world_size)) if world_size > 1 else ""
 
 
 def main(descriptor: int, parent: int) -> int:
@@ -245,7 +250,7 @@ def main(descriptor: int, parent: int) -> int:
                     return REFUSED
             case f.Bye() as bye:
                 if session is not None:
-                    session.gang.tell(f.encoded(bye))
+                    session.process_group.broadcast(f.encoded(bye))
                 return 0
             case f.Generate() | f.Train() | f.Evaluate() | f.Save() as frame if session is not None:
                 line.send(answer(line, session, frame))

@@ -1,11 +1,11 @@
-"""A rank that follows the trainer's child. The child starts those on its own machine; on another one the operator does,
-by torchrun, which starts them again when the child comes back from a loss:
+"""A rank other than 0. The trainer's child, rank 0, starts those on its own machine. On another machine the operator
+starts them, by torchrun, which starts them again when the child was lost and comes back:
 
-    torchrun --nproc-per-node 2 --max-restarts 1000 -m node.trainer.worker.rank_worker --first 2 --ranks 4 --meet
-    10.0.0.1:29500
+    torchrun --nproc-per-node 2 --max-restarts 1000 -m node.trainer.worker.rank_worker FLAGS
 
-Without flags it takes RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT from the environment. Model and data lie under the
-same paths everywhere. It does what rank 0 does, writes nothing, and ends with it.
+FLAGS are `--first-rank 2 --world-size 4 --rendezvous-endpoint 10.0.0.1:29500`. Without them it takes RANK, WORLD_SIZE,
+MASTER_ADDR and MASTER_PORT from the environment. Model and data lie under the same paths everywhere. It does what rank
+0 does, writes nothing, and ends with it.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from node.trainer.rank_environment import nth_gpu, torchrun_variables
 from node.trainer.worker.main import carry_out
 
 
-def follow(rank: int, world: int, rendezvous: str) -> int:
-    """Meet the others, then do what rank 0 says until it says `Bye`; raises torch's RuntimeError where it is gone."""
+def run_rank(rank: int, world_size: int, rendezvous_endpoint: str) -> int:
+    """Join the process group and do what rank 0 broadcasts until `Bye`. Raises RuntimeError if rank 0 is gone."""
     import torch
 
     from node.trainer.engines.engine import Cancelled, NotFinite
     from node.trainer.engines.process_group import ProcessGroup
     from node.trainer.worker.session import Session, TaskContext
 
-    gang = ProcessGroup.meet(rank, world, rendezvous)
+    process_group = ProcessGroup.join(rank, world_size, rendezvous_endpoint)
     session: Session | None = None
-    desk = TaskContext(gang.same_answer(lambda: False), lambda done, total: None)
+    desk = TaskContext(process_group.broadcast_answer(lambda: False), lambda done, total: None)
     while True:
-        match f.to_child.decode(gang.tell(b"")):
+        match f.to_child.decode(process_group.broadcast(b"")):
             case f.SetUp() as setup:
                 torch.set_num_threads(setup.settings.threads)
-                session = Session(setup, gang=gang)
+                session = Session(setup, process_group=process_group)
             case f.Bye():
                 return 0
             case f.Cancel():
@@ -52,35 +52,37 @@ def follow(rank: int, world: int, rendezvous: str) -> int:
                     session.learner.not_finite()
 
 
-def place_of(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[int, int, str]:
-    """Return rank, number of ranks and rendezvous, from flags where they are given, else from torchrun's variables."""
+def rank_and_endpoint(arguments: Sequence[str], environ: Mapping[str, str]) -> tuple[int, int, str]:
+    """Return rank, world size and rendezvous endpoint: from flags if they are given, else from torchrun's variables."""
     flags = argparse.ArgumentParser(prog="python -m node.trainer.worker.rank_worker")
-    flags.add_argument("--first", type=int, metavar="N", help="rank of the first process that torchrun starts here")
-    flags.add_argument("--ranks", type=int, metavar="N", help="all ranks, as trainer.ranks says")
-    flags.add_argument("--meet", metavar="HOST:PORT", help="as trainer.rendezvous says")
+    flags.add_argument(
+        "--first-rank", type=int, metavar="N", help="rank of the first process that torchrun starts here"
+    )
+    flags.add_argument("--world-size", type=int, metavar="N", help="number of all ranks: trainer.world_size")
+    flags.add_argument("--rendezvous-endpoint", metavar="HOST:PORT", help="trainer.rendezvous_endpoint")
     given = flags.parse_args(arguments)
-    if given.first is None:
-        there = f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"
-        return int(environ["RANK"]), int(environ["WORLD_SIZE"]), there
-    if not given.ranks or not given.meet:
-        flags.error("--first, --ranks and --meet go together")
-    return given.first + int(environ.get("LOCAL_RANK", "0")), given.ranks, given.meet
+    if given.first_rank is None:
+        endpoint = f"{environ['MASTER_ADDR']}:{environ['MASTER_PORT']}"
+        return int(environ["RANK"]), int(environ["WORLD_SIZE"]), endpoint
+    if not given.world_size or not given.rendezvous_endpoint:
+        flags.error("--first-rank, --world-size and --rendezvous-endpoint go together")
+    return given.first_rank + int(environ.get("LOCAL_RANK", "0")), given.world_size, given.rendezvous_endpoint
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Follow as flags or environment say."""
+    """Run the rank that flags or environment name."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    rank, world, rendezvous = place_of(arguments, os.environ)
-    if "SWARM_FOLLOWS" in os.environ:
-        end_with(int(os.environ["SWARM_FOLLOWS"]))
+    rank, world_size, rendezvous_endpoint = rank_and_endpoint(arguments, os.environ)
+    if "SWARM_RANK_0" in os.environ:
+        end_with(int(os.environ["SWARM_RANK_0"]))
     else:
         gpu = nth_gpu(int(os.environ.get("LOCAL_RANK", "0")), os.environ.get("CUDA_VISIBLE_DEVICES", ""))
         os.environ["CUDA_VISIBLE_DEVICES"] = gpu
-    # torchrun would have its own agent's store be the meeting place, where rank 0 is not.
+    # By default the rendezvous would be the store of torchrun's agent, which rank 0 does not join.
     os.environ.pop("TORCHELASTIC_USE_AGENT_STORE", None)
-    os.environ.update(torchrun_variables(rank, world, rendezvous))
+    os.environ.update(torchrun_variables(rank, world_size, rendezvous_endpoint))
     try:
-        return follow(rank, world, rendezvous)
+        return run_rank(rank, world_size, rendezvous_endpoint)
     except RuntimeError as error:  # torch for a line that broke, in the end: rank 0 is gone
         sys.stderr.write(f"rank {rank} ends: {describe(error)}\n")
         return 1

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 from msgspec.structs import replace
 
 from node.data.questions import Questions
-from node.trainer.engines.engine import Engine, Sample, TrainingGroup
+from node.trainer.engines.engine import Engine, TrainingGroup
+from node.trainer.engines.sampler import Sample
 from node.trainer.learning.grpo import Objective, advantages
 from node.validation.body_check import scene_of
 from protocols.games import Shelf, StageContext, game_named
@@ -113,7 +114,11 @@ def most_external(game: GameSpec, own: int) -> int:
     Own groups without an advantage count: what keeps them from teaching is no fault of the others', and from those a
     model learns what it can't do yet (SAPO, arXiv 2509.08721).
     """
-    return min(game.external, own * game.external // game.own) if game.own else game.external
+    return (
+        min(game.external_groups, own * game.external_groups // game.local_groups)
+        if game.local_groups
+        else game.external_groups
+    )
 
 
 def _training_group(

@@ -12,7 +12,8 @@ from typing import NamedTuple
 import torch
 
 from node.data.questions import Question
-from node.trainer.engines.engine import Engine, Sample
+from node.trainer.engines.engine import Engine
+from node.trainer.engines.sampler import Sample
 from node.trainer.worker.rollouts import completion_of, fitted_prompt
 from node.trainer.worker.session import EVALUATION_SEED, TaskContext, graded, mean
 from protocols.games import Game, StageContext, game_named

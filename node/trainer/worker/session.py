@@ -78,18 +78,18 @@ class Session:
         setup: SetUp,
         engine: Engine | None = None,
         clock: Callable[[], float] = time.monotonic,
-        gang: ProcessGroup = SINGLE_PROCESS,
+        process_group: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         load_games()
         self.settings: TrainerSettings = setup.settings
-        self.gang = gang
+        self.process_group = process_group
         self._manifest, self._peer = setup.manifest, setup.peer
         prepare_grader(setup.manifest.game.grader)
         self._questions = load_questions(setup.manifest.data, setup.settings.data)
-        self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory), gang)
+        self.engine = engine or load_engine(setup.settings, setup.manifest.game, Path(setup.directory), process_group)
         home = Path(setup.directory)
-        checkpoints = Checkpoints(home / CHECKPOINTS, setup.settings.checkpoints, home / CURRENT, gang)
-        self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock, gang)
+        checkpoints = Checkpoints(home / CHECKPOINTS, setup.settings.checkpoints, home / CURRENT, process_group)
+        self.learner = Learner(self.engine, setup.settings, self.game, checkpoints, clock, process_group)
 
     @property
     def counters(self) -> Counters:
@@ -112,7 +112,7 @@ class Session:
         scenes = self._scenes(frame, questions)
         samples = self.engine.sample(
             [fitted_prompt(self.game, scene, self.engine) for scene in scenes],
-            self.game.group_size,
+            self.game.num_generations,
             self._generator(self._lot("generate", frame.round, frame.stage, frame.seed)),
             desk.cancelled,
             progress=desk.progress,
@@ -220,7 +220,7 @@ class Session:
         self, own: ShuffledDeal[TrainingGroup], external: ShuffledDeal[TrainingGroup], until: float, desk: TaskContext
     ) -> OptimizerStep | None:
         """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
-        mine = own.deal(self.game.own)
+        mine = own.deal(self.game.local_groups)
         hands = zip_longest(mine, external.deal(most_external(self.game, len(mine))))
         groups = grpo.informative([group for pair in hands for group in pair if group is not None])
         if not groups:

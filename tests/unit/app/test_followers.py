@@ -28,4 +28,4 @@ def test_hub_and_trackers_run_only_where_configured(
     key = load_or_create(tmp_path / "swarm.pem")
     with Journal(tmp_path / "journal.sqlite") as journal, VoteProtection(tmp_path / "votes.sqlite") as guard:
         node = Node(config, tmp_path, Manifest(name="x"), key, None, journal, guard)
-        assert [follower.name for follower in node._followers() if follower.wanted] == wanted
+        assert [follower.name for follower in node._bus_followers() if follower.wanted] == wanted

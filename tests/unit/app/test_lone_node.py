@@ -33,7 +33,7 @@ STAGE_SECONDS = 60
 MANIFEST = Manifest(
     name="lone node",
     data=DataSpec(source="arithmetic"),
-    game=GameSpec(generated=6, minimum=2, common=2, group_size=4, own=4, external=4),
+    game=GameSpec(num_prompts=6, min_prompts=2, common=2, num_generations=4, local_groups=4, external_groups=4),
     stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
     voting=VotingSpec(mode="sealed", winners=2, minimum_groups=2),
 )

@@ -7,7 +7,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from node.app.preflight import agree, open_questions, placed, read_facts, refuse_unowned
+from node.app.preflight import open_questions, read_facts, refuse_unowned, require_agreement, resolve_config
 from node.chain.rpc.client import ConnectionLostError
 from node.config import ChainSettings, Config, TrainerSettings
 from node.exits import Exit, Refusal
@@ -25,20 +25,20 @@ FACTS = CoordinatorFacts(
 
 def refusal(manifest: Manifest, facts: CoordinatorFacts) -> str:
     with pytest.raises(Refusal) as caught:
-        agree(manifest, facts)
+        require_agreement(manifest, facts)
     assert caught.value.code == Exit.MANIFEST
     return str(caught.value)
 
 
 def test_the_contracts_own_manifest_is_played_wherever_it_says_it_is() -> None:
     """With the deployment named, in any spelling of the address, and without."""
-    agree(MANIFEST, FACTS)
-    agree(msgspec.structs.replace(MANIFEST, deployment=None), FACTS)
+    require_agreement(MANIFEST, FACTS)
+    require_agreement(msgspec.structs.replace(MANIFEST, deployment=None), FACTS)
 
 
 def test_another_manifest_is_refused_with_both_digests_named() -> None:
     """One changed rule is another digest; the operator reads both, and whom to ask."""
-    changed = msgspec.structs.replace(MANIFEST, game=GameSpec(group_size=4))
+    changed = msgspec.structs.replace(MANIFEST, game=GameSpec(num_generations=4))
     said = refusal(changed, FACTS)
 
     assert manifest_digest(changed).hex()[:16] in said
@@ -60,9 +60,10 @@ class Chain:
 
 async def kept(path: Path, contract: str = CONTRACT) -> CoordinatorFacts | None:
     """Return the facts that a node starts with while the chain is away; None where it waits for the chain."""
+    found: list[CoordinatorFacts] = []
     with trio.move_on_after(60):
-        return await read_facts(Chain().read_facts, contract, path)
-    return None
+        found.append(await read_facts(Chain().read_facts, contract, path))
+    return found[0] if found else None
 
 
 async def test_facts_are_kept_for_a_start_without_the_chain(tmp_path: Path, autojump_clock: MockClock) -> None:
@@ -98,13 +99,13 @@ def test_the_manifest_names_the_contract_where_the_configuration_does_not() -> N
     """The configuration wins; with neither the node does not start."""
     given = Config(chain=ChainSettings(contract=OTHER))
 
-    assert placed(Config(), MANIFEST).chain.contract.lower() == CONTRACT
-    assert placed(given, MANIFEST).chain.contract == OTHER
-    assert placed(Config(), msgspec.structs.replace(MANIFEST, model="x/model")).trainer.model == "x/model"
+    assert resolve_config(Config(), MANIFEST).chain.contract.lower() == CONTRACT
+    assert resolve_config(given, MANIFEST).chain.contract == OTHER
+    assert resolve_config(Config(), msgspec.structs.replace(MANIFEST, model="x/model")).trainer.model == "x/model"
     mine = Config(trainer=TrainerSettings(model="/my/model"))
-    assert placed(mine, msgspec.structs.replace(MANIFEST, model="x/model")).trainer.model == "/my/model"
+    assert resolve_config(mine, msgspec.structs.replace(MANIFEST, model="x/model")).trainer.model == "/my/model"
     with pytest.raises(Refusal, match=r"names a coordinator contract; give --contract"):
-        placed(Config(), Manifest(name="a"))
+        resolve_config(Config(), Manifest(name="a"))
 
 
 def test_a_model_that_the_swarm_does_not_play_with_is_refused() -> None:
@@ -112,7 +113,7 @@ def test_a_model_that_the_swarm_does_not_play_with_is_refused() -> None:
     strict = msgspec.structs.replace(MANIFEST, model="x/small", models=("x/large",))
 
     with pytest.raises(Refusal, match=r"the model 'y/other'; set trainer.model to one of x/small, x/large"):
-        placed(Config(trainer=TrainerSettings(model="y/other")), strict)
+        resolve_config(Config(trainer=TrainerSettings(model="y/other")), strict)
 
 
 def test_a_grader_or_a_copy_that_is_missing_is_one_line() -> None:

@@ -15,7 +15,7 @@ from node.identity.local_peer import local_peer
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
-from node.machine.state import initial
+from node.machine.state import Output, initial
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.ports import Report, RoundWindow
 from node.runtime.bus import Bus
@@ -39,7 +39,7 @@ QUESTIONS = ArithmeticQuestions()
 MANIFEST = Manifest(
     name="whole loop",
     data=DataSpec(source="arithmetic"),
-    game=GameSpec(generated=6, minimum=2, common=2, group_size=4, own=4, external=4),
+    game=GameSpec(num_prompts=6, min_prompts=2, common=2, num_generations=4, local_groups=4, external_groups=4),
     stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
     voting=VotingSpec(mode="open", winners=2, minimum_groups=2),
 )
@@ -104,7 +104,7 @@ class LoopNode:
             case _:
                 pass
 
-    def publish(self, stamped: i.Stamped, commands: tuple[c.AnyCommand, ...]) -> None:
+    def publish(self, stamped: i.Stamped, outputs: tuple[Output, ...]) -> None:
         state = self.loop.state
         self.network.update_window(
             RoundWindow(swarm=SWARM, round=state.round, stage=state.stage, stages=1, seeds=views.window_seeds(state),

@@ -164,7 +164,7 @@ def test_the_text_of_a_status_says_what_matters() -> None:
 def test_the_text_of_a_status_tells_of_pauses_and_ends() -> None:
     """When the organiser's pause lapses, and when the owner's delegation ends, in days."""
     text = text_of(replace(STATUS, paused_until=1090.0, delegated_until=1000.0 + 9 * 86_400), now=1000.0)
-    assert "paused        lapses in 90 s" in text
+    assert "paused        ends in 90 s" in text
     assert "delegation    ends in 9 days" in text
 
 

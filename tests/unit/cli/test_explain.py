@@ -71,7 +71,7 @@ def test_without_a_chain_the_last_vote_is_explained_and_the_gap_named(
     assert code == 0
     assert text.startswith("Round 4 ")
     assert "tally      not known: no coordinator answers" in text
-    assert "not asked for" in call(capsys, "explain", home, "--round", "3", "--offline")[1]
+    assert "not read (--offline)" in call(capsys, "explain", home, "--round", "3", "--offline")[1]
 
 
 def test_json_holds_the_same(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -108,8 +108,8 @@ def test_without_this_nodes_questions_the_reason_is_told(home: Path, capsys: pyt
 @pytest.mark.parametrize(
     ("args", "says"),
     [
-        (("--round", "9"), "the last that it ranked is 4"),
-        (("--round", "1"), "2 of the rounds 3 to 4 are"),
+        (("--round", "9"), "the last one it ranked is 4"),
+        (("--round", "1"), "there are 2 of the rounds 3 to 4"),
         (("--peer", "no such peer"), "no peer of round 4"),
     ],
 )
@@ -125,7 +125,7 @@ def test_a_directory_without_rounds_says_so(home: Path, capsys: pytest.CaptureFi
     """A node that has ranked nothing yet has nothing to explain."""
     (home / FILE).unlink()
     code, _, err = call(capsys, "explain", home)
-    assert (code, "no round is kept" in err) == (Exit.UNKNOWN, True)
+    assert (code, "has no round reports" in err) == (Exit.UNKNOWN, True)
 
 
 def test_a_leaderboard_needs_a_chain(home: Path, capsys: pytest.CaptureFixture[str]) -> None:

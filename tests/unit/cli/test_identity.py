@@ -65,7 +65,7 @@ def test_a_key_is_made_once_and_shown(tmp_path: Path, call: Call) -> None:
     assert call("keys", "show", "--data-dir", tmp_path)[1] == said
     assert key.secret.hex() not in said
     code, _, line = call("keys", "new", "--data-dir", tmp_path)
-    assert (code, "stays as it is" in line) == (Exit.EXISTS, True)
+    assert (code, "was not changed" in line) == (Exit.EXISTS, True)
     assert load(tmp_path / "swarm.pem").address == key.address
     (tmp_path / "swarm.pem").chmod(0o644)
     code, _, line = call("keys", "show", "--data-dir", tmp_path)
@@ -119,7 +119,7 @@ def test_a_restored_identity_is_whole_and_marked(tmp_path: Path, call: Call) -> 
     assert is_marked(other)
     with VoteProtection(other / "votes.sqlite", b"d" * 32) as guard:
         assert not guard.admit("vote", 7, bytes(32), b"y")
-    with pytest.raises(Refusal, match="stays as it is"):
+    with pytest.raises(Refusal, match="was not changed"):
         put(other, other / "swarm.pem", identity, merge_votes=True)
 
 

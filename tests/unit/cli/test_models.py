@@ -161,7 +161,7 @@ def test_an_export_never_loses_anything(model: Path, tmp_path: Path, capsys: pyt
     args = ("model", "export", "--data-dir", str(tmp_path / "node"), "--out", str(tmp_path / "out"))
     assert call(*args) == Exit.EXISTS
     assert call(*args, "--force") == Exit.EXISTS
-    assert "holds no model" in capsys.readouterr().err
+    assert "is not a model" in capsys.readouterr().err
     (tmp_path / "out" / "config.json").write_text("{}")
     assert call(*args, "--force") == Exit.MODEL
     assert (tmp_path / "out" / "letter.txt").read_text() == "dear"

@@ -132,7 +132,7 @@ def test_queries_are_bounded() -> None:
     with pytest.raises(Refusal, match=f"more than {MOST_QUERIES} queries") as refused:
         history(Chain(9)).since_round(0)
     assert refused.value.code is Exit.CHAIN
-    with pytest.raises(Refusal, match="gives no logs"):
+    with pytest.raises(Refusal, match="returns no logs"):
         history(Chain(0)).since_round(0)
 
 

@@ -15,7 +15,9 @@ from protocols.wire import PROTOCOL_VERSION, Announcement, Completion, Group, Ro
 from tests.support.debate_tables import ROUND, SEED, Doubles, Memory
 
 PEER = "0x" + "11" * 20
-MANIFEST = Manifest(name="t", game=GameSpec(generated=4, minimum=2, group_size=2, max_completion=4, common=1))
+MANIFEST = Manifest(
+    name="t", game=GameSpec(num_prompts=4, min_prompts=2, num_generations=2, max_completion=4, common=1)
+)
 ACCOUNT = RoundReport(
     round=ROUND,
     seed=SEED,

@@ -12,7 +12,7 @@ def test_half_of_what_a_demo_trains_on_may_come_from_others() -> None:
     """The default swarm has four nodes, each of which asks for as many foreign groups as own ones."""
     plan = demo_plan(DemoOptions())
     assert [node.number for node in plan.nodes] == [1, 2, 3, 4]
-    assert plan.manifest.game.own == plan.manifest.game.external == 16
+    assert plan.manifest.game.local_groups == plan.manifest.game.external_groups == 16
 
 
 @pytest.mark.parametrize("rounds", [1, 2, 6, 23, 24])
@@ -45,8 +45,8 @@ def test_with_and_without_sharing_as_many_groups_are_trained_on() -> None:
     """The comparison changes nothing but where the groups come from."""
     on = demo_plan(DemoOptions(sparse=True, sharing=True))
     off = demo_plan(DemoOptions(sparse=True, sharing=False))
-    assert off.manifest.game.external == 0 < on.manifest.game.external
-    assert on.manifest.game.own + on.manifest.game.external == off.manifest.game.own
+    assert off.manifest.game.external_groups == 0 < on.manifest.game.external_groups
+    assert on.manifest.game.local_groups + on.manifest.game.external_groups == off.manifest.game.local_groups
     assert [node.trainer for node in on.nodes] == [node.trainer for node in off.nodes]
 
 

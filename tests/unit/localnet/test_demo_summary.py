@@ -129,7 +129,7 @@ def test_stages_are_compared_at_both_ends() -> None:
     )
     nodes = [sighting(n, status(n, round_number=9, curve=((0, 0.2),), rewards=points)) for n in (1, 2)]
     found = summed_up(
-        plan, snapshot(*nodes), seconds=1.0, contract="0xc0", rehearsed=(evaluated(0.4, 0.5), evaluated(0.5, 0.6))
+        plan, snapshot(*nodes), seconds=1.0, contract="0xc0", self_played=(evaluated(0.4, 0.5), evaluated(0.5, 0.6))
     )
     answers, critique, resolve = found.stages
     assert (answers.before, answers.after) == pytest.approx((0.2, 0.5))

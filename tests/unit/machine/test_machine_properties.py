@@ -75,7 +75,7 @@ class Machine(RuleBasedStateMachine):
         """A new node, or one that has played some stages with two others, and may be behind with the last one."""
         self.manifest = Manifest(
             name="property",
-            game=GameSpec(name=game, generated=8, minimum=2),
+            game=GameSpec(name=game, num_prompts=8, min_prompts=2),
             stages=tuple(StageSpec(name=str(number), seconds=20) for number in range(stages)),
             voting=VotingSpec(mode=mode, winners=2, minimum_groups=1),  # type: ignore[arg-type]
             limits=Limits(rounds_kept=kept),

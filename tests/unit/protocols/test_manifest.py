@@ -81,7 +81,7 @@ def test_the_digest_covers_every_field_but_the_deployment() -> None:
         ("held_out = 0", "data.held_out"),
         ("unknown = 1", "unknown field `unknown`"),
         ('[game]\ngrader = "math"', "game.grader: 'math' is not of the form NAME/VERSION"),
-        ("[game]\ncommon = 2", "game.common: at least 0, below game.minimum"),
+        ("[game]\ncommon = 2", "game.common: at least 0, below game.min_prompts"),
         ("[deployment]\nchain = 0\ncontract = '0x12'", "deployment: a chain id above 0"),
         ("[deployment]\nchain = 1", "contract"),
     ],

@@ -38,7 +38,7 @@ class Stage:
 
     def made(self, peer: Address, skill: float) -> Rollouts:
         """Return what a peer's own trainer makes."""
-        asked = GenerateRollouts(1, 0, SEED, self.manifest.game.generated)
+        asked = GenerateRollouts(1, 0, SEED, self.manifest.game.num_prompts)
         body, _ = fake_body(self.manifest, self.questions, peer, asked, skill, {})
         return decode_rollouts(body, body_digest(body), len(body))
 

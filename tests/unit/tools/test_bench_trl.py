@@ -38,7 +38,7 @@ def test_both_sides_get_the_same_questions(name: str) -> None:
     assert len(questions) == case.groups * case.updates
     assert questions == questions_of(case, 0)
     assert questions != questions_of(case, 1)
-    assert game_of(case).group_size == case.group_size
+    assert game_of(case).num_generations == case.num_generations
     if case.shape:
         assert {len(text) for text, _ in questions} == {case.prompt}
 

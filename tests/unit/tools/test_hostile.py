@@ -18,7 +18,7 @@ from tools.hostile.report import reasons, table_of
 from tools.hostile.swarm import run
 
 QUESTIONS = ArithmeticQuestions()
-GAME = GameSpec(group_size=4)
+GAME = GameSpec(num_generations=4)
 
 
 class Reader:
@@ -96,7 +96,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_a_swarm_plays_and_is_the_same_again(base: Path) -> None:
     """Everybody trains and measures; but for the time it took, all depends on arm and seed alone."""
-    terms = HostileSettings(honest=1, rounds=1, questions=8, generated=2)
+    terms = HostileSettings(honest=1, rounds=1, questions=8, num_prompts=2)
     arm = HostileArm(name="with hostile", hostile=("liar",))
     found, again = (msgspec.structs.replace(run(base, arm, terms, 3), seconds=0.0) for _ in range(2))
     assert found == again

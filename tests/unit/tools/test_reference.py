@@ -1,8 +1,14 @@
 """The generated reference."""
 
+import dataclasses
+
+import msgspec
 import pytest
 
+from node.config import KEYS
+from protocols.manifest import GameSpec
 from tools.reference import ARCHITECTURE, DIRECTORY, bounds, logged_lines, pages, with_rooms
+from tools.trl_names import TRL_NAMES
 
 PAGES = pages()
 
@@ -38,3 +44,18 @@ def test_bounds_of_a_key_are_shown() -> None:
     """The port's range is part of its type; a plain type has none."""
     assert "integer, at least 0, at most 65535" in PAGES["config.md"]
     assert bounds(int) == ""
+
+
+def test_names_of_trl_stand_beside_keys_that_exist() -> None:
+    """Each key of the table is one of the configuration or of the game; both pages show the column."""
+    fields = {f"game.{field.name}" for field in msgspec.structs.fields(GameSpec)}
+    assert set(TRL_NAMES) <= {*KEYS, *fields}
+    assert "| epsilon_high |" in PAGES["config.md"]
+    assert "| num_generations |" in PAGES["manifest.md"]
+
+
+def test_names_of_trl_are_its_own() -> None:
+    """Where TRL is installed, each is a field of its configuration."""
+    trl = pytest.importorskip("trl")
+    known = {field.name for field in dataclasses.fields(trl.GRPOConfig)}
+    assert {name.split()[0] for name in TRL_NAMES.values()} <= known

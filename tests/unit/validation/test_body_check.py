@@ -22,7 +22,7 @@ from protocols.wire import PROTOCOL_VERSION, Announcement, Completion, Group, Ro
 
 PEER = "0x" + "11" * 20
 SEED = b"s" * 32
-MANIFEST = Manifest(name="t", game=GameSpec(generated=4, minimum=2, group_size=2, max_completion=4))
+MANIFEST = Manifest(name="t", game=GameSpec(num_prompts=4, min_prompts=2, num_generations=2, max_completion=4))
 
 
 class Doubles:
@@ -129,7 +129,7 @@ def test_a_body_made_to_wear_the_grader_out_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setitem(GRADERS, "weary/1", grader)
     weary = msgspec.structs.replace(MANIFEST, game=msgspec.structs.replace(MANIFEST.game, grader="weary/1"))
 
-    assert verdict(rollouts(4), manifest=weary) == Verdict(reason="dear")
+    assert verdict(rollouts(4), manifest=weary) == Verdict(reason="grader-limit")
     assert grader.gave_up == 4
 
 
@@ -150,7 +150,7 @@ def of_texts(*texts: str, logps: bytes = b"") -> Rollouts:
 
 
 def test_right_answers_after_endless_text_are_refused() -> None:
-    """A poisoner wins nothing: most of what is right in his body is degenerate, so it has no rank."""
+    """A poisoner wins nothing: most of what is right in its body is degenerate, so it has no rank."""
     off = msgspec.structs.replace(MANIFEST, checks=Checks(poison=False))
 
     assert verdict(of_texts("well " * 60, "well " * 60)).reason == "poison"
@@ -198,7 +198,7 @@ def test_impossible_log_probabilities_are_refused(value: float) -> None:
 
 def test_a_body_that_claims_to_be_certain_of_everything_is_in_doubt() -> None:
     """It passes, since it may be true of a few tokens, but the verdict says so."""
-    generous = msgspec.structs.replace(MANIFEST, game=msgspec.structs.replace(MANIFEST.game, group_size=16))
+    generous = msgspec.structs.replace(MANIFEST, game=msgspec.structs.replace(MANIFEST.game, num_generations=16))
     texts = [f"text {number}" for number in range(16)]
 
     assert verdict(of_texts(*texts, logps=bytes(16)), manifest=generous).doubt == "certain"
@@ -207,7 +207,7 @@ def test_a_body_that_claims_to_be_certain_of_everything_is_in_doubt() -> None:
 
 def test_bodies_of_the_common_questions_are_compared_with_others_and_the_own_one() -> None:
     """Who repeats what this node wrote, or another peer, is named; own questions can't be compared."""
-    game = msgspec.structs.replace(MANIFEST.game, common=2, group_size=16)
+    game = msgspec.structs.replace(MANIFEST.game, common=2, num_generations=16)
     manifest = msgspec.structs.replace(MANIFEST, game=game)
     texts = [f"thought number {number}" for number in range(16)]
     check = BodyCheck(manifest, Doubles(), Nothing())
@@ -226,7 +226,7 @@ def test_bodies_of_the_common_questions_are_compared_with_others_and_the_own_one
 
 def test_of_rich_bodies_only_the_first_questions_are_compared() -> None:
     """However much a body says, what is kept of it has a bound."""
-    game = msgspec.structs.replace(MANIFEST.game, generated=16, common=16, group_size=8, max_completion=999)
+    game = msgspec.structs.replace(MANIFEST.game, num_prompts=16, common=16, num_generations=8, max_completion=999)
     manifest = msgspec.structs.replace(MANIFEST, game=game)
     rng = random.Random(5)
     given = assignment(Doubles.digest, SEED, PEER, 0, 16, 50, common=16)

@@ -16,14 +16,12 @@ from node.trainer.engines.tree_attention import AttentionPlan
 from node.trainer.engines.tree_engine import TreeEngine
 from protocols.manifest import GameSpec
 
-ROWS, ROOM = 512, 8192
+MAX_NUM_SEQS, MICRO_BATCH_TOKENS = 512, 8192
 """Completions sampled, and tokens trained on, at the same time."""
 
 
 class BuiltinEngine(TreeEngine):
-    """Sampling and log-probabilities of the built-in model."""
-
-    name = "tiny"
+    """The built-in model behind the `Engine` protocol."""
 
     def __init__(
         self,
@@ -41,13 +39,15 @@ class BuiltinEngine(TreeEngine):
         super().__init__(game, tokenizer.encode(game.examples), sorted(self._ends), place)
         self._model = model.to(place)
         self._start = deepcopy(self._model) if kept else None
-        self.rows_at_once, self.room = ROWS, ROOM
+        self.sampler.max_num_seqs, self.micro_batch_tokens = MAX_NUM_SEQS, MICRO_BATCH_TOKENS
         self.fingerprint = tokenizer.fingerprint
         self.parameter_count = sum(each.numel() for each in model.parameters())
-        room = model.shape.max_position_embeddings
-        need = len(self._prefix) + game.max_prompt + game.max_completion
-        if need > room:
-            raise ValueError(f"the built-in model holds {room} tokens, this game needs {need}: prompt and completion")
+        context = model.shape.max_position_embeddings
+        need = len(self.prefix) + game.max_prompt + game.max_completion
+        if need > context:
+            raise ValueError(
+                f"the built-in model holds {context} tokens, prompt and completion of this game need {need}"
+            )
 
     @classmethod
     def load(cls, directory: Path, game: GameSpec, device: str = "auto", *, kept: bool = False) -> BuiltinEngine:
@@ -73,25 +73,27 @@ class BuiltinEngine(TreeEngine):
         """Return the text of a completion's ids without its end token. Raises ValueError for an unknown id."""
         if not all(0 <= token < self._model.shape.vocab_size for token in tokens):
             raise ValueError(f"ids go from 0 to {self._model.shape.vocab_size - 1}")
-        return self._texts([list(tokens)])[0]
+        return self.texts([list(tokens)])[0]
 
     def completion_ids(self, text: str, finished: bool) -> list[int]:
         """Return the ids of a completion's text, the end token behind it where it finished by itself."""
         return self.encode(text) + [self._end] * finished
 
-    def _texts(self, rows: list[list[int]]) -> list[str]:
+    def texts(self, rows: list[list[int]]) -> list[str]:
         """Return texts without the end token that closes them; one elsewhere, or any other special one, shows."""
         return self._tokenizer.decode([row[:-1] if row and row[-1] in self._ends else row for row in rows])
 
-    def _forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
+    def forward(self, ids: Tensor, positions: Tensor, plan: AttentionPlan) -> Tensor:
+        """Return the last hidden states [N, width] of ids [N] at positions [N] that attend as `plan` says."""
         hidden: Tensor = self._model(ids, positions, plan)
         return hidden
 
-    def _logits(self, hidden: Tensor) -> Tensor:
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Return logits [n, vocabulary] of hidden states [n, width]."""
         return self._model.logits(hidden)
 
     @contextmanager
-    def _as_before(self) -> Iterator[None]:
+    def _as_reference(self) -> Iterator[None]:
         if self._start is None:
             raise RuntimeError("the built-in model was loaded without its start")
         self._model, trained = self._start, self._model

@@ -153,7 +153,7 @@ def completion_loss(model: BuiltinModel, batch: Sequence[Encoded]) -> Tensor:
     groups = [TrainingGroup(ids[:start], [ids[start:]], [], [], external=False) for ids, start in batch]
     packed = pack((), [group.prompt for group in groups], groups, torch.device("cpu"))
     hidden = model(torch.tensor(packed.ids), torch.tensor(packed.positions), packed.plan)
-    return -token_logps(hidden, packed, model.logits, 1.0, sparing=False).mean()
+    return -token_logps(hidden, packed, model.logits, 1.0, recompute=False).mean()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

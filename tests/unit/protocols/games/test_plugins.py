@@ -45,7 +45,9 @@ def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
 def test_an_installed_game_is_played(installed: Path) -> None:
     """A manifest may name it, its parameters are checked, and a stranger's body gets the rewards that it gives."""
     assert load_games.__wrapped__() == ("concise",)
-    text = b'name = "t"\n[game]\nname = "concise"\ngenerated = 2\ngroup_size = 2\n[game.parameters]\nlength = 10\n'
+    text = (
+        b'name = "t"\n[game]\nname = "concise"\nnum_prompts = 2\nnum_generations = 2\n[game.parameters]\nlength = 10\n'
+    )
     manifest = parse_manifest(text)
     body = body_of(groups_for(manifest, PEER, 0, 2, lambda question, _: f"#### {2 * question}"))
     verdict = check_body(manifest, Doubles(), PEER, announced(body), body)

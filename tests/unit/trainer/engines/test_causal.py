@@ -86,8 +86,8 @@ def test_rows_that_are_no_ids_are_never_sampled(tokenizer: Any) -> None:
 def test_no_divergence_from_a_start_with_adapters(tmp_path: Path) -> None:
     """Without them the base is left, which is another model: refused in a line that says what to do."""
     (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "base", "r": 4}')
-    with pytest.raises(ValueError, match=r"trainer\.kl: .* set it to 0, or name a whole model"):
-        CausalEngine.load(TrainerSettings(device="cpu", model=str(tmp_path), kl=0.1), GAME)
+    with pytest.raises(ValueError, match=r"trainer\.beta: .* set it to 0, or name a whole model"):
+        CausalEngine.load(TrainerSettings(device="cpu", model=str(tmp_path), beta=0.1), GAME)
 
 
 def groups_of(engine: CausalEngine, game: GameSpec = GAME) -> list[TrainingGroup]:
@@ -155,12 +155,15 @@ def test_groups_of_unequal_size_and_empty_completions_are_packed(engine: CausalE
     assert engine.completion_logps([]).shape == (0,)
 
 
-def test_recomputing_activations_changes_no_gradient(engine: CausalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", FAMILIES)
+def test_recomputing_activations_changes_no_gradient(
+    family: str, tokenizer: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where memory is short, layers and logits are computed twice, with the same result."""
+    engine = make(FAMILIES[family], tokenizer)
     groups = groups_of(engine)
     expected = gradients(engine, engine.completion_logps(groups), groups)
-    engine._recompute = True
-    engine._use_recomputation()
+    engine = make(FAMILIES[family], tokenizer, gradient_checkpointing="always")
     monkeypatch.setattr("node.trainer.engines.causal.SCORES_BYTES", 0)
     monkeypatch.setattr("node.trainer.engines.packing.CHUNK", 5)
 
@@ -193,7 +196,7 @@ def test_rows_end_at_the_stop_text(engine: CausalEngine) -> None:
 def test_a_row_depends_on_its_own_draws_alone(engine: CausalEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same seed gives the same completions, in one batch or in many."""
     whole = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(4), lambda: False)
-    engine.rows_at_once = 1
+    engine.sampler.max_num_seqs = 1
     monkeypatch.setattr("node.trainer.engines.decode.PREFILL_TOKENS", 1)
 
     apart = engine.sample(QUESTIONS, 4, torch.Generator().manual_seed(4), lambda: False)
@@ -345,13 +348,13 @@ def kept_bytes(engine: CausalEngine, groups: list[TrainingGroup]) -> int:
 @pytest.mark.parametrize(("prompt", "completion"), [(40, 40), (160, 24)])
 def test_planned_activations_are_those_that_are_kept(dtype: str, prompt: int, completion: int, tokenizer: Any) -> None:
     """The memory plan's estimate is within 15 % of what the update really keeps."""
-    game = GameSpec(prompt="{question}?", stop="\n", max_prompt=prompt, max_completion=completion, group_size=4)
+    game = GameSpec(prompt="{question}?", stop="\n", max_prompt=prompt, max_completion=completion, num_generations=4)
     config = Qwen2Config(**SIZES | {"hidden_size": 96, "intermediate_size": 512, "vocab_size": 40})
     engine = make(config, tokenizer, game, dtype=dtype)
     group = TrainingGroup([3] * prompt, [[4] * completion] * 4, [[]] * 4, [1.0] * 4, external=False)
     tokens = prompt + 4 * (completion - 1)
     ask = ask_of(engine._settings, game, engine._placement, 0)
 
-    planned = tokens * activation_bytes(shape_of(config), ask, recompute=False)
+    planned = tokens * activation_bytes(shape_of(config), ask, gradient_checkpointing=False)
 
     assert planned == pytest.approx(kept_bytes(engine, [group]), rel=0.15)

@@ -70,7 +70,7 @@ def test_ratios_are_clipped_on_the_side_that_would_gain(ratio: float, advantage:
 
 def test_clips_are_chosen() -> None:
     """Other bounds than the defaults hold."""
-    narrow = grpo.Objective(clip_low=0.1, clip_high=0.1)
+    narrow = grpo.Objective(epsilon=0.1, epsilon_high=0.1)
     assert loss([-1.0 + math.log(1.5)], [group([1.0], [[-1.0]])], narrow) == pytest.approx(-1.1)
 
 
@@ -89,10 +89,10 @@ def test_external_tokens_may_be_taken_as_on_policy() -> None:
 
 
 def test_divergence_is_the_k3_estimate() -> None:
-    """With log(ref / pi) = log 2: 2 - log 2 - 1, weighted by kl."""
+    """With log(ref / pi) = log 2: 2 - log 2 - 1, weighted by beta."""
     groups = [group([0.0], [[-1.0]])]
     reference = torch.tensor([-1.0 + math.log(2)], dtype=torch.float64)
-    found = loss([-1.0], groups, grpo.Objective(kl=0.5), reference=reference)
+    found = loss([-1.0], groups, grpo.Objective(beta=0.5), reference=reference)
     assert found == pytest.approx(0.5 * (1 - math.log(2)))
 
 
@@ -107,11 +107,11 @@ def test_divergence_is_never_negative(logps: list[float], reference: list[float]
 def test_settings_make_the_objective() -> None:
     """Every setting of the loss arrives."""
     chosen = TrainerSettings(
-        loss="dr-grpo", clip_low=0.1, clip_high=0.3, kl=0.01, external="on-policy", importance_cap=3.0,
+        loss="dr-grpo", epsilon=0.1, epsilon_high=0.3, beta=0.01, external="on-policy", importance_cap=3.0,
         mask_truncated=True, max_grad_norm=0.5,
     )  # fmt: skip
     assert grpo.objective_of(chosen, GameSpec(max_completion=7)) == grpo.Objective(
-        clip_low=0.1, clip_high=0.3, kl=0.01, cap=3.0, max_norm=0.5, longest=7, weighted=False, mask_truncated=True
+        epsilon=0.1, epsilon_high=0.3, beta=0.01, cap=3.0, max_norm=0.5, longest=7, weighted=False, mask_truncated=True
     )
     assert grpo.objective_of(TrainerSettings(), GameSpec()) == PLAIN
 
@@ -149,7 +149,7 @@ def test_gradient_is_that_of_finite_differences(logps: list[float], seed: int) -
     at = torch.tensor(logps, dtype=torch.float64)
     reference = at + 0.3 * torch.randn(6, generator=rng, dtype=torch.float64)
     point = at.clone().requires_grad_()
-    grpo.loss_of(point, groups, grpo.Objective(kl=0.1), 6.0, reference).backward()  # type: ignore[no-untyped-call]
+    grpo.loss_of(point, groups, grpo.Objective(beta=0.1), 6.0, reference).backward()  # type: ignore[no-untyped-call]
     step = 1e-6
     for place in range(6):
         shift = torch.zeros(6, dtype=torch.float64)
@@ -199,7 +199,7 @@ def updated(
     before = [each.detach().clone() for each in engine.parameters()]
     optimizer = torch.optim.SGD(engine.parameters(), lr=1.0)
     outcome = grpo.update(
-        engine, optimizer, groups, grpo.Objective(kl=0.05), room=room, scale=NO_SCALE, watch=lambda done: None
+        engine, optimizer, groups, grpo.Objective(beta=0.05), room=room, scale=NO_SCALE, watch=lambda done: None
     )
     after = [each.detach().clone() for each in engine.parameters()]
     with torch.no_grad():
@@ -296,7 +296,7 @@ def test_the_loss_scale_changes_no_step(tiny: BuiltinEngine) -> None:
         tiny,
         optimizer,
         groups,
-        grpo.Objective(kl=0.05),
+        grpo.Objective(beta=0.05),
         room=WIDE,
         scale=LossScale(needed=True),
         watch=lambda done: None,

@@ -15,6 +15,7 @@ from node.config import TrainerSettings
 from node.trainer.checkpoints.checkpoint import Checkpoints
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.engine import Cancelled, NotFinite, TrainingGroup
+from node.trainer.engines.process_group import ProcessGroup
 from node.trainer.learning.learner import Learner
 from node.trainer.learning.throughput import ThroughputEstimate, affordable
 from node.trainer.memory.oom import is_memory
@@ -219,39 +220,39 @@ def test_short_memory_shrinks_sampling_and_changes_no_outcome(
     """Fewer completions at once give the same completions."""
     texts = [f"What is {n} + {n}?" for n in range(6)]
     whole = tiny.sample(texts, 4, torch.Generator().manual_seed(1), never)
-    true = tiny._forward
+    true = tiny.forward
 
     def tight(ids: torch.Tensor, positions: torch.Tensor, plan: object) -> torch.Tensor:
         if getattr(plan, "questions", 0) > 2:
             raise MemoryError
         return true(ids, positions, plan)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tiny, "_forward", tight)
-    tiny.rows_at_once = 24
+    monkeypatch.setattr(tiny, "forward", tight)
+    tiny.sampler.max_num_seqs = 24
     apart = tiny.sample(texts, 4, torch.Generator().manual_seed(1), never)
-    assert tiny.rows_at_once == 6
+    assert tiny.sampler.max_num_seqs == 6
     assert [[s.tokens for s in some] for some in apart] == [[s.tokens for s in some] for some in whole]
 
 
 def test_of_several_ranks_none_begins_again_by_itself(tiny: BuiltinEngine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others would wait for tokens that it does not draw: all begin anew."""
+    """The others would wait for tokens that it does not sample: all begin anew."""
 
     def full(*_: object) -> torch.Tensor:
         raise MemoryError
 
-    tiny._agree = lambda tokens: tokens
-    before = tiny.rows_at_once
-    monkeypatch.setattr(tiny, "_forward", full)
+    tiny.process_group = ProcessGroup(rank=0, world_size=2)
+    before = tiny.sampler.max_num_seqs
+    monkeypatch.setattr(tiny, "forward", full)
     with pytest.raises(MemoryError):
         tiny.sample(["What is 2 + 2?"] * 4, 4, torch.Generator().manual_seed(1), never)
-    assert tiny.rows_at_once == before
+    assert tiny.sampler.max_num_seqs == before
 
 
 def test_a_child_killed_for_memory_begins_smaller() -> None:
     """Half the completions at once, a plan for less memory."""
-    smaller = shrunk(TrainerSettings(micro_batch=5, memory_share=0.8))
+    smaller = shrunk(TrainerSettings(micro_batch=5, gpu_memory_utilization=0.8))
     assert smaller.micro_batch == 2
-    assert smaller.memory_share == pytest.approx(0.6)
+    assert smaller.gpu_memory_utilization == pytest.approx(0.6)
     assert shrunk(TrainerSettings(micro_batch=1)).micro_batch == 1
 
 
@@ -379,8 +380,8 @@ def test_speed_is_an_average_of_late_measurements() -> None:
 
 
 def test_the_step_size_rises_then_stays(tiny: BuiltinEngine, tmp_path: Path) -> None:
-    """Over `warm_up` updates, counted from the checkpoint on."""
-    learner = learner_on(tiny, tmp_path, learning_rate=0.1, warm_up=2)
+    """Over `warmup_steps` updates, counted from the checkpoint on."""
+    learner = learner_on(tiny, tmp_path, learning_rate=0.1, warmup_steps=2)
     seen = []
     for _ in range(3):
         learner.step(groups(1), math.inf, never)

@@ -15,6 +15,7 @@ from node.trainer.memory.memory_plan import (
     MemoryPlan,
     MemoryRequest,
     ModelShape,
+    SamplerMemory,
     cache_bytes,
     mps_watermarks,
     plan_memory,
@@ -107,8 +108,8 @@ def test_the_targets_fit(shapes: dict[str, ModelShape], name: str, ask: MemoryRe
     """What the documentation promises for a machine has room there, a whole group at once."""
     plan = plan_memory(shapes[name], msgspec.structs.replace(ask, completion=200), int(budget * GB))
     assert plan.fits
-    assert plan.micro_tokens >= 256 + 8 * 200
-    assert plan.sample_rows >= 8
+    assert plan.micro_batch_tokens >= 256 + 8 * 200
+    assert plan.max_num_seqs >= 8
 
 
 CARDS = {"8 GB": 8, "16 GB": 16, "24 GB": 24, "40 GB": 40, "80 GB": 80}
@@ -128,13 +129,13 @@ def test_the_documented_table_is_what_the_plan_says(shapes: dict[str, ModelShape
 
 
 def on_a_gpu(ask: MemoryRequest) -> MemoryRequest:
-    return msgspec.structs.replace(ask, overhead=GPU_OVERHEAD, laid_out=False)
+    return msgspec.structs.replace(ask, overhead=GPU_OVERHEAD, sampler=SamplerMemory())
 
 
 def cell(plan: MemoryPlan) -> str:
     if not plan.fits:
         return "-"
-    return f"{plan.sample_rows}, {plan.micro_tokens:,}{' r' * plan.recompute}"
+    return f"{plan.max_num_seqs}, {plan.micro_batch_tokens:,}{' r' * plan.gradient_checkpointing}"
 
 
 @pytest.mark.parametrize(
@@ -170,16 +171,20 @@ def test_more_memory_never_means_less_at_once(budget: int, rank: int, completion
     assert small.fits == (small.peak <= budget * GB)
     assert large.fits or not small.fits
     if small.fits:
-        assert large.sample_rows >= small.sample_rows
-        assert large.micro_tokens >= small.micro_tokens or (small.recompute and not large.recompute)
+        assert large.max_num_seqs >= small.max_num_seqs
+        assert large.micro_batch_tokens >= small.micro_batch_tokens or (
+            small.gradient_checkpointing and not large.gradient_checkpointing
+        )
 
 
 def test_the_operator_overrides_the_plan(shapes: dict[str, ModelShape]) -> None:
     """What is set is not chosen; what then does not fit is said."""
-    ask = MemoryRequest(micro_tokens=100, sample_rows=24, recompute="always")
+    ask = MemoryRequest(micro_batch_tokens=100, max_num_seqs=24, gradient_checkpointing="always")
     plan = plan_memory(shapes["0.5B"], ask, 20 * GB)
-    assert (plan.micro_tokens, plan.sample_rows, plan.recompute, plan.fits) == (100, 24, True, True)
-    assert not plan_memory(shapes["0.5B"], MemoryRequest(micro_tokens=1_000_000, recompute="never"), 20 * GB).fits
+    assert (plan.micro_batch_tokens, plan.max_num_seqs, plan.gradient_checkpointing, plan.fits) == (100, 24, True, True)
+    assert not plan_memory(
+        shapes["0.5B"], MemoryRequest(micro_batch_tokens=1_000_000, gradient_checkpointing="never"), 20 * GB
+    ).fits
 
 
 def test_a_reference_model_is_counted_once_it_is_kept(shapes: dict[str, ModelShape]) -> None:
@@ -237,9 +242,13 @@ def test_a_large_model_computes_in_what_the_cpu_is_made_for() -> None:
 
 def test_game_and_settings_ask_for_memory() -> None:
     """The longest lengths of the game count, and every setting that takes or saves memory."""
-    settings = TrainerSettings(lora=8, quantise="nf4", optimizer="adam8bit", kl=0.1, micro_tokens=64, sample_rows=16)
-    game = GameSpec(max_prompt=100, max_completion=20, group_size=4, generated=8, own=3, external=9)
+    settings = TrainerSettings(
+        lora=8, quantise="nf4", optimizer="adam8bit", beta=0.1, micro_batch_tokens=64, max_num_seqs=16
+    )
+    game = GameSpec(
+        max_prompt=100, max_completion=20, num_generations=4, num_prompts=8, local_groups=3, external_groups=9
+    )
     assert ask_of(settings, game, Placement(CPU, torch.bfloat16, None), 7) == MemoryRequest(
         weights=2, arithmetic=2, lora=8, nf4=True, adam8bit=True, reference=True, prefix=7, prompt=100, completion=20,
-        group=4, groups=12, micro_tokens=64, sample_rows=16,
+        group=4, groups=12, micro_batch_tokens=64, max_num_seqs=16,
     )  # fmt: skip

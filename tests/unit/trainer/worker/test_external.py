@@ -13,7 +13,7 @@ from protocols.wire import Completion
 @given(st.integers(1, 32), st.integers(0, 32), st.integers(0, 32))
 def test_the_share_of_external_groups_is_at_most_the_manifests(own: int, external: int, made: int) -> None:
     """Also where a node has made few groups of its own, or none."""
-    game = GameSpec(own=own, external=external)
+    game = GameSpec(local_groups=own, external_groups=external)
     made = min(made, own)
     most = most_external(game, made)
 
@@ -23,7 +23,7 @@ def test_the_share_of_external_groups_is_at_most_the_manifests(own: int, externa
 
 def test_a_swarm_that_trains_on_external_groups_only_is_not_bounded_by_own_ones() -> None:
     """Where the manifest gives own groups no part, the foreign ones have it all."""
-    assert most_external(GameSpec(own=0, external=8), 0) == 8
+    assert most_external(GameSpec(local_groups=0, external_groups=8), 0) == 8
 
 
 def test_a_group_that_would_make_a_degenerate_completion_likelier_is_told() -> None:

@@ -133,6 +133,7 @@ def test_quotes_of_every_stage_are_left_where_few_fit(bodies: Memory) -> None:
     critics = [put(bodies, peer, 1, (peer, "x" * 1000), answers[0]) for peer in PEERS]
     wanted = drawn(SEED, 0, answers, 5) + drawn(SEED, 1, critics, 5)
     shelf = quotes_that_fit(wanted, bodies, 4 * len(bodies[critics[0]]))
+    assert not isinstance(shelf, str)
     assert {read(bodies, digest).stage for digest in shelf} == {0, 1}
 
 
@@ -168,7 +169,7 @@ def _with_room(spec: GameSpec, room: int) -> GameSpec:
 
 def test_of_a_sender_each_question_counts_once() -> None:
     """A question that chance assigned twice is trained on once, and zero-advantage groups have no advantage."""
-    manifest = Manifest(name="t", game=GameSpec(group_size=2, generated=3))
+    manifest = Manifest(name="t", game=GameSpec(num_generations=2, num_prompts=3))
     first, second = groups_for(manifest, PEERS[0], 0, 2, lambda q, n: f"#### {2 * q + n}")
     again = Group(2, first.question, first.completions)
     assert one_each([first, second, again]) == [first, second]

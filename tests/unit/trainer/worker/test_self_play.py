@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from node.data.questions import Question
-from node.trainer.engines.engine import Sample
+from node.trainer.engines.sampler import Sample
 from node.trainer.worker.self_play import StageWorth, rehearse
 from node.trainer.worker.session import TaskContext
 from protocols.manifest import Manifest

@@ -27,7 +27,9 @@ from tests.unit.trainer.conftest import SHAPE
 
 SEED = bytes(range(32))
 MANIFEST = Manifest(
-    name="test", data=DataSpec(held_out=4), game=GameSpec(generated=4, own=2, external=2, updates=3, max_completion=12)
+    name="test",
+    data=DataSpec(held_out=4),
+    game=GameSpec(num_prompts=4, local_groups=2, external_groups=2, updates=3, max_completion=12),
 )
 IDLE = TaskContext(lambda: False, lambda done, total: None)
 
@@ -150,7 +152,7 @@ def test_a_slot_s_outcome_depends_on_nothing_behind_it(opened: Callable[..., Ses
     session = opened()
     texts = [f"What is {n} + {n}?" for n in range(5)]
     whole = session.engine.sample(texts, 4, session._generator(7), IDLE.cancelled)
-    session.engine.rows_at_once = 4
+    session.engine.sampler.max_num_seqs = 4
     some = session.engine.sample(texts[:3], 4, session._generator(7), IDLE.cancelled)
     assert [[s.tokens for s in g] for g in some] == [[s.tokens for s in g] for g in whole[:3]]
 
@@ -171,13 +173,13 @@ def test_cancelling_stops_before_the_next_token(
     session = opened()
     engine = session.engine
     assert isinstance(engine, BuiltinEngine)
-    passes, true = [0], engine._forward
+    passes, true = [0], engine.forward
 
     def counted(*arguments: object) -> torch.Tensor:
         passes[0] += 1
         return true(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(engine, "_forward", counted)
+    monkeypatch.setattr(engine, "forward", counted)
     with pytest.raises(Cancelled):
         session.generate(f.Generate(1, 0, 0, SEED, 4), TaskContext(lambda: passes[0] >= 3, lambda done, total: None))
     assert passes[0] == 3
@@ -202,7 +204,7 @@ def test_own_groups_without_an_advantage_count_as_own(opened: Callable[..., Sess
 
     trained = session.train(f.Train(2, 0, 0, body, (with_one_right(body),), 1, 60.0), IDLE)
 
-    assert (trained.own, trained.external) == (0, MANIFEST.game.external)
+    assert (trained.own, trained.external) == (0, MANIFEST.game.external_groups)
 
 
 def test_a_foreign_group_whose_right_answer_is_endless_is_not_trained_on(opened: Callable[..., Session]) -> None:
