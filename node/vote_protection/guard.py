@@ -11,6 +11,7 @@ another seed, do not block an honest vote.
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -51,23 +52,19 @@ class VoteProtection:
         self._lock = FileLock(
             path.with_name(path.name + ".lock"), f"the vote protection {path}", "stop that node first"
         )
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._lock.release)
             self._lock.sign()
             self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
+            opened.callback(self._connection.close)
             self._take()
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.pop_all()
 
     def _take(self) -> None:
         """Take the file now and for good: whoever else reads it is noticed at the start, not at the first vote."""
-        try:
-            with refusing(self.path, "close the program that has it open"):
-                self._connection.execute("BEGIN EXCLUSIVE")
-                self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.close()
-            raise
+        with refusing(self.path, "close the program that has it open"):
+            self._connection.execute("BEGIN EXCLUSIVE")
+            self._connection.execute("COMMIT")
 
     def bind(self, deployment: Digest) -> None:
         """Say for which deployment (`protocols.identifiers.swarm_id`) is signed from now on."""
