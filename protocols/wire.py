@@ -95,8 +95,9 @@ class Rollouts(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """The body: every group that a peer made in a stage. `tokenizer` is the fingerprint of the ids in it.
 
     `quoted` are the bodies of earlier stages that its prompts quote: with them every receiver has the same prompts.
-    In a game of several stages all peers have the same questions. There, `seed` is the round's, so that nobody quotes
-    answers to another round's questions, and `author` is the peer's address, so that no other peer can announce it.
+    In a game whose stages quote earlier ones, `seed` is the round's, so that nobody quotes answers to another round's
+    questions. In a game in which all peers have the same questions, `author` is the peer's address, so that no other
+    peer can announce the body. Both are empty otherwise.
     """
 
     round: int

@@ -23,14 +23,14 @@ LOOK_SECONDS = 0.7
 
 
 def run_swarm(
-    plan: DemoPlan, home: Path, view: View, *, base: Path | None = None, keys: Path | None = None
+    plan: DemoPlan, home: Path, view: View, *, builtin: Path | None = None, keys: Path | None = None
 ) -> DemoSummary:
     """Run a swarm to the end of its last round and return the summary; none of its processes remains.
 
     Raises `DemoError`, KeyboardInterrupt.
     """
     began = time.monotonic()
-    with LocalSwarm(plan, home, base=base, keys=keys) as network:
+    with LocalSwarm(plan, home, builtin=builtin, keys=keys) as network:
         network.start(view.step)
         limit = time.monotonic() + plan.longest_seconds
         snapshot = network.look()

@@ -18,7 +18,7 @@ from node.localnet.local_chain import LocalChain
 from node.localnet.processes import ManagedProcess, end_all, process_tree
 from node.publishing.hub_push import PushRequest
 from node.publishing.hub_service import PushError, _start_push, pushing
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.rank_environment import start_rank_workers
 from tests.integration.test_trainer import running
 
@@ -36,8 +36,8 @@ VALUE = "nobody-may-read-this"
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built-in model, hardly trained."""
-    directory = tmp_path_factory.mktemp("model") / "base"
-    build_base_model(directory, 0, steps=2)
+    directory = tmp_path_factory.mktemp("model") / "builtin"
+    build_builtin_model(directory, 0, steps=2)
     return directory
 
 
