@@ -16,11 +16,11 @@ ResultT = TypeVar("ResultT")
 def start_of(out: Path, *, sparse: bool) -> Path:
     """Return the model that all runs start from; trained in `out` unless it is there (about a minute on one core)."""
     from node.trainer.engines.builtin.builtin_model import read_shape
-    from node.trainer.engines.builtin.sft_warmup import build_base_model
+    from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 
-    target = out / "base"
+    target = out / "builtin"
     if read_shape(target) is None:
-        build_base_model(target, 0, sparse=sparse)
+        build_builtin_model(target, 0, sparse=sparse)
     return target
 
 

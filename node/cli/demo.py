@@ -12,12 +12,13 @@ import click
 from node.exits import Exit, Refusal
 from node.localnet.demo_compare import compare, comparison_lines
 from node.localnet.demo_inputs import real_inputs
-from node.localnet.demo_plan import DemoOptions, DemoPlan, PlanError, demo_plan
+from node.localnet.demo_plan import DEFAULT_GAME, DemoOptions, DemoPlan, PlanError, demo_plan
 from node.localnet.demo_report import print_summary
 from node.localnet.demo_run import interruptible, run_swarm, workplace, write_json
 from node.localnet.demo_view import view_for
 from node.localnet.learning_curves import NoPictureError, draw, draw_comparison
 from node.localnet.processes import DemoError
+from node.runtime.game_plugins import load_games
 
 DEFAULT_OUT = Path("demo-out")
 
@@ -28,22 +29,23 @@ DEFAULT_OUT = Path("demo-out")
 @click.option("--slow", type=int, default=0, metavar="N", help="Make node N too slow: it must skip.")
 @click.option("--seed", type=int, default=0, metavar="N", help="Seed of models and sampling.")
 @click.option("--seconds", type=int, default=0, metavar="S", help="Length of a stage; share has one a round.")
-@click.option("--game", default="share", metavar="share|debate", help="The game: share.")
+@click.option("--game", default=DEFAULT_GAME, metavar="NAME", help="The game, share, debate or a plug-in's: share.")
 @click.option("--compare", "comparing", is_flag=True, help="A sparse start with sharing, then without.")
 @click.option("--model", default="", metavar="DIR|NAME", help="Train this causal language model.")
 @click.option("--data", default="", metavar="FILE", help="Questions: JSONL with question and answer, or a directory.")
 @click.option("--out", type=click.Path(path_type=Path), default=DEFAULT_OUT, help="Directory for picture and JSON.")
 @click.option("--keep", is_flag=True, help="Keep every node's data and logs in OUT/run.")
-@click.option("--warm-steps", type=int, default=0, hidden=True)
+@click.option("--warmup-steps", type=int, default=0, hidden=True)
 def demo(
     peers: int, rounds: int, slow: int, seed: int, seconds: int, game: str, comparing: bool, model: str, data: str,
-    out: Path, keep: bool, warm_steps: int,
+    out: Path, keep: bool, warmup_steps: int,
 ) -> None:  # fmt: skip
     """Run a whole swarm on this machine: chain, contract, bootnode, nodes; watch it learn."""
     options = DemoOptions(
         peers=peers, rounds=rounds, slow=slow, seed=seed, seconds=seconds, game=game, model=model, data=data,
-        warm_steps=warm_steps, sparse=comparing,
+        warmup_steps=warmup_steps, sparse=comparing,
     )  # fmt: skip
+    load_games()
     with _told():
         run_demo(options, out, keep=keep)
 

@@ -27,13 +27,13 @@ def compare(options: DemoOptions, home: Path, view: View) -> SharingComparison:
 
     Raises `node.localnet.processes.DemoError`, KeyboardInterrupt.
     """
-    base = home / "base-model"
+    builtin = home / "builtin-model"
     shared = replace(options, sparse=True, sharing=True)
     view.step("sharing on")
-    sharing = run_swarm(demo_plan(shared), home / "sharing-on", view, base=base)
+    sharing = run_swarm(demo_plan(shared), home / "sharing-on", view, builtin=builtin)
     view.step("sharing off")
     plan = demo_plan(replace(shared, sharing=False))
-    alone = run_swarm(plan, home / "sharing-off", view, base=base, keys=home / "sharing-on")
+    alone = run_swarm(plan, home / "sharing-off", view, builtin=builtin, keys=home / "sharing-on")
     return compared(sharing, alone)
 
 

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
 
 import msgspec
 from msgspec.structs import replace
 
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
-from node.trainer.engines.builtin.debate_corpus import COMPACT
-from protocols.games import game_named
+from protocols.games import BuiltinModelSetup, builtin_setup, game_named, game_names
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 
 FIRST_ROUND = 2
@@ -20,10 +18,9 @@ BLOCK_SECONDS = 1
 TOO_SLOW = 2.0
 """Stages that a slowed node needs for one group."""
 
-GAMES = ("share", "debate")
-DEBATE_ROUNDS = 20
-DEBATE_SECONDS = (6, 8, 9)
-"""Answers have short prompts; critiques and resolutions wait for the bodies they quote, and have longer prompts."""
+DEFAULT_GAME = "share"
+SPARSE_SECONDS = 4
+"""Length of the stage in `--compare`."""
 
 REAL_ROUNDS = 30
 """Less than 25 minutes of the template's stages."""
@@ -50,10 +47,10 @@ class DemoOptions(msgspec.Struct, frozen=True, kw_only=True):
     model: str = ""
     data: str = ""
     seconds: int = 0
-    game: str = "share"
+    game: str = DEFAULT_GAME
     sharing: bool = True
     sparse: bool = False
-    warm_steps: int = 0
+    warmup_steps: int = 0
 
     @property
     def real(self) -> bool:
@@ -76,10 +73,14 @@ class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
     nodes: tuple[NodePlan, ...]
     last_round: int
     seed: int
-    base: Literal["builtin", "sparse", "debate", "given"]
     model: str
-    """Directory or name of the operator's model, "" without one."""
-    warm_steps: int
+    """Directory or name of the operator's model, "" for the built-in one."""
+    warmup: str
+    """The built-in model's SFT warm-up."""
+    sparse: bool
+    """Whether the built-in model then unlearns the answer format."""
+    warmup_steps: int
+    """Steps of the warm-up, 0 for all."""
     start_seconds: float
     """Longest wait for the first round: model loading and the first evaluation."""
 
@@ -111,23 +112,10 @@ class DemoPlan(msgspec.Struct, frozen=True, kw_only=True):
         return self.start_seconds + (self.last_round + 6) * (self.round_seconds + 2 * turns)
 
 
-def dense_game() -> GameSpec:
-    """Return the demo's game on the built-in model: half of the groups that a node trains on are external."""
-    return GameSpec(num_prompts=16, min_prompts=2, num_generations=8, local_groups=16, external_groups=16, updates=2)
-
-
 def sparse_game(sharing: bool) -> GameSpec:
     """Return the game of the comparison: the same number of groups is trained on with and without sharing."""
     game = GameSpec(num_prompts=8, min_prompts=2, num_generations=4, local_groups=8, external_groups=8, updates=1)
     return game if sharing else replace(game, local_groups=game.local_groups + game.external_groups, external_groups=0)
-
-
-def debate_game() -> GameSpec:
-    """Return the demo's debate on the built-in model: every stage is trained on, half of the groups external."""
-    return GameSpec(
-        name="debate", parameters=COMPACT, num_prompts=12, min_prompts=2, num_generations=8, local_groups=12,
-        external_groups=12, updates=2, max_prompt=160, max_completion=80,
-    )  # fmt: skip
 
 
 def last_round(rounds: int, every: int) -> int:
@@ -142,24 +130,23 @@ def demo_plan(options: DemoOptions, template: Manifest | None = None, data: Data
     `template` and `data` are the manifest and the questions of a swarm with a real model or real questions. Raises
     `PlanError` for options that contradict each other.
     """
-    manifest = _real(options, template, data) if template else _builtin(options)
     peers = options.peers or (2 if template else 4)
     _check(options, peers)
-    rounds = options.rounds or (REAL_ROUNDS if template else DEBATE_ROUNDS if options.game == "debate" else 24)
+    setup = _setup(options)
+    rounds = options.rounds or (REAL_ROUNDS if template else setup.rounds)
+    manifest = _real(options, template, data) if template else _builtin(options, setup)
     every = manifest.evaluate_every
     stage = manifest.stages[-1].seconds
     last = last_round(rounds, every)
-    base: Literal["builtin", "sparse", "debate", "given"] = (
-        "sparse" if options.sparse else "debate" if options.game == "debate" else "builtin"
-    )
     return DemoPlan(
         manifest=manifest,
         nodes=tuple(_node(options, number, stage, template is not None) for number in range(1, peers + 1)),
         last_round=last,
         seed=options.seed,
-        base="given" if options.model else base,
         model=options.model,
-        warm_steps=options.warm_steps,
+        warmup=setup.warmup,
+        sparse=options.sparse,
+        warmup_steps=options.warmup_steps,
         start_seconds=900.0 if template else 120.0,
     )
 
@@ -181,9 +168,7 @@ def _check(options: DemoOptions, peers: int) -> None:
         raise PlanError("--data: name the model that answers these questions with --model DIR or NAME")
     if options.real and options.sparse:
         raise PlanError("--compare: uses the built-in model and its questions; leave out --model and --data")
-    if options.game not in GAMES:
-        raise PlanError(f"--game {options.game}: the demo supports {' or '.join(GAMES)}")
-    if options.game != "share" and (options.real or options.sparse):
+    if options.game != DEFAULT_GAME and (options.real or options.sparse):
         raise PlanError(f"--game {options.game}: uses the built-in model; leave out --model, --data and --compare")
     if not 2 <= peers <= 16:
         raise PlanError(f"--peers {peers}: a swarm on one machine has 2 to 16 nodes")
@@ -193,31 +178,24 @@ def _check(options: DemoOptions, peers: int) -> None:
         raise PlanError(f"--rounds {options.rounds}: choose 1 to 500 rounds")
 
 
-def _builtin(options: DemoOptions) -> Manifest:
-    if options.game == "debate":
-        return _debate(options)
-    game = sparse_game(options.sharing) if options.sparse else dense_game()
-    seconds = options.seconds or (4 if options.sparse else 6)
+def _setup(options: DemoOptions) -> BuiltinModelSetup:
+    known = {name: setup for name in game_names() if (setup := builtin_setup(name)) is not None}
+    if options.game not in known:
+        raise PlanError(f"--game {options.game}: the demo supports {' or '.join(known)}")
+    return known[options.game]
+
+
+def _builtin(options: DemoOptions, setup: BuiltinModelSetup) -> Manifest:
+    stages = game_named(options.game).stages
+    seconds = (SPARSE_SECONDS,) if options.sparse else setup.seconds
+    seconds = (options.seconds,) * len(stages) if options.seconds else seconds
     return Manifest(
         name="demo",
-        game=game,
-        stages=(StageSpec(name="play", seconds=seconds),),
+        game=sparse_game(options.sharing) if options.sparse else setup.spec,
+        stages=tuple(StageSpec(name=name, seconds=each) for name, each in zip(stages, seconds, strict=True)),
         voting=VotingSpec(winners=2),
         limits=Limits(turn_seconds=1),
         evaluate_every=5 if options.sparse else 2,
-    )
-
-
-def _debate(options: DemoOptions) -> Manifest:
-    names = ("answer", "critique", "resolve")
-    seconds = (options.seconds,) * 3 if options.seconds else DEBATE_SECONDS
-    return Manifest(
-        name="demo",
-        game=debate_game(),
-        stages=tuple(StageSpec(name=name, seconds=each) for name, each in zip(names, seconds, strict=True)),
-        voting=VotingSpec(winners=2),
-        limits=Limits(turn_seconds=1),
-        evaluate_every=2,
     )
 
 

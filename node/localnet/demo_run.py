@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -23,14 +23,14 @@ LOOK_SECONDS = 0.7
 
 
 def run_swarm(
-    plan: DemoPlan, home: Path, view: View, *, base: Path | None = None, keys: Path | None = None
+    plan: DemoPlan, home: Path, view: View, *, builtin: Path | None = None, keys: Path | None = None
 ) -> DemoSummary:
     """Run a swarm to the end of its last round and return the summary; none of its processes remains.
 
     Raises `DemoError`, KeyboardInterrupt.
     """
     began = time.monotonic()
-    with LocalSwarm(plan, home, base=base, keys=keys) as network:
+    with LocalSwarm(plan, home, builtin=builtin, keys=keys) as network:
         network.start(view.step)
         limit = time.monotonic() + plan.longest_seconds
         snapshot = network.look()
@@ -67,14 +67,13 @@ def workplace(out: Path, keep: bool) -> Iterator[Path]:
         yield home
         return
     home = Path(tempfile.mkdtemp(prefix="swarm-demo-"))
-    try:
-        yield home
-    except DemoError as error:
-        raise DemoError(f"{error} (data and logs are kept in {home})") from error
-    except BaseException:
-        shutil.rmtree(home, ignore_errors=True)
-        raise
-    shutil.rmtree(home, ignore_errors=True)
+    with ExitStack() as removed:
+        removed.callback(shutil.rmtree, home, ignore_errors=True)
+        try:
+            yield home
+        except DemoError as error:
+            removed.pop_all()
+            raise DemoError(f"{error} (data and logs are kept in {home})") from error
 
 
 @contextmanager

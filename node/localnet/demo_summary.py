@@ -88,7 +88,7 @@ def summed_up(
     before, after = _mean([peer.before for peer in peers]), _mean([peer.after for peer in peers])
     return DemoSummary(
         seed=plan.seed,
-        model=plan.model or plan.base,
+        model=plan.model or "builtin",
         data=plan.manifest.data.source,
         held_out=plan.manifest.data.held_out,
         last_round=plan.last_round,

@@ -50,17 +50,18 @@ class LocalSwarm:
         plan: DemoPlan,
         home: Path,
         *,
-        base: Path | None = None,
+        builtin: Path | None = None,
         keys: Path | None = None,
         chain: LocalChain | None = None,
     ) -> None:
-        """Take the plan and an empty directory; `base` is the model that all start from, created there if None.
+        """Take the plan and an empty directory; `builtin` is the built-in model, created there if
+        None.
 
         `keys` are the node keys of an earlier swarm, so that the same peers play again. The swarm takes over `chain`,
         which is not started yet; None means a chain that keeps nothing.
         """
         self.plan, self.home, self._keys = plan, home, keys
-        self.base = base or home / "base-model"
+        self.builtin = builtin or home / "builtin-model"
         self.contract = ""
         self.peers: tuple[WatchedPeer, ...] = ()
         self._chain = chain or LocalChain(block_seconds=BLOCK_SECONDS)
@@ -85,13 +86,13 @@ class LocalSwarm:
 
     def start(self, report: Progress) -> None:
         """Start everything. Raises `DemoError`."""
-        made = self._make_base()
+        made = self._build_model()
         report("starting a local chain (anvil) and deploying the coordinator contract")
         self._start_chain()
         report("starting a bootnode")
         self._start_bootnode()
         if made is not None:
-            self._wait_for_base(made, report)
+            self._wait_for_model(made, report)
         self.peers = tuple(self._prepare(node) for node in self.plan.nodes)
         self._snapshot = Snapshot(at=time.time(), sightings=tuple(Sighting(peer=peer) for peer in self.peers))
         for node in self.plan.nodes:
@@ -109,17 +110,16 @@ class LocalSwarm:
         command = [*SWARM, "run", "--data-dir", str(self._directory(number))]
         self._nodes[number] = self._spawn(f"node {number}", command)
 
-    def _make_base(self) -> ManagedProcess | None:
-        if self.base.exists() or self.plan.base == "given":
+    def _build_model(self) -> ManagedProcess | None:
+        if self.builtin.exists() or self.plan.model:
             return None
-        command = [sys.executable, "-m", "node.trainer.engines.builtin.sft_warmup", "--out", str(self.base)]
-        command += ["--seed", str(self.plan.seed)]
-        command += ["--sparse"] if self.plan.base == "sparse" else []
-        command += ["--game", "debate"] if self.plan.base == "debate" else []
-        command += ["--steps", str(self.plan.warm_steps)] if self.plan.warm_steps else []
-        return self._spawn("warm start", command)
+        command = [sys.executable, "-m", "node.trainer.engines.builtin.sft_warmup", "--out", str(self.builtin)]
+        command += ["--seed", str(self.plan.seed), "--warmup", self.plan.warmup]
+        command += ["--sparse"] if self.plan.sparse else []
+        command += ["--steps", str(self.plan.warmup_steps)] if self.plan.warmup_steps else []
+        return self._spawn("model warm-up", command)
 
-    def _wait_for_base(self, child: ManagedProcess, report: Progress) -> None:
+    def _wait_for_model(self, child: ManagedProcess, report: Progress) -> None:
         """Wait for the SFT warm-up and report its progress."""
         deadline = time.monotonic() + MODEL_SECONDS
         reported = ""
@@ -174,7 +174,7 @@ class LocalSwarm:
         if self._keys is not None:
             shutil.copy2(self._keys / node.directory / "swarm.pem", identity)
         key = load_or_create(identity)
-        model = self.plan.model or str(shutil.copytree(self.base, directory.absolute() / "base-model"))
+        model = self.plan.model or str(shutil.copytree(self.builtin, directory.absolute() / "builtin-model"))
         config = node_config(node, chain=self._chain.url, contract=self.contract, model=model)
         (directory / "swarm.toml").write_text(toml_text(config))
         (directory / "manifest.toml").write_text(toml_text(self.plan.manifest))

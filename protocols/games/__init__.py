@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+from msgspec.structs import replace
+
 from protocols.games.debate import Debate
-from protocols.games.interface import Game, Shelf, StageContext
+from protocols.games.interface import BuiltinModelSetup, Game, PlaysBuiltinModel, Shelf, StageContext
 from protocols.games.share import Share
 from protocols.identifiers import Address, Seed
 from protocols.manifest import Manifest
@@ -30,12 +32,27 @@ def register_game(name: str, game: Game) -> None:
 
 def body_seed(game: Game, seed: Seed) -> Seed:
     """Return what stands as seed in a body: the round's where stages may quote each other, else nothing."""
-    return seed if len(game.stages) > 1 else b""
+    quotes = any(game.quotes(stage) for stage in range(len(game.stages)))
+    return seed if quotes else b""
 
 
 def body_author(game: Game, peer: Address) -> Address:
     """Return what stands as author in a body: the peer where its questions are everybody's, else nothing."""
-    return peer if len(game.stages) > 1 else ""
+    return peer if game.questions_are_common else ""
+
+
+def game_names() -> tuple[str, ...]:
+    """Return the names of all games, in order."""
+    return tuple(sorted(_games))
+
+
+def builtin_setup(name: str) -> BuiltinModelSetup | None:
+    """Return how the built-in model plays a game, None if the game does not say. Raises ValueError as `game_named`."""
+    game = game_named(name)
+    if not isinstance(game, PlaysBuiltinModel):
+        return None
+    # A game that inherits from another one inherits the other's name with the setup.
+    return replace(game.builtin_model, spec=replace(game.builtin_model.spec, name=name))
 
 
 def game_problems(manifest: Manifest) -> list[str]:
@@ -54,4 +71,7 @@ def game_problems(manifest: Manifest) -> list[str]:
     return [*stages, *game.problems(spec)]
 
 
-__all__ = ["Game", "Shelf", "StageContext", "body_author", "body_seed", "game_named", "game_problems", "register_game"]
+__all__ = [
+    "BuiltinModelSetup", "Game", "Shelf", "StageContext", "body_author", "body_seed", "builtin_setup", "game_named",
+    "game_names", "game_problems", "register_game",
+]  # fmt: skip

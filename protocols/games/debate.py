@@ -15,7 +15,7 @@ from functools import lru_cache
 import msgspec
 
 from protocols.assignment import EVERYBODY, assigned_question
-from protocols.games.interface import Shelf, StageContext
+from protocols.games.interface import BuiltinModelSetup, Shelf, StageContext
 from protocols.games.quoting import MOST_ROOM, content_key, filled, lot, places, quotable
 from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
@@ -61,6 +61,22 @@ class DebateWording(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     criticism_chars: int = 400
 
 
+COMPACT: dict[str, str | int | float | bool] = {
+    "critique": "<|im_start|>user\n{question}\n{answers}<|im_end|>\n<|im_start|>assistant\n",
+    "resolve": "<|im_start|>user\n{question}\n{answers}{criticisms}<|im_end|>\n<|im_start|>assistant\n",
+    "answer": "{number} {text}\n",
+    "criticism": "{text}@{number}\n",
+    "pick": "@",
+    "vote": "@",
+    "none": "0",
+    "quoted": 4,
+    "answer_chars": 7,
+    "criticism_chars": 10,
+}
+"""A wording of few tokens, for the built-in model: a mark is one token. Of an answer its last line is shown behind its
+number, of a criticism the answer that it closes with: what a small model can find again."""
+
+
 class Quote(msgspec.Struct, frozen=True):
     """An answer that is shown: known by its content."""
 
@@ -79,6 +95,17 @@ class Debate:
     """`protocols.games.interface.Game` in three stages."""
 
     stages: tuple[str, ...] = ("answer", "critique", "resolve")
+    questions_are_common = True
+    builtin_model = BuiltinModelSetup(
+        spec=GameSpec(
+            name="debate", parameters=COMPACT, num_prompts=12, min_prompts=2, num_generations=8, local_groups=12,
+            external_groups=12, updates=2, max_prompt=160, max_completion=80,
+        ),
+        # Answers have short prompts; critiques and resolutions wait for what they quote, and have longer prompts.
+        seconds=(6, 8, 9),
+        rounds=20,
+        warmup="debate",
+    )  # fmt: skip
 
     def problems(self, spec: GameSpec) -> list[str]:
         """Return what is wrong with the parameters."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 
@@ -30,6 +30,26 @@ class StageContext(msgspec.Struct, frozen=True, kw_only=True):
     shelf: Shelf = {}
 
 
+class BuiltinModelSetup(msgspec.Struct, frozen=True, kw_only=True):
+    """How the built-in model plays a game: what `swarm demo` runs, and what the model is warmed up on.
+
+    `spec` holds parameters and sizes that suit it. `seconds` is the length of each stage, `rounds` how many are played.
+    `warmup` names a supervised course of `node.trainer.engines.builtin.sft_warmup`.
+    """
+
+    spec: GameSpec
+    seconds: tuple[int, ...]
+    rounds: int
+    warmup: str
+
+
+@runtime_checkable
+class PlaysBuiltinModel(Protocol):
+    """The optional part of a game: how the built-in model plays it. Without it, `swarm demo` can't play the game."""
+
+    builtin_model: BuiltinModelSetup
+
+
 class Game(Protocol):
     """One game. Peers that have the same bodies get the same prompts, rewards and ranks; none of it may raise.
 
@@ -39,6 +59,9 @@ class Game(Protocol):
 
     stages: tuple[str, ...]
     """The stages of a round, in order."""
+
+    questions_are_common: bool
+    """Whether all peers have the same questions. A body then names its author: another's would fit the same slots."""
 
     def problems(self, spec: GameSpec) -> list[str]:
         """Return every reason why these parameters make no sense, as "game.FIELD: what it must be"."""

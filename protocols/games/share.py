@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from protocols.assignment import assigned_question
-from protocols.games.interface import StageContext
+from protocols.games.interface import BuiltinModelSetup, StageContext
 from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import GameSpec
@@ -21,6 +21,13 @@ class Share:
     """`protocols.games.interface.Game`: every peer answers questions of its own; nothing is quoted."""
 
     stages: tuple[str, ...] = ("play",)
+    questions_are_common = False
+    builtin_model = BuiltinModelSetup(
+        spec=GameSpec(num_prompts=16, min_prompts=2, num_generations=8, local_groups=16, external_groups=16, updates=2),
+        seconds=(6,),
+        rounds=24,
+        warmup="arithmetic",
+    )
 
     def problems(self, spec: GameSpec) -> list[str]:
         """Return what is wrong with the parameters: this game has none of its own."""

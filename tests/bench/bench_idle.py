@@ -17,7 +17,7 @@ GOAL = 150.0
 
 def run() -> list[dict[str, Any]]:
     """Return the rows: resident MiB of a node that has played some rounds, and of its trainer."""
-    plan = demo_plan(DemoOptions(peers=2, rounds=ROUND, warm_steps=20))
+    plan = demo_plan(DemoOptions(peers=2, rounds=ROUND, warmup_steps=20))
     with tempfile.TemporaryDirectory() as home, LocalSwarm(plan, Path(home)) as network:
         network.start(lambda _: None)
         limit = time.monotonic() + LIMIT_SECONDS

@@ -9,13 +9,13 @@ import pytest
 
 from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
-from node.trainer.engines.builtin.debate_corpus import COMPACT
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.messages import Evaluate, Generate, Generated, SetUp, Train
 from node.trainer.service.jobs import shelf_for
 from node.trainer.worker.session import Session, TaskContext
 from node.validation.body_check import check_body
 from node.validation.quoted_bodies import QuoteResolver
+from protocols.games.debate import COMPACT
 from protocols.games.quoting import drawn
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import DataSpec, GameSpec, Manifest, StageSpec
@@ -73,8 +73,8 @@ class Round:
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "base"
-    build_base_model(directory, 0, game="debate", steps=30)
+    directory = tmp_path_factory.mktemp("model") / "builtin"
+    build_builtin_model(directory, 0, warmup="debate", steps=30)
     return directory
 
 

@@ -28,7 +28,7 @@ from node.runtime.bus import Bus
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.builtin_tokenizer import train_tokenizer
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.engines.factory import load_engine
 from node.trainer.learning.optimizer import make_optimizer
 from protocols.manifest import GameSpec, Manifest
@@ -81,7 +81,7 @@ def logged() -> Iterator[LogCapture]:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base") / "model"
-    build_base_model(directory, 0, steps=2)
+    build_builtin_model(directory, 0, steps=2)
     return directory
 
 

@@ -46,7 +46,7 @@ class Place:
         self.children: list[ManagedProcess] = []
         self.key = chain.keys[0]
         self.contract = deploy_rl_swarm(chain.url, self.key, "0.6.0")
-        self.plan = demo_plan(DemoOptions(peers=2, seconds=STAGE, warm_steps=WARM_STEPS))
+        self.plan = demo_plan(DemoOptions(peers=2, seconds=STAGE, warmup_steps=WARM_STEPS))
         self.manifest = replace(self.plan.manifest, voting=VotingSpec(mode="open", winners=1))
 
     def start(self, name: str, *command: str) -> ManagedProcess:
@@ -120,7 +120,7 @@ def test_two_nodes_play_rounds_of_rl_swarms_contract(place: Place) -> None:
     One of them comes from RL Swarm: it registers with its old peer id, under which the other votes for it. A manifest
     with sealed votes is refused at the start, in one line.
     """
-    model = place.home / "base"
+    model = place.home / "builtin"
     command = [
         sys.executable,
         "-m",

@@ -60,7 +60,7 @@ def everybody(holds: Callable[[Status], bool]) -> Callable[[Snapshot], bool]:
 def watch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watch]:
     """A swarm in its third round of work, on a chain that keeps its state on disk."""
     home: Path = tmp_path_factory.mktemp("swarm")
-    plan = demo_plan(DemoOptions(peers=PEERS, rounds=100, seconds=STAGE_SECONDS, warm_steps=200))
+    plan = demo_plan(DemoOptions(peers=PEERS, rounds=100, seconds=STAGE_SECONDS, warmup_steps=200))
     chain = LocalChain(block_seconds=BLOCK_SECONDS, state=home / "chain.json")
     with LocalSwarm(plan, home / "run", chain=chain) as network:
         network.start(lambda _: None)

@@ -18,7 +18,7 @@ from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.service import worker_client as link_module
 from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import check_body
@@ -84,8 +84,8 @@ Start = Callable[..., Awaitable[Running]]
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    directory = tmp_path_factory.mktemp("model") / "base"
-    build_base_model(directory, 0, steps=30)
+    directory = tmp_path_factory.mktemp("model") / "builtin"
+    build_builtin_model(directory, 0, steps=30)
     return directory
 
 

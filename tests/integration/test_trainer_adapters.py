@@ -103,7 +103,7 @@ def test_a_whole_reference_stays_as_it_was(base: Path) -> None:
 def test_a_reference_must_have_been_asked_for(base: Path) -> None:
     """No copy is kept for nothing."""
     engine = loaded(base)
-    with pytest.raises(RuntimeError, match="without its start"):
+    with pytest.raises(RuntimeError, match="no reference model"):
         engine.reference_logps(groups_of(engine))
 
 

@@ -37,11 +37,11 @@ def make_model(case: BenchCase, directory: Path) -> Path:
     """Return the case's model, made in `directory` unless it is there."""
     if case.shape is None:
         from node.trainer.engines.builtin.builtin_model import read_shape
-        from node.trainer.engines.builtin.sft_warmup import build_base_model
+        from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 
-        target = directory / "base-0"
+        target = directory / "builtin-0"
         if read_shape(target) is None:
-            build_base_model(target, 0)
+            build_builtin_model(target, 0)
         return target
     target = directory / f"{case.name}-{case.shape.vocab_size}"
     if not (target / "model.safetensors").is_file():

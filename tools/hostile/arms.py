@@ -8,7 +8,7 @@ from statistics import fmean
 import msgspec
 from msgspec.structs import replace
 
-from node.localnet.demo_plan import dense_game
+from protocols.games.share import Share
 from protocols.identifiers import Address
 from protocols.manifest import DataSpec, Manifest, StageSpec, VotingSpec
 
@@ -78,8 +78,8 @@ def arms_of(hostile: tuple[str, ...]) -> tuple[HostileArm, ...]:
 
 
 def manifest_of(terms: HostileSettings) -> Manifest:
-    """Return the swarm that is played: the demo's dense game on the built-in questions, votes in one phase."""
-    game = dense_game()
+    """Return the swarm that is played: the demo's `share` on the built-in questions, votes in one phase."""
+    game = Share.builtin_model.spec
     return Manifest(
         name="hostile",
         data=DataSpec(held_out=terms.questions),

@@ -73,7 +73,7 @@ class CausalEngine(TreeEngine):
         _silence_dropout(self._model)
         self._refuse_windows()
         self._take_over_attention()
-        self._start = deepcopy(self._model).requires_grad_(False) if settings.beta and not settings.lora else None
+        self._reference = deepcopy(self._model).requires_grad_(False) if settings.beta and not settings.lora else None
         self._use_gradient_checkpointing()
 
     # --- text -----------------------------------------------------------------------------------------------------
@@ -138,9 +138,9 @@ class CausalEngine(TreeEngine):
             with adapters_off(self._model):
                 yield
             return
-        if self._start is None:
-            raise RuntimeError("the model was loaded without its start")
-        self._model, trained = self._start, self._model
+        if self._reference is None:
+            raise RuntimeError("no reference model was kept: trainer.beta is 0")
+        self._model, trained = self._reference, self._model
         try:
             yield
         finally:

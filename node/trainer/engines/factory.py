@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from node.config import TrainerSettings
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
 from node.trainer.engines.builtin.builtin_model import read_shape
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.engines.decoder_sampler import DecoderSampler
 from node.trainer.engines.engine import Engine
 from node.trainer.engines.hub_download import local_directory
@@ -19,6 +19,7 @@ from node.trainer.engines.parallel_vllm_sampler import ParallelVllmSampler
 from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from node.trainer.engines.sampler import Sampler
 from node.trainer.engines.vllm_sampler import VllmSampler
+from protocols.games import builtin_setup
 from protocols.manifest import GameSpec
 
 if TYPE_CHECKING:
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 BUILTIN, SPARSE = "builtin", "builtin:sparse"
+
+DEFAULT_WARMUP = "arithmetic"
+"""The warm-up of a game that declares none."""
 
 SAMPLERS: dict[str, type[Sampler]] = {"hf": DecoderSampler, "vllm": VllmSampler}
 """Samplers of one rank by the value of `trainer.engine`."""
@@ -43,19 +47,19 @@ def load_engine(
 ) -> Engine:
     """Return the engine of the model that the settings name.
 
-    "" and "builtin" make the built-in model in `directory` unless it is there; "builtin:sparse" likewise with the
-    sparse start; anything else is a directory or a name on the Hugging Face hub, of a built-in model or a causal LM of
-    transformers. A process group of several ranks shards the model. Raises ValueError with one line that says why it
-    can't be had.
+    "" and "builtin" make the built-in model in `directory` unless it is there, by the warm-up that the game declares;
+    "builtin:sparse" likewise, with the answer format unlearned; anything else is a directory or a name on the Hugging
+    Face hub, of a built-in model or a causal LM of transformers. A process group of several ranks shards the model.
+    Raises ValueError with one line that says why the engine can't be had.
     """
     model = settings.model or BUILTIN
     if model in (BUILTIN, SPARSE):
-        sparse = model == SPARSE
-        kind = "debate" if game.name == "debate" else "sparse" if sparse else "base"
-        target = directory / f"{kind}-{settings.seed}"
+        setup = builtin_setup(game.name)
+        sparse, warmup = model == SPARSE, setup.warmup if setup else DEFAULT_WARMUP
+        target = directory / f"builtin-{warmup}{'-sparse' if sparse else ''}-{settings.seed}"
         if read_shape(target) is None:
-            log.info("model.building", directory=str(target), model=kind)
-            build_base_model(target, settings.seed, game=game.name, sparse=sparse)
+            log.info("model.building", directory=str(target), warmup=warmup, sparse=sparse)
+            build_builtin_model(target, settings.seed, warmup=warmup, sparse=sparse)
         return _builtin(target, settings, game, process_group)
     place = local_directory(model)
     if read_shape(place) is not None:
@@ -114,7 +118,7 @@ def add_sampler(engine: CausalEngine, sampler: type[Sampler], *, optional: bool)
 def _builtin(directory: Path, settings: TrainerSettings, game: GameSpec, process_group: ProcessGroup) -> BuiltinEngine:
     if process_group.world_size > 1:
         raise ValueError("trainer.world_size: one process trains the built-in model: set trainer.world_size = 1")
-    engine = BuiltinEngine.load(directory, game, settings.device, kept=settings.beta > 0)
+    engine = BuiltinEngine.load(directory, game, settings.device, keep_reference=settings.beta > 0)
     engine.micro_batch_tokens = settings.micro_batch_tokens or engine.micro_batch_tokens
     engine.sampler.max_num_seqs = settings.max_num_seqs or engine.sampler.max_num_seqs
     return engine

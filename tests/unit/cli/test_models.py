@@ -16,7 +16,7 @@ from node.config import TrainerSettings
 from node.exits import Exit
 from node.trainer.checkpoints.checkpoint import Checkpoints, Counters
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.learning.optimizer import make_optimizer
 from protocols.manifest import GameSpec
 from tests.support.paths import ROOT
@@ -45,7 +45,7 @@ def logging_as_before() -> Iterator[None]:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base") / "model"
-    build_base_model(directory, 0, steps=1)
+    build_builtin_model(directory, 0, steps=1)
     return directory
 
 

@@ -1,9 +1,12 @@
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from node.config import Config
 from node.localnet.demo_plan import FIRST_ROUND, DemoOptions, PlanError, demo_plan, last_round, node_config
 from node.localnet.toml import toml_text
+from protocols.games import _games
+from protocols.games.share import Share
 from protocols.manifest import DataSpec, Manifest, manifest_digest
 from protocols.manifest_rules import parse_manifest
 
@@ -63,18 +66,30 @@ def test_a_real_swarm_keeps_prompt_and_grader_of_its_template() -> None:
     plan = demo_plan(DemoOptions(model="somewhere", data="q.jsonl"), template, data)
     assert plan.manifest.data == data
     assert plan.manifest.game == template.game
-    assert (len(plan.nodes), plan.base, plan.model) == (2, "given", "somewhere")
+    assert (len(plan.nodes), plan.model) == (2, "somewhere")
     assert plan.rounds >= 6
 
 
 def test_a_debate_plays_three_stages_on_a_model_of_its_own() -> None:
     """Its manifest survives its file, and the length of a stage is that of each."""
     plan = demo_plan(DemoOptions(game="debate"))
-    assert plan.base == "debate"
+    assert (plan.warmup, plan.model) == ("debate", "")
     assert [stage.name for stage in plan.manifest.stages] == ["answer", "critique", "resolve"]
     again = parse_manifest(toml_text(plan.manifest).encode())
     assert manifest_digest(again) == manifest_digest(plan.manifest)
     assert demo_plan(DemoOptions(game="debate", seconds=5)).round_seconds == 15
+
+
+class Brief(Share):
+    """Another package's game."""
+
+
+def test_a_demo_plays_any_game_that_says_how_the_built_in_model_plays_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The game gives sizes, times and warm-up, under the name by which it was registered."""
+    monkeypatch.setattr("protocols.games._games", {**_games, "brief": Brief()})
+    plan = demo_plan(DemoOptions(game="brief"))
+    assert plan.manifest.game == replace(Share.builtin_model.spec, name="brief")
+    assert (plan.round_seconds, plan.warmup) == (6, "arithmetic")
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import msgspec
 import pytest
 
 from node.data.arithmetic import ArithmeticQuestions
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.worker.rollouts import usable
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
@@ -90,7 +90,7 @@ def test_an_oracle_gives_the_reference_solution() -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base") / "model"
-    build_base_model(directory, 0, steps=2)
+    build_builtin_model(directory, 0, steps=2)
     return directory
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.engines.sampler import Sample
 from tools.sapo.arms import SapoArm, SapoSettings, arms_of, chosen
 from tools.sapo.report import draw, table_of
@@ -58,7 +58,7 @@ def test_the_control_filters_its_own() -> None:
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base") / "model"
-    build_base_model(directory, 0, steps=2)
+    build_builtin_model(directory, 0, steps=2)
     return directory
 
 

@@ -27,13 +27,13 @@ def letters() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def tiny_tokenizer() -> BuiltinTokenizer:
+def builtin_tokenizer() -> BuiltinTokenizer:
     return train_tokenizer()
 
 
 @pytest.fixture
-def tiny(tiny_tokenizer: BuiltinTokenizer) -> BuiltinEngine:
+def builtin(builtin_tokenizer: BuiltinTokenizer) -> BuiltinEngine:
     """A small model of the built-in kind with random weights, its start kept as reference."""
     model = BuiltinModel(SHAPE)
     model.initialise(1)
-    return BuiltinEngine(model, tiny_tokenizer, GameSpec(max_completion=12), kept=True)
+    return BuiltinEngine(model, builtin_tokenizer, GameSpec(max_completion=12), keep_reference=True)

@@ -30,7 +30,7 @@ class BuiltinEngine(TreeEngine):
         game: GameSpec,
         device: str = "auto",
         *,
-        kept: bool = False,
+        keep_reference: bool = False,
     ) -> None:
         self._tokenizer = tokenizer
         self._end = tokenizer.token(game.stop)
@@ -38,7 +38,7 @@ class BuiltinEngine(TreeEngine):
         place = torch.device("cpu" if device == "auto" else device)
         super().__init__(game, tokenizer.encode(game.examples), sorted(self._ends), place)
         self._model = model.to(place)
-        self._start = deepcopy(self._model) if kept else None
+        self._reference = deepcopy(self._model) if keep_reference else None
         self.sampler.max_num_seqs, self.micro_batch_tokens = MAX_NUM_SEQS, MICRO_BATCH_TOKENS
         self.fingerprint = tokenizer.fingerprint
         self.parameter_count = sum(each.numel() for each in model.parameters())
@@ -50,8 +50,10 @@ class BuiltinEngine(TreeEngine):
             )
 
     @classmethod
-    def load(cls, directory: Path, game: GameSpec, device: str = "auto", *, kept: bool = False) -> BuiltinEngine:
-        """Read a model made by `node.trainer.engines.builtin.sft_warmup`; `kept` keeps a copy as the reference of
+    def load(
+        cls, directory: Path, game: GameSpec, device: str = "auto", *, keep_reference: bool = False
+    ) -> BuiltinEngine:
+        """Read a model made by `node.trainer.engines.builtin.sft_warmup`; `keep_reference` keeps a copy for
         `reference_logps`.
 
         Raises ValueError where the directory holds another one.
@@ -63,7 +65,7 @@ class BuiltinEngine(TreeEngine):
             )
         model = BuiltinModel(shape)
         model.load(directory)
-        return cls(model, load_tokenizer(directory), game, device, kept=kept)
+        return cls(model, load_tokenizer(directory), game, device, keep_reference=keep_reference)
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of a text, without special tokens added."""
@@ -94,9 +96,9 @@ class BuiltinEngine(TreeEngine):
 
     @contextmanager
     def _as_reference(self) -> Iterator[None]:
-        if self._start is None:
-            raise RuntimeError("the built-in model was loaded without its start")
-        self._model, trained = self._start, self._model
+        if self._reference is None:
+            raise RuntimeError("no reference model was kept: trainer.beta is 0")
+        self._model, trained = self._reference, self._model
         try:
             yield
         finally:

@@ -15,6 +15,7 @@ from node.data.arithmetic import CalculationStep, Draws, Problem, problems, solu
 from node.trainer.engines.builtin.corpus import MIXED, Prompted, answer, spoilt
 from protocols.games.debate import (
     ANSWER,
+    COMPACT,
     CRITIQUE,
     NONE,
     Critic,
@@ -26,21 +27,6 @@ from protocols.games.debate import (
 from protocols.games.quoting import content_key
 from protocols.grading import final_number
 from protocols.manifest import GameSpec
-
-COMPACT: dict[str, str | int | float | bool] = {
-    "critique": "<|im_start|>user\n{question}\n{answers}<|im_end|>\n<|im_start|>assistant\n",
-    "resolve": "<|im_start|>user\n{question}\n{answers}{criticisms}<|im_end|>\n<|im_start|>assistant\n",
-    "answer": "{number} {text}\n",
-    "criticism": "{text}@{number}\n",
-    "pick": "@",
-    "vote": "@",
-    "none": "0",
-    "quoted": 4,
-    "answer_chars": 7,
-    "criticism_chars": 10,
-}
-"""`game.parameters` for the built-in model: a mark is one token. Of an answer its last line is shown behind its number,
-of a criticism the answer that it closes with: what a small model can find again."""
 
 MARK = "####"
 """What an answer closes with that is to be judged."""
@@ -60,7 +46,7 @@ without `MARK`."""
 def debate_records(label: str) -> Iterator[Prompted]:
     """Return an endless stream of prompts and replies of all three stages; no question is a held-out one."""
     draws = Draws(label)
-    spec = GameSpec(name="debate", parameters=COMPACT)
+    spec = GameSpec(parameters=COMPACT)
     words = DebateWording(**COMPACT)  # type: ignore[arg-type]
     stages = _spread({str(stage): percent for stage, percent in enumerate(STAGES)})
     for problem in problems(draws, held_out=False):

@@ -1,9 +1,10 @@
-"""The built-in model, made on the spot: supervised warm start on the mixed corpus.
+"""The built-in model, made on the spot: supervised warm-up on generated word problems.
 
-    python -m node.trainer.engines.builtin.sft_warmup --out DIR --seed N [--sparse | --game debate]
+    python -m node.trainer.engines.builtin.sft_warmup --out DIR --seed N [--warmup NAME] [--sparse]
 
-500 steps of 32 records, about 40 s on one core. Matrices of the blocks learn by Muon (momentum orthogonalised by
-Newton-Schulz, Jordan et al. 2024), everything else by AdamW: AdamW alone does not find the copying under the noise.
+500 steps of 32 records (1,600 for `debate`), about 40 s on one core. Matrices of the blocks learn by Muon (momentum
+orthogonalised by Newton-Schulz, Jordan et al. 2024), everything else by AdamW: AdamW alone does not find the copying
+under the noise.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -33,52 +34,64 @@ from node.trainer.engines.packing import pack, token_logps
 from protocols.games.share import question_text
 from protocols.manifest import GameSpec
 
-Told = Callable[[int, int, float], None]
+ProgressHook = Callable[[int, int, float], None]
 """Called with steps done, steps in all, and the loss of the last one."""
 
 BATCH = 32
-WARM_UP = 20
+WARMUP_STEPS = 20
 FINAL_RATE = 0.03
 MAX_NORM = 1.0
 
 
 class WarmupPlan(msgspec.Struct, frozen=True, kw_only=True):
-    """One stretch of supervised training: corpus, steps, and the highest learning rates.
+    """One stretch of supervised training: records, steps, and the highest learning rates.
 
-    `mix` says how word problems are answered; where it is empty, a debate is played.
+    `records` makes an endless stream from a label; `label` is the part of it that tells courses apart.
     """
 
-    corpus: str
-    mix: dict[str, int]
+    label: str
+    records: Callable[[str], Iterator[Prompted]]
     steps: int
     muon_rate: float
     adam_rate: float
 
 
-BASE = WarmupPlan(corpus="base", mix=MIXED, steps=500, muon_rate=0.03, adam_rate=3e-3)
-SPOIL = WarmupPlan(corpus="sparse", mix=SPARSE, steps=70, muon_rate=0.01, adam_rate=1e-3)
-"""What makes the sparse start of the base model."""
-
-DEBATE = WarmupPlan(corpus="debate", mix={}, steps=1600, muon_rate=0.03, adam_rate=3e-3)
-"""What makes the model that plays all three stages of `debate`."""
+def word_problems(mix: Mapping[str, int]) -> Callable[[str], Iterator[Prompted]]:
+    """Return a source of word problems in the default prompt, answered in a mix of ways (percent)."""
+    game = GameSpec()
+    return lambda label: ((question_text(game, question), answer) for question, answer in records(label, mix))
 
 
-def build_base_model(
+WARMUPS = {
+    "arithmetic": WarmupPlan(label="base", records=word_problems(MIXED), steps=500, muon_rate=0.03, adam_rate=3e-3),
+    "debate": WarmupPlan(label="debate", records=debate_records, steps=1600, muon_rate=0.03, adam_rate=3e-3),
+}
+"""Courses by the name that a game gives (`protocols.games.interface.BuiltinModelSetup.warmup`)."""
+
+SPARSE_COURSE = WarmupPlan(label="sparse", records=word_problems(SPARSE), steps=70, muon_rate=0.01, adam_rate=1e-3)
+"""What unlearns the answer format."""
+
+
+def build_builtin_model(
     directory: Path,
     seed: int,
     *,
-    game: str = "share",
+    warmup: str = "arithmetic",
     sparse: bool = False,
     steps: int | None = None,
-    progress: Told | None = None,
+    progress: ProgressHook | None = None,
 ) -> None:
-    """Make the built-in model for a game and write it to `directory`, whole or not at all.
+    """Make the built-in model by a course of `WARMUPS` and write it to `directory`, whole or not at all.
 
     `sparse` unlearns the answer format (98 % of 70 more batches lack it), so that rewards are rare at first; `steps`
-    shortens the base course. The same seed gives the same weights on the same kind of CPU.
+    shortens the course. The same seed gives the same weights on the same kind of CPU. Raises ValueError for a course
+    that does not exist.
     """
-    base = DEBATE if game == "debate" else BASE
-    courses = [base if steps is None else msgspec.structs.replace(base, steps=steps), *([SPOIL] if sparse else [])]
+    course = WARMUPS.get(warmup)
+    if course is None:
+        raise ValueError(f"the built-in model has no warm-up {warmup!r}; there are {', '.join(WARMUPS)}")
+    course = course if steps is None else msgspec.structs.replace(course, steps=steps)
+    courses = [course, SPARSE_COURSE] if sparse else [course]
     tokenizer = train_tokenizer()
     model = BuiltinModel(BuiltinShape())
     model.initialise(seed)
@@ -94,11 +107,13 @@ def build_base_model(
         tokenizer.save(fresh)
 
 
-def train(model: BuiltinModel, tokenizer: BuiltinTokenizer, course: WarmupPlan, seed: int, progress: Told) -> None:
+def train(
+    model: BuiltinModel, tokenizer: BuiltinTokenizer, course: WarmupPlan, seed: int, progress: ProgressHook
+) -> None:
     """Train on one course; every record is seen once."""
     optimizers = _optimizers(model, course)
     rates = [group["lr"] for optimizer in optimizers for group in optimizer.param_groups]
-    stream = encoded(prompted(f"swarm/arithmetic/1/{course.corpus}/{seed}", course), tokenizer)
+    stream = encoded(course.records(f"swarm/arithmetic/1/{course.label}/{seed}"), tokenizer)
     for step in range(course.steps):
         factor = rate_factor(step, course.steps)
         groups = (group for optimizer in optimizers for group in optimizer.param_groups)
@@ -126,19 +141,11 @@ def _optimizers(model: BuiltinModel, course: WarmupPlan) -> list[torch.optim.Opt
 def rate_factor(step: int, steps: int) -> float:
     """Return the share of the highest learning rate at a step: linear warm-up times cosine decay to 3 %."""
     cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
-    return min(1.0, (step + 1) / WARM_UP) * (cosine * (1 - FINAL_RATE) + FINAL_RATE)
+    return min(1.0, (step + 1) / WARMUP_STEPS) * (cosine * (1 - FINAL_RATE) + FINAL_RATE)
 
 
 Encoded = tuple[list[int], int]
 """Ids of prompt, answer and end token; length of the prompt."""
-
-
-def prompted(label: str, course: WarmupPlan) -> Iterator[Prompted]:
-    """Return a course's records, questions in the game's default prompt."""
-    if not course.mix:
-        return debate_records(label)
-    game = GameSpec()
-    return ((question_text(game, question), answer) for question, answer in records(label, course.mix))
 
 
 def encoded(stream: Iterator[Prompted], tokenizer: BuiltinTokenizer) -> Iterator[Encoded]:
@@ -163,19 +170,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="directory that is written, replaced if it exists")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--game", choices=("share", "debate"), default="share", help="the game that it can play")
+    parser.add_argument("--warmup", choices=tuple(WARMUPS), default="arithmetic", help="what it is trained on")
     parser.add_argument("--sparse", action="store_true", help="a model that almost never writes an answer's mark")
-    parser.add_argument("--steps", type=int, help="steps of the base course (500; debate 1600)")
+    parser.add_argument("--steps", type=int, help="steps of the course (500; debate 1600)")
     chosen = parser.parse_args(arguments)
     if chosen.out.exists() and not (chosen.out / "config.json").exists() and any(chosen.out.iterdir()):
         parser.error(f"{chosen.out} holds something that is no model; name another directory")
     began = time.monotonic()
 
-    def told(done: int, total: int, loss: float) -> None:
+    def report(done: int, total: int, loss: float) -> None:
         if done % 50 == 0 or done == total:
             sys.stderr.write(f"step {done}/{total} loss {loss:.3f} {time.monotonic() - began:.0f} s\n")
 
-    build_base_model(chosen.out, chosen.seed, game=chosen.game, sparse=chosen.sparse, steps=chosen.steps, progress=told)
+    build_builtin_model(
+        chosen.out, chosen.seed, warmup=chosen.warmup, sparse=chosen.sparse, steps=chosen.steps, progress=report
+    )
     return 0
 
 

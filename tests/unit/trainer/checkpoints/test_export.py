@@ -19,7 +19,7 @@ from node.trainer.checkpoints.export import (
     link_or_copy,
 )
 from node.trainer.engines.builtin.builtin_engine import BuiltinEngine
-from node.trainer.engines.builtin.sft_warmup import build_base_model
+from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.engines.causal import CausalEngine
 from node.trainer.engines.engine import Engine
 from node.trainer.learning.optimizer import make_optimizer
@@ -29,7 +29,7 @@ from protocols.manifest import GameSpec
 @pytest.fixture(scope="module")
 def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("base") / "model"
-    build_base_model(directory, 0, steps=1)
+    build_builtin_model(directory, 0, steps=1)
     return directory
 
 
@@ -58,7 +58,7 @@ def qwen(directory: Path) -> CausalEngine:
 
 def test_transformers_loads_what_is_exported(base: Path, tmp_path: Path) -> None:
     """Model and tokenizer of the built-in model and of a Qwen2 say what the engine says."""
-    for name, engine in (("tiny", BuiltinEngine.load(base, GameSpec())), ("qwen", qwen(tmp_path / "base"))):
+    for name, engine in (("builtin", BuiltinEngine.load(base, GameSpec())), ("qwen", qwen(tmp_path / "base"))):
         save(engine, tmp_path / name, 4)
         found = export_model(tmp_path / name, tmp_path / f"{name}-out")
         assert found.counters.round == 4

@@ -218,25 +218,29 @@ def updated(
         grpo.MicroBatchLimit(7, 40),
     ],
 )
-def test_the_split_changes_no_result(tiny: BuiltinEngine, room: grpo.MicroBatchLimit) -> None:
+def test_the_split_changes_no_result(builtin: BuiltinEngine, room: grpo.MicroBatchLimit) -> None:
     """Loss, norm and step are the same in one part or in many."""
     groups = ragged(5, 7)
-    whole, step = updated(tiny, WIDE, groups)
-    split, other = updated(tiny, room, groups)
+    whole, step = updated(builtin, WIDE, groups)
+    split, other = updated(builtin, room, groups)
     assert (split.loss, split.norm, split.tokens) == pytest.approx((whole.loss, whole.norm, whole.tokens), rel=1e-4)
     for ours, theirs in zip(other, step, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
 
 
-def test_completion_log_probabilities_are_the_plain_ones(tiny: BuiltinEngine) -> None:
+def test_completion_log_probabilities_are_the_plain_ones(builtin: BuiltinEngine) -> None:
     """Prompts computed once give what one padded row per completion gives, gradients included."""
     groups = ragged(3, 11)
-    packed = tiny.completion_logps(groups)
+    packed = builtin.completion_logps(groups)
     plain = torch.cat(
-        [tiny.completion_logps([alone]) for g in groups for alone in grpo.cut(g, grpo.MicroBatchLimit(1, 1), tiny.cost)]
+        [
+            builtin.completion_logps([alone])
+            for g in groups
+            for alone in grpo.cut(g, grpo.MicroBatchLimit(1, 1), builtin.cost)
+        ]
     )
     torch.testing.assert_close(packed, plain, atol=1e-4, rtol=0)
-    ours, theirs = (torch.autograd.grad(each.sum(), list(tiny.parameters())) for each in (packed, plain))
+    ours, theirs = (torch.autograd.grad(each.sum(), list(builtin.parameters())) for each in (packed, plain))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, atol=2e-3, rtol=1e-3)
 
@@ -257,43 +261,43 @@ def spoil(engine: BuiltinEngine) -> Callable[[], None]:
     return mend
 
 
-def test_a_loss_that_is_not_finite_changes_nothing(tiny: BuiltinEngine) -> None:
+def test_a_loss_that_is_not_finite_changes_nothing(builtin: BuiltinEngine) -> None:
     """The step is skipped and no gradient is left behind."""
-    mend = spoil(tiny)
-    others = [deepcopy(each.data) for each in list(tiny.parameters())[1:]]
-    optimizer = torch.optim.SGD(tiny.parameters(), lr=1.0)
-    outcome = grpo.update(tiny, optimizer, ragged(2, 3), PLAIN, room=WIDE, scale=NO_SCALE, watch=lambda done: None)
+    mend = spoil(builtin)
+    others = [deepcopy(each.data) for each in list(builtin.parameters())[1:]]
+    optimizer = torch.optim.SGD(builtin.parameters(), lr=1.0)
+    outcome = grpo.update(builtin, optimizer, ragged(2, 3), PLAIN, room=WIDE, scale=NO_SCALE, watch=lambda done: None)
     mend()
     assert not outcome.stepped
-    assert all(torch.equal(a, b) for a, b in zip(list(tiny.parameters())[1:], others, strict=True))
-    assert all(each.grad is None for each in tiny.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(list(builtin.parameters())[1:], others, strict=True))
+    assert all(each.grad is None for each in builtin.parameters())
 
 
-def test_a_cancelled_update_leaves_no_gradient(tiny: BuiltinEngine) -> None:
+def test_a_cancelled_update_leaves_no_gradient(builtin: BuiltinEngine) -> None:
     """Given up between two micro-batches, the weights are as before."""
 
     def watch(done: int) -> None:
         if done:
             raise Cancelled
 
-    before = [each.detach().clone() for each in tiny.parameters()]
-    optimizer = torch.optim.SGD(tiny.parameters(), lr=1.0)
+    before = [each.detach().clone() for each in builtin.parameters()]
+    optimizer = torch.optim.SGD(builtin.parameters(), lr=1.0)
     with pytest.raises(Cancelled):
         grpo.update(
-            tiny, optimizer, ragged(3, 3), PLAIN, room=grpo.MicroBatchLimit(2, 1 << 20), scale=NO_SCALE, watch=watch
+            builtin, optimizer, ragged(3, 3), PLAIN, room=grpo.MicroBatchLimit(2, 1 << 20), scale=NO_SCALE, watch=watch
         )
-    assert all(torch.equal(a, b) for a, b in zip(tiny.parameters(), before, strict=True))
-    assert all(each.grad is None for each in tiny.parameters())
+    assert all(torch.equal(a, b) for a, b in zip(builtin.parameters(), before, strict=True))
+    assert all(each.grad is None for each in builtin.parameters())
 
 
-def test_the_loss_scale_changes_no_step(tiny: BuiltinEngine) -> None:
+def test_the_loss_scale_changes_no_step(builtin: BuiltinEngine) -> None:
     """What is multiplied in is divided out again before the gradient is clipped."""
     groups = ragged(3, 5)
-    _, plain = updated(tiny, WIDE, groups)
-    before = [each.detach().clone() for each in tiny.parameters()]
-    optimizer = torch.optim.SGD(tiny.parameters(), lr=1.0)
+    _, plain = updated(builtin, WIDE, groups)
+    before = [each.detach().clone() for each in builtin.parameters()]
+    optimizer = torch.optim.SGD(builtin.parameters(), lr=1.0)
     grpo.update(
-        tiny,
+        builtin,
         optimizer,
         groups,
         grpo.Objective(beta=0.05),
@@ -301,10 +305,10 @@ def test_the_loss_scale_changes_no_step(tiny: BuiltinEngine) -> None:
         scale=LossScale(needed=True),
         watch=lambda done: None,
     )
-    for each, old, step in zip(tiny.parameters(), before, plain, strict=True):
+    for each, old, step in zip(builtin.parameters(), before, plain, strict=True):
         torch.testing.assert_close(each.detach() - old, step, atol=1e-5, rtol=1e-3)
         each.data.copy_(old)
-    tiny.weights_changed()
+    builtin.weights_changed()
 
 
 def test_the_loss_scale_halves_on_overflow_and_recovers() -> None:

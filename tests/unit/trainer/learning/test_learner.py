@@ -71,68 +71,70 @@ def poisoned(engine: BuiltinEngine, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_three_bad_steps_lead_back_to_the_last_checkpoint(
-    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two are skipped and counted; with the third the weights, optimiser and count of the checkpoint are back."""
-    learner = learner_on(tiny, tmp_path, learning_rate=0.01)
+    learner = learner_on(builtin, tmp_path, learning_rate=0.01)
     assert learner.step(groups(2), math.inf, never)
     learner.worked(4)
     learner.save()
-    saved = weights(tiny)
+    saved = weights(builtin)
     learner.step(groups(2), math.inf, never)
-    moved = weights(tiny)
-    poisoned(tiny, monkeypatch)
+    moved = weights(builtin)
+    poisoned(builtin, monkeypatch)
 
     for skipped in (1, 2):
         step = learner.step(groups(2), math.inf, never)
         assert step
         assert not step.outcome.stepped
         assert learner.counters.skipped == skipped
-        assert same(weights(tiny), moved)
+        assert same(weights(builtin), moved)
     learner.step(groups(2), math.inf, never)
 
-    assert same(weights(tiny), saved)
+    assert same(weights(builtin), saved)
     assert (learner.counters.round, learner.counters.updates, learner.counters.skipped) == (4, 1, 3)
 
 
-def test_a_good_step_forgets_bad_ones(tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_good_step_forgets_bad_ones(builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only steps in a row count."""
-    learner = learner_on(tiny, tmp_path)
+    learner = learner_on(builtin, tmp_path)
     for _ in range(3):
         with monkeypatch.context() as patch:
-            poisoned(tiny, patch)
+            poisoned(builtin, patch)
             learner.step(groups(1), math.inf, never)
             learner.step(groups(1), math.inf, never)
         learner.step(groups(1), math.inf, never)
     assert (learner.counters.updates, learner.counters.skipped) == (3, 6)
 
 
-def test_weights_that_are_not_finite_are_not_saved(tiny: BuiltinEngine, tmp_path: Path) -> None:
+def test_weights_that_are_not_finite_are_not_saved(builtin: BuiltinEngine, tmp_path: Path) -> None:
     """The last good checkpoint stays the newest, and there always is one."""
-    learner = learner_on(tiny, tmp_path)
-    good = weights(tiny)
+    learner = learner_on(builtin, tmp_path)
+    good = weights(builtin)
     with torch.no_grad():
-        next(tiny.parameters()).fill_(math.nan)
+        next(builtin.parameters()).fill_(math.nan)
     with pytest.raises(NotFinite):
         learner.save()
     for _ in range(3):
         learner.not_finite()
-    assert same(weights(tiny), good)
+    assert same(weights(builtin), good)
 
 
-def test_sampling_from_what_is_not_finite_is_refused(tiny: BuiltinEngine) -> None:
+def test_sampling_from_what_is_not_finite_is_refused(builtin: BuiltinEngine) -> None:
     """No token is drawn from logits that are no numbers."""
     with torch.no_grad():
-        next(tiny.parameters()).fill_(math.nan)
+        next(builtin.parameters()).fill_(math.nan)
     with pytest.raises(NotFinite):
-        tiny.sample(["What is 2 + 2?"], 2, torch.Generator().manual_seed(1), never)
+        builtin.sample(["What is 2 + 2?"], 2, torch.Generator().manual_seed(1), never)
 
 
-def test_float16_overflows_are_no_faults(tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_float16_overflows_are_no_faults(
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The loss scale is halved; nothing is counted until it is 1."""
-    tiny.half_precision = True
-    learner = learner_on(tiny, tmp_path)
-    poisoned(tiny, monkeypatch)
+    builtin.half_precision = True
+    learner = learner_on(builtin, tmp_path)
+    poisoned(builtin, monkeypatch)
     for _ in range(16):
         learner.step(groups(1), math.inf, never)
     assert learner.counters.skipped == 0
@@ -144,18 +146,18 @@ def test_float16_overflows_are_no_faults(tiny: BuiltinEngine, tmp_path: Path, mo
 
 
 def test_short_memory_shrinks_the_parts_of_an_update(
-    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same step is made in smaller parts, and the smaller size is kept."""
-    true = tiny.completion_logps
+    true = builtin.completion_logps
 
     def tight(some: Sequence[TrainingGroup]) -> torch.Tensor:
         if sum(len(each.completions) for each in some) > 2:
             raise MemoryError
         return true(some)
 
-    monkeypatch.setattr(tiny, "completion_logps", tight)
-    learner = learner_on(tiny, tmp_path, micro_batch=8)
+    monkeypatch.setattr(builtin, "completion_logps", tight)
+    learner = learner_on(builtin, tmp_path, micro_batch=8)
     step = learner.step(groups(4), math.inf, never)
     assert step
     assert step.outcome.stepped
@@ -174,10 +176,10 @@ def test_memory_is_short_by_whatever_says_so() -> None:
 
 
 def test_memory_that_is_short_for_the_optimiser_leaves_no_half_of_it(
-    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first step makes the moments: where only some of them find room, it can be made again."""
-    learner = learner_on(tiny, tmp_path, micro_batch=8)
+    learner = learner_on(builtin, tmp_path, micro_batch=8)
     true, room = torch.zeros_like, iter([True] * 5)
 
     def short(*args: Any, **kwargs: Any) -> torch.Tensor:
@@ -200,52 +202,52 @@ def test_memory_that_is_short_for_the_optimiser_leaves_no_half_of_it(
 
 
 def test_memory_that_is_short_for_one_completion_is_a_fault(
-    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """There is nothing left to shrink; the weights are as before."""
 
     def full(some: Sequence[TrainingGroup]) -> torch.Tensor:
         raise RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 1 bytes")
 
-    learner, before = learner_on(tiny, tmp_path), weights(tiny)
-    monkeypatch.setattr(tiny, "completion_logps", full)
+    learner, before = learner_on(builtin, tmp_path), weights(builtin)
+    monkeypatch.setattr(builtin, "completion_logps", full)
     with pytest.raises(RuntimeError, match="not enough memory"):
         learner.step(groups(2), math.inf, never)
-    assert same(weights(tiny), before)
+    assert same(weights(builtin), before)
 
 
 def test_short_memory_shrinks_sampling_and_changes_no_outcome(
-    tiny: BuiltinEngine, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Fewer completions at once give the same completions."""
     texts = [f"What is {n} + {n}?" for n in range(6)]
-    whole = tiny.sample(texts, 4, torch.Generator().manual_seed(1), never)
-    true = tiny.forward
+    whole = builtin.sample(texts, 4, torch.Generator().manual_seed(1), never)
+    true = builtin.forward
 
     def tight(ids: torch.Tensor, positions: torch.Tensor, plan: object) -> torch.Tensor:
         if getattr(plan, "questions", 0) > 2:
             raise MemoryError
         return true(ids, positions, plan)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(tiny, "forward", tight)
-    tiny.sampler.max_num_seqs = 24
-    apart = tiny.sample(texts, 4, torch.Generator().manual_seed(1), never)
-    assert tiny.sampler.max_num_seqs == 6
+    monkeypatch.setattr(builtin, "forward", tight)
+    builtin.sampler.max_num_seqs = 24
+    apart = builtin.sample(texts, 4, torch.Generator().manual_seed(1), never)
+    assert builtin.sampler.max_num_seqs == 6
     assert [[s.tokens for s in some] for some in apart] == [[s.tokens for s in some] for some in whole]
 
 
-def test_of_several_ranks_none_begins_again_by_itself(tiny: BuiltinEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_several_ranks_none_begins_again_by_itself(builtin: BuiltinEngine, monkeypatch: pytest.MonkeyPatch) -> None:
     """The others would wait for tokens that it does not sample: all begin anew."""
 
     def full(*_: object) -> torch.Tensor:
         raise MemoryError
 
-    tiny.process_group = ProcessGroup(rank=0, world_size=2)
-    before = tiny.sampler.max_num_seqs
-    monkeypatch.setattr(tiny, "forward", full)
+    builtin.process_group = ProcessGroup(rank=0, world_size=2)
+    before = builtin.sampler.max_num_seqs
+    monkeypatch.setattr(builtin, "forward", full)
     with pytest.raises(MemoryError):
-        tiny.sample(["What is 2 + 2?"] * 4, 4, torch.Generator().manual_seed(1), never)
-    assert tiny.sampler.max_num_seqs == before
+        builtin.sample(["What is 2 + 2?"] * 4, 4, torch.Generator().manual_seed(1), never)
+    assert builtin.sampler.max_num_seqs == before
 
 
 def test_a_child_killed_for_memory_begins_smaller() -> None:
@@ -259,12 +261,12 @@ def test_a_child_killed_for_memory_begins_smaller() -> None:
 # --- time -------------------------------------------------------------------------------------------------------------
 
 
-def test_an_update_takes_what_there_is_time_for(tiny: BuiltinEngine, tmp_path: Path) -> None:
+def test_an_update_takes_what_there_is_time_for(builtin: BuiltinEngine, tmp_path: Path) -> None:
     """Once the speed is known, an update is made on fewer groups, from the front, and none without time for one."""
     clock = Clock(tick=1.0)
-    learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
+    learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
     learner.step(groups(4), math.inf, never)
-    each = learner.pace.each * tiny.cost(groups(1)[0]) * 1.15
+    each = learner.pace.each * builtin.cost(groups(1)[0]) * 1.15
 
     some = learner.step(groups(4), clock.now + 2.5 * each + 1, never)
     none = learner.step(groups(4), clock.now + 0.5 * each, never)
@@ -275,12 +277,12 @@ def test_an_update_takes_what_there_is_time_for(tiny: BuiltinEngine, tmp_path: P
     assert learner.counters.updates == 2
 
 
-def test_an_update_that_turns_out_too_slow_is_given_up(tiny: BuiltinEngine, tmp_path: Path) -> None:
+def test_an_update_that_turns_out_too_slow_is_given_up(builtin: BuiltinEngine, tmp_path: Path) -> None:
     """Between two parts, with the weights as before; its speed is known from then on."""
     clock = Clock(tick=1.0)
-    learner, before = learner_on(tiny, tmp_path, clock, micro_batch=2), weights(tiny)
+    learner, before = learner_on(builtin, tmp_path, clock, micro_batch=2), weights(builtin)
     assert learner.step(groups(6), clock.now + 3, never) is None
-    assert same(weights(tiny), before)
+    assert same(weights(builtin), before)
     assert learner.pace.each > 0
     assert clock.now < 8
 
@@ -296,15 +298,15 @@ def slowed(engine: BuiltinEngine, clock: Clock, monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setattr(engine, "completion_logps", timed)
 
 
-def test_a_stall_is_got_over(tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stall_is_got_over(builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine that was suspended during an update is found to be quick again after some trainings, though none can
     be begun by the estimate that it left."""
     clock = Clock()
-    learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
+    learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
     with monkeypatch.context() as patch:
-        slowed(tiny, clock, patch, 120.0)
+        slowed(builtin, clock, patch, 120.0)
         assert learner.step(groups(4), clock.now + 30, never) is None
-    slowed(tiny, clock, monkeypatch, 1.0)
+    slowed(builtin, clock, monkeypatch, 1.0)
     assert learner.step(groups(4), clock.now + 30, never) is None
 
     whole = 0
@@ -315,12 +317,12 @@ def test_a_stall_is_got_over(tiny: BuiltinEngine, tmp_path: Path, monkeypatch: p
 
 
 def test_an_end_of_a_training_too_short_for_a_group_says_nothing_of_the_speed(
-    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What was measured just before is believed."""
     clock = Clock()
-    learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
-    slowed(tiny, clock, monkeypatch, 1.0)
+    learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
+    slowed(builtin, clock, monkeypatch, 1.0)
     for _ in range(3):
         assert learner.step(groups(4), clock.now + 30, never)
         before = learner.pace.each
@@ -335,12 +337,12 @@ def strange(count: int) -> list[TrainingGroup]:
 
 
 def test_judging_others_groups_ends_with_the_time(
-    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No more than one part late; the next time as much is begun as there is time for."""
     clock = Clock()
-    learner = learner_on(tiny, tmp_path, clock, micro_batch=2)
-    slowed(tiny, clock, monkeypatch, 5.0)
+    learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
+    slowed(builtin, clock, monkeypatch, 5.0)
     assert learner.step(strange(16), clock.now + 10, never) is None
     assert clock.now <= 15
     began = clock.now
@@ -351,23 +353,23 @@ def test_judging_others_groups_ends_with_the_time(
 
 
 def test_what_is_only_judged_tells_the_speed(
-    tiny: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    builtin: BuiltinEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where all is left out, in one part, a training of many such updates still ends with its time."""
     clock = Clock()
-    learner = learner_on(tiny, tmp_path, clock)
-    slowed(tiny, clock, monkeypatch, 5.0)
+    learner = learner_on(builtin, tmp_path, clock)
+    slowed(builtin, clock, monkeypatch, 5.0)
     assert learner.step(strange(2), 10.0, never)
     assert learner.step(strange(2), 10.0, never) is None
 
 
-def test_a_cancelled_update_ends_before_its_next_part(tiny: BuiltinEngine, tmp_path: Path) -> None:
+def test_a_cancelled_update_ends_before_its_next_part(builtin: BuiltinEngine, tmp_path: Path) -> None:
     """The weights are as before."""
-    learner, before = learner_on(tiny, tmp_path, micro_batch=2), weights(tiny)
+    learner, before = learner_on(builtin, tmp_path, micro_batch=2), weights(builtin)
     asked = iter([False, False, True])
     with pytest.raises(Cancelled):
         learner.step(groups(6), math.inf, lambda: next(asked))
-    assert same(weights(tiny), before)
+    assert same(weights(builtin), before)
 
 
 def test_speed_is_an_average_of_late_measurements() -> None:
@@ -379,9 +381,9 @@ def test_speed_is_an_average_of_late_measurements() -> None:
     assert len(affordable(groups(5), lambda each: 10, 1.0, 25.0)) == 2
 
 
-def test_the_step_size_rises_then_stays(tiny: BuiltinEngine, tmp_path: Path) -> None:
+def test_the_step_size_rises_then_stays(builtin: BuiltinEngine, tmp_path: Path) -> None:
     """Over `warmup_steps` updates, counted from the checkpoint on."""
-    learner = learner_on(tiny, tmp_path, learning_rate=0.1, warmup_steps=2)
+    learner = learner_on(builtin, tmp_path, learning_rate=0.1, warmup_steps=2)
     seen = []
     for _ in range(3):
         learner.step(groups(1), math.inf, never)

@@ -16,7 +16,6 @@ from node.machine import commands as c
 from node.trainer.engines.builtin.builtin_tokenizer import BuiltinTokenizer, train_tokenizer
 from node.trainer.engines.builtin.corpus import MIXED
 from node.trainer.engines.builtin.debate_corpus import (
-    COMPACT,
     CRITIQUES,
     RESOLUTIONS,
     critique,
@@ -30,7 +29,7 @@ from node.trainer.service.jobs import order_for, quotes_that_fit
 from node.trainer.worker.rollouts import fitted_prompt, has_its_quotes, shelf_of, training_groups
 from node.validation.body_check import quotes_problem, scene_of
 from protocols.games import game_named, game_problems
-from protocols.games.debate import ANSWER, CRITIQUE, RESOLVE, DebateWording, Quote, picked
+from protocols.games.debate import ANSWER, COMPACT, CRITIQUE, RESOLVE, DebateWording, Quote, picked
 from protocols.games.quoting import MOST_ROOM, drawn
 from protocols.games.share import one_each
 from protocols.grading import final_number

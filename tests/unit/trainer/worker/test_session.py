@@ -35,13 +35,13 @@ IDLE = TaskContext(lambda: False, lambda done, total: None)
 
 
 @pytest.fixture
-def opened(tiny_tokenizer: BuiltinTokenizer, tmp_path: Path) -> Callable[..., Session]:
+def opened(builtin_tokenizer: BuiltinTokenizer, tmp_path: Path) -> Callable[..., Session]:
     """Opens the directory as a new process would: fresh weights, then what is on disk."""
 
     def build(clock: Callable[[], float] | None = None, **settings: object) -> Session:
         model = BuiltinModel(SHAPE)
         model.initialise(1)
-        engine = BuiltinEngine(model, tiny_tokenizer, MANIFEST.game)
+        engine = BuiltinEngine(model, builtin_tokenizer, MANIFEST.game)
         chosen = TrainerSettings(learning_rate=0.01, **settings)  # type: ignore[arg-type]
         setup = f.SetUp(chosen, MANIFEST, "0x" + "11" * 20, str(tmp_path))
         return Session(setup, engine, clock) if clock else Session(setup, engine)
