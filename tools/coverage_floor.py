@@ -1,4 +1,4 @@
-"""Show what the tests covered of the pure packages, and fail below a floor: `python -m tools.coverage_floor FILE`.
+"""Show what the own tests of the pure packages cover, and fail below a floor: `python -m tools.coverage_floor FILE`.
 
 FILE is what `coverage json` writes. Only branches have a floor: they are the decisions.
 """

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
 from protocols.assignment import assigned_question
 from protocols.games import game_named
 from protocols.games.quoting import ELLIPSIS, cut, quotable
+from protocols.games.share import has_advantage, sample_groups
 from protocols.grading import parse_number
 from protocols.identifiers import address_of_public_key, body_digest
 from protocols.likeness import are_alike, sketch
 from protocols.manifest import GameSpec
-from protocols.wire import Malformed, decode_rollouts
+from protocols.wire import Group, Malformed, decode_rollouts
 
 SEED = body_digest(b"seed")
 PEER = f"0x{1:040x}"
 BODY = b"not a body"
+GROUPS = [Group(number, number, ()) for number in range(5)]
 
 
 def test_no_question_is_assigned_from_an_empty_data_set() -> None:
@@ -29,6 +33,15 @@ def test_only_a_public_key_of_64_bytes_has_an_address(length: int) -> None:
     """A key with its prefix byte is a mistake of the caller, not another address."""
     with pytest.raises(ValueError, match=f"got {length}"):
         address_of_public_key(bytes(length))
+
+
+def test_the_address_of_a_public_key_is_the_evm_s() -> None:
+    """The generator point of secp256k1 is the public key of private key 1, whose address is well known."""
+    generator = (
+        "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+        "483ada7726a3c4655da4fbfc0e1108a8fd17b448a68554199c47d08ffb10d4b8"
+    )
+    assert address_of_public_key(bytes.fromhex(generator)) == "0x7e5f4552091a69125d5dfcb7b8c2659029395bdf"
 
 
 @pytest.mark.parametrize("text", ["", " ", "$", "1" * 33, "٣", "NaN", "Infinity", "one"])
@@ -91,3 +104,16 @@ def test_the_rollouts_of_share_are_published_and_scored_whole() -> None:
     """Every group counts, and the score is the mean reward of a group."""
     score = game_named("share").score(PEER, [(4, 1.0)])
     assert (score.peer, score.groups, score.mean) == (PEER, 4, 0.25)
+
+
+@pytest.mark.parametrize(("rewards", "teaches"), [([1.0, 1.0], False), ([0.0], False), ([0.0, 1.0], True)])
+def test_a_group_whose_rewards_are_all_the_same_teaches_nothing(rewards: list[float], teaches: bool) -> None:
+    """Its advantages are zero."""
+    assert has_advantage(rewards) is teaches
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, 0), (2, 2), (5, 5), (9, 5)])
+def test_no_more_groups_are_sampled_than_there_are(count: int, expected: int) -> None:
+    """Each at most once, the others' as well as the own."""
+    sampled = sample_groups(GROUPS, count, random.Random(7))
+    assert len(sampled) == expected == len({group.question for group in sampled})
