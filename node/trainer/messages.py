@@ -103,9 +103,7 @@ class Ready(Frame, frozen=True):
 
 
 class Heartbeat(Frame, frozen=True):
-    """The child lives; sent from its reader thread and with every progress, at least once a second."""
-
-    resident: int
+    """The child lives; sent from its reader thread at least once a second."""
 
 
 class Progress(Frame, frozen=True):

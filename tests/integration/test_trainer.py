@@ -24,7 +24,7 @@ from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import check_body
 from protocols.identifiers import Digest
 from protocols.manifest import DataSpec, GameSpec, Manifest
-from protocols.wire import Announcement
+from protocols.wire import Announcement, decode_rollouts
 
 pytestmark = pytest.mark.integration
 
@@ -111,10 +111,10 @@ async def test_a_round_of_work(model: Path, tmp_path: Path) -> None:
     async with running(model, tmp_path) as node:
         ready = await node.ready()
         assert (ready.parameters, ready.checkpoint_round) == (345_216, -1)
-        assert len(node.link.tokenizer) == 32
         await node.link.execute(generate())
         made = await node.next(i.RolloutsGenerated)
         body = node.shelf.kept[made.body]
+        assert len(decode_rollouts(body, made.body, len(body)).tokenizer) == 32
         said = Announcement(1, SEED, 3, 0, SEED, made.body, len(body), b"")
         verdict = check_body(MANIFEST, ArithmeticQuestions(), PEER, said, body)
         assert (verdict.reason, verdict.groups) == ("", 8)

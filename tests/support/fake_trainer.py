@@ -19,7 +19,7 @@ from node.data.questions import Question, Questions
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.ports import Bodies, Report
-from node.trainer.service.jobs import Work, refusal, shelf_for
+from node.trainer.service.jobs import Work, job_for, refusal, shelf_for
 from node.validation.body_check import scene_of
 from protocols.games import Shelf, body_author, body_seed, game_named
 from protocols.games.share import has_advantage
@@ -54,13 +54,13 @@ class FakeTrainer:
         questions: Questions,
         bodies: Bodies,
         *,
-        pace: FakeSpeed | None = None,
+        speed: FakeSpeed | None = None,
         skill: float = 0.25,
         gain: float = 0.002,
         sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     ) -> None:
         self._manifest, self._peer, self._questions, self._bodies = manifest, peer, questions, bodies
-        self._pace, self._gain, self._sleep = pace or FakeSpeed(), gain, sleep
+        self._speed, self._gain, self._sleep = speed or FakeSpeed(), gain, sleep
         self.skill = skill
         self.saved: tuple[int, float] = (-1, skill)
         self._queue: deque[Work] = deque()
@@ -76,6 +76,8 @@ class FakeTrainer:
             self._abort()
         elif self._child is None:
             self._reports_in.send_nowait(refusal(command, "trainer away"))
+        elif isinstance(reason := job_for(0, command, self._bodies, self._manifest.limits.body), str):
+            self._reports_in.send_nowait(refusal(command, reason))
         else:
             self._queue.append(command)
             self._more.set()
@@ -97,7 +99,7 @@ class FakeTrainer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._forward, report)
             while True:
-                await self._sleep(self._pace.load)
+                await self._sleep(self._speed.load)
                 await self._live()
 
     async def _forward(self, report: Report) -> None:
@@ -139,16 +141,16 @@ class FakeTrainer:
             case c.TrainOnRollouts():
                 return await self._train(command)
             case c.EvaluateModel():
-                await self._sleep(self._pace.evaluation)
+                await self._sleep(self._speed.evaluation)
                 count = self._manifest.data.held_out
-                return i.EvaluationFinished(command.round, self.skill, count, self._pace.evaluation)
+                return i.EvaluationFinished(command.round, self.skill, count, self._speed.evaluation)
             case c.SaveCheckpoint():
-                await self._sleep(self._pace.save)
+                await self._sleep(self._speed.save)
                 self.saved = (command.round, self.skill)
                 return i.CheckpointSaved(command.round)
 
     async def _generate(self, command: c.GenerateRollouts) -> i.AnyInput:
-        seconds = self._pace.group * command.groups
+        seconds = self._speed.group * command.groups
         await self._sleep(seconds)
         body, reward = fake_body(
             self._manifest, self._questions, self._peer, command, self.skill, shelf_of(self._kept(command.quoted))
@@ -160,7 +162,7 @@ class FakeTrainer:
         )
 
     async def _train(self, command: c.TrainOnRollouts) -> i.AnyInput:
-        seconds = min(self._pace.update * command.updates, command.seconds)
+        seconds = min(self._speed.update * command.updates, command.seconds)
         await self._sleep(seconds)
         own = self._informative([command.own], self._manifest.game.local_groups) * command.updates
         external = self._informative(command.external, self._manifest.game.external_groups) * command.updates

@@ -15,7 +15,7 @@ from node.machine.step import step
 from node.network.pubsub.announcer import announcement_of
 from node.ports import Bodies, CheckBody
 from node.trainer import messages as f
-from node.trainer.service.jobs import input_of, order_for
+from node.trainer.service.jobs import input_of, job_for
 from node.trainer.worker.main import carry_out
 from node.trainer.worker.session import Session
 from protocols.identifiers import Address, Digest, Seed, body_digest
@@ -136,7 +136,7 @@ class HonestPeer:
         return ()
 
     def _worked(self, command: Task) -> list[i.AnyInput]:
-        order = order_for(0, command, self._bodies, self._limit)
+        order = job_for(0, command, self._bodies, self._limit)
         assert not isinstance(order, str), order
         if isinstance(command, c.TrainOnRollouts):
             self.trained_on.update(command.external)

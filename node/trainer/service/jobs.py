@@ -72,7 +72,7 @@ def refusal(command: Work, reason: str) -> i.WorkFailed:
     return i.WorkFailed(kind_of(command), command.round, stage, reason, seed)
 
 
-def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Job | str:
+def job_for(task: int, command: Work, bodies: Bodies, limit: int) -> Job | str:
     """Return the order for a command, or why it can't be given. `limit` bounds a body, in bytes.
 
     A foreign body that is not kept any more is left out; so are the last ones where all would not fit into a frame.

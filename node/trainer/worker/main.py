@@ -36,7 +36,6 @@ KEEP_ALIVE = 60.0
 OOM_SCORE = 900
 """Where memory runs out, the kernel ends the child, not the node."""
 
-PAGE = resource.getpagesize()
 REFUSED = 3
 """Exit code: data or model can't be had; the reason went to the node."""
 
@@ -80,7 +79,7 @@ class ParentConnection:
                 reader.feed(data)
                 self._take_frames(reader)
             if time.monotonic() - self._spoke >= HEARTBEAT_SECONDS:
-                self.send(f.Heartbeat(resident_bytes()))
+                self.send(f.Heartbeat())
 
     def _take_frames(self, reader: FrameReader) -> None:
         """Take every whole frame that has arrived."""
@@ -105,14 +104,6 @@ class Speed:
         if now - self._sent >= 0.1 or done == total:
             self._sent = now
             self._line.send(f.Progress(self._task, done, total))
-
-
-def resident_bytes() -> int:
-    """Return the memory that this process holds, in bytes; 0 where /proc does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-    except OSError:
-        return 0
 
 
 def offer_to_kernel() -> None:

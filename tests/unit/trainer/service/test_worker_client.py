@@ -37,7 +37,7 @@ class Child:
 
     async def receive(self) -> f.FromChild:
         await trio.sleep(1)
-        return self.says.pop(0) if self.says else f.Heartbeat(1)
+        return self.says.pop(0) if self.says else f.Heartbeat()
 
     def send(self, frame: f.ToChild) -> None:
         f.frame_bytes(frame)

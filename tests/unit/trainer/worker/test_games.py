@@ -25,7 +25,7 @@ from node.trainer.engines.builtin.debate_corpus import (
 )
 from node.trainer.learning.grpo import Objective
 from node.trainer.messages import Generate, Train
-from node.trainer.service.jobs import order_for, quotes_that_fit
+from node.trainer.service.jobs import job_for, quotes_that_fit
 from node.trainer.worker.rollouts import fitted_prompt, has_its_quotes, shelf_of, training_groups
 from node.validation.body_check import quotes_problem, scene_of
 from protocols.games import game_named, game_problems
@@ -83,18 +83,18 @@ def test_the_trainer_gets_whatever_is_quoted(bodies: Memory) -> None:
     """Answers come along with the critiques that quote them, to quote and to train on; a missing one stops quoting."""
     answer = put(bodies, PEERS[0], 0, ("#### 1", "#### 2"))
     critic = put(bodies, PEERS[1], 1, ("Best answer: 1", "Best answer: 2"), answer)
-    resolve = order_for(1, c.GenerateRollouts(5, 2, SEED, 2, (critic,)), bodies, 1 << 20)
+    resolve = job_for(1, c.GenerateRollouts(5, 2, SEED, 2, (critic,)), bodies, 1 << 20)
     assert not isinstance(resolve, str)
     assert isinstance(resolve.frame, Generate)
     assert set(shelf_of(resolve.frame.shelf)) == {answer, critic}
 
-    train = order_for(2, c.TrainOnRollouts(5, 1, critic, (), 1, 9.0), bodies, 1 << 20)
+    train = job_for(2, c.TrainOnRollouts(5, 1, critic, (), 1, 9.0), bodies, 1 << 20)
     assert not isinstance(train, str)
     assert isinstance(train.frame, Train)
     assert set(shelf_of(train.frame.shelf)) == {answer}
 
     del bodies[answer]
-    assert isinstance(order_for(3, c.GenerateRollouts(5, 1, SEED, 2, (answer,)), bodies, 1 << 20), str)
+    assert isinstance(job_for(3, c.GenerateRollouts(5, 1, SEED, 2, (answer,)), bodies, 1 << 20), str)
 
 
 @given(st.data(), st.lists(st.integers(0, 2000), min_size=2, max_size=10), st.integers(0, 30_000))
