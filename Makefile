@@ -30,11 +30,14 @@ check: install
 unit: install
 	$(BIN)/pytest -m "not integration" tests/unit tests/scenarios tests/fuzz tests/contracts
 
-# Whole swarms wait more than they compute: beside them, and not beside each other, runs everything else.
+# Whole swarms wait more than they compute: beside them, and not beside each other, runs everything else. That is measured,
+# and must take nearly every branch of the pure packages.
 test: check
-	@$(BIN)/pytest -m swarm --durations=5 >$(VENV)/swarms.log 2>&1 & swarms=$$!; \
-	$(BIN)/pytest -m "not swarm" --durations=5; rest=$$?; \
-	wait $$swarms; of_swarms=$$?; cat $(VENV)/swarms.log; exit $$((rest || of_swarms))
+	@export COVERAGE_FILE=$(VENV)/coverage; \
+	$(BIN)/pytest -m swarm --durations=5 >$(VENV)/swarms.log 2>&1 & swarms=$$!; \
+	$(BIN)/coverage run -m pytest -m "not swarm" --durations=5; rest=$$?; \
+	$(BIN)/coverage json --quiet -o $(VENV)/coverage.json && $(BIN)/python -m tools.coverage_floor $(VENV)/coverage.json; \
+	uncovered=$$?; wait $$swarms; of_swarms=$$?; cat $(VENV)/swarms.log; exit $$((rest || uncovered || of_swarms))
 
 demo: install
 	$(BIN)/swarm demo $(ARGS)

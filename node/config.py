@@ -231,7 +231,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 # --- the table of keys ------------------------------------------------------------------------------------------------
 
 
-class Key(msgspec.Struct, frozen=True):
+class ConfigKey(msgspec.Struct, frozen=True):
     """One configuration key: dotted name, environment variable, annotated type, default, description."""
 
     name: str
@@ -246,7 +246,7 @@ class Key(msgspec.Struct, frozen=True):
         return tuple in (get_origin(self.type), get_origin(getattr(self.type, "__origin__", None)))
 
 
-def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Key]:
+def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[ConfigKey]:
     hints = get_type_hints(struct, include_extras=True)
     for field in msgspec.structs.fields(struct):
         name = prefix + field.name
@@ -254,10 +254,10 @@ def _keys(struct: type[msgspec.Struct], prefix: str = "") -> Iterator[Key]:
             yield from _keys(hints[field.name], f"{name}.")
         else:
             text = next((each.description or "" for each in getattr(hints[field.name], "__metadata__", ())), "")
-            yield Key(name, PREFIX + name.replace(".", "_").upper(), hints[field.name], field.default, text)
+            yield ConfigKey(name, PREFIX + name.replace(".", "_").upper(), hints[field.name], field.default, text)
 
 
-KEYS: dict[str, Key] = {key.name: key for key in _keys(Config)}
+KEYS: dict[str, ConfigKey] = {key.name: key for key in _keys(Config)}
 """Every key by its dotted name."""
 
 SECTIONS = tuple(dict.fromkeys(name.split(".")[0] for name in KEYS if "." in name))

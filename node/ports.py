@@ -163,7 +163,7 @@ class VoteGuard(Protocol):
     """The vote protection: what this identity ever signed, on disk before it is signed."""
 
     def admit(self, kind: str, round_number: int, seed: Seed, payload: bytes) -> bool:
-        """Tell whether `payload` may be signed as this round's `kind` ("commit", "reveal", "vote").
+        """Return True if `payload` may be signed as this round's `kind` ("commit", "reveal", "vote").
 
         True where nothing was signed for (kind, round, seed) before, or exactly the same bytes; the record is
         durable when this returns.

@@ -1,7 +1,7 @@
-"""Why a body counts for nothing: every code there is, how severe the fault is, and what it means.
+"""Why a body does not count: every reason code, the severity of the fault, and its meaning.
 
-The codes stand in the state, in status, log and metrics, and in docs/reference/reasons.md. How a severity changes a
-peer's score is up to each node (`node.machine.peer_score`).
+The codes appear in state, status, log and metrics, and in docs/reference/reasons.md. How a severity changes a peer's
+score is up to each node (`node.machine.peer_score`).
 """
 
 from __future__ import annotations
@@ -26,52 +26,50 @@ class Reason(msgspec.Struct, frozen=True):
 
 BODY_REASONS: dict[str, Reason] = {
     "nothing": Reason("none", "The peer announced that it made no rollouts."),
-    "graylisted": Reason("none", "The peer's score is too low: the body was not asked for."),
+    "graylisted": Reason("none", "The peer's score is too low: the body was not fetched."),
     "crowded": Reason(
-        "none", "The stage's places, or those for peers without a positive score, are taken: it was not asked for."
+        "none", "The stage has no room for more bodies, or for more from peers without a positive score: not fetched."
     ),
-    "quotes-missing": Reason("none", "What it quotes is not here yet; it waits, and is checked when that comes."),
+    "quotes-missing": Reason("none", "A body that it quotes is missing; it waits, and is checked when that arrives."),
     "check-failed": Reason("none", "The check itself failed: a fault of this node or of a plug-in."),
     "duplicate": Reason(
         "none",
-        "It repeats another one, and the order is not clear enough to say who copied: the first received counts.",
+        "It repeats another body, and the order is not clear enough to say who copied: the first received counts.",
     ),
-    "unavailable": Reason("high_tolerance", "It could not be had from anybody while it was accepted."),
-    "certain": Reason(
-        "high_tolerance", "It passed, but every token of it is said to have had a probability of exactly 1."
-    ),
-    "incredible": Reason(
+    "unavailable": Reason("high_tolerance", "No peer could deliver it in time."),
+    "certain": Reason("high_tolerance", "It passed, but claims a probability of exactly 1 for every token."),
+    "off-policy": Reason(
         "mid_tolerance",
-        "This node's model does not believe a quarter or more of its groups: that they were sampled, as claimed.",
+        "The off-policy filter rejected a quarter or more of its groups: they were hardly sampled as claimed.",
     ),
-    "size": Reason("low_tolerance", "It has another size than announced, or is larger than the manifest allows."),
+    "size": Reason("low_tolerance", "Its size is not the announced one, or is larger than the manifest allows."),
     "digest": Reason("low_tolerance", "Its digest is not the announced one."),
     "schema": Reason("low_tolerance", "It does not decode as rollouts."),
-    "round": Reason("low_tolerance", "It is of another round or stage than announced."),
-    "seed": Reason("low_tolerance", "It carries another seed than the round's."),
+    "round": Reason("low_tolerance", "Its round or stage is not the announced one."),
+    "seed": Reason("low_tolerance", "Its seed is not the round's."),
     "groups": Reason("low_tolerance", "It has fewer or more groups than the manifest allows."),
     "assignment": Reason(
-        "low_tolerance", "It is another's, answers questions that are not this peer's, or leaves some out."
+        "low_tolerance", "It is another peer's, answers questions not assigned to this peer, or leaves some out."
     ),
-    "incomplete": Reason("low_tolerance", "A group has another number of completions than the manifest says."),
+    "incomplete": Reason("low_tolerance", "The number of completions in a group is not the manifest's."),
     "length": Reason(
-        "low_tolerance", "A completion has no tokens, too many, more text than they can hold, or odd lengths."
+        "low_tolerance", "A completion has no tokens, too many, more text than they can hold, or mismatched lengths."
     ),
     "logps": Reason("low_tolerance", "A log-probability is above 0 or not a number."),
-    "quotes": Reason("low_tolerance", "It does not quote what has to be quoted, or not in the order of the lots."),
-    "dear": Reason("low_tolerance", "Its completions run the grader into its bounds again and again."),
+    "quotes": Reason("low_tolerance", "It does not quote the bodies it has to, or not in the order of the draw."),
+    "grader-limit": Reason("low_tolerance", "Too many of its completions exceed a limit of the grader."),
     "poison": Reason(
         "low_tolerance", "Most of its right completions are degenerate: endless repetition, unreadable characters."
     ),
     "reference": Reason("low_tolerance", "Most of its right completions are the reference solution, word for word."),
-    "copy": Reason("low_tolerance", "It repeats another peer's body that was announced clearly before."),
+    "copy": Reason("low_tolerance", "It repeats a body of another peer that was announced clearly earlier."),
     "equivocation": Reason("fatal", "The peer signed two bodies for one stage."),
 }
 """Every reason by its code."""
 
 UNKNOWN = Reason("low_tolerance", "A reason that this version does not know.")
 OTHER = "other"
-"""Under which reasons are counted that are not in the table."""
+"""The label of reasons that are not in the table."""
 
 
 def severity_of(code: str) -> Severity:

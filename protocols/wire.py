@@ -34,7 +34,7 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     """A peer's single message of a stage: which rollouts it made. `inline` is the body itself if it is small.
 
     Without rollouts, `size` is 0 and `body` is `NOTHING`. `relays` says that the peer has funds and will submit other
-    peers' messages in this stage; `carried` are its own messages for relayers. The relayer that submits them checks
+    peers' messages in this stage; `attached` are its own messages for relayers. The relayer that submits them checks
     them.
     """
 
@@ -47,7 +47,7 @@ class Announcement(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
     size: int
     inline: bytes
     relays: bool = False
-    carried: AttachedMessages = ()
+    attached: AttachedMessages = ()
 
 
 class BoundAnnouncement(Announcement, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -166,17 +166,21 @@ def decode_envelope(data: bytes, limit: int) -> tuple[Envelope, Announcement]:
     return envelope, announcement
 
 
-def _shape_problem(envelope: Envelope, said: Announcement) -> tuple[str, str] | None:
+def _shape_problem(envelope: Envelope, announcement: Announcement) -> tuple[str, str] | None:
     """Return code and detail of the first fixed-size field that is wrong."""
-    if said.version != PROTOCOL_VERSION:
-        return "version", f"version {said.version}, this node speaks {PROTOCOL_VERSION}"
-    if len(envelope.signature) != 65 or any(len(field) != 32 for field in (said.swarm, said.seed, said.body)):
+    if announcement.version != PROTOCOL_VERSION:
+        return "version", f"version {announcement.version}, this node speaks {PROTOCOL_VERSION}"
+    if len(envelope.signature) != 65 or any(
+        len(field) != 32 for field in (announcement.swarm, announcement.seed, announcement.body)
+    ):
         return "schema", "a signature has 65 bytes, digests and seeds have 32"
-    if said.round < 0 or said.stage < 0 or said.size < 0:
+    if announcement.round < 0 or announcement.stage < 0 or announcement.size < 0:
         return "schema", "round, stage and size are not negative"
-    if (said.size == 0) != (said.body == NOTHING):
+    if (announcement.size == 0) != (announcement.body == NOTHING):
         return "schema", "a body is not empty, and no body has no digest"
-    if said.inline and (len(said.inline) != said.size or body_digest(said.inline) != said.body):
+    if announcement.inline and (
+        len(announcement.inline) != announcement.size or body_digest(announcement.inline) != announcement.body
+    ):
         return "digest", "the inline body is not the announced one"
     return None
 

@@ -44,7 +44,7 @@ class Advisory(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     accepted: str = ""
 
 
-class Snapshot(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class AdvisoryFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The advisories that were known on a date, as far as somebody looked them up."""
 
     date: datetime.date
@@ -97,9 +97,9 @@ def line(hit: Hit) -> str:
     )
 
 
-def read_snapshot(path: Path = ADVISORIES) -> Snapshot:
+def read_snapshot(path: Path = ADVISORIES) -> AdvisoryFile:
     """Return the advisories of a file. Raises `msgspec.DecodeError`."""
-    return msgspec.toml.decode(path.read_bytes(), type=Snapshot)
+    return msgspec.toml.decode(path.read_bytes(), type=AdvisoryFile)
 
 
 def read_pins(root: Path = ROOT) -> list[Pin]:

@@ -15,7 +15,7 @@ import click
 import msgspec
 
 from node.cli import swarm
-from node.config import DATA_DIR_VARIABLE, KEYS, Config, Key
+from node.config import DATA_DIR_VARIABLE, KEYS, Config, ConfigKey
 from node.exits import MEANING
 from node.http.metrics import documented
 from node.machine.phases import VOTE, WORK
@@ -132,7 +132,7 @@ def section(name: str) -> str:
     keys = [key for key in KEYS.values() if key.name.rpartition(".")[0] == name]
     rows = [(code(key.name), code(key.variable), code(shown(key.default)), type_of(key), key.help) for key in keys]
     title = f"## [{name}]" if name else "## Top level"
-    head = ("Key", "Variable", "Default", "Type", "Meaning")
+    head = ("ConfigKey", "Variable", "Default", "Type", "Meaning")
     return f"{title}\n\n" + table(*with_trl(head, rows, [key.name for key in keys]))
 
 
@@ -151,7 +151,7 @@ def shown(value: object) -> str:
     return msgspec.json.encode(value).decode()
 
 
-def type_of(key: Key) -> str:
+def type_of(key: ConfigKey) -> str:
     """Return a key's type and bounds."""
     hint = get_type_hints(owner_of(key.name))[key.name.rpartition(".")[2]]
     return type_text(hint) + bounds(key.type)
@@ -248,9 +248,9 @@ def metrics_page() -> str:
 
 
 def reasons_page() -> str:
-    """Return the page of reasons why a body counts for nothing."""
+    """Return the page of reasons why a body does not count."""
     rows = [(code(name), reason.severity, reason.meaning) for name, reason in BODY_REASONS.items()]
-    introduction = """Why a peer's body counts for nothing: the code in the log (`rollouts.refused`,
+    introduction = """Why a peer's body does not count: the code in the log (`rollouts.refused`,
     `rollouts.uncounted`), in `swarm status`, and the label of `swarm_bodies_refused_total`. The severity says what
     it does to the sender's score ([checks.md](../checks.md))."""
     return page("Reasons", introduction, table(("Code", "Severity", "Meaning"), rows))

@@ -73,13 +73,13 @@ def gathered(home: Path, config: Config, manifest: Manifest, account: RoundRepor
     from node.chain.transactions.tx_queue import QueuedTransaction, decode_record
     from node.cli.owner import node_key, peer_id_of
     from node.explain.round_facts import explanation, messages
-    from node.machine.transaction_keys import Key, encode_key
+    from node.machine.transaction_keys import BaseKey, encode_key
     from node.store.outbox import read_records
 
     stages = [stage.name for stage in manifest.stages]
     keys = [encode_key(each.key) for each in messages(account, stages)]
     kept = map(decode_record, read_records(home / "outbox.sqlite", keys).values())
-    records: dict[Key, QueuedTransaction] = {record.key: record for record in kept}
+    records: dict[BaseKey, QueuedTransaction] = {record.key: record for record in kept}
     seen, why = None, "not read (--offline)"
     if not offline:
         try:

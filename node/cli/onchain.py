@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -43,21 +43,38 @@ class Registration(msgspec.Struct, frozen=True):
     serial: int
 
 
+class CallFailedError(Exception):
+    """A call through web3 failed; `error` is what it raised."""
+
+    def __init__(self, error: Exception) -> None:
+        super().__init__(str(error))
+        self.error = error
+
+
+def _called(question: Callable[[], Any]) -> Any:
+    """Return what a call through web3 gives. Raises `CallFailedError`."""
+    try:
+        return question()
+    # Library boundary: web3 raises its own errors, those of requests and eth_abi, and plain ones.
+    except Exception as error:
+        raise CallFailedError(error) from error
+
+
 class Chain:
     """A working endpoint, and the coordinator on it. Every method raises `Refusal` on failure."""
 
     def __init__(self, url: str, contract: Address) -> None:
-        """Find the coordinator. Raises web3's errors if there is none."""
+        """Find the coordinator. Raises `CallFailedError` if there is none."""
         from contracts import contract_at
 
         self._url, self.contract = url, contract
-        self._coordinator = contract_at(url, contract)
+        self._coordinator = _called(lambda: contract_at(url, contract))
         self._web3 = self._coordinator.w3
         self.domain = self._domain()
 
     def _domain(self) -> Domain:
         """Return the deployment's EIP-712 domain (EIP-5267)."""
-        _, _, _, chain_id, contract, salt, _ = self._coordinator.functions.eip712Domain().call()
+        _, _, _, chain_id, contract, salt, _ = _called(lambda: self._coordinator.functions.eip712Domain().call())
         return Domain(chain_id, str(contract).lower(), bytes(salt))
 
     @property
@@ -75,12 +92,12 @@ class Chain:
         from web3.types import RPCEndpoint
 
         try:
-            answer = self._web3.provider.make_request(RPCEndpoint(method), list(parameters))
-        except HTTPError as error:
-            status = error.response.status_code if error.response is not None else 0
-            raise RpcError(status, "refused over HTTP") from error
-        except Exception as error:
-            raise self._refusal(error) from error
+            answer = _called(lambda: self._web3.provider.make_request(RPCEndpoint(method), list(parameters)))
+        except CallFailedError as failed:
+            if isinstance(failed.error, HTTPError):
+                status = failed.error.response.status_code if failed.error.response is not None else 0
+                raise RpcError(status, "refused over HTTP") from failed
+            raise self._refusal(failed.error) from failed
         if "error" in answer:
             said: Any = answer["error"]
             raise RpcError(said.get("code", 0), str(said.get("message", said)), said.get("data"))
@@ -104,12 +121,13 @@ class Chain:
     def others(self, owner: Address, node: Address) -> int:
         """Return how many nodes besides `node` were ever registered for an owner; 0 if the endpoint keeps no log
         of that length."""
+        filters = {"owner": self._web3.to_checksum_address(owner)}
         try:
-            first = self._coordinator.functions.deployedBlock().call()
-            found = self._coordinator.events.PeerRegistered().get_logs(
-                from_block=first, argument_filters={"owner": self._web3.to_checksum_address(owner)}
+            first = _called(lambda: self._coordinator.functions.deployedBlock().call())
+            found = _called(
+                lambda: self._coordinator.events.PeerRegistered().get_logs(from_block=first, argument_filters=filters)
             )
-        except Exception:  # noqa: BLE001 - endpoints refuse long ranges in many ways; the count is for the operator only
+        except CallFailedError:  # endpoints refuse long ranges in many ways; the count is for the operator only
             return 0
         return len({str(each["args"]["node"]).lower() for each in found} - {node})
 
@@ -128,8 +146,8 @@ class Chain:
             return False
         wallet = self._web3.eth.contract(address=address, abi=WALLET_ABI)
         try:
-            return bytes(wallet.functions.isValidSignature(digest, signature).call()) == VALID
-        except Exception:  # noqa: BLE001 - a stranger's contract: whatever it does but say yes is a no
+            return bytes(_called(lambda: wallet.functions.isValidSignature(digest, signature).call())) == VALID
+        except CallFailedError:  # a foreign contract: whatever it does but accept is a refusal
             return False
 
     def payer(self, candidates: Sequence[NodeKey]) -> NodeKey | None:
@@ -157,9 +175,9 @@ class Chain:
 
     def _ask(self, question: Any) -> Any:
         try:
-            return question()
-        except Exception as error:  # the operator gets one line, whatever web3 raises
-            raise self._refusal(error) from error
+            return _called(question)
+        except CallFailedError as failed:
+            raise self._refusal(failed.error) from failed
 
     def _refusal(self, error: Exception) -> Refusal:
         return Refusal(Exit.CHAIN, f"{self._refused(error)} ({redacted(self._url)}); try again later")
@@ -186,8 +204,8 @@ def connect(settings: ChainSettings) -> Chain:
     for url in settings.urls:
         try:
             return Chain(url, settings.contract.lower())
-        except Exception as error:  # noqa: BLE001 - the next one is tried, whatever web3 raises
-            reasons.append(f"{redacted(url)}: {type(error).__name__}")
+        except CallFailedError as failed:
+            reasons.append(f"{redacted(url)}: {type(failed.error).__name__}")
     raise Refusal(
         Exit.CHAIN,
         f"no coordinator answers at {settings.contract} ({'; '.join(reasons)}); check [chain] contract and urls",

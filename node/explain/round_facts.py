@@ -15,7 +15,7 @@ from node.chain.transactions.tx_queue import QueuedTransaction
 from node.identity import name_of
 from node.machine.round_report import PeerRoundReport, RoundReport
 from node.machine.state import BodyRecord
-from node.machine.transaction_keys import Key, MessageKey
+from node.machine.transaction_keys import BaseKey, MessageKey
 from protocols.identifiers import Address
 from protocols.reasons import meaning_of
 from protocols.signed_messages import MessageKind, MessageTopic
@@ -144,7 +144,7 @@ class PeerActivity(msgspec.Struct, frozen=True, kw_only=True):
 def explanation(
     report: RoundReport,
     stages: Sequence[str],
-    records: Mapping[Key, QueuedTransaction],
+    records: Mapping[BaseKey, QueuedTransaction],
     seen: PeerActivity | None,
     own_peer_id: str,
     offline: str = "",

@@ -7,7 +7,7 @@ import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -67,14 +67,13 @@ def workplace(out: Path, keep: bool) -> Iterator[Path]:
         yield home
         return
     home = Path(tempfile.mkdtemp(prefix="swarm-demo-"))
-    try:
-        yield home
-    except DemoError as error:
-        raise DemoError(f"{error} (data and logs are kept in {home})") from error
-    except BaseException:
-        shutil.rmtree(home, ignore_errors=True)
-        raise
-    shutil.rmtree(home, ignore_errors=True)
+    with ExitStack() as removed:
+        removed.callback(shutil.rmtree, home, ignore_errors=True)
+        try:
+            yield home
+        except DemoError as error:
+            removed.pop_all()
+            raise DemoError(f"{error} (data and logs are kept in {home})") from error
 
 
 @contextmanager

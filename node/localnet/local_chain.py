@@ -2,30 +2,29 @@
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import shutil
 import signal
 import socket
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 from eth_account import Account
 
+from node.child_process import child_environment, end_with
 from node.localnet.npm_tools import ToolMissingError, installed_packages
 
 NPM_PROJECT = Path(__file__).parent
 """The folder whose npm lock names anvil."""
 MNEMONIC = "test test test test test test test test test test test junk"
 START_SECONDS = 15.0
-PR_SET_PDEATHSIG = 1
 
 
 class ChainCallError(RuntimeError):
@@ -122,7 +121,8 @@ class LocalChain:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            preexec_fn=_die_with_parent,
+            env=child_environment(os.environ, ("NODE_*",)),
+            preexec_fn=partial(end_with, os.getpid()),
         )
         deadline = time.monotonic() + START_SECONDS
         while not self._answers():
@@ -202,11 +202,3 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _die_with_parent() -> None:
-    """Ask the kernel (Linux) to kill this child when its parent ends, however that happens."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-        if os.getppid() == 1:
-            os._exit(1)

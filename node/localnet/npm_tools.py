@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 NODE_LOCK = Path(__file__).parent / "nodejs.lock"
-"""The wheel that brings Node where the system has none: a version and its digests, as pip reads them."""
+"""The wheel with Node for systems without it: a version and its digests, in pip's format."""
 NPM_FILES = ("package.json", "package-lock.json")
 INSTALL_SECONDS = 300.0
 
@@ -46,10 +46,10 @@ def npm_command(cache: Path) -> list[str]:
 
 
 def installed_packages(project: Path, cache_dir: Path | None = None) -> Path:
-    """Return the folder whose `node_modules` holds what the lock file of `project` names, installing it once.
+    """Return the folder whose `node_modules` holds the packages in the lock file of `project`; install them once.
 
-    `project` is a folder with `package.json` and `package-lock.json`. Each lock file has a folder of its own in the
-    cache, named after the lock's digest. Raises `ToolMissingError` where npm fails or a digest differs.
+    `project` is a folder with `package.json` and `package-lock.json`. Each lock file has its own folder in the cache,
+    named after the lock's digest. Raises `ToolMissingError` if npm fails or a digest differs.
     """
     cache = cache_dir or default_cache()
     home = cache / "npm" / f"{project.name}-{_digest(project / 'package-lock.json')}"

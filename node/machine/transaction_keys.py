@@ -10,18 +10,18 @@ from protocols.identifiers import Seed
 from protocols.signed_messages import MessageTopic
 
 
-class Key(msgspec.Struct, frozen=True, array_like=True):
+class BaseKey(msgspec.Struct, frozen=True, array_like=True):
     """Base of all keys. Its text is for people: it goes to logs, and nothing reads it back."""
 
 
-class RegistrationKey(Key, frozen=True, tag="register"):
+class RegistrationKey(BaseKey, frozen=True, tag="register"):
     """This node's registration."""
 
     def __str__(self) -> str:
         return "register"
 
 
-class RenewalKey(Key, frozen=True, tag="renew"):
+class RenewalKey(BaseKey, frozen=True, tag="renew"):
     """The renewal of this node's delegation: `serial` is the new one's, in milliseconds."""
 
     serial: int
@@ -30,7 +30,7 @@ class RenewalKey(Key, frozen=True, tag="renew"):
         return f"renew:{self.serial}"
 
 
-class AdvanceKey(Key, frozen=True, tag="advance"):
+class AdvanceKey(BaseKey, frozen=True, tag="advance"):
     """The end of a stage."""
 
     round: int
@@ -40,7 +40,7 @@ class AdvanceKey(Key, frozen=True, tag="advance"):
         return f"advance:{self.round}:{self.stage}"
 
 
-class MessageKey(Key, frozen=True, tag="message"):
+class MessageKey(BaseKey, frozen=True, tag="message"):
     """A message of this node's own. A vote is bound to the seed of its round; a reward is not, `seed` is empty."""
 
     topic: MessageTopic
@@ -50,7 +50,7 @@ class MessageKey(Key, frozen=True, tag="message"):
         return f"{self.topic}:{self.seed.hex()[:16]}" if self.seed else str(self.topic)
 
 
-class RelayKey(Key, frozen=True, tag="relay"):
+class RelayKey(BaseKey, frozen=True, tag="relay"):
     """A batch of other nodes' messages, submitted in a turn of this node in a stage."""
 
     topic: MessageTopic
@@ -66,6 +66,6 @@ TransactionKey: TypeAlias = RegistrationKey | RenewalKey | AdvanceKey | MessageK
 """Every key of a command."""
 
 
-def encode_key(key: Key) -> str:
+def encode_key(key: BaseKey) -> str:
     """Return a key as the outbox's database has it: JSON, the same text for equal keys."""
     return msgspec.json.encode(key).decode()

@@ -16,7 +16,7 @@ from protocols.reasons import counted_as
 
 DUPLICATE = "duplicate"
 """The reason of an arrived body that repeats another one: it is neither trained on nor ranked."""
-INCREDIBLE = "incredible"
+OFF_POLICY = "off-policy"
 """The reason of a body that this node's model does not believe."""
 COPY_MARGIN = 3.0
 """Seconds between two announcements whose order is clear. Gossip takes up to a second per hop where heartbeats repair
@@ -98,7 +98,7 @@ def refuse_incredible(state: State, digests: tuple[Digest, ...]) -> Result:
     ]
     outputs: tuple[Output, ...] = ()
     for step, peer in found:
-        state, more = refuse_and_penalise(state, step, peer, INCREDIBLE)
+        state, more = refuse_and_penalise(state, step, peer, OFF_POLICY)
         outputs += more
     return state, outputs
 

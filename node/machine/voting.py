@@ -108,8 +108,6 @@ def _planned(state: State) -> State:
 
 
 def _moved(state: State, vote: VoteRecord) -> VoteRecord:
-    if vote.phase in CLOSED:
-        return vote
     step, stages = current_step(state), state.parameters.stages
     closes = reveal_step(vote.round, stages) if state.parameters.sealed else commit_step(vote.round, stages)
     if step > closes or state.seeds.get(vote.round, vote.seed) != vote.seed:

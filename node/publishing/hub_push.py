@@ -1,4 +1,4 @@
-"""Pushes one model to the Hugging Face hub: a process of its own, `python -m node.publishing.hub_push PARENT`.
+"""Pushes one model to the Hugging Face hub, as a separate process: `python -m node.publishing.hub_push PARENT`.
 
 `node.publishing.hub_service` starts it, writes a `PushRequest` as JSON to its standard input and reads a
 `PushResult` from its output. The token is looked up here, so it never appears in arguments, messages or logs.

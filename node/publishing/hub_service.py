@@ -201,7 +201,7 @@ def _start_push() -> subprocess.Popen[bytes]:
 
 async def _pushed_by(child: subprocess.Popen[bytes], order: PushRequest) -> PushResult:
     with trio.move_on_after(PUSH_SECONDS):
-        # The stubs that libp2p brings along know an older trio.
+        # The stubs that libp2p installs are for an older trio.
         output, _ = await trio.to_thread.run_sync(
             child.communicate, msgspec.json.encode(order), abandon_on_cancel=True  # type: ignore[call-arg]
         )  # fmt: skip

@@ -9,7 +9,7 @@ import msgspec
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import notices as n
-from node.machine.transaction_keys import Key
+from node.machine.transaction_keys import BaseKey
 from protocols.signed_messages import MessageTopic, RelayedMessage
 
 INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
@@ -96,7 +96,7 @@ def readable(value: object) -> object:
             return [readable(item) for item in value]
         case RelayedMessage():
             return value.peer
-        case Key() | MessageTopic():
+        case BaseKey() | MessageTopic():
             return str(value)
         case msgspec.Struct():
             return type(value).__name__

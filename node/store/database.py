@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from node.exits import Exit, Refusal
@@ -17,17 +17,15 @@ def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str],
     Raises `Refusal` if the file is damaged, written by a newer version, or can't be opened; `advice` tells the operator
     what to do about it.
     """
-    with refusing(path, advice):
+    with refusing(path, advice), ExitStack() as opened:
         connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
-        try:
-            for pragma in pragmas:
-                connection.execute(f"PRAGMA {pragma}")
-            _check(connection)
-            _migrate(connection, path, migrations)
-        except BaseException:  # re-raised: the file must not stay open
-            connection.close()
-            raise
-        return connection
+        opened.callback(connection.close)
+        for pragma in pragmas:
+            connection.execute(f"PRAGMA {pragma}")
+        _check(connection)
+        _migrate(connection, path, migrations)
+        opened.pop_all()
+    return connection
 
 
 @contextmanager
@@ -63,10 +61,9 @@ def transaction(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
         connection.execute("COMMIT")
-    except BaseException:  # re-raised after the rollback
-        if connection.in_transaction:  # also true after a COMMIT that found the file busy
+    finally:
+        if connection.in_transaction:  # the block failed, or COMMIT found the file busy
             connection.execute("ROLLBACK")
-        raise
 
 
 def _check(connection: sqlite3.Connection) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -57,13 +58,12 @@ class DataDirectory:
             f"the data directory {self.path}",
             "stop that one, or give this node its own directory with --data-dir",
         )
-        try:
+        with ExitStack() as locked:  # a directory that can't be marked must not stay locked
+            locked.callback(self._lock.release)
             if self._lock.copied:
                 mark(self.path, "the directory is a copy of another")
             self._lock.sign()
-        except BaseException:  # re-raised: a directory that can't be marked must not stay locked
-            self._lock.release()
-            raise
+            locked.pop_all()
 
     def close(self) -> None:
         """Release the lock."""

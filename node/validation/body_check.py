@@ -108,7 +108,7 @@ def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollo
         total += sum(rewards) / len(rewards)
         right.append((group.question, [group.completions[at] for at, each in enumerate(rewards) if each >= RIGHT]))
         if gave_up() - before > MOST_GIVEN_UP:
-            return Verdict(reason="dear")
+            return Verdict(reason="grader-limit")
     reason = poison_problem(manifest, right) or reference_problem(manifest, questions, right)
     if reason:
         return Verdict(reason=reason)

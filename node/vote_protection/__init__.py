@@ -1,4 +1,4 @@
-"""The vote protection: what this identity ever signed, kept apart from everything else, exported and imported."""
+"""The vote protection: everything this identity ever signed, in its own file, with export and import."""
 
 from node.vote_protection.guard import VoteProtection
 from node.vote_protection.interchange import SignedHistory, SignedRecord, decode_history, encode_history

@@ -1,16 +1,17 @@
-"""What this node ever signed, on disk before it is signed.
+"""Everything this node ever signed, on disk before it is signed.
 
-A node must not sign two different votes for one round, whatever crashes between. Its record stands in a file of its
-own, so that the journal may be moved away without forgetting it, and travels with the key in a backup. It is written
-with synchronous=EXTRA and a rollback journal: when `admit` returns, the record survives a power cut.
+A node must never sign two different votes for one round, whatever crashes in between. The record is in a separate file,
+so that the journal can be moved away without losing it, and is part of a backup of the key. It is written with
+synchronous=EXTRA and a rollback journal: when `admit` returns, the record survives a power cut.
 
-A record counts for one deployment of the contract and one seed: another chain, and a reorg that gives the round
-another seed, do not block an honest vote.
+A record applies to one deployment of the contract and one seed. Another chain, or a reorg that gives the round another
+seed, does not block an honest vote.
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -42,41 +43,37 @@ ADVICE = "restore it from a backup; without it this key must not vote in a round
 
 
 class VoteProtection:
-    """Implements `node.ports.VoteGuard`. One process at a time may have it open."""
+    """Implements `node.ports.VoteGuard`. Only one process at a time may open the file."""
 
     def __init__(self, path: Path, deployment: Digest = ANYWHERE) -> None:
-        """Open or create. Raises `Refusal` where another process has it (naming it) or the file can't be used."""
+        """Open or create. Raises `Refusal` if another process uses the file (naming it) or it can't be used."""
         self.path = path
         self._deployment = deployment
         self._lock = FileLock(
             path.with_name(path.name + ".lock"), f"the vote protection {path}", "stop that node first"
         )
-        try:
+        with ExitStack() as opened:
+            opened.callback(self._lock.release)
             self._lock.sign()
             self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
+            opened.callback(self._connection.close)
             self._take()
-        except BaseException:
-            self._lock.release()
-            raise
+            opened.pop_all()
 
     def _take(self) -> None:
-        """Take the file now and for good: whoever else reads it is noticed at the start, not at the first vote."""
-        try:
-            with refusing(self.path, "close the program that has it open"):
-                self._connection.execute("BEGIN EXCLUSIVE")
-                self._connection.execute("COMMIT")
-        except BaseException:
-            self._connection.close()
-            raise
+        """Lock the file now and permanently: another reader is noticed at the start, not at the first vote."""
+        with refusing(self.path, "close the program that has it open"):
+            self._connection.execute("BEGIN EXCLUSIVE")
+            self._connection.execute("COMMIT")
 
     def bind(self, deployment: Digest) -> None:
-        """Say for which deployment (`protocols.identifiers.swarm_id`) is signed from now on."""
+        """Set the deployment (`protocols.identifiers.swarm_id`) of all later records."""
         self._deployment = deployment
 
     def admit(self, kind: str, round_number: int, seed: Seed, payload: bytes) -> bool:
-        """Tell whether `payload` may be signed: nothing, or the same bytes, stand for (kind, round, seed) here.
+        """Return True if `payload` may be signed: nothing else is recorded for (kind, round, seed) in this deployment.
 
-        Durable when it returns. Raises sqlite3.Error where it can't be made durable; then nothing may be signed.
+        The record is durable when this returns. Raises sqlite3.Error if it can't be made durable; then don't sign.
         """
         with transaction(self._connection):
             earlier = self._payloads(kind, round_number, seed)
@@ -85,7 +82,7 @@ class VoteProtection:
         return earlier <= {payload}
 
     def _payloads(self, kind: str, round_number: int, seed: Seed) -> set[bytes]:
-        """Return what was signed under this deployment, or under none that was known."""
+        """Return the payloads recorded for this deployment, or for an unknown one."""
         rows = self._connection.execute(
             "SELECT payload FROM records WHERE round = ? AND kind = ? AND seed = ? AND deployment IN (?, x'')",
             (round_number, kind, seed, self._deployment),
@@ -97,16 +94,16 @@ class VoteProtection:
         self._connection.execute("INSERT INTO records VALUES (?, ?, ?, ?, ?, ?)", row)
 
     def history(self) -> tuple[SignedRecord, ...]:
-        """Return everything ever admitted, the oldest round first."""
+        """Return everything ever admitted, oldest round first."""
         rows = self._connection.execute(
             "SELECT deployment, kind, round, seed, payload, at FROM records ORDER BY round, kind, seed, deployment"
         )
         return tuple(SignedRecord(*row) for row in rows)
 
     def merge(self, given: tuple[SignedRecord, ...]) -> tuple[tuple[SignedRecord, ...], tuple[SignedRecord, ...]]:
-        """Take in what another machine signed, all or nothing; return what was added, and what contradicts.
+        """Import another machine's records, all or nothing; return those added and those that contradict.
 
-        Nothing is ever forgotten or replaced: where both have a record, this one stays.
+        Nothing is ever deleted or replaced: if both have a record, the local one stays.
         """
         with transaction(self._connection):
             known = self.history()
@@ -116,7 +113,7 @@ class VoteProtection:
         return added, contradictions(known, given)
 
     def close(self) -> None:
-        """Close the file and give the lock up."""
+        """Close the file and release the lock."""
         try:
             self._connection.close()
         finally:

@@ -1,4 +1,4 @@
-"""The published form in which a vote history goes from one machine to another (docs/vote-protection.md). Pure."""
+"""The published interchange format of vote histories (docs/vote-protection.md). Pure."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ FORMAT = "swarm-vote-protection"
 VERSION = 1
 
 ANYWHERE: Digest = b""
-"""The deployment of records from before deployments were kept: they count in every one."""
+"""The deployment of records made before deployments were recorded: they apply to every deployment."""
 
 
 class SignedRecord(msgspec.Struct, frozen=True):
-    """Something this identity signed. `deployment` is the swarm's id (32 bytes, or `ANYWHERE`); `payload` is what
-    was signed, as the kind has it; `at` is Unix seconds."""
+    """Something this identity signed. `deployment` is the swarm's id (32 bytes, or `ANYWHERE`); `payload` depends on
+    the kind; `at` is Unix seconds."""
 
     deployment: Digest
     kind: str
@@ -30,7 +30,7 @@ class SignedRecord(msgspec.Struct, frozen=True):
 
     @property
     def place(self) -> tuple[Digest, str, int, Seed]:
-        """What at most one payload is ever signed for."""
+        """The place: at most one payload is ever signed for it."""
         return self.deployment, self.kind, self.round, self.seed
 
 
@@ -66,14 +66,14 @@ class InterchangeDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
 
 
 def encode_history(history: SignedHistory) -> bytes:
-    """Return the file's content: JSON, one record a line, sorted, so that equal histories are equal files."""
+    """Return the file's content: JSON, one record per line, sorted, so that equal histories give equal files."""
     head = msgspec.json.encode({"format": FORMAT, "version": VERSION, "node": history.node})[:-1]
     lines = [msgspec.json.encode(_entry(each)) for each in sorted(history.signed, key=_order)]
     return head + b',"signed":[\n' + b",\n".join(lines) + b"\n]}\n"
 
 
 def decode_history(content: bytes) -> SignedHistory:
-    """Read a file's content. Raises ValueError where it is not of this form, or signs twice for one place."""
+    """Decode a file's content. Raises ValueError if it is malformed or has two records for one place."""
     found = msgspec.json.decode(content, type=InterchangeDocument)
     signed = tuple(_signed(entry) for entry in found.signed)
     if len({each.place for each in signed}) != len(signed):
@@ -82,13 +82,13 @@ def decode_history(content: bytes) -> SignedHistory:
 
 
 def missing(known: Sequence[SignedRecord], given: Sequence[SignedRecord]) -> tuple[SignedRecord, ...]:
-    """Return what is given for places of which nothing is known."""
+    """Return the given records for places without a known record."""
     places = {each.place for each in known}
     return tuple(each for each in given if each.place not in places)
 
 
 def contradictions(known: Sequence[SignedRecord], given: Sequence[SignedRecord]) -> tuple[SignedRecord, ...]:
-    """Return what is given otherwise than it is known: the key signed two things, or one history is not its."""
+    """Return the given records that contradict known ones: the key signed twice, or one history is not its own."""
     payloads = {each.place: each.payload for each in known}
     return tuple(each for each in given if payloads.get(each.place, each.payload) != each.payload)
 

@@ -81,7 +81,7 @@ def targets() -> tuple[Target, ...]:
     message_pool = (delegation, VoteReveal(2, (PEER,), SEED), SignedReward(3, 0, -(2**40), bytes(65)))
     statement = _sessions.decode(STATEMENT)
     bound = BoundAnnouncement(**msgspec.structs.asdict(announced), session=statement)
-    carrying = msgspec.structs.replace(announced, relays=True, carried=message_pool)
+    carrying = msgspec.structs.replace(announced, relays=True, attached=message_pool)
     bodies = (body, encode(Rollouts(0, 0, bytes(32), ())), encode(_rollouts(questions, text="é" * 300)))
     envelopes = tuple(
         encode(Envelope(encode(each), bytes(65)))

@@ -129,7 +129,7 @@ class SmallSwarm:
         return Member(home, key.address)
 
     def is_current(self, member: Member) -> bool:
-        """Tell whether a node says that it is in the contract's round."""
+        """Return True if a node says that it is in the contract's round."""
         status = self._reader.status(member.home)
         return status is not None and status.chain == "present" and status.round == self.round()
 

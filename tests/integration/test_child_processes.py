@@ -14,6 +14,7 @@ import pytest
 from node.grading.latex_grader import screen
 from node.grading.pool import PooledGrader
 from node.identity.secret import SECRET_VARIABLES
+from node.localnet.local_chain import LocalChain
 from node.localnet.processes import ManagedProcess, end_all, process_tree
 from node.publishing.hub_push import PushRequest
 from node.publishing.hub_service import PushError, _start_push, pushing
@@ -127,6 +128,12 @@ async def test_a_push_is_given_the_hub_s_token_alone(mark: Path, tmp_path: Path)
     with pytest.raises(PushError, match=r"(?i)checkpoint|model"):
         await pushing(order)
     assert executed(mark) == ""
+
+
+def test_the_local_chain_is_given_no_secret(mark: Path) -> None:
+    """It is a program of somebody else's."""
+    with LocalChain() as chain:
+        assert secrets_of(chain.pid) == []
 
 
 def test_a_process_of_the_demo_is_given_no_secret_and_no_foreign_module(mark: Path, tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_an_owner_takes_two_nodes_and_lets_one_go(tmp_path: Path, call: Call, ch
     assert call("whoami", "--data-dir", first)[0] == Exit.NEW_NODE
     assert "is registered for its owner" in call("register", "--data-dir", first)[1]
     assert call("whoami", "--data-dir", first)[0] == Exit.OK
-    assert "nothing needs to be done" in call("register", "--data-dir", first)[1]
+    assert "nothing to do" in call("register", "--data-dir", first)[1]
 
     node(call, second, chain)
     assert "1 other node" in call(*login, second)[1]

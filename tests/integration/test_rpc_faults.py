@@ -79,7 +79,7 @@ class Proxy(BaseHTTPRequestHandler):
 
 
 def is_at(place: tuple[int, int], opened: StageOpened) -> bool:
-    """Tell whether a stage is the one at a place."""
+    """Return True if a stage is the one at a place."""
     return (opened.round, opened.stage) == place
 
 

@@ -8,7 +8,7 @@ from node.identity import NodeKey
 from node.machine.commands import CommitVote, ReportReward, RevealVote
 from node.machine.round_report import PeerRoundReport, RoundReport
 from node.machine.state import BodyRecord, VoteRecord
-from node.machine.transaction_keys import Key
+from node.machine.transaction_keys import BaseKey
 from protocols.identifiers import Address, body_digest
 from protocols.signed_messages import MessageKind, MessageTopic
 from protocols.tally import Voted
@@ -54,7 +54,7 @@ def account(vote: VoteRecord | None = VOTE, no_vote: str = "") -> RoundReport:
     )  # fmt: skip
 
 
-def records() -> dict[Key, QueuedTransaction]:
+def records() -> dict[BaseKey, QueuedTransaction]:
     """Return the outbox: the commitment was sent, the reveal brought by another node, one reward refused."""
     reward = ReportReward(NUMBER, 0, SEED, 0.5)
     commit, reveal = CommitVote(NUMBER, SEED, (ADA,)), RevealVote(NUMBER, SEED, (ADA,))

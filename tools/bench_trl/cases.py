@@ -90,7 +90,7 @@ def tiny(case: BenchCase) -> BenchCase:
     return replace(case, shape=small, prompt=20, completion=8, updates=3)
 
 
-class Job(msgspec.Struct, frozen=True, kw_only=True):
+class BenchJob(msgspec.Struct, frozen=True, kw_only=True):
     """What one contestant is told: the case, where the model is, the questions of all updates in order, and a seed."""
 
     case: BenchCase

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import msgspec
 
-from tools.bench_trl.cases import Done, Job, Turn
+from tools.bench_trl.cases import BenchJob, Done, Turn
 
 GO = "go\n"
 
@@ -19,7 +19,7 @@ class JsonLines:
     def __init__(self) -> None:
         self._out = os.fdopen(os.dup(1), "w")
         os.dup2(2, 1)
-        self.job = msgspec.json.decode(sys.stdin.readline(), type=Job)
+        self.job = msgspec.json.decode(sys.stdin.readline(), type=BenchJob)
 
     def wait(self) -> None:
         """Wait for this contestant's turn. Ends the process where the other side is gone."""

@@ -14,7 +14,7 @@ from typing import IO
 import click
 import msgspec
 
-from tools.bench_trl.cases import BenchCase, Done, Job, Turn
+from tools.bench_trl.cases import BenchCase, BenchJob, Done, Turn
 from tools.bench_trl.environment import ROOT
 from tools.bench_trl.line import GO
 from tools.bench_trl.models import game_of, make_model, questions_of
@@ -66,7 +66,7 @@ class Match(msgspec.Struct, frozen=True, kw_only=True):
 class Contestant:
     """The process of one side."""
 
-    def __init__(self, python: str, module: str, job: Job, errors: IO[bytes]) -> None:
+    def __init__(self, python: str, module: str, job: BenchJob, errors: IO[bytes]) -> None:
         environment = os.environ | {
             "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(job.threads), "HF_HUB_OFFLINE": "1",
             "CUDA_VISIBLE_DEVICES": "",
@@ -120,7 +120,7 @@ def play(case: BenchCase, seed: int, threads: int, their_python: str, place: Pat
     sides: dict[str, Side] = {}
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as one, tempfile.TemporaryFile() as other:
         out = {side: str(Path(scratch) / side) if case.shape is None else "" for side in SIDES}
-        job = Job(case=case, model=str(model), questions=questions, threads=threads, seed=seed, out="")
+        job = BenchJob(case=case, model=str(model), questions=questions, threads=threads, seed=seed, out="")
         commands = {"trl": (their_python, "theirs", one), "ours": (sys.executable, "ours", other)}
         playing = {
             side: Contestant(python, f"tools.bench_trl.{module}", msgspec.structs.replace(job, out=out[side]), errors)

@@ -18,7 +18,7 @@ from trl import GRPOConfig, GRPOTrainer
 
 from node.trainer.learning.grpo import Objective
 from protocols.games.share import prompt_text, rewards
-from tools.bench_trl.cases import BenchCase, Done, Job, Turn, alternating
+from tools.bench_trl.cases import BenchCase, BenchJob, Done, Turn, alternating
 from tools.bench_trl.line import JsonLines, peak_bytes
 from tools.bench_trl.models import game_of
 
@@ -83,7 +83,7 @@ class StepTimes(TrainerCallback):
         self._line.tell(turn)
 
 
-def trainer_for(job: Job, place: str, watch: StepTimes) -> Any:
+def trainer_for(job: BenchJob, place: str, watch: StepTimes) -> Any:
     """Return TRL's trainer on the job's model and questions."""
     case, game = job.case, game_of(job.case)
     model = AutoModelForCausalLM.from_pretrained(job.model, dtype=getattr(torch, case.dtype))

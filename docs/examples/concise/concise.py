@@ -1,6 +1,6 @@
-"""A game of its own package: as `share`, but a right answer is worth less the longer it is.
+"""A game in its own package: like `share`, but a right answer is worth less the longer it is.
 
-A manifest plays it with `[game] name = "concise"` and, if it likes, `[game.parameters] length = 80`. Every peer of the
+A manifest plays it with `[game] name = "concise"` and, optionally, `[game.parameters] length = 80`. Every peer of the
 swarm must have installed the same version: rewards are recomputed by each.
 """
 
@@ -16,11 +16,11 @@ LENGTH = 120
 
 
 class Concise(Share):
-    """Half of a right answer's reward is for brevity: all of it for an empty one, none from `length` characters on."""
+    """Half of a right answer's reward is for brevity: full for an empty text, zero from `length` characters on."""
 
     def problems(self, spec: GameSpec) -> list[str]:
         """Return what is wrong with the parameters."""
-        unknown = [f"game.parameters: concise knows no {name!r}" for name in spec.parameters if name != "length"]
+        unknown = [f"game.parameters: concise has no {name!r}" for name in spec.parameters if name != "length"]
         length = spec.parameters.get("length", LENGTH)
         fits = isinstance(length, int) and length > 0
         return unknown + ([] if fits else ["game.parameters.length: a number of characters above 0"])

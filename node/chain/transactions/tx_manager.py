@@ -24,7 +24,7 @@ from node.chain.transactions.send_errors import classify_send_error
 from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue
 from node.machine.commands import RelayMessages, VoteCommand
 from node.machine.inputs import TransactionSettled
-from node.machine.transaction_keys import Key
+from node.machine.transaction_keys import BaseKey
 from node.ports import VoteGuard
 
 log = structlog.get_logger()
@@ -67,7 +67,7 @@ class TransactionManager:
         self._wake = trio.Event()
         self._head: BlockHead | None = None
         self._head_seen: BlockHead | None = None
-        self._sent_at: dict[Key, tuple[int, float]] = {}
+        self._sent_at: dict[BaseKey, tuple[int, float]] = {}
         self._session: ChainSession
 
     # --- from outside -------------------------------------------------------------------------------------------

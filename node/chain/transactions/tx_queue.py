@@ -11,7 +11,7 @@ from eth_utils.address import to_checksum_address
 
 from node.machine.commands import CastVote, ChainCommand, CommitVote, ReportReward, RevealVote
 from node.machine.inputs import TransactionSettled
-from node.machine.transaction_keys import Key, TransactionKey, encode_key
+from node.machine.transaction_keys import BaseKey, TransactionKey, encode_key
 from protocols.identifiers import Address
 
 
@@ -31,7 +31,7 @@ class OutboxStore(Protocol):
         """Return the `count` records settled last."""
 
 
-class FillerKey(Key, frozen=True, tag="filler"):
+class FillerKey(BaseKey, frozen=True, tag="filler"):
     """An empty transfer that takes a nonce; `at` (nanoseconds) distinguishes it from an earlier one."""
 
     nonce: int
@@ -41,11 +41,11 @@ class FillerKey(Key, frozen=True, tag="filler"):
         return f"filler:{self.nonce}"
 
 
-class DeploymentKey(Key, frozen=True, tag="deployment"):
+class DeploymentKey(BaseKey, frozen=True, tag="deployment"):
     """No transaction: `transaction` of its record is the hash of the block of the deployment that the file is for."""
 
 
-class RelayGasKey(Key, frozen=True, tag="relay-gas"):
+class RelayGasKey(BaseKey, frozen=True, tag="relay-gas"):
     """No transaction: `gas` of its record was spent on others on the day `nonce` (Unix time / 86,400)."""
 
 
@@ -117,7 +117,7 @@ class TransactionQueue:
 
     def __init__(self, store: OutboxStore) -> None:
         self._store = store
-        self.open: dict[Key, QueuedTransaction] = {}
+        self.open: dict[BaseKey, QueuedTransaction] = {}
         for raw in store.unsettled():
             record = _decoder.decode(raw)
             self.open[record.key] = record

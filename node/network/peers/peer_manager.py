@@ -97,10 +97,7 @@ class PeerManager:
 
     async def _bootnode_loop(self) -> None:
         while True:
-            try:
-                self.add_bootnodes(await self._bootnodes())
-            except Exception as error:  # noqa: BLE001 - task boundary: the chain behind it may be away
-                log.warning("gossip.bootnodes_unknown", reason=f"{type(error).__name__}: {error}"[:200])
+            self.add_bootnodes(await self._bootnodes())
             await trio.sleep(BOOTNODE_SECONDS if self._bootnode_addresses else FIRST_BOOTNODE_SECONDS)
 
     def add_bootnodes(self, addresses: Sequence[str]) -> None:

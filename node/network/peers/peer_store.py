@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 import structlog
+
+from node.files.atomic import replace_file
 
 log = structlog.get_logger()
 
@@ -89,14 +90,9 @@ class PeerStore:
         """Write the store where it changed. A disk that fails costs the store, not the node: it is logged."""
         if not self._dirty or self._path is None:
             return
-        draft = self._path.with_name(f".{self._path.name}.new")
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with draft.open("wb") as file:
-                file.write(msgspec.json.format(msgspec.json.encode(self._entries), indent=1))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
+            replace_file(self._path, msgspec.json.format(msgspec.json.encode(self._entries), indent=1))
         except OSError as error:
             log.warning("gossip.peer_store_unwritable", path=str(self._path), reason=error.strerror)
             return

@@ -26,7 +26,7 @@ def announcement_of(
     swarm: Digest,
     inline: bytes = b"",
     relays: bool = False,
-    carried: AttachedMessages = (),
+    attached: AttachedMessages = (),
 ) -> Announcement:
     """Return the announcement that a command is about."""
     return Announcement(
@@ -39,7 +39,7 @@ def announcement_of(
         size=command.size,
         inline=inline,
         relays=relays,
-        carried=carried,
+        attached=attached,
     )
 
 
@@ -54,7 +54,7 @@ def sign_announcement(
     limits: Limits,
     command: PublishRollouts,
     body: bytes,
-    carried: tuple[SignedMessage, ...] = (),
+    attached: tuple[SignedMessage, ...] = (),
 ) -> bytes:
     """Return the encoded envelope for a body, which travels inside where it is small. Signing is deterministic.
 
@@ -62,7 +62,7 @@ def sign_announcement(
     ones are left out.
     """
     room = limits.announcement - ENVELOPE_OVERHEAD - (len(encode(me.statement)) if me.statement else 0)
-    attached = carried[:MAX_ATTACHED]
+    attached = attached[:MAX_ATTACHED]
     while attached and len(encode(attached)) > room:
         attached = attached[:-1]
     inline = len(body) <= min(limits.inline, room - (len(encode(attached)) if attached else 0))

@@ -66,6 +66,6 @@ def rollouts_announced(accepted: AcceptedAnnouncement) -> RolloutsAnnounced:
         announcement.size,
         bool(announcement.inline),
         announcement.relays,
-        announcement.carried,
+        announcement.attached,
         accepted.message.late,
     )

@@ -3,12 +3,14 @@ network, trainer and chain are fakes."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
+from eth_account import Account
 
+from node.chain.service import ChainIdentity
 from node.data.arithmetic import ArithmeticQuestions
 from node.identity import NodeKey
 from node.identity.local_peer import local_peer
@@ -17,16 +19,18 @@ from node.machine import inputs as i
 from node.machine import views
 from node.machine.state import Output, initial
 from node.network.parameters import NetworkCallbacks, SwarmMember
-from node.ports import Report, RoundWindow
+from node.ports import RoundWindow
 from node.runtime.bus import Bus
 from node.runtime.loop import Loop
 from node.runtime.timers import Timers
 from node.store.body_store import BodyStore
 from node.store.journal import Journal
 from node.validation.body_check import BodyCheck
-from protocols.identifiers import Address, Seed, keccak256
+from protocols.identifiers import Address
 from protocols.manifest import DataSpec, GameSpec, Manifest, StageSpec, VotingSpec
 from protocols.typed_data import Domain
+from tests.support.fake_chain import FakeChainService
+from tests.support.fake_coordinator import FakeCoordinator
 from tests.support.fake_network import FakeHub, FakeNetwork
 from tests.support.fake_trainer import FakeTrainer
 
@@ -41,7 +45,7 @@ MANIFEST = Manifest(
     data=DataSpec(source="arithmetic"),
     game=GameSpec(num_prompts=6, min_prompts=2, common=2, num_generations=4, local_groups=4, external_groups=4),
     stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
-    voting=VotingSpec(mode="open", winners=2, minimum_groups=2),
+    voting=VotingSpec(mode="sealed", winners=2, minimum_groups=2),
 )
 
 
@@ -50,45 +54,27 @@ def now() -> float:
     return START + trio.current_time()
 
 
-def seed_of(round_number: int) -> Seed:
-    return keccak256(round_number.to_bytes(8, "big"))
+class AnyVote:
+    """A vote guard that lets everything pass."""
 
-
-class ChainStandIn:
-    """`node.ports.ChainService` for one node: all are registered, a round opens every minute, commands are noted."""
-
-    name = "chain"
-
-    def __init__(self, peers: Sequence[Address]) -> None:
-        self._peers = peers
-        self.commands: list[c.ChainCommand] = []
-
-    async def execute(self, command: c.ChainCommand) -> None:
-        self.commands.append(command)
-
-    async def run(self, report: Report) -> None:
-        await report(i.ChainRestored(0.0))
-        for peer in self._peers:
-            await report(i.PeerRegistered(peer, 1))
-        while True:
-            number = 1 + int(trio.current_time() // STAGE_SECONDS)
-            deadline = int(START) + number * STAGE_SECONDS
-            await report(i.StageOpened(number, 0, seed_of(number), deadline, deadline - STAGE_SECONDS, number))
-            await trio.sleep(deadline - now())
+    def admit(self, *_: object) -> bool:
+        return True
 
 
 class LoopNode:
     """A node's loop with its services, wired as `node.app.node` does."""
 
-    def __init__(self, key: NodeKey, hub: FakeHub, home: Path) -> None:
+    def __init__(self, key: NodeKey, hub: FakeHub, coordinator: FakeCoordinator, home: Path) -> None:
         self.key, self.bus, self.timers = key, Bus(), Timers(now)
         bodies = BodyStore(home / "bodies")
         me = local_peer(key, None, DOMAIN)
-        callbacks = NetworkCallbacks(BodyCheck(MANIFEST, QUESTIONS, bodies))
+        identity = ChainIdentity(Account.from_key(key.secret))
+        self.chain = FakeChainService(coordinator, identity, AnyVote(), relays=key is KEYS[0])
+        self.chain.join(coordinator.facts, None)
+        callbacks = NetworkCallbacks(BodyCheck(MANIFEST, QUESTIONS, bodies), attach_messages=self.chain.signed_messages)
         self.network = FakeNetwork(hub, SwarmMember(me, SWARM, MANIFEST.limits), bodies, callbacks)
         self.trainer = FakeTrainer(MANIFEST, key.address, QUESTIONS, bodies)
-        self.chain = ChainStandIn([each.address for each in KEYS])
-        self.journal = Journal(home / "journal.sqlite")
+        self.journal, self.relayed = Journal(home / "journal.sqlite"), 0
         self.loop = Loop(self.journal, initial(key.address, MANIFEST), self.dispatch, self.publish, now)
 
     async def dispatch(self, command: c.AnyCommand) -> None:
@@ -99,7 +85,11 @@ class LoopNode:
                 await self.network.execute(command)
             case c.GenerateRollouts() | c.TrainOnRollouts() | c.AbortWork() | c.EvaluateModel() | c.SaveCheckpoint():
                 await self.trainer.execute(command)
-            case c.RegisterNode() | c.AdvanceStage() | c.CastVote() | c.ReportReward():
+            case (
+                c.RegisterNode() | c.RenewDelegation() | c.AdvanceStage() | c.CommitVote() | c.RevealVote()
+                | c.CastVote() | c.ReportReward() | c.RelayMessages()
+            ):  # fmt: skip
+                self.relayed += isinstance(command, c.RelayMessages)
                 await self.chain.execute(command)
             case _:
                 pass
@@ -121,55 +111,66 @@ class LoopNode:
             while True:
                 await self.loop.take(await self.bus.next())
 
-    def votes(self) -> dict[int, tuple[Address, ...]]:
-        """Return the winners that this node voted for, by round."""
-        return {each.round: each.winners for each in self.chain.commands if isinstance(each, c.CastVote)}
+
+class Swarm:
+    """The nodes, the coordinator and what connects them."""
+
+    def __init__(self, home: Path, nursery: trio.Nursery) -> None:
+        self.coordinator, self.nursery = FakeCoordinator(MANIFEST, now), nursery
+        hub = FakeHub()
+        self.nodes: list[LoopNode] = []
+        for number, key in enumerate(KEYS):
+            (home / str(number)).mkdir()
+            self.nodes.append(LoopNode(key, hub, self.coordinator, home / str(number)))
+
+    def votes(self, node: LoopNode) -> dict[int, tuple[Address, ...]]:
+        """Return the winners that a node has voted for, by round."""
+        return {each.round: each.winners for each in self.coordinator.votes if each.voter == node.key.address}
 
 
 @asynccontextmanager
-async def nodes_at(home: Path) -> AsyncIterator[tuple[list[LoopNode], trio.Nursery]]:
-    hub = FakeHub()
-    nodes: list[LoopNode] = []
+async def swarm_at(home: Path) -> AsyncIterator[Swarm]:
     async with AsyncExitStack() as stack:
-        for number, key in enumerate(KEYS):
-            (home / str(number)).mkdir()
-            node = LoopNode(key, hub, home / str(number))
-            stack.enter_context(node.journal)
-            nodes.append(node)
         nursery = await stack.enter_async_context(trio.open_nursery())
-        yield nodes, nursery
+        swarm = Swarm(home, nursery)
+        for node in swarm.nodes:
+            stack.enter_context(node.journal)
+        yield swarm
         nursery.cancel_scope.cancel()
 
 
 async def test_three_nodes_play_and_vote(tmp_path: Path, autojump_clock: object) -> None:
-    """In every round each gets the bodies of both others, trains on them, and votes for one of them at least."""
-    async with nodes_at(tmp_path) as (nodes, nursery):
-        for node in nodes:
-            nursery.start_soon(node.run)
-        await trio.sleep(4.5 * STAGE_SECONDS)
-    for node in nodes:
-        totals = node.loop.state.totals
-        assert totals.bodies_accepted >= 2 * 3
+    """In every round each gets the bodies of both others, trains on them, and votes for one of them at least. The
+    messages of those without funds travel with their announcements, and the funded one submits them."""
+    async with swarm_at(tmp_path) as swarm:
+        for node in swarm.nodes:
+            swarm.nursery.start_soon(node.run)
+        await trio.sleep(6.5 * STAGE_SECONDS)
+    for node in swarm.nodes:
+        totals, votes = node.loop.state.totals, swarm.votes(node)
+        assert totals.bodies_accepted >= 2 * 4
         assert totals.external_groups > 0
         assert (totals.rounds_skipped, totals.stages_skipped) == (0, 0)
-        assert {1, 2, 3} <= set(node.votes())
-        assert all(winners and node.key.address not in winners for winners in node.votes().values())
+        assert {1, 2, 3} <= set(votes)
+        assert all(winners and node.key.address not in winners for winners in votes.values())
+    assert [bool(node.relayed) for node in swarm.nodes] == [True, False, False]
 
 
 async def test_the_others_go_on_without_one(tmp_path: Path, autojump_clock: object) -> None:
     """A node that is away for some rounds is not voted for; back again, it plays, votes and is voted for."""
-    async with nodes_at(tmp_path) as (nodes, nursery):
-        for node in nodes[:2]:
-            nursery.start_soon(node.run)
-        with trio.move_on_after(1.9 * STAGE_SECONDS):
-            await nodes[2].run()
+    async with swarm_at(tmp_path) as swarm:
+        *present, absent = swarm.nodes
+        for node in present:
+            swarm.nursery.start_soon(node.run)
+        with trio.move_on_after(2.9 * STAGE_SECONDS):
+            await absent.run()
         await trio.sleep(3.0 * STAGE_SECONDS)
-        nursery.start_soon(nodes[2].run)
-        await trio.sleep(5.0 * STAGE_SECONDS)
-    absent = nodes[2].key.address
-    for node in nodes[:2]:
-        assert {number for number, winners in node.votes().items() if absent in winners} & {3, 4} == set()
-        assert {3, 4, 5, 6, 7, 8} <= set(node.votes())
-    assert any(absent in node.votes()[number] for node in nodes[:2] for number in (6, 7, 8))
-    assert nodes[2].votes().keys() & {3, 4} == set()
-    assert nodes[2].votes().keys() & {6, 7, 8}
+        swarm.nursery.start_soon(absent.run)
+        await trio.sleep(7.0 * STAGE_SECONDS)
+    address, away, back = absent.key.address, {3, 4}, {7, 8, 9}
+    for node in present:
+        assert away | back <= set(swarm.votes(node))
+        assert not any(address in swarm.votes(node)[number] for number in away)
+    assert any(address in swarm.votes(node)[number] for node in present for number in back)
+    assert not swarm.votes(absent).keys() & away
+    assert swarm.votes(absent).keys() & back

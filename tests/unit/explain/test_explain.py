@@ -19,7 +19,7 @@ GOLDEN = Path(__file__).parent
 
 
 def is_golden(name: str, text: str) -> bool:
-    """Tell whether a text is the one that is kept; write it where none is kept yet."""
+    """Return True if a text is the one that is kept; write it where none is kept yet."""
     path = GOLDEN / name
     if not path.exists():
         path.write_text(text + "\n")

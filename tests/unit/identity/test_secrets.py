@@ -21,7 +21,7 @@ PASSPHRASE = "swordfish-and-chips"
 
 
 def shown(text: str) -> bool:
-    """Tell whether a text holds the secret or the passphrase in one of the forms they are written in."""
+    """Return True if a text holds the secret or the passphrase in one of the forms they are written in."""
     return any(
         form in text for form in (SECRET.hex(), repr(SECRET)[2:-1], PASSPHRASE, str(int.from_bytes(SECRET, "big")))
     )

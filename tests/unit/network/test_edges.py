@@ -133,9 +133,9 @@ def test_attached_messages_come_before_an_inline_body(limit: int, size: int) -> 
     _, said = decode_envelope(data, limit)
 
     assert said.relays
-    assert said.carried == cargo[: len(said.carried)]
-    assert len(said.carried) == min(8, 1 + max(0, (limit - ENVELOPE_OVERHEAD - 120) // 1_220))
-    assert said.inline == (body if size <= limit - ENVELOPE_OVERHEAD - len(encode(said.carried)) else b"")
+    assert said.attached == cargo[: len(said.attached)]
+    assert len(said.attached) == min(8, 1 + max(0, (limit - ENVELOPE_OVERHEAD - 120) // 1_220))
+    assert said.inline == (body if size <= limit - ENVELOPE_OVERHEAD - len(encode(said.attached)) else b"")
 
 
 def test_an_announcement_without_rollouts_has_messages_attached() -> None:
@@ -143,4 +143,4 @@ def test_an_announcement_without_rollouts_has_messages_attached() -> None:
     vote = SignedCommitment(2, bytes(32), bytes(65))
     command = PublishRollouts(3, 0, bytes(32), NOTHING, 0)
     _, said = decode_envelope(sign_announcement(ME, bytes(32), Limits(), command, b"", (vote,)), 65_536)
-    assert (said.size, said.body, said.inline, said.carried) == (0, NOTHING, b"", (vote,))
+    assert (said.size, said.body, said.inline, said.attached) == (0, NOTHING, b"", (vote,))

@@ -96,9 +96,9 @@ def test_a_slot_is_filled_once() -> None:
 def test_an_announcement_without_rollouts_fills_the_slot_too() -> None:
     """Who said that it has none is accepted once, whatever it carries, and contradicts itself if it has some then."""
     cargo = (SignedCommitment(1, bytes(32), bytes(65)),)
-    nothing = said(body=NOTHING, size=0, carried=cargo)
+    nothing = said(body=NOTHING, size=0, attached=cargo)
     assert check(nothing) == ""
-    assert check(msgspec.structs.replace(nothing, carried=()), known=NOTHING) == "duplicate"
+    assert check(msgspec.structs.replace(nothing, attached=()), known=NOTHING) == "duplicate"
     assert check(said(), known=NOTHING) == "equivocation"
     assert check(nothing, known=BODY) == "equivocation"
 

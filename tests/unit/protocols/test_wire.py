@@ -74,8 +74,8 @@ def test_what_is_encoded_comes_back() -> None:
 def test_what_is_carried_comes_back() -> None:
     """Messages of every kind travel with an announcement, also with one that has no rollouts."""
     for said in (
-        announcement(relays=True, carried=CARGO),
-        announcement(body=NOTHING, size=0, inline=b"", carried=(DELEGATION,) * MAX_ATTACHED),
+        announcement(relays=True, attached=CARGO),
+        announcement(body=NOTHING, size=0, inline=b"", attached=(DELEGATION,) * MAX_ATTACHED),
     ):
         assert decode_envelope(sealed(said), 65_536)[1] == said
 
@@ -98,7 +98,7 @@ def test_what_is_carried_comes_back() -> None:
 def test_what_no_contract_takes_does_not_travel(message: SignedMessage) -> None:
     """A carried message with a field that can't be right makes the announcement malformed."""
     with pytest.raises(Malformed, match="schema"):
-        decode_envelope(sealed(announcement(carried=(message,))), 65_536)
+        decode_envelope(sealed(announcement(attached=(message,))), 65_536)
 
 
 def test_an_introduction_is_a_delegation_and_nothing_else() -> None:
@@ -120,7 +120,7 @@ def test_an_introduction_is_a_delegation_and_nothing_else() -> None:
 @pytest.mark.parametrize(
     ("data", "code"),
     [
-        (sealed(announcement(carried=(DELEGATION,) * (MAX_ATTACHED + 1))), "schema"),
+        (sealed(announcement(attached=(DELEGATION,) * (MAX_ATTACHED + 1))), "schema"),
         (sealed(announcement(size=0, inline=b"", body=body_digest(b""))), "schema"),
         (sealed(announcement(body=NOTHING)), "schema"),
         (sealed(announcement(size=-1, inline=b"")), "schema"),

@@ -8,7 +8,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 from tools import audit
-from tools.audit import Advisory, Pin, Snapshot, hits, line, npm_pins, pip_pins, read_pins, read_snapshot
+from tools.audit import Advisory, AdvisoryFile, Pin, hits, line, npm_pins, pip_pins, read_pins, read_snapshot
 
 BAD = Advisory(
     id="GHSA-test", package="example", affected=">=1.0,<2.0", fixed="2.0", severity="high", summary="it breaks"
@@ -74,7 +74,7 @@ def test_only_a_hit_that_nobody_accepted_fails(
     """Accepted hits are printed as well; the last line says how old the advisories are."""
     date = read_snapshot().date
     monkeypatch.setattr(audit, "read_pins", lambda: [example("1.5")])
-    monkeypatch.setattr(audit, "read_snapshot", lambda: Snapshot(date, (replace(BAD, accepted=reason),)))
+    monkeypatch.setattr(audit, "read_snapshot", lambda: AdvisoryFile(date, (replace(BAD, accepted=reason),)))
     assert audit.main() == code
     first, last = capsys.readouterr().out.splitlines()
     assert "GHSA-test" in first

@@ -5,7 +5,7 @@ import pytest
 
 from node.trainer.engines.builtin.builtin_model import BuiltinShape
 from protocols.games.share import has_advantage
-from tools.bench_trl.cases import CASES, Job, Turn, alternating, tiny
+from tools.bench_trl.cases import CASES, BenchJob, Turn, alternating, tiny
 from tools.bench_trl.generation import sampling_flops
 from tools.bench_trl.match import Match, Side, side_of
 from tools.bench_trl.models import game_of, questions_of
@@ -77,7 +77,7 @@ def test_operations_of_sampling_are_counted_once_per_token() -> None:
 
 def test_a_job_fits_in_a_line() -> None:
     """What a contestant is told survives the way there."""
-    job = Job(case=CASES["smol"], model="m", questions=(("a\nb", ""),), threads=1, seed=0, out="")
+    job = BenchJob(case=CASES["smol"], model="m", questions=(("a\nb", ""),), threads=1, seed=0, out="")
     line = msgspec.json.encode(job)
     assert b"\n" not in line
-    assert msgspec.json.decode(line, type=Job) == job
+    assert msgspec.json.decode(line, type=BenchJob) == job

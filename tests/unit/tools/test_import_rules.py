@@ -1,5 +1,6 @@
 """The import rules: what they refuse, and that they cover the code as it is."""
 
+import ast
 from collections import defaultdict
 from pathlib import Path
 
@@ -102,6 +103,16 @@ def test_no_base_name_occurs_twice_inside_the_node() -> None:
         if path.stem not in ("__init__", "__main__"):
             places[path.stem].append(path.relative_to(ROOT).as_posix())
     assert {name: found for name, found in places.items() if len(found) > 1 and name not in MIRRORS} == {}
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    """One word, one meaning: over the whole project."""
+    places = defaultdict(list)
+    for path in (path for package in ("node", "protocols", "contracts", "tools") for path in modules(package)):
+        for each in ast.parse(path.read_text()).body:
+            if isinstance(each, ast.ClassDef):
+                places[each.name].append(path.relative_to(ROOT).as_posix())
+    assert {name: found for name, found in places.items() if len(found) > 1} == {}
 
 
 def test_unit_tests_mirror_the_rooms() -> None:

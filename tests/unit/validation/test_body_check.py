@@ -129,7 +129,7 @@ def test_a_body_made_to_wear_the_grader_out_is_refused(monkeypatch: pytest.Monke
     monkeypatch.setitem(GRADERS, "weary/1", grader)
     weary = msgspec.structs.replace(MANIFEST, game=msgspec.structs.replace(MANIFEST.game, grader="weary/1"))
 
-    assert verdict(rollouts(4), manifest=weary) == Verdict(reason="dear")
+    assert verdict(rollouts(4), manifest=weary) == Verdict(reason="grader-limit")
     assert grader.gave_up == 4
 
 
@@ -150,7 +150,7 @@ def of_texts(*texts: str, logps: bytes = b"") -> Rollouts:
 
 
 def test_right_answers_after_endless_text_are_refused() -> None:
-    """A poisoner wins nothing: most of what is right in his body is degenerate, so it has no rank."""
+    """A poisoner wins nothing: most of what is right in its body is degenerate, so it has no rank."""
     off = msgspec.structs.replace(MANIFEST, checks=Checks(poison=False))
 
     assert verdict(of_texts("well " * 60, "well " * 60)).reason == "poison"
