@@ -22,7 +22,7 @@ from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Announcement
 from tools.hostile.arms import STAGE_SECONDS
-from tools.training import DESK
+from tools.training import TASK
 
 SWARM: Digest = bytes(32)
 READY: tuple[i.AnyInput, ...] = (
@@ -140,7 +140,7 @@ class HonestPeer:
         assert not isinstance(order, str), order
         if isinstance(command, c.TrainOnRollouts):
             self.trained_on.update(command.external)
-        answer = carry_out(self._trainer, order.frame, DESK)
+        answer = carry_out(self._trainer, order.frame, TASK)
         if isinstance(answer, f.Generated):
             self._bodies.put(body_digest(answer.body), answer.body, command.round)
         told = input_of(order, answer)

@@ -137,15 +137,15 @@ def plain(value: object) -> str | int | float | bool | None:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def carry_out(session: Session, frame: f.ToChild, desk: TaskContext) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
+def carry_out(session: Session, frame: f.ToChild, task: TaskContext) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
     """Do what a frame asks for."""
     match frame:
         case f.Generate():
-            return session.generate(frame, desk)
+            return session.generate(frame, task)
         case f.Train():
-            return session.train(frame, desk)
+            return session.train(frame, task)
         case f.Evaluate():
-            return session.evaluate(frame, desk)
+            return session.evaluate(frame, task)
         case f.Save():
             return session.save(frame)
     raise ValueError(f"a {type(frame).__name__} can't come here")
@@ -159,11 +159,11 @@ def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train
 
     process_group = session.process_group
     process_group.broadcast(f.encoded(frame))
-    desk = TaskContext(process_group.broadcast_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
-    if process_group.world_size == 1 and desk.cancelled():
+    task = TaskContext(process_group.broadcast_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
+    if process_group.world_size == 1 and task.cancelled():
         return f.Failed(frame.task, "cancelled", "cancelled before it began")
     try:
-        return carry_out(session, frame, desk)
+        return carry_out(session, frame, task)
     except Cancelled as reason:
         return f.Failed(frame.task, "cancelled", f"cancelled {reason}")
     except NotFinite as reason:
