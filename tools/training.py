@@ -12,12 +12,12 @@ from node.trainer.engines.engine import Engine, TrainingGroup
 from node.trainer.engines.sampler import Sample
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
-from node.trainer.learning.off_policy_filter import credible, usual_surprise
+from node.trainer.learning.off_policy_filter import filter_mask, mean_nll
 from node.trainer.worker.session import TaskContext
 from protocols.games.share import has_advantage, question_text
 from protocols.manifest import GameSpec
 
-DESK = TaskContext(lambda: False, lambda done, total: None)
+TASK = TaskContext(lambda: False, lambda done, total: None)
 """A task without an observer: nobody cancels it or reads its progress."""
 
 
@@ -64,17 +64,17 @@ def updated(
 ) -> int:
     """Make one update on the groups that have an advantage and are credible, as in a node; none if no group is both.
 
-    Return how many were left out as incredible.
+    Return how many the off-policy filter left out.
     """
     useful = grpo.informative(groups)
-    room, scale = (
+    limit, scale = (
         grpo.MicroBatchLimit(settings.micro_batch, engine.micro_batch_tokens),
         LossScale(needed=engine.half_precision),
     )
-    usual = usual_surprise([group for group in groups if not group.external])
-    believed = credible(engine, useful, usual, room, lambda _: None)
-    kept = [group for group, each in zip(useful, believed, strict=True) if each]
+    own_nll = mean_nll([group for group in groups if not group.external])
+    mask = filter_mask(engine, useful, own_nll, limit, lambda _: None)
+    kept = [group for group, each in zip(useful, mask, strict=True) if each]
     if kept:
         objective = grpo.objective_of(settings, game)
-        grpo.update(engine, optimizer, kept, objective, room=room, scale=scale, watch=lambda _: None)
+        grpo.update(engine, optimizer, kept, objective, limit=limit, scale=scale, watch=lambda _: None)
     return len(useful) - len(kept)

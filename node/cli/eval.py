@@ -92,17 +92,17 @@ def evaluate(asked: EvalOptions) -> Evaluation:
     os.environ["OMP_NUM_THREADS"] = str(config.trainer.threads)  # read once, when torch is imported below
     import torch
 
-    from node.trainer.worker.self_play import rehearse
+    from node.trainer.worker.self_play import play_stages
     from node.trainer.worker.session import TaskContext, accuracy
 
     torch.set_num_threads(config.trainer.threads)
     held_out = _held_out(asked, manifest, config.trainer)
     name, engine, progress = _engine(asked, manifest, config.trainer)
-    desk = TaskContext(lambda: False, lambda done, total: None)
+    task = TaskContext(lambda: False, lambda done, total: None)
     began = time.monotonic()
-    share = accuracy(engine, manifest.game, held_out, desk, greedy=asked.greedy)
+    share = accuracy(engine, manifest.game, held_out, task, greedy=asked.greedy)
     low, high = bounds(share, len(held_out))
-    worths = rehearse(engine, manifest, held_out, desk, greedy=asked.greedy) if asked.stages else ()
+    pick_values = play_stages(engine, manifest, held_out, task, greedy=asked.greedy) if asked.stages else ()
     return Evaluation(
         model=name,
         data=manifest.data.source,
@@ -115,7 +115,7 @@ def evaluate(asked: EvalOptions) -> Evaluation:
         seconds=time.monotonic() - began,
         stages=tuple(
             StageShare(name=stage.name, reward=worth.reward, right=worth.right)
-            for stage, worth in zip(manifest.stages, worths, strict=False)
+            for stage, worth in zip(manifest.stages, pick_values, strict=False)
         ),
         **progress,
     )

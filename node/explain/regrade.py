@@ -97,10 +97,10 @@ def _groups(
     manifest: Manifest, questions: Questions, rollouts: Rollouts, library: QuoteResolver
 ) -> tuple[RegradedGroup, ...]:
     game = game_named(manifest.game.name)
-    shelf, _ = library.shelf(rollouts.quoted) if rollouts.quoted else ({}, ())
+    quoted_bodies, _ = library.resolve(rollouts.quoted) if rollouts.quoted else ({}, ())
     found = []
     for group in rollouts.groups:
-        rewards = own_rewards(manifest, game, questions, rollouts, group, shelf)
+        rewards = own_rewards(manifest, game, questions, rollouts, group, quoted_bodies)
         found.append(
             RegradedGroup(
                 slot=group.slot,

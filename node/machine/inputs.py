@@ -242,7 +242,7 @@ class RolloutsGenerated(Input, frozen=True):
 class TrainingFinished(Input, frozen=True):
     """The child made its updates. Groups are counted after zero-advantage ones were dropped.
 
-    `incredible` are the external bodies of this training that the model does not believe.
+    `off_policy` are the external bodies of this training that the model does not believe.
     """
 
     round: int
@@ -252,7 +252,7 @@ class TrainingFinished(Input, frozen=True):
     external: int
     loss: float
     seconds: float
-    incredible: tuple[Digest, ...] = ()
+    off_policy: tuple[Digest, ...] = ()
 
 
 class WorkFailed(Input, frozen=True):

@@ -268,7 +268,7 @@ def round_parameters(manifest: Manifest) -> RoundParameters:
         evaluate_every=max(1, manifest.evaluate_every),
         game=game.name,
         quotes=tuple(rules.quotes(stage) for stage in range(len(manifest.stages))),
-        quoted=rules.most_quoted(game),
+        quoted=rules.max_quoted(game),
         waits=tuple(stage.wait for stage in manifest.stages),
     )
 

@@ -88,7 +88,7 @@ def settle_copies(state: State, step: int, peer: Address, alike: tuple[Address, 
     return state, outputs
 
 
-def refuse_incredible(state: State, digests: tuple[Digest, ...]) -> Result:
+def refuse_off_policy(state: State, digests: tuple[Digest, ...]) -> Result:
     """Refuse the external bodies that this node's own model does not believe, whoever sent them."""
     found = [
         (step, peer)

@@ -61,7 +61,7 @@ from node.machine.state import (
     with_body,
 )
 from node.machine.status import CurvePoint, RewardPoint
-from node.machine.uncounted_bodies import refuse_incredible
+from node.machine.uncounted_bodies import refuse_off_policy
 from node.machine.voting import due_votes
 from protocols.identifiers import Digest
 from protocols.schedule import step_number
@@ -186,7 +186,7 @@ def training_finished(state: State, done: i.TrainingFinished, at: float) -> Resu
         state = to_be_saved(state)
     if (done.round, done.stage) == (state.round, state.stage):
         state = replace(state, work=becomes(state.work, "training finished"))
-    return apply_transitions(state, at, lambda state, _: refuse_incredible(state, done.incredible), schedule_next_task)
+    return apply_transitions(state, at, lambda state, _: refuse_off_policy(state, done.off_policy), schedule_next_task)
 
 
 def to_be_saved(state: State) -> State:

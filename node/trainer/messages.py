@@ -32,8 +32,8 @@ class SetUp(Frame, frozen=True):
 
 
 class Generate(Frame, frozen=True):
-    """Make own groups. `quoted` are the bodies that their prompts quote; `shelf` holds these, encoded, and what they
-    quote in turn."""
+    """Sample groups. `quoted` are digests of the bodies that their prompts quote; `quoted_bodies` holds these and what
+    they quote in turn, encoded."""
 
     task: int
     round: int
@@ -41,13 +41,13 @@ class Generate(Frame, frozen=True):
     seed: Seed
     groups: int
     quoted: tuple[Digest, ...] = ()
-    shelf: tuple[bytes, ...] = ()
+    quoted_bodies: tuple[bytes, ...] = ()
 
 
 class Train(Frame, frozen=True):
     """Make GRPO updates on these encoded bodies (already checked by the node; rewards are recomputed).
 
-    `shelf` holds whatever they quote.
+    `quoted_bodies` holds whatever they quote.
     """
 
     task: int
@@ -57,7 +57,7 @@ class Train(Frame, frozen=True):
     external: tuple[bytes, ...]
     updates: int
     seconds: float
-    shelf: tuple[bytes, ...] = ()
+    quoted_bodies: tuple[bytes, ...] = ()
 
 
 class Evaluate(Frame, frozen=True):
@@ -103,9 +103,7 @@ class Ready(Frame, frozen=True):
 
 
 class Heartbeat(Frame, frozen=True):
-    """The child lives; sent from its reader thread and with every progress, at least once a second."""
-
-    resident: int
+    """The child lives; sent from its reader thread at least once a second."""
 
 
 class Progress(Frame, frozen=True):
@@ -129,7 +127,7 @@ class Generated(Frame, frozen=True):
 
 
 class Trained(Frame, frozen=True):
-    """Updates are made. `own` and `external` count groups that had an advantage and were trained on; `incredible` are
+    """Updates are made. `own` and `external` count groups that had an advantage and were trained on; `off_policy` are
     the foreign bodies that the model does not believe."""
 
     task: int
@@ -138,7 +136,7 @@ class Trained(Frame, frozen=True):
     external: int
     loss: float
     seconds: float
-    incredible: tuple[Digest, ...] = ()
+    off_policy: tuple[Digest, ...] = ()
 
 
 class Evaluated(Frame, frozen=True):

@@ -19,7 +19,7 @@ from node.validation.copy_detector import NGRAMS_COMPARED, CopyDetector
 from node.validation.quoted_bodies import QuoteResolver
 from protocols.assignment import EVERYBODY
 from protocols.copies import Written, ngrams, written
-from protocols.games import Game, Shelf, StageContext, body_author, body_seed, game_named
+from protocols.games import Game, QuotedBodies, StageContext, body_author, body_seed, game_named
 from protocols.games.quoting import drawn
 from protocols.identifiers import Address
 from protocols.likeness import SAMPLED, is_recital, nearness
@@ -86,25 +86,27 @@ def check_body(
     )
     if reason:
         return Verdict(reason=reason)
-    shelf, missing = library.shelf(rollouts.quoted) if library and rollouts.quoted else ({}, rollouts.quoted)
+    quoted_bodies, missing = library.resolve(rollouts.quoted) if library and rollouts.quoted else ({}, rollouts.quoted)
     if missing:
         return Verdict(reason="quotes-missing", missing=missing)
-    if reason := quotes_problem(manifest, game, rollouts, shelf):
+    if reason := quotes_problem(manifest, game, rollouts, quoted_bodies):
         return Verdict(reason=reason)
-    found = _worth(manifest, game, questions, rollouts, shelf)
+    found = _worth(manifest, game, questions, rollouts, quoted_bodies)
     if found.reason or comparison is None:
         return found
     alike = comparison.alike(peer, announcement, comparable(manifest, game, questions, announcement, rollouts))
     return msgspec.structs.replace(found, alike=alike)
 
 
-def _worth(manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, shelf: Shelf) -> Verdict:
+def _worth(
+    manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, quoted_bodies: QuotedBodies
+) -> Verdict:
     """Recompute the rewards; refuse bodies that exhaust the grader, poison, and recited solutions."""
     ranked = [group for group in rollouts.groups if group.slot >= manifest.game.common]
     right: list[Right] = []
     total, before = 0.0, gave_up()
     for group in ranked:
-        rewards = own_rewards(manifest, game, questions, rollouts, group, shelf)
+        rewards = own_rewards(manifest, game, questions, rollouts, group, quoted_bodies)
         total += sum(rewards) / len(rewards)
         right.append((group.question, [group.completions[at] for at, each in enumerate(rewards) if each >= RIGHT]))
         if gave_up() - before > MOST_GIVEN_UP:
@@ -127,7 +129,7 @@ def frame_problem(manifest: Manifest, game: Game, announcement: Announcement, ro
     if not manifest.game.min_prompts <= len(rollouts.groups) <= manifest.game.num_prompts:
         return "groups"
     stages = game.quotes(announcement.stage)
-    least, most = len(stages), len(stages) * game.most_quoted(manifest.game)
+    least, most = len(stages), len(stages) * game.max_quoted(manifest.game)
     return "" if least <= len(rollouts.quoted) <= most else "quotes"
 
 
@@ -152,11 +154,11 @@ def assignment_problem(
     return ""
 
 
-def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, shelf: Shelf) -> str:
+def quotes_problem(manifest: Manifest, game: Game, rollouts: Rollouts, quoted_bodies: QuotedBodies) -> str:
     """Return "quotes" unless the body quotes some bodies of each stage that it has to quote, in the order of the draw
     and from its own round."""
-    most = game.most_quoted(manifest.game)
-    bodies = [(digest, shelf[digest]) for digest in rollouts.quoted]
+    most = game.max_quoted(manifest.game)
+    bodies = [(digest, quoted_bodies[digest]) for digest in rollouts.quoted]
     if any((body.round, body.seed) != (rollouts.round, rollouts.seed) for _, body in bodies):
         return "quotes"
     stages = []
@@ -223,7 +225,7 @@ def comparable(
     return found
 
 
-def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf) -> StageContext:
+def stage_context(questions: Questions, rollouts: Rollouts, group: Group, quoted_bodies: QuotedBodies) -> StageContext:
     """Return a group's context, with the question's text from this node's own data."""
     return StageContext(
         seed=rollouts.seed,
@@ -231,13 +233,13 @@ def scene_of(questions: Questions, rollouts: Rollouts, group: Group, shelf: Shel
         slot=group.slot,
         question=questions[group.question].text,
         quoted=rollouts.quoted,
-        shelf=shelf,
+        quoted_bodies=quoted_bodies,
     )
 
 
 def own_rewards(
-    manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf
+    manifest: Manifest, game: Game, questions: Questions, rollouts: Rollouts, group: Group, quoted_bodies: QuotedBodies
 ) -> tuple[float, ...]:
     """Return the group's rewards, recomputed against this node's own reference answer."""
-    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
-    return game.rewards(manifest.game, scene, [each.text for each in group.completions], answer)
+    context, answer = stage_context(questions, rollouts, group, quoted_bodies), questions[group.question].answer
+    return game.rewards(manifest.game, context, [each.text for each in group.completions], answer)

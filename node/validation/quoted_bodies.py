@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Protocol, TypeVar
 
-from protocols.games import Shelf
+from protocols.games import QuotedBodies
 from protocols.identifiers import Digest
 from protocols.wire import Malformed, Rollouts, decode_rollouts
 
@@ -55,7 +55,7 @@ class QuoteResolver:
         self._bodies = bodies
         self._decoded = lru_cache(maxsize=KEPT)(self._decode)
 
-    def shelf(self, quoted: Iterable[Digest]) -> tuple[Shelf, tuple[Digest, ...]]:
+    def resolve(self, quoted: Iterable[Digest]) -> tuple[QuotedBodies, tuple[Digest, ...]]:
         """Return the quoted bodies with those that they quote in turn, and the digests of the missing ones."""
         return closure(quoted, self._find, lambda body: body.quoted)
 

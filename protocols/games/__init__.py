@@ -8,7 +8,7 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from protocols.games.debate import Debate
-from protocols.games.interface import BuiltinModelSetup, Game, PlaysBuiltinModel, Shelf, StageContext
+from protocols.games.interface import BuiltinModelSetup, Game, PlaysBuiltinModel, QuotedBodies, StageContext
 from protocols.games.share import Share
 from protocols.identifiers import Address, Seed
 from protocols.manifest import Manifest
@@ -72,6 +72,6 @@ def game_problems(manifest: Manifest) -> list[str]:
 
 
 __all__ = [
-    "BuiltinModelSetup", "Game", "Shelf", "StageContext", "body_author", "body_seed", "builtin_setup", "game_named",
-    "game_names", "game_problems", "register_game",
+    "BuiltinModelSetup", "Game", "QuotedBodies", "StageContext", "body_author", "body_seed", "builtin_setup",
+    "game_named", "game_names", "game_problems", "register_game",
 ]  # fmt: skip

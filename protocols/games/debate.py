@@ -15,8 +15,8 @@ from functools import lru_cache
 import msgspec
 
 from protocols.assignment import EVERYBODY, assigned_question
-from protocols.games.interface import BuiltinModelSetup, Shelf, StageContext
-from protocols.games.quoting import MOST_ROOM, content_key, filled, lot, places, quotable
+from protocols.games.interface import BuiltinModelSetup, QuotedBodies, StageContext
+from protocols.games.quoting import MAX_QUOTE_CHARS, content_key, filled, lot, places, quotable
 from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import GameSpec
@@ -134,7 +134,7 @@ class Debate:
         """Quote all earlier stages: a resolution shows answers and criticisms."""
         return tuple(range(stage))
 
-    def most_quoted(self, spec: GameSpec) -> int:
+    def max_quoted(self, spec: GameSpec) -> int:
         """Return the parameter `quoted`."""
         return words_of(spec).quoted
 
@@ -144,25 +144,25 @@ class Debate:
         """Return the round's question: the same for every peer and stage."""
         return assigned_question(data, seed, EVERYBODY, ANSWER, slot, size)
 
-    def prompt(self, spec: GameSpec, scene: StageContext, room: int) -> str:
+    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
         """Return the stage's prompt with answers and criticisms quoted."""
         words = words_of(spec)
-        answers = shown_answers(scene, words.quoted) if scene.stage != ANSWER else ()
-        critics = shown_criticisms(scene, answers, words) if scene.stage == RESOLVE else ()
-        return prompt_of(spec, scene.stage, scene.question, answers, critics, room)
+        answers = shown_answers(context, words.quoted) if context.stage != ANSWER else ()
+        critics = shown_criticisms(context, answers, words) if context.stage == RESOLVE else ()
+        return prompt_of(spec, context.stage, context.question, answers, critics, room)
 
     def rewards(
-        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+        self, spec: GameSpec, context: StageContext, completions: Sequence[str], answer: str
     ) -> tuple[float, ...]:
         """Return the rewards of docs/games.md."""
-        if scene.stage == ANSWER:
+        if context.stage == ANSWER:
             return grades(spec.grader, completions, answer)
         words = words_of(spec)
-        answers = shown_answers(scene, words.quoted)
-        if scene.stage == CRITIQUE:
-            worth = worths(grades(spec.grader, [each.text for each in answers], answer))
+        answers = shown_answers(context, words.quoted)
+        if context.stage == CRITIQUE:
+            worth = pick_values(grades(spec.grader, [each.text for each in answers], answer))
             return tuple(critique_reward(picked(words, text, len(answers)), worth) for text in completions)
-        most = majority(critic.pick for critic in shown_criticisms(scene, answers, words))
+        most = majority(critic.pick for critic in shown_criticisms(context, answers, words))
         split = [voted(words, text, len(answers)) for text in completions]
         votes = [vote if answers else None for vote, _ in split]
         right = grades(spec.grader, [solution for _, solution in split], answer)
@@ -203,18 +203,22 @@ def _words(encoded: bytes) -> DebateWording:
 # --- what is shown --------------------------------------------------------------------------------------------------
 
 
-def shown_answers(scene: StageContext, most: int) -> tuple[Quote, ...]:
+def shown_answers(context: StageContext, most: int) -> tuple[Quote, ...]:
     """Return the answers that a scene shows, in the order of their numbers: at most `most`, no text twice."""
-    return answers_in(scene.seed, scene.slot, scene.quoted, scene.shelf, most)
+    return answers_in(context.seed, context.slot, context.quoted, context.quoted_bodies, most)
 
 
-def answers_in(seed: Seed, slot: int, quoted: Iterable[Digest], shelf: Shelf, most: int) -> tuple[Quote, ...]:
+def answers_in(
+    seed: Seed, slot: int, quoted: Iterable[Digest], quoted_bodies: QuotedBodies, most: int
+) -> tuple[Quote, ...]:
     """Return answers of the quoted bodies to a slot's question.
 
     Each body gives one, drawn by lot; where that makes less than `most`, each gives another, and so on: a peer that is
     alone sees several answers of its own.
     """
-    texts = [_drawn_texts(seed, slot, digest, shelf) for digest in quoted if _is_of(shelf, digest, ANSWER)]
+    texts = [
+        _drawn_texts(seed, slot, digest, quoted_bodies) for digest in quoted if _is_of(quoted_bodies, digest, ANSWER)
+    ]
     found: dict[bytes, str] = {}
     for turn in range(max(map(len, texts), default=0)):
         for each in texts:
@@ -223,7 +227,7 @@ def answers_in(seed: Seed, slot: int, quoted: Iterable[Digest], shelf: Shelf, mo
     return tuple(Quote(key, found[key]) for key in sorted(found))
 
 
-def shown_criticisms(scene: StageContext, answers: Sequence[Quote], words: DebateWording) -> tuple[Critic, ...]:
+def shown_criticisms(context: StageContext, answers: Sequence[Quote], words: DebateWording) -> tuple[Critic, ...]:
     """Return what the quoted critics say, one voice for each body, in the order of their texts' hashes.
 
     A critic's pick is read with the answers that it was shown itself, then numbered as here. One that made no pick, or
@@ -232,23 +236,23 @@ def shown_criticisms(scene: StageContext, answers: Sequence[Quote], words: Debat
     numbers = {quote.key: number for number, quote in enumerate(answers, 1)}
     found: list[tuple[bytes, Critic]] = []
     lists: dict[tuple[Digest, ...], tuple[Quote, ...]] = {}
-    for digest in scene.quoted:
-        if not _is_of(scene.shelf, digest, CRITIQUE):
+    for digest in context.quoted:
+        if not _is_of(context.quoted_bodies, digest, CRITIQUE):
             continue
-        quoted = scene.shelf[digest].quoted
+        quoted = context.quoted_bodies[digest].quoted
         if quoted not in lists:
-            lists[quoted] = answers_in(scene.seed, scene.slot, quoted, scene.shelf, words.quoted)
-        critic = _critic(scene, digest, lists[quoted], numbers, words)
+            lists[quoted] = answers_in(context.seed, context.slot, quoted, context.quoted_bodies, words.quoted)
+        critic = _critic(context, digest, lists[quoted], numbers, words)
         if critic is not None:
             found.append((content_key(critic.text) + digest, critic))
     return tuple(critic for _, critic in sorted(found, key=lambda each: each[0]))
 
 
 def _critic(
-    scene: StageContext, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], words: DebateWording
+    context: StageContext, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], words: DebateWording
 ) -> Critic | None:
     """Return the voice of a body that saw these answers: its first completion, from the drawn one on, with a pick."""
-    for text in _drawn_texts(scene.seed, scene.slot, digest, scene.shelf):
+    for text in _drawn_texts(context.seed, context.slot, digest, context.quoted_bodies):
         pick = picked(words, text, len(seen))
         if pick is not None:
             number = NONE if pick == NONE else numbers.get(seen[pick - 1].key)
@@ -256,14 +260,14 @@ def _critic(
     return None
 
 
-def _is_of(shelf: Shelf, digest: Digest, stage: int) -> bool:
-    body = shelf.get(digest)
+def _is_of(quoted_bodies: QuotedBodies, digest: Digest, stage: int) -> bool:
+    body = quoted_bodies.get(digest)
     return body is not None and body.stage == stage
 
 
-def _drawn_texts(seed: Seed, slot: int, digest: Digest, shelf: Shelf) -> list[str]:
+def _drawn_texts(seed: Seed, slot: int, digest: Digest, quoted_bodies: QuotedBodies) -> list[str]:
     """Return a body's completions for a slot, beginning with the one that the lot has drawn."""
-    completions = _group_texts(shelf[digest], slot)
+    completions = _group_texts(quoted_bodies[digest], slot)
     first = lot(seed, digest, slot) % len(completions) if completions else 0
     return completions[first:] + completions[:first]
 
@@ -279,7 +283,7 @@ def prompt_of(
     question: str,
     answers: Sequence[Quote],
     critics: Sequence[Critic],
-    room: int = MOST_ROOM,
+    room: int = MAX_QUOTE_CHARS,
 ) -> str:
     """Return a stage's prompt that shows these answers and critics, at most `room` characters of each."""
     words = words_of(spec)
@@ -346,7 +350,7 @@ def _number(found: re.Match[str], answers: int) -> int | None:
 # --- what it is worth -----------------------------------------------------------------------------------------------
 
 
-def worths(grades: Sequence[float]) -> tuple[float, ...]:
+def pick_values(grades: Sequence[float]) -> tuple[float, ...]:
     """Return what each pick is worth, from the grades of the answers: "none" as much as the best of them lacks. Where
     no answer is shown there is nothing to judge, and nothing to gain."""
     return (1.0 - max(grades), *grades) if grades else ()

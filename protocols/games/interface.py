@@ -12,14 +12,15 @@ from protocols.manifest import GameSpec
 from protocols.ranking import Score
 from protocols.wire import Group, Rollouts
 
-Shelf = Mapping[Digest, Rollouts]
+QuotedBodies = Mapping[Digest, Rollouts]
 """Bodies at hand, decoded, by digest."""
 
 
 class StageContext(msgspec.Struct, frozen=True, kw_only=True):
     """Where a group is played, and what it quotes.
 
-    `quoted` are the digests that the group's body names; the shelf holds those bodies and what they quote in turn.
+    `quoted` are the digests that the group's body names. `quoted_bodies` holds those bodies and what they quote in
+    turn.
     """
 
     seed: Seed
@@ -27,7 +28,7 @@ class StageContext(msgspec.Struct, frozen=True, kw_only=True):
     slot: int
     question: str
     quoted: tuple[Digest, ...] = ()
-    shelf: Shelf = {}
+    quoted_bodies: QuotedBodies = {}
 
 
 class BuiltinModelSetup(msgspec.Struct, frozen=True, kw_only=True):
@@ -53,7 +54,7 @@ class PlaysBuiltinModel(Protocol):
 class Game(Protocol):
     """One game. Peers that have the same bodies get the same prompts, rewards and ranks; none of it may raise.
 
-    Whatever a stranger wrote reaches these functions through `StageContext.shelf` and `completions`: it is bounded
+    What strangers wrote reaches these functions through `StageContext.quoted_bodies` and `completions`. It is bounded
     in size and otherwise arbitrary.
     """
 
@@ -69,7 +70,7 @@ class Game(Protocol):
     def quotes(self, stage: int) -> tuple[int, ...]:
         """Return the earlier stages whose bodies a stage quotes, ascending; it waits for them. Mostly none."""
 
-    def most_quoted(self, spec: GameSpec) -> int:
+    def max_quoted(self, spec: GameSpec) -> int:
         """Return how many bodies of each of those stages are quoted at most."""
 
     def question(
@@ -78,11 +79,11 @@ class Game(Protocol):
         """Return the index in [0, size) of the question that a peer plays in a slot of a stage; the first `common`
         slots hold the same questions for all."""
 
-    def prompt(self, spec: GameSpec, scene: StageContext, room: int) -> str:
+    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
         """Return the prompt (without the manifest's worked examples); each quote takes at most `room` characters."""
 
     def rewards(
-        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+        self, spec: GameSpec, context: StageContext, completions: Sequence[str], answer: str
     ) -> tuple[float, ...]:
         """Return the reward of each completion in [0, 1]; `answer` is the reference of the receiver's own data."""
 

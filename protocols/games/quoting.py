@@ -11,7 +11,7 @@ from protocols.identifiers import Digest, Seed
 STRUCK = "·"
 """Stands where a word of the game's own language was struck out of a quote."""
 ELLIPSIS = " ... "
-MOST_ROOM = 1 << 16
+MAX_QUOTE_CHARS = 1 << 16
 """More characters than any quote has."""
 
 _MARKUP = re.compile(r"<(?=[|/!A-Za-z_])")

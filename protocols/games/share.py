@@ -37,7 +37,7 @@ class Share:
         """Quote nothing."""
         return ()
 
-    def most_quoted(self, spec: GameSpec) -> int:
+    def max_quoted(self, spec: GameSpec) -> int:
         """Quote nothing."""
         return 0
 
@@ -47,12 +47,12 @@ class Share:
         """Return the peer's own question, in the common slots everybody's."""
         return assigned_question(data, seed, peer, stage, slot, size, common)
 
-    def prompt(self, spec: GameSpec, scene: StageContext, room: int) -> str:
+    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
         """Return the question in the manifest's prompt."""
-        return question_text(spec, scene.question)
+        return question_text(spec, context.question)
 
     def rewards(
-        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+        self, spec: GameSpec, context: StageContext, completions: Sequence[str], answer: str
     ) -> tuple[float, ...]:
         """Return what the grader says."""
         return rewards(spec, completions, answer)

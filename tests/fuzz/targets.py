@@ -167,7 +167,7 @@ def _to_child(manifest: Manifest, body: bytes) -> tuple[bytes, ...]:
 
 def _from_child(body: bytes) -> tuple[bytes, ...]:
     messages: tuple[frames.FromChild, ...] = (
-        frames.Hello(7), frames.Ready(350_000, "cpu", bytes(32), -1), frames.Heartbeat(1 << 30),
+        frames.Hello(7), frames.Ready(350_000, "cpu", bytes(32), -1), frames.Heartbeat(),
         frames.Progress(1, 2, 3),
         frames.Generated(1, body, 3, 1.5, 0.2), frames.Trained(2, 1, 2, 3, 0.5, 1.0), frames.Failed(0, "error", "why"),
     )  # fmt: skip

@@ -10,12 +10,12 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Any
 
 import node.app.node as app
 from node.app.preflight import open_questions
 from node.config import load_config
 from node.machine.commands import AnyCommand
+from node.ports import TrainerService
 from protocols.identifiers import Address
 from tests.support.fake_trainer import FakeSpeed, FakeTrainer
 
@@ -25,11 +25,11 @@ LOAD_SECONDS = 0.2
 class CrashingNode(app.Node):
     """A node that dies where it is told to."""
 
-    def trainer_of(self, peer: Address) -> Any:
+    def trainer_of(self, peer: Address) -> TrainerService:
         """Return a trainer that makes its rollouts up."""
-        pace = FakeSpeed(load=LOAD_SECONDS, group=self.config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
+        speed = FakeSpeed(load=LOAD_SECONDS, group=self.config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
         questions = open_questions(self.manifest, self.config)
-        return FakeTrainer(self.manifest, peer, questions, self.bodies, pace=pace)
+        return FakeTrainer(self.manifest, peer, questions, self.bodies, speed=speed)
 
     async def dispatch(self, command: AnyCommand) -> None:
         """Carry a command out, unless the node is to die of it."""

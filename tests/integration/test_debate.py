@@ -11,7 +11,7 @@ from node.config import TrainerSettings
 from node.data.arithmetic import ArithmeticQuestions
 from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.messages import Evaluate, Generate, Generated, SetUp, Train
-from node.trainer.service.jobs import shelf_for
+from node.trainer.service.jobs import bodies_quoted_by
 from node.trainer.worker.session import Session, TaskContext
 from node.validation.body_check import check_body
 from node.validation.quoted_bodies import QuoteResolver
@@ -33,7 +33,7 @@ MANIFEST = Manifest(
     game=GameSpec(name="debate", parameters=COMPACT, num_prompts=GROUPS, max_prompt=160, max_completion=80),
     stages=tuple(StageSpec(name=name, seconds=60) for name in NAMES),
 )
-DESK = TaskContext(lambda: False, lambda done, total: None)
+TASK = TaskContext(lambda: False, lambda done, total: None)
 
 
 class Round:
@@ -45,10 +45,10 @@ class Round:
 
     def play(self, stage: int, quoted: tuple[Digest, ...]) -> list[Digest]:
         """Play a stage; return the digests of both bodies. What each says it is worth is what the other finds."""
-        shelf, missing = shelf_for(quoted, self.bodies)
+        quoted_bodies, missing = bodies_quoted_by(quoted, self.bodies)
         assert missing == ()
-        asked = Generate(1, 3, stage, SEED, GROUPS, quoted, shelf)
-        made = [session.generate(asked, DESK) for session in self.sessions]
+        asked = Generate(1, 3, stage, SEED, GROUPS, quoted, quoted_bodies)
+        made = [session.generate(asked, TASK) for session in self.sessions]
         for each in made:
             self.bodies.put(body_digest(each.body), each.body, 3)
         for peer, each in zip(PEERS, made, strict=True):
@@ -66,8 +66,8 @@ class Round:
     def train(self, stage: int, own: Digest, other: Digest) -> int:
         """Train the first session on both bodies; return the groups that taught something."""
         bodies = [self.bodies[own], self.bodies[other]]
-        shelf, _ = shelf_for([each for body in bodies for each in quoted_in(body)], self.bodies)
-        trained = self.sessions[0].train(Train(2, 3, stage, bodies[0], (bodies[1],), 1, 60.0, shelf), DESK)
+        quoted_bodies, _ = bodies_quoted_by([each for body in bodies for each in quoted_in(body)], self.bodies)
+        trained = self.sessions[0].train(Train(2, 3, stage, bodies[0], (bodies[1],), 1, 60.0, quoted_bodies), TASK)
         return trained.own + trained.external
 
 
@@ -92,4 +92,4 @@ def test_a_round_of_three_stages(model: Path, tmp_path: Path) -> None:
     resolutions = table.play(2, quoted)
     taught = [table.train(stage, *played) for stage, played in enumerate((answers, critiques, resolutions))]
     assert sum(taught) > 0
-    assert sessions[0].evaluate(Evaluate(3, 3), DESK).questions == 20
+    assert sessions[0].evaluate(Evaluate(3, 3), TASK).questions == 20

@@ -24,7 +24,7 @@ from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import check_body
 from protocols.identifiers import Digest
 from protocols.manifest import DataSpec, GameSpec, Manifest
-from protocols.wire import Announcement
+from protocols.wire import Announcement, decode_rollouts
 
 pytestmark = pytest.mark.integration
 
@@ -36,7 +36,7 @@ MANIFEST = Manifest(
 )  # fmt: skip
 
 
-class Shelf:
+class MemoryBodies:
     """Bodies in memory."""
 
     def __init__(self) -> None:
@@ -52,8 +52,10 @@ class Shelf:
 class Running:
     """A link under way and what it reported."""
 
-    def __init__(self, link: WorkerClient, shelf: Shelf, reports: trio.MemoryReceiveChannel[i.AnyInput]) -> None:
-        self.link, self.shelf, self.reports = link, shelf, reports
+    def __init__(
+        self, link: WorkerClient, bodies: MemoryBodies, reports: trio.MemoryReceiveChannel[i.AnyInput]
+    ) -> None:
+        self.link, self.bodies, self.reports = link, bodies, reports
 
     async def next(self, kind: type[InputT]) -> InputT:
         with trio.fail_after(90):
@@ -68,7 +70,7 @@ class Running:
         """Abort whatever is under way; the child answers in time, and the machine hears nothing of it."""
         await self.link.execute(c.AbortWork(3, 0, "skipped"))
         with trio.fail_after(seconds):
-            while self.link._under_way._orders:  # noqa: ASYNC110 - the child says so by a frame
+            while self.link._under_way._jobs:  # noqa: ASYNC110 - the child says so by a frame
                 await trio.sleep(0.005)
         with pytest.raises(trio.WouldBlock):
             self.reports.receive_nowait()
@@ -92,12 +94,12 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @asynccontextmanager
 async def running(model: Path | str, directory: Path, **settings: object) -> AsyncIterator[Running]:
     chosen = msgspec.convert({"model": str(model), **settings}, TrainerSettings)
-    shelf = Shelf()
-    link = WorkerClient(chosen, MANIFEST, PEER, directory, shelf)
+    bodies = MemoryBodies()
+    link = WorkerClient(chosen, MANIFEST, PEER, directory, bodies)
     send, receive = trio.open_memory_channel[i.AnyInput](100)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(link.run, send.send)
-        yield Running(link, shelf, receive)
+        yield Running(link, bodies, receive)
         nursery.cancel_scope.cancel()
 
 
@@ -111,10 +113,10 @@ async def test_a_round_of_work(model: Path, tmp_path: Path) -> None:
     async with running(model, tmp_path) as node:
         ready = await node.ready()
         assert (ready.parameters, ready.checkpoint_round) == (345_216, -1)
-        assert len(node.link.tokenizer) == 32
         await node.link.execute(generate())
         made = await node.next(i.RolloutsGenerated)
-        body = node.shelf.kept[made.body]
+        body = node.bodies.kept[made.body]
+        assert len(decode_rollouts(body, made.body, len(body)).tokenizer) == 32
         said = Announcement(1, SEED, 3, 0, SEED, made.body, len(body), b"")
         verdict = check_body(MANIFEST, ArithmeticQuestions(), PEER, said, body)
         assert (verdict.reason, verdict.groups) == ("", 8)

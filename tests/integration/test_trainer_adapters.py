@@ -63,7 +63,7 @@ def groups_of(engine: CausalEngine) -> list[TrainingGroup]:
 
 def step(engine: CausalEngine, optimizer: torch.optim.Optimizer, groups: list[TrainingGroup]) -> grpo.UpdateOutcome:
     return grpo.update(
-        engine, optimizer, groups, grpo.Objective(beta=0.01), room=grpo.MicroBatchLimit(5, 1000),
+        engine, optimizer, groups, grpo.Objective(beta=0.01), limit=grpo.MicroBatchLimit(5, 1000),
         scale=LossScale(needed=engine.half_precision), watch=lambda done: None,
     )  # fmt: skip
 
@@ -178,7 +178,7 @@ def test_8_bit_state_survives_a_checkpoint(base: Path, tmp_path: Path) -> None:
 
 def step_without_reference(engine: CausalEngine, optimizer: torch.optim.Optimizer, groups: list[TrainingGroup]) -> None:
     outcome = grpo.update(
-        engine, optimizer, groups, grpo.Objective(), room=grpo.MicroBatchLimit(5, 1000), scale=LossScale(needed=False),
+        engine, optimizer, groups, grpo.Objective(), limit=grpo.MicroBatchLimit(5, 1000), scale=LossScale(needed=False),
         watch=lambda done: None,
     )  # fmt: skip
     assert outcome.stepped

@@ -88,25 +88,25 @@ async def played(node: Running, number: int) -> tuple[bytes, i.TrainingFinished]
     await node.link.execute(generate(4, number))
     made = await node.next(i.RolloutsGenerated)
     assert isinstance(made, i.RolloutsGenerated)
-    body = with_one_right(node.shelf.kept[made.body])
-    node.shelf.put(body_digest(body), body, number)
+    body = with_one_right(node.bodies.kept[made.body])
+    node.bodies.put(body_digest(body), body, number)
     await node.link.execute(c.TrainOnRollouts(number, 0, body_digest(body), (), 2, 60.0))
     await node.link.execute(c.SaveCheckpoint(number))
     done = await node.next(i.TrainingFinished)
     assert isinstance(done, i.TrainingFinished)
     await node.next(i.CheckpointSaved)
-    return node.shelf.kept[made.body], done
+    return node.bodies.kept[made.body], done
 
 
 def played_alone(model: Path, home: Path, number: int) -> tuple[bytes, f.Trained]:
     """The same by one process, this one."""
     settings = TrainerSettings(model=str(model), device="cpu", engine="hf", micro_batch=8)
-    session, desk = (
+    session, task = (
         Session(f.SetUp(settings, MANIFEST, PEER, str(home))),
         TaskContext(lambda: False, lambda done, total: None),
     )
-    made = session.generate(f.Generate(1, number, 0, SEED, 4), desk)
-    done = session.train(f.Train(2, number, 0, with_one_right(made.body), (), 2, 60.0), desk)
+    made = session.generate(f.Generate(1, number, 0, SEED, 4), task)
+    done = session.train(f.Train(2, number, 0, with_one_right(made.body), (), 2, 60.0), task)
     session.save(f.Save(3, number))
     return made.body, done
 
@@ -179,7 +179,7 @@ def test_sampling_leaves_every_parameter_spread(model: Path) -> None:
             group = TrainingGroup(engine.encode("1 + 1?"), [s.tokens for s in made], [[], []], [1.0, -1.0], False)
             outcomes.append(
                 grpo.update(
-                    engine, optimizer, [group], grpo.Objective(max_norm=0.01), room=grpo.MicroBatchLimit(8, 1000),
+                    engine, optimizer, [group], grpo.Objective(max_norm=0.01), limit=grpo.MicroBatchLimit(8, 1000),
                     scale=LossScale(needed=False), watch=lambda done: None, process_group=process_group,
                 )
             )  # fmt: skip

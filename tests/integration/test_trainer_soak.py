@@ -53,7 +53,7 @@ def test_500_updates_grow_memory_by_less_than_one_percent(tmp_path: Path) -> Non
                 )
                 for text, some in zip(texts, samples, strict=True)
             ]
-        assert learner.step(groups[: 1 + number % 4], math.inf, lambda: False)
+        assert learner.update(groups[: 1 + number % 4], math.inf, lambda: False)
         if number % 100 == 50:
             learner.save()
         if number == WARM_UP:

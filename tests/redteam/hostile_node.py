@@ -42,8 +42,8 @@ class HostileTrainer(FakeTrainer):
     """Makes rollouts of a given skill and alters them."""
 
     def __init__(self, attack: Attack, node: HostileNode, peer: Address, questions: Any) -> None:
-        pace = FakeSpeed(load=0.2, group=0.02, update=0.1, evaluation=0.1, save=0.1)
-        super().__init__(node.manifest, peer, questions, node.bodies, pace=pace, skill=attack.skill)
+        speed = FakeSpeed(load=0.2, group=0.02, update=0.1, evaluation=0.1, save=0.1)
+        super().__init__(node.manifest, peer, questions, node.bodies, speed=speed, skill=attack.skill)
         self._attack, self._node = attack, node
 
     async def _generate(self, command: c.GenerateRollouts) -> i.AnyInput:

@@ -204,8 +204,8 @@ def _generated(at: Moment, words: list[str], options: Options) -> list[i.AnyInpu
 def _trained(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     own, external = int(options.get("own", 8)), int(options.get("external", 8))
     seconds = float(options.get("seconds", 5))
-    incredible = tuple(at.names.called(name) for name in options.get("incredible", "").split(",") if name)
-    return [i.TrainingFinished(*place(words[0]), 1, own, external, 0.1, seconds, incredible)]
+    off_policy = tuple(at.names.called(name) for name in options.get("off_policy", "").split(",") if name)
+    return [i.TrainingFinished(*place(words[0]), 1, own, external, 0.1, seconds, off_policy)]
 
 
 def _failed(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:

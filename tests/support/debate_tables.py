@@ -74,5 +74,5 @@ def announced(body: bytes, stage: int = 0) -> Announcement:
     return Announcement(PROTOCOL_VERSION, bytes(32), ROUND, stage, SEED, body_digest(body), len(body), b"")
 
 
-def shelf_of(bodies: Memory) -> dict[Digest, Rollouts]:
+def decode_bodies(bodies: Memory) -> dict[Digest, Rollouts]:
     return {digest: decode_rollouts(body, digest, len(body)) for digest, body in bodies.items()}

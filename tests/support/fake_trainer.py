@@ -19,9 +19,9 @@ from node.data.questions import Question, Questions
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.ports import Bodies, Report
-from node.trainer.service.jobs import Work, refusal, shelf_for
-from node.validation.body_check import scene_of
-from protocols.games import Shelf, body_author, body_seed, game_named
+from node.trainer.service.jobs import Work, bodies_quoted_by, job_for, refusal
+from node.validation.body_check import stage_context
+from protocols.games import QuotedBodies, body_author, body_seed, game_named
 from protocols.games.share import has_advantage
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Manifest
@@ -54,13 +54,13 @@ class FakeTrainer:
         questions: Questions,
         bodies: Bodies,
         *,
-        pace: FakeSpeed | None = None,
+        speed: FakeSpeed | None = None,
         skill: float = 0.25,
         gain: float = 0.002,
         sleep: Callable[[float], Awaitable[None]] = trio.sleep,
     ) -> None:
         self._manifest, self._peer, self._questions, self._bodies = manifest, peer, questions, bodies
-        self._pace, self._gain, self._sleep = pace or FakeSpeed(), gain, sleep
+        self._speed, self._gain, self._sleep = speed or FakeSpeed(), gain, sleep
         self.skill = skill
         self.saved: tuple[int, float] = (-1, skill)
         self._queue: deque[Work] = deque()
@@ -76,6 +76,8 @@ class FakeTrainer:
             self._abort()
         elif self._child is None:
             self._reports_in.send_nowait(refusal(command, "trainer away"))
+        elif isinstance(reason := job_for(0, command, self._bodies, self._manifest.limits.body), str):
+            self._reports_in.send_nowait(refusal(command, reason))
         else:
             self._queue.append(command)
             self._more.set()
@@ -97,7 +99,7 @@ class FakeTrainer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._forward, report)
             while True:
-                await self._sleep(self._pace.load)
+                await self._sleep(self._speed.load)
                 await self._live()
 
     async def _forward(self, report: Report) -> None:
@@ -139,19 +141,19 @@ class FakeTrainer:
             case c.TrainOnRollouts():
                 return await self._train(command)
             case c.EvaluateModel():
-                await self._sleep(self._pace.evaluation)
+                await self._sleep(self._speed.evaluation)
                 count = self._manifest.data.held_out
-                return i.EvaluationFinished(command.round, self.skill, count, self._pace.evaluation)
+                return i.EvaluationFinished(command.round, self.skill, count, self._speed.evaluation)
             case c.SaveCheckpoint():
-                await self._sleep(self._pace.save)
+                await self._sleep(self._speed.save)
                 self.saved = (command.round, self.skill)
                 return i.CheckpointSaved(command.round)
 
     async def _generate(self, command: c.GenerateRollouts) -> i.AnyInput:
-        seconds = self._pace.group * command.groups
+        seconds = self._speed.group * command.groups
         await self._sleep(seconds)
         body, reward = fake_body(
-            self._manifest, self._questions, self._peer, command, self.skill, shelf_of(self._kept(command.quoted))
+            self._manifest, self._questions, self._peer, command, self.skill, decode_bodies(self._kept(command.quoted))
         )
         digest = body_digest(body)
         self._bodies.put(digest, body, command.round)
@@ -160,7 +162,7 @@ class FakeTrainer:
         )
 
     async def _train(self, command: c.TrainOnRollouts) -> i.AnyInput:
-        seconds = min(self._pace.update * command.updates, command.seconds)
+        seconds = min(self._speed.update * command.updates, command.seconds)
         await self._sleep(seconds)
         own = self._informative([command.own], self._manifest.game.local_groups) * command.updates
         external = self._informative(command.external, self._manifest.game.external_groups) * command.updates
@@ -170,32 +172,32 @@ class FakeTrainer:
     def _informative(self, digests: list[Digest] | tuple[Digest, ...], most: int) -> int:
         """Return how many groups in these bodies have an advantage, at most `most`."""
         bodies = [body for digest in digests if (body := self._bodies.get(digest))]
-        shelf = shelf_of(self._kept([each for body in bodies for each in quoted_in(body)]))
+        quoted_bodies = decode_bodies(self._kept([each for body in bodies for each in quoted_in(body)]))
         return min(
             most,
             sum(
-                has_advantage(graded(self._manifest, self._questions, rollouts, group, shelf))
-                for rollouts in shelf_of(bodies).values()
+                has_advantage(graded(self._manifest, self._questions, rollouts, group, quoted_bodies))
+                for rollouts in decode_bodies(bodies).values()
                 for group in rollouts.groups
             ),
         )
 
     def _kept(self, quoted: Iterable[Digest]) -> tuple[bytes, ...]:
-        return shelf_for(quoted, self._bodies)[0]
+        return bodies_quoted_by(quoted, self._bodies)[0]
 
 
-def shelf_of(bodies: Iterable[bytes]) -> Shelf:
+def decode_bodies(bodies: Iterable[bytes]) -> QuotedBodies:
     """Return decoded bodies by digest."""
     return {body_digest(body): decode_rollouts(body, body_digest(body), len(body)) for body in bodies}
 
 
 def graded(
-    manifest: Manifest, questions: Questions, rollouts: Rollouts, group: Group, shelf: Shelf
+    manifest: Manifest, questions: Questions, rollouts: Rollouts, group: Group, quoted_bodies: QuotedBodies
 ) -> tuple[float, ...]:
     """Return the rewards of a group's completions."""
-    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
+    context, answer = stage_context(questions, rollouts, group, quoted_bodies), questions[group.question].answer
     rules = game_named(manifest.game.name)
-    return rules.rewards(manifest.game, scene, [each.text for each in group.completions], answer)
+    return rules.rewards(manifest.game, context, [each.text for each in group.completions], answer)
 
 
 def fake_body(
@@ -204,9 +206,12 @@ def fake_body(
     peer: Address,
     asked: c.GenerateRollouts,
     skill: float,
-    shelf: Shelf,
+    quoted_bodies: QuotedBodies,
 ) -> tuple[bytes, float]:
-    """Return an encoded body for a command and the sum of its groups' mean rewards. `shelf` holds what it quotes."""
+    """Return an encoded body for a command, and the sum of its groups' mean rewards.
+
+    `quoted_bodies` holds what it quotes.
+    """
     rules, data, size = game_named(manifest.game.name), questions.digest, len(questions)
     draws = Draws(f"fake/{peer}/{asked.seed.hex()}/{asked.round}/{asked.stage}")
     made = []
@@ -216,7 +221,7 @@ def fake_body(
         made.append(Group(slot, number, tuple(completions)))
     bound = (asked.quoted, body_seed(rules, asked.seed), body_author(rules, peer))
     body = Rollouts(asked.round, asked.stage, TOKENIZER, tuple(made), *bound)
-    rewards = [graded(manifest, questions, body, group, shelf) for group in made]
+    rewards = [graded(manifest, questions, body, group, quoted_bodies) for group in made]
     return encode(body), sum(sum(each) / len(each) for each in rewards)
 
 

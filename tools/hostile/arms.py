@@ -21,12 +21,12 @@ STAGE_SECONDS = 3600
 
 class HostileArm(msgspec.Struct, frozen=True, kw_only=True):
     """One swarm: its hostile peers by kind; whether bodies are `checked`, and whether the trainer believes only what is
-    `credible`."""
+    `filtered`."""
 
     name: str
     hostile: tuple[str, ...] = ()
     checked: bool = True
-    credible: bool = True
+    filtered: bool = True
 
 
 class HostileSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +73,7 @@ def arms_of(hostile: tuple[str, ...]) -> tuple[HostileArm, ...]:
         HostileArm(name="alone"),
         HostileArm(name="with hostile", hostile=hostile),
         HostileArm(name="bodies unchecked", hostile=hostile, checked=False),
-        HostileArm(name="all believed", hostile=hostile, checked=False, credible=False),
+        HostileArm(name="all believed", hostile=hostile, checked=False, filtered=False),
     )
 
 

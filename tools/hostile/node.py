@@ -15,14 +15,14 @@ from node.machine.step import step
 from node.network.pubsub.announcer import announcement_of
 from node.ports import Bodies, CheckBody
 from node.trainer import messages as f
-from node.trainer.service.jobs import input_of, order_for
+from node.trainer.service.jobs import input_of, job_for
 from node.trainer.worker.main import carry_out
 from node.trainer.worker.session import Session
 from protocols.identifiers import Address, Digest, Seed, body_digest
 from protocols.manifest import Manifest
 from protocols.wire import Announcement
 from tools.hostile.arms import STAGE_SECONDS
-from tools.training import DESK
+from tools.training import TASK
 
 SWARM: Digest = bytes(32)
 READY: tuple[i.AnyInput, ...] = (
@@ -136,11 +136,11 @@ class HonestPeer:
         return ()
 
     def _worked(self, command: Task) -> list[i.AnyInput]:
-        order = order_for(0, command, self._bodies, self._limit)
+        order = job_for(0, command, self._bodies, self._limit)
         assert not isinstance(order, str), order
         if isinstance(command, c.TrainOnRollouts):
             self.trained_on.update(command.external)
-        answer = carry_out(self._trainer, order.frame, DESK)
+        answer = carry_out(self._trainer, order.frame, TASK)
         if isinstance(answer, f.Generated):
             self._bodies.put(body_digest(answer.body), answer.body, command.round)
         told = input_of(order, answer)

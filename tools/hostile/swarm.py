@@ -29,7 +29,7 @@ from protocols.wire import Announcement, decode_rollouts, encode
 from tools.hostile.arms import HostileArm, HostileResult, HostileSettings, address_of, manifest_of
 from tools.hostile.attacks import spoilt
 from tools.hostile.node import HonestPeer, Store, trainer_of
-from tools.training import DESK
+from tools.training import TASK
 
 
 class HostilePeer:
@@ -44,7 +44,7 @@ class HostilePeer:
 
     def announcement(self, number: int, seed: Seed) -> PublishRollouts:
         """Publish this round's body."""
-        made = self._trainer.generate(Generate(0, number, 0, seed, self._game.num_prompts), DESK).body
+        made = self._trainer.generate(Generate(0, number, 0, seed, self._game.num_prompts), TASK).body
         honest = decode_rollouts(made, body_digest(made), self._limit)
         lot = int.from_bytes(seed[:8], "big")
         body = encode(spoilt(self.kind, honest, self._game, self._questions, self._trainer.engine, lot))
@@ -99,8 +99,8 @@ def gathered(base: Path, home: Path, arm: HostileArm, terms: HostileSettings, se
     for number in range(1, terms.honest + len(arm.hostile) + 1):
         address = address_of(number)
         trainer = trainer_of(manifest, address, base, home / address, 1000 * seed + number)
-        if not arm.credible:
-            trainer.learner.screen = gullible
+        if not arm.filtered:
+            trainer.learner.off_policy_filter = keep_all
         if number <= terms.honest:
             check = BodyCheck(manifest, questions, bodies)
             judged = check if arm.checked else disregarded(check)
@@ -127,10 +127,14 @@ def disregarded(check: CheckBody) -> CheckBody:
     return believed
 
 
-def gullible(
-    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: MicroBatchLimit, watch: Callable[[int], None]
+def keep_all(
+    engine: Engine,
+    groups: Sequence[TrainingGroup],
+    own_nll: float,
+    limit: MicroBatchLimit,
+    watch: Callable[[int], None],
 ) -> list[bool]:
-    """Believe every group."""
+    """Reject no group."""
     return [True] * len(groups)
 
 

@@ -18,7 +18,7 @@ from node.trainer.worker.session import accuracy
 from protocols.games.share import rewards
 from protocols.manifest import GameSpec
 from tools.sapo.arms import SapoArm, SapoResult, SapoSettings, chosen
-from tools.training import DESK, Rollout, sampled, training_group, updated
+from tools.training import TASK, Rollout, sampled, training_group, updated
 
 
 class SapoPeer:
@@ -41,9 +41,9 @@ class SapoPeer:
         ]
 
     def train(self, own: Sequence[Rollout], external: Sequence[Rollout]) -> int:
-        """Make one update; groups without advantage, and those that are incredible, fall out of it, as in a node.
+        """Make one update; groups without advantage, and off-policy ones, fall out of it, as in a node.
 
-        Return how many were incredible.
+        Return how many were off-policy.
         """
         groups = [training_group(self._engine, self._game, each) for each in own]
         groups += [training_group(self._engine, self._game, each, external=True) for each in external]
@@ -51,7 +51,7 @@ class SapoPeer:
 
     def accuracy(self, questions: Questions, count: int) -> float:
         """Return the held-out accuracy, sampled."""
-        return accuracy(self._engine, self._game, questions.held_out(count), DESK)
+        return accuracy(self._engine, self._game, questions.held_out(count), TASK)
 
 
 def run(base: Path, arm: SapoArm, terms: SapoSettings, seed: int) -> SapoResult:

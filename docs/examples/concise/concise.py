@@ -26,10 +26,10 @@ class Concise(Share):
         return unknown + ([] if fits else ["game.parameters.length: a number of characters above 0"])
 
     def rewards(
-        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+        self, spec: GameSpec, context: StageContext, completions: Sequence[str], answer: str
     ) -> tuple[float, ...]:
         """Return the rewards; each peer recomputes them from what was published."""
         length = int(spec.parameters.get("length", LENGTH))
-        right = super().rewards(spec, scene, completions, answer)
+        right = super().rewards(spec, context, completions, answer)
         brevity = [1.0 - min(1.0, len(text) / length) for text in completions]
         return tuple(grade * (0.5 + 0.5 * short) for grade, short in zip(right, brevity, strict=True))

@@ -46,10 +46,10 @@ class Batcher:
             pairs = zip(signed, found, strict=True)
             relayed = [one for one, on_chain in pairs if rules.is_missing(one, command.seed, on_chain)]
         elif relayed:
-            relayed = await self._orders(command, rules, relayed)
+            relayed = await self._jobs(command, rules, relayed)
         return Batch(len(relayed), lambda count: rules.call(topic, relayed[:count]))
 
-    async def _orders(
+    async def _jobs(
         self, command: RelayMessages, rules: BatchRules, relayed: Sequence[RelayedMessage]
     ) -> list[RelayedMessage]:
         """Return owners' orders, one for each node, that the contract would take now.

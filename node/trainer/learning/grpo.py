@@ -55,7 +55,7 @@ class MicroBatchLimit(msgspec.Struct, frozen=True):
     tokens: int
 
     def halved(self) -> MicroBatchLimit | None:
-        """Return half the room, or None where nothing smaller is left."""
+        """Return half the limit, or None if nothing smaller is left."""
         return MicroBatchLimit(self.completions // 2, max(1, self.tokens // 2)) if self.completions > 1 else None
 
 
@@ -106,30 +106,32 @@ def informative(groups: Sequence[TrainingGroup]) -> list[TrainingGroup]:
 
 
 def micro_batches(
-    groups: Sequence[TrainingGroup], room: MicroBatchLimit, cost: Callable[[TrainingGroup], int]
+    groups: Sequence[TrainingGroup], limit: MicroBatchLimit, cost: Callable[[TrainingGroup], int]
 ) -> list[list[TrainingGroup]]:
-    """Split an update into parts that have room, of groups that cost about the same tokens each.
+    """Split an update into micro-batches within the limit, of groups that cost about the same tokens each.
 
-    A part costs as many tokens as its dearest group times its groups: shorter ones are padded. A group without room
-    is cut: completions are independent once advantages are known. One completion is never refused.
+    A micro-batch costs as many tokens as its longest group times its groups: shorter ones are padded. A group beyond
+    the limit is cut: completions are independent once advantages are known. One completion is never refused.
     """
-    pieces = sorted((piece for group in groups for piece in cut(group, room, cost)), key=cost)
+    pieces = sorted((piece for group in groups for piece in cut(group, limit, cost)), key=cost)
     parts: list[list[TrainingGroup]] = []
     completions = 0
     for piece in pieces:
         completions += len(piece.completions)
-        full = completions > room.completions or (len(parts[-1]) + 1) * cost(piece) > room.tokens if parts else True
-        if full:
+        is_full = (
+            completions > limit.completions or (len(parts[-1]) + 1) * cost(piece) > limit.tokens if parts else True
+        )
+        if is_full:
             parts.append([])
             completions = len(piece.completions)
         parts[-1].append(piece)
     return parts
 
 
-def cut(group: TrainingGroup, room: MicroBatchLimit, cost: Callable[[TrainingGroup], int]) -> list[TrainingGroup]:
-    """Return the group in the fewest pieces of equal size, at least one completion, that each have room."""
-    size = min(len(group.completions), room.completions)
-    while size > 1 and max(map(cost, _pieces(group, size))) > room.tokens:
+def cut(group: TrainingGroup, limit: MicroBatchLimit, cost: Callable[[TrainingGroup], int]) -> list[TrainingGroup]:
+    """Return the group in the fewest pieces of equal size, at least one completion, each within the limit."""
+    size = min(len(group.completions), limit.completions)
+    while size > 1 and max(map(cost, _pieces(group, size))) > limit.tokens:
         size -= 1
     return _pieces(group, size)
 
@@ -181,8 +183,8 @@ def loss_of(
     advantage, behaviour, external = (torch.tensor(each, device=logps.device) for each in _per_token(groups))
     unknown = behaviour.isnan()
     old = torch.where(external | unknown, logps.detach(), behaviour)
-    foreign = external & ~unknown & objective.weighted
-    weight = torch.where(foreign, importance_weights(logps, behaviour, objective.cap), 1.0)
+    weighted = external & ~unknown & objective.weighted
+    weight = torch.where(weighted, importance_weights(logps, behaviour, objective.cap), 1.0)
     losses = policy_losses(logps, old, advantage, weight, objective)
     if reference is not None:
         losses = losses + objective.beta * divergence(logps, reference)
@@ -223,7 +225,7 @@ def update(
     groups: Sequence[TrainingGroup],
     objective: Objective,
     *,
-    room: MicroBatchLimit,
+    limit: MicroBatchLimit,
     scale: LossScale,
     watch: Callable[[int], None],
     process_group: ProcessGroup = SINGLE_PROCESS,
@@ -240,7 +242,7 @@ def update(
     total, done = 0.0, 0
     engine.train_mode(True)
     try:
-        for row, part, counts in process_group.shard(micro_batches(groups, room, engine.cost)):
+        for turn, part, counts in process_group.shard(micro_batches(groups, limit, engine.cost)):
             watch(done)
             reference = engine.reference_logps(part) if objective.beta else None
             loss = loss_of(engine.completion_logps(part), part, objective, normaliser, reference)
@@ -248,7 +250,7 @@ def update(
             if not math.isfinite(total):
                 return UpdateOutcome(False, total, math.nan, tokens)
             scale.up(loss * (process_group.world_size * counts)).backward()  # type: ignore[no-untyped-call]
-            done += sum(engine.cost(group) for each in row for group in each)
+            done += sum(engine.cost(group) for each in turn for group in each)
         watch(done)
         scale.down(parameters)
         norm = float(full_tensor(torch.nn.utils.clip_grad_norm_(parameters, objective.max_norm)))

@@ -14,16 +14,16 @@ from node.trainer.engines.engine import Cancelled, Engine, NotFinite, TrainingGr
 from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup, local_shard
 from node.trainer.learning import grpo
 from node.trainer.learning.loss_scale import LossScale
-from node.trainer.learning.off_policy_filter import USUAL, Screen, credible
+from node.trainer.learning.off_policy_filter import DEFAULT_NLL, OffPolicyFilter, filter_mask
 from node.trainer.learning.optimizer import make_optimizer, set_rate
-from node.trainer.learning.throughput import JUDGING, RESERVE, ThroughputEstimate, affordable
+from node.trainer.learning.throughput import FORWARD_COST, SAFETY_MARGIN, ThroughputEstimate, affordable
 from node.trainer.memory.oom import is_memory
 from protocols.manifest import GameSpec
 
 log = structlog.get_logger()
 
-PATIENCE = 3
-"""Steps in a row that may be given up as not finite before the model goes back to its last checkpoint."""
+MAX_NOT_FINITE = 3
+"""Steps in a row that may be skipped as not finite before the model goes back to its last checkpoint."""
 
 
 class OutOfTime(Exception):  # noqa: N818 - what happened to the update
@@ -31,11 +31,11 @@ class OutOfTime(Exception):  # noqa: N818 - what happened to the update
 
 
 class OptimizerStep(msgspec.Struct, frozen=True):
-    """An update: how it went, the groups it was made on, and those that were left out because they are incredible."""
+    """An update: how it went, the groups it was made on, and those that were left out by the off-policy filter."""
 
     outcome: grpo.UpdateOutcome
     groups: list[TrainingGroup]
-    left_out: list[TrainingGroup] = []
+    rejected: list[TrainingGroup] = []
 
 
 NOTHING = OptimizerStep(grpo.UpdateOutcome(True, 0.0, 0.0, 0), [])
@@ -59,11 +59,11 @@ class Learner:
         self.clock = process_group.broadcast_clock(clock)
         self._process_group = process_group
         self.objective = grpo.objective_of(settings, game)
-        self.screen: Screen = credible
+        self.off_policy_filter: OffPolicyFilter = filter_mask
         self.optimizer = make_optimizer(engine, settings)
-        self.room = grpo.MicroBatchLimit(settings.micro_batch, engine.micro_batch_tokens)
+        self.micro_batch_limit = grpo.MicroBatchLimit(settings.micro_batch, engine.micro_batch_tokens)
         self._scale = LossScale(needed=engine.half_precision)
-        self.pace = ThroughputEstimate()
+        self.throughput = ThroughputEstimate()
         self._bad = 0
         found = checkpoints.resume(engine, self.optimizer)
         self.counters = found or Counters()
@@ -72,18 +72,19 @@ class Learner:
 
     # --- updates --------------------------------------------------------------------------------------------------
 
-    def step(
-        self, groups: Sequence[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float = USUAL
+    def update(
+        self, groups: Sequence[TrainingGroup], until: float, cancelled: Callable[[], bool], own_nll: float = DEFAULT_NLL
     ) -> OptimizerStep | None:
         """Make one update on as many of the groups, from the front, as there is time for; None where there is none.
 
-        Other peers' groups are left out that are not credible where so much surprise is `usual`.
+        Other peers' groups are left out if the off-policy filter rejects them; `own_nll` is the NLL per token of own
+        completions.
 
         `until` is the clock's time at which it is over: what has been measured so far decides what is begun, and what
         turns out slower is given up between two micro-batches. Raises `Cancelled`, MemoryError and the like.
         """
         left = until - self.clock()
-        chosen = affordable(groups, self._cost, self.pace.each, left)
+        chosen = affordable(groups, self._cost, self.throughput.seconds_per_token, left)
         if not chosen:
             self._none_fits(groups, left)
             return None
@@ -91,43 +92,43 @@ class Learner:
             log.info("update.shortened", groups=len(chosen), of=len(groups))
         set_rate(self.optimizer, self._settings, self.counters.updates)
         try:
-            made = self._within_memory(chosen, until, cancelled, usual)
+            made = self._within_memory(chosen, until, cancelled, own_nll)
         except OutOfTime:
             log.info("update.out_of_time", groups=len(chosen))
             return None
-        if made.left_out:
-            log.info("groups.incredible", groups=len(made.left_out), of=len(chosen))
+        if made.rejected:
+            log.info("groups.off_policy", groups=len(made.rejected), of=len(chosen))
         if made.groups:
             self._note(made.outcome)
         return made
 
     def _cost(self, group: TrainingGroup) -> float:
-        """Return the tokens that a group costs in an update; another peer's is judged before."""
-        return self._engine.cost(group) * (1 + JUDGING * group.external)
+        """Return the tokens that a group costs in an update, the off-policy filter for another peer's included."""
+        return self._engine.cost(group) * (1 + FORWARD_COST * group.external)
 
     def _none_fits(self, groups: Sequence[TrainingGroup], seconds: float) -> None:
-        """Believe the estimate less where there was time left and nothing could be begun in it."""
+        """Let the estimate decay if there was time left and nothing could be started in it."""
         if groups and seconds > 0:
-            needed = self._cost(groups[0]) * self.pace.each * RESERVE
+            needed = self._cost(groups[0]) * self.throughput.seconds_per_token * SAFETY_MARGIN
             log.info("update.none_fits", groups=len(groups), seconds=round(seconds, 1), one_takes=round(needed, 1))
-            self.pace = self.pace.doubted()
+            self.throughput = self.throughput.decayed()
 
     def _within_memory(
-        self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float
+        self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], own_nll: float
     ) -> OptimizerStep:
         """Make the step; where memory runs out, again with half the micro-batch."""
         while True:
             try:
-                return self._timed(groups, until, cancelled, usual)
+                return self._timed(groups, until, cancelled, own_nll)
             except (MemoryError, RuntimeError) as error:
-                smaller = self.room.halved()
+                smaller = self.micro_batch_limit.halved()
                 if not is_memory(error) or smaller is None or self._process_group.world_size > 1:
                     raise
-                self.room = smaller
-                log.warning("memory.short", micro_batch=self.room.completions, update=self.room.tokens)
+                self.micro_batch_limit = smaller
+                log.warning("memory.short", micro_batch=smaller.completions, micro_batch_tokens=smaller.tokens)
 
     def _timed(
-        self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], usual: float
+        self, groups: list[TrainingGroup], until: float, cancelled: Callable[[], bool], own_nll: float
     ) -> OptimizerStep:
         began = self.clock()
 
@@ -135,36 +136,36 @@ class Learner:
             if cancelled():
                 raise Cancelled("during an update")
             now = self.clock()
-            self.pace = self.pace.learned(now - began, done)
+            self.throughput = self.throughput.updated(now - began, done)
             if done and now > until:
                 raise OutOfTime
 
-        kept, left_out = self._judged(groups, usual, lambda tokens: watch(JUDGING * tokens))
-        judged = JUDGING * sum(self._engine.cost(group) for group in groups if group.external)
+        kept, rejected = self._filtered(groups, own_nll, lambda tokens: watch(FORWARD_COST * tokens))
+        judged = FORWARD_COST * sum(self._engine.cost(group) for group in groups if group.external)
         if not kept:
-            self.pace = self.pace.learned(self.clock() - began, judged)
-            return OptimizerStep(NOTHING.outcome, [], left_out)
+            self.throughput = self.throughput.updated(self.clock() - began, judged)
+            return OptimizerStep(NOTHING.outcome, [], rejected)
         outcome = grpo.update(
             self._engine,
             self.optimizer,
             kept,
             self.objective,
-            room=self.room,
+            limit=self.micro_batch_limit,
             scale=self._scale,
             watch=lambda tokens: watch(judged + tokens),
             process_group=self._process_group,
         )
-        return OptimizerStep(outcome, kept, left_out)
+        return OptimizerStep(outcome, kept, rejected)
 
-    def _judged(
-        self, groups: list[TrainingGroup], usual: float, watch: Callable[[int], None]
+    def _filtered(
+        self, groups: list[TrainingGroup], own_nll: float, watch: Callable[[int], None]
     ) -> tuple[list[TrainingGroup], list[TrainingGroup]]:
-        """Return the groups that are believed and those that are not, alike on all ranks."""
-        believed = self.screen(self._engine, groups, usual, self.room, watch)
-        agreed = [self._process_group.broadcast_scalar(each) for each in believed]
+        """Return the groups that pass the off-policy filter and those that it rejects, alike on all ranks."""
+        mask = self.off_policy_filter(self._engine, groups, own_nll, self.micro_batch_limit, watch)
+        agreed = [self._process_group.broadcast_scalar(each) for each in mask]
         kept = [group for group, each in zip(groups, agreed, strict=True) if each]
-        left_out = [group for group, each in zip(groups, agreed, strict=True) if not each]
-        return kept, left_out
+        rejected = [group for group, each in zip(groups, agreed, strict=True) if not each]
+        return kept, rejected
 
     # --- what is not finite ---------------------------------------------------------------------------------------
 
@@ -180,17 +181,18 @@ class Learner:
             self.not_finite()
 
     def not_finite(self) -> None:
-        """Count a step or task given up as not finite; after `PATIENCE` in a row go back to the last checkpoint and
+        """Count a step or task that was not finite; after `MAX_NOT_FINITE` in a row go back to the last checkpoint and
         compute in float32."""
         self.counters = msgspec.structs.replace(self.counters, skipped=self.counters.skipped + 1)
         self._bad += 1
-        if self._bad < PATIENCE:
+        if self._bad < MAX_NOT_FINITE:
             return
         self._bad = 0
         wider = self._engine.use_float32()
         found = self._checkpoints.resume(self._engine, self.optimizer)
         self._scale = LossScale(needed=self._engine.half_precision)
-        self.room = grpo.MicroBatchLimit(self.room.completions, self._engine.micro_batch_tokens)
+        limit = self.micro_batch_limit
+        self.micro_batch_limit = grpo.MicroBatchLimit(limit.completions, self._engine.micro_batch_tokens)
         skipped = self.counters.skipped
         if found is not None:
             self.counters = msgspec.structs.replace(found, skipped=skipped)

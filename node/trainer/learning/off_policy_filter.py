@@ -1,16 +1,16 @@
-"""Which groups of other peers can be what their senders say: asked of this node's own model before it learns from them.
+"""The off-policy filter: which groups of other peers an update may learn from, asked of this node's own model.
 
-Rewards are recomputed, so that nobody gains by claiming them. What is left to a liar is how likely his text was. Two
-things give him away:
+Rewards are recomputed, so that nobody gains by claiming them. What is left to a liar is how likely a text was. Two
+measurements tell:
 
-    gain       log pi / mu of a whole completion. Where mu sampled it, pi / mu has mean 1, so that by Markov's
-               inequality an honest one gains more than 7 nats less than once in a thousand times, whatever both
-               policies are. Who claims a low mu, to weigh more, does.
-    surprise   -log pi per token. Right answers that this model would hardly write teach it to ramble where mu is kept
-               back; where mu is true their weight is small, and what they leave is the push away from the wrong ones.
+    log ratio  log pi / mu of a whole completion (the log importance ratio). If mu sampled it, pi / mu has mean 1. By
+               Markov's inequality an honest log ratio then exceeds 7 nats less than once in a thousand times, whatever
+               both policies are. It exceeds them where a low mu is claimed for more weight.
+    NLL        -log pi per token. Right answers that this model would hardly write teach it to ramble if mu is kept
+               back. If mu is true their weight is small, and what they leave is the push away from the wrong ones.
 
-A group counts as a whole or not at all: its advantages are relative to each other. Which bodies are made of such
-groups the machine learns, so that they earn neither rank nor credit.
+A group counts as a whole or not at all: its advantages are relative to each other. The machine learns which bodies
+have many such groups, so that they earn neither rank nor score.
 """
 
 from __future__ import annotations
@@ -27,87 +27,92 @@ from node.trainer.engines.engine import Engine, TrainingGroup
 from node.trainer.learning.grpo import MicroBatchLimit, micro_batches
 from protocols.identifiers import Digest
 
-MOST_GAIN = 7.0
+MAX_LOG_RATIO = 7.0
 """Nats for a completion."""
-MOST_SURPRISE = 2.0
-"""Nats per token beyond what is usual."""
-USUAL = 1.0
-"""Nats per token that are usual where no own completion tells."""
-TOO_MANY = 0.25
-"""Share of a body's judged groups that are not believed from which the body counts for nothing. Few of a body are dealt
-into updates; of honest groups one or two in a thousand at most are not believed (docs/checks.md)."""
+MAX_EXCESS_NLL = 2.0
+"""Nats per token beyond this model's own."""
+DEFAULT_NLL = 1.0
+"""Nats per token of this model's own completions where there are none."""
+MAX_REJECTED_SHARE = 0.25
+"""Share of a body's judged groups that are rejected from which the whole body counts for nothing. Few groups of a body
+are drawn into updates; of honest groups one or two in a thousand at most are rejected (docs/checks.md)."""
 
-Screen: TypeAlias = Callable[
+OffPolicyFilter: TypeAlias = Callable[
     [Engine, Sequence[TrainingGroup], float, MicroBatchLimit, Callable[[int], None]], list[bool]
 ]
-"""Tells of each group whether an update may learn from it."""
+"""Returns for each group whether an update may learn from it."""
 
 
-def credible(
-    engine: Engine, groups: Sequence[TrainingGroup], usual: float, room: MicroBatchLimit, watch: Callable[[int], None]
+def filter_mask(
+    engine: Engine,
+    groups: Sequence[TrainingGroup],
+    own_nll: float,
+    limit: MicroBatchLimit,
+    watch: Callable[[int], None],
 ) -> list[bool]:
-    """Tell of each group whether it is this node's own, or credible where so much surprise is usual.
+    """Return for each group whether it is this node's own or passes the filter; `own_nll` is `mean_nll` of own groups.
 
-    `watch(tokens)` is called before each batch with the tokens (as `engine.cost` counts) judged so far; it may raise.
+    `watch(tokens)` is called before each micro-batch with the tokens (as `engine.cost` counts) judged so far; it may
+    raise.
     """
     external = [group for group in groups if group.external]
-    logps = _logps(engine, external, room, watch)
-    found = iter([is_credible(group, each, usual) for group, each in zip(external, logps, strict=True)])
-    return [not group.external or next(found) for group in groups]
+    logps = _logps(engine, external, limit, watch)
+    passed = iter([passes_filter(group, each, own_nll) for group, each in zip(external, logps, strict=True)])
+    return [not group.external or next(passed) for group in groups]
 
 
-def is_credible(group: TrainingGroup, logps: Sequence[Sequence[float]], usual: float) -> bool:
-    """Tell whether nothing in a group is claimed too unlikely, and half of what is better than its mean no surprise.
+def passes_filter(group: TrainingGroup, logps: Sequence[Sequence[float]], own_nll: float) -> bool:
+    """Return True if no completion has too high a log ratio, and at most half of those better than the mean too high an
+    NLL.
 
-    `logps` are those of its completions' tokens under this policy. Where they are not finite the group is no reason.
+    `logps` are the log-probabilities of its completions' tokens under this policy. Those that are not finite are no
+    reason to reject a group.
     """
-    gains = (math.fsum(pi) - math.fsum(mu) for pi, mu in zip(logps, group.behaviour, strict=True) if mu)
-    better = [-math.fsum(pi) / len(pi) for pi, value in zip(logps, group.advantages, strict=True) if value > 0]
-    strange = sum(surprise > usual + MOST_SURPRISE for surprise in better)
-    return not any(gain > MOST_GAIN for gain in gains) and 2 * strange <= len(better)
+    log_ratios = (math.fsum(pi) - math.fsum(mu) for pi, mu in zip(logps, group.behaviour, strict=True) if mu)
+    nlls = [-math.fsum(pi) / len(pi) for pi, advantage in zip(logps, group.advantages, strict=True) if advantage > 0]
+    unlikely = sum(nll > own_nll + MAX_EXCESS_NLL for nll in nlls)
+    return not any(log_ratio > MAX_LOG_RATIO for log_ratio in log_ratios) and 2 * unlikely <= len(nlls)
 
 
-def usual_surprise(own: Sequence[TrainingGroup]) -> float:
-    """Return the mean surprise per token of this node's own completions when they were sampled, `USUAL` without any.
+def mean_nll(own: Sequence[TrainingGroup]) -> float:
+    """Return the mean NLL per token of this node's own completions when they were sampled, `DEFAULT_NLL` without any.
 
-    Those that teach nothing count too: a model that gets nothing right still knows what it would write.
+    Groups without an advantage count too: a model that gets nothing right still knows what it would write.
     """
-    known = [logp for group in own for row in group.behaviour for logp in row]
-    return -math.fsum(known) / len(known) if known else USUAL
+    known = [logp for group in own for completion in group.behaviour for logp in completion]
+    return -math.fsum(known) / len(known) if known else DEFAULT_NLL
 
 
-def disbelieved(kept: Iterable[TrainingGroup], left_out: Iterable[TrainingGroup]) -> tuple[Digest, ...]:
-    """Return the foreign bodies of whose judged groups `TOO_MANY` or more were left out; one judged twice counts once.
+def rejected_bodies(kept: Iterable[TrainingGroup], rejected: Iterable[TrainingGroup]) -> tuple[Digest, ...]:
+    """Return the external bodies of whose judged groups `MAX_REJECTED_SHARE` or more were rejected.
 
-    A body answers a question once, so that a group is known by its body and prompt.
+    A group judged twice counts once. A body answers a question once, so that a group is known by its body and prompt.
     """
     verdicts = {
-        (group.body, tuple(group.prompt)): verdict
-        for verdict, groups in ((True, kept), (False, left_out))
+        (group.body, tuple(group.prompt)): passed
+        for passed, groups in ((True, kept), (False, rejected))
         for group in groups
         if group.external
     }
     judged = Counter(body for body, _ in verdicts)
-    found = Counter(body for (body, _), believed in verdicts.items() if not believed)
-    return tuple(sorted(body for body, count in found.items() if count >= TOO_MANY * judged[body]))
+    found = Counter(body for (body, _), passed in verdicts.items() if not passed)
+    return tuple(sorted(body for body, count in found.items() if count >= MAX_REJECTED_SHARE * judged[body]))
 
 
 def _logps(
-    engine: Engine, groups: Sequence[TrainingGroup], room: MicroBatchLimit, watch: Callable[[int], None]
+    engine: Engine, groups: Sequence[TrainingGroup], limit: MicroBatchLimit, watch: Callable[[int], None]
 ) -> list[list[list[float]]]:
-    """Return the log-probability of every token, by group and completion.
-
-    Micro-batches come in an order of their own; their pieces hold the very lists of their groups, by which they are
-    told apart.
-    """
+    """Return the log-probability of every token, by group and completion."""
+    # Micro-batches have an order of their own. Their pieces hold the very lists of their groups: by these they are
+    # told apart.
     found: dict[int, list[float]] = {}
     done = 0
-    for part in micro_batches(groups, room, engine.cost):
+    for micro_batch in micro_batches(groups, limit, engine.cost):
         watch(done)
-        done += sum(map(engine.cost, part))
+        done += sum(map(engine.cost, micro_batch))
         with torch.no_grad():
-            flat = iter(engine.completion_logps(part).tolist())
-        for piece in part:
+            flat = iter(engine.completion_logps(micro_batch).tolist())
+        for piece in micro_batch:
             for completion in piece.completions:
                 found[id(completion)] = list(islice(flat, len(completion)))
     return [[found[id(completion)] for completion in group.completions] for group in groups]

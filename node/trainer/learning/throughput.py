@@ -8,55 +8,58 @@ import msgspec
 
 from node.trainer.engines.engine import TrainingGroup
 
-RECENT = 0.5
-"""Weight of the last measurement."""
+SMOOTHING = 0.5
+"""Weight of the last measurement (exponential moving average)."""
 
-RESERVE = 1.15
+SAFETY_MARGIN = 1.15
 """What an update may take beyond its estimate."""
 
-JUDGING = 1 / 3
-"""What a token that is only judged costs, of one that is learnt from: a forward pass without the way back."""
+FORWARD_COST = 1 / 3
+"""What a token costs that only the off-policy filter sees, of one that is trained on: a forward pass, no backward."""
 
-DOUBT = 0.5
-"""What is left of an estimate by which nothing could be begun."""
+STALE_DECAY = 0.5
+"""What is left of an estimate by which nothing could be started."""
 
 
 class ThroughputEstimate(msgspec.Struct, frozen=True):
     """The estimate of seconds per token, 0 before anything was measured.
 
-    `stale` tells that nothing was measured since the last time that nothing fitted.
+    `stale` is True if nothing was measured since the last time that nothing fitted.
     """
 
-    each: float = 0.0
+    seconds_per_token: float = 0.0
     stale: bool = False
 
-    def learned(self, seconds: float, tokens: float) -> ThroughputEstimate:
+    def updated(self, seconds: float, tokens: float) -> ThroughputEstimate:
         """Return the estimate after another measurement."""
         if not tokens:
             return self
-        measured = seconds / tokens
-        return ThroughputEstimate((1 - RECENT) * self.each + RECENT * measured if self.each else measured)
+        measured, before = seconds / tokens, self.seconds_per_token
+        return ThroughputEstimate((1 - SMOOTHING) * before + SMOOTHING * measured if before else measured)
 
-    def doubted(self) -> ThroughputEstimate:
+    def decayed(self) -> ThroughputEstimate:
         """Return the estimate after one more time that nothing fitted by it.
 
-        Once that may be, at the end of a training. Again and again it says that the machine was slow for a while: it
-        would never be found to be quick again, were the estimate believed.
+        Once is no reason to doubt it, at the end of a training. Again and again means that the machine was slow for a
+        while: with that estimate nothing would be measured any more.
         """
-        return ThroughputEstimate(self.each * DOUBT if self.stale else self.each, stale=True)
+        return ThroughputEstimate(self.seconds_per_token * (STALE_DECAY if self.stale else 1.0), stale=True)
 
 
 def affordable(
-    groups: Sequence[TrainingGroup], cost: Callable[[TrainingGroup], float], each: float, seconds: float
+    groups: Sequence[TrainingGroup],
+    cost: Callable[[TrainingGroup], float],
+    seconds_per_token: float,
+    seconds: float,
 ) -> list[TrainingGroup]:
-    """Return the groups, from the front, that an update at `each` seconds per token gets through in `seconds`.
+    """Return the groups, from the front, that an update gets through in `seconds`.
 
     All of them while nothing has been measured.
     """
     kept: list[TrainingGroup] = []
     needed = 0.0
     for group in groups:
-        needed += cost(group) * each * RESERVE
+        needed += cost(group) * seconds_per_token * SAFETY_MARGIN
         if needed > seconds:
             break
         kept.append(group)

@@ -19,22 +19,22 @@ class InFlightJobs:
 
     def __init__(self, patience: float) -> None:
         self.patience = patience
-        self._orders: dict[int, Job] = {}
+        self._jobs: dict[int, Job] = {}
         self._void: dict[int, float] = {}
 
     def give(self, order: Job) -> None:
         """Note an order that the child was given."""
-        self._orders[order.task] = order
+        self._jobs[order.task] = order
 
     def abort(self, at: float) -> list[int]:
         """Void all orders at a time in seconds; return their tasks."""
-        for task in self._orders:
+        for task in self._jobs:
             self._void.setdefault(task, at + self.patience)
-        return sorted(self._orders)
+        return sorted(self._jobs)
 
     def answered(self, task: int) -> Job | None:
         """Return the order that the child answered, None where it is void. Raises KeyError where it has no such one."""
-        order = self._orders.pop(task)
+        order = self._jobs.pop(task)
         return order if self._void.pop(task, None) is None else None
 
     def is_overdue(self, at: float) -> bool:

@@ -23,7 +23,7 @@ Answer: TypeAlias = f.Generated | f.Trained | f.Evaluated | f.Saved | f.Failed
 FRAME_SHARE = f.FRAME_LIMIT * 3 // 4
 """Bytes of bodies that one frame carries."""
 
-SHELF = 256
+MAX_QUOTED_BODIES = 256
 """Bodies that those of one training may lead to."""
 
 KINDS: dict[type[Work], str] = {
@@ -72,7 +72,7 @@ def refusal(command: Work, reason: str) -> i.WorkFailed:
     return i.WorkFailed(kind_of(command), command.round, stage, reason, seed)
 
 
-def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Job | str:
+def job_for(task: int, command: Work, bodies: Bodies, limit: int) -> Job | str:
     """Return the order for a command, or why it can't be given. `limit` bounds a body, in bytes.
 
     A foreign body that is not kept any more is left out; so are the last ones where all would not fit into a frame.
@@ -91,12 +91,12 @@ def order_for(task: int, command: Work, bodies: Bodies, limit: int) -> Job | str
 
 
 def _to_generate(task: int, command: c.GenerateRollouts, bodies: Bodies) -> f.Generate | str:
-    shelf = quotes_that_fit(command.quoted, bodies, FRAME_SHARE)
-    if isinstance(shelf, str):
-        return shelf
-    quoted = tuple(digest for digest in command.quoted if digest in shelf)
+    quoted_bodies = quotes_that_fit(command.quoted, bodies, FRAME_SHARE)
+    if isinstance(quoted_bodies, str):
+        return quoted_bodies
+    quoted = tuple(digest for digest in command.quoted if digest in quoted_bodies)
     return f.Generate(
-        task, command.round, command.stage, command.seed, command.groups, quoted, tuple(shelf.values())
+        task, command.round, command.stage, command.seed, command.groups, quoted, tuple(quoted_bodies.values())
     )  # fmt: skip
 
 
@@ -106,16 +106,16 @@ def _to_train(task: int, command: c.TrainOnRollouts, bodies: Bodies, limit: int)
     if not own and not external:
         return "no body to train on is kept any more"
     room = FRAME_SHARE - len(own or b"") - sum(map(len, external))
-    shelf, _ = shelf_for([each for body in (own or b"", *external) for each in quoted_in(body)], bodies)
+    quoted_bodies, _ = bodies_quoted_by([each for body in (own or b"", *external) for each in quoted_in(body)], bodies)
     return f.Train(
         task, command.round, command.stage, own or b"", external, command.updates, command.seconds,
-        fitting(list(shelf), room),
+        fitting(list(quoted_bodies), room),
     )  # fmt: skip
 
 
-def shelf_for(quoted: Iterable[Digest], bodies: Bodies) -> tuple[tuple[bytes, ...], tuple[Digest, ...]]:
+def bodies_quoted_by(quoted: Iterable[Digest], bodies: Bodies) -> tuple[tuple[bytes, ...], tuple[Digest, ...]]:
     """Return the quoted bodies with what they quote in turn, encoded, and the digests of those that are not kept."""
-    found, missing = closure(quoted, bodies.get, quoted_in, SHELF)
+    found, missing = closure(quoted, bodies.get, quoted_in, MAX_QUOTED_BODIES)
     return tuple(found.values()), missing
 
 
@@ -124,17 +124,21 @@ def quotes_that_fit(quoted: Sequence[Digest], bodies: Bodies, room: int) -> dict
 
     Peers accept some of each stage, in the order of their lots: fewer of each are quoted where all would not fit.
     """
-    found, missing = closure(quoted, lambda digest: book_of(bodies.get(digest)), lambda book: book.quoted, SHELF)
+    found, missing = closure(
+        quoted, lambda digest: book_of(bodies.get(digest)), lambda book: book.quoted, MAX_QUOTED_BODIES
+    )
     if missing:
         return f"{len(missing)} bodies that are to be quoted are not kept any more"
-    shelf: dict[Digest, QuotedBody] = {}
+    quoted_bodies: dict[Digest, QuotedBody] = {}
     for digest in by_turns(quoted, found):
-        wider = shelf | closure([digest], found.get, lambda book: book.quoted, SHELF)[0]
+        wider = quoted_bodies | closure([digest], found.get, lambda book: book.quoted, MAX_QUOTED_BODIES)[0]
         if sum(len(book.body) for book in wider.values()) <= room:
-            shelf = wider
-    if {found[digest].stage for digest in quoted} - {shelf[digest].stage for digest in quoted if digest in shelf}:
+            quoted_bodies = wider
+    if {found[digest].stage for digest in quoted} - {
+        quoted_bodies[digest].stage for digest in quoted if digest in quoted_bodies
+    }:
         return "the bodies that are to be quoted are too large"
-    return {digest: book.body for digest, book in shelf.items()}
+    return {digest: book.body for digest, book in quoted_bodies.items()}
 
 
 def by_turns(quoted: Iterable[Digest], found: Mapping[Digest, QuotedBody]) -> list[Digest]:
@@ -172,7 +176,7 @@ def input_of(order: Job, answer: Answer) -> i.AnyInput | None:
         case c.TrainOnRollouts() as asked, f.Trained() as done:
             return i.TrainingFinished(
                 asked.round, asked.stage, done.updates, done.own, done.external, done.loss, done.seconds,
-                tuple(each for each in asked.external if each in done.incredible),
+                tuple(each for each in asked.external if each in done.off_policy),
             )  # fmt: skip
         case c.EvaluateModel() as asked, f.Evaluated() as measured:
             return i.EvaluationFinished(asked.round, measured.accuracy, measured.questions, measured.seconds)

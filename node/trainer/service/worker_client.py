@@ -30,8 +30,8 @@ from node.ports import Bodies, Report
 from node.trainer import messages as f
 from node.trainer.rank_environment import PASSED
 from node.trainer.service.in_flight import InFlightJobs, patience
-from node.trainer.service.jobs import input_of, kind_of, order_for, refusal
-from protocols.identifiers import Address, Digest, body_digest
+from node.trainer.service.jobs import input_of, job_for, kind_of, refusal
+from protocols.identifiers import Address, body_digest
 from protocols.manifest import Manifest
 
 log = structlog.get_logger()
@@ -75,19 +75,7 @@ class WorkerClient:
         self._child: WorkerProcess | None = None
         self._next_task = 1
         self._under_way = InFlightJobs(patience(manifest))
-        self._tokenizer: Digest = b""
         self.progress: f.Progress | None = None
-        self.resident = 0
-
-    @property
-    def tokenizer(self) -> Digest:
-        """Fingerprint of the model's tokenizer; empty before the first child was ready."""
-        return self._tokenizer
-
-    @property
-    def micro_batch(self) -> int:
-        """Completions per micro-batch; halved when the kernel ends a child for its memory."""
-        return self._settings.micro_batch
 
     # --- commands -----------------------------------------------------------------------------------------------
 
@@ -99,7 +87,7 @@ class WorkerClient:
         if self._child is None or not self._child.ready:
             self._tell(refusal(command, "trainer away"))
             return
-        order = order_for(self._next_task, command, self._bodies, self._manifest.limits.body)
+        order = job_for(self._next_task, command, self._bodies, self._manifest.limits.body)
         if isinstance(order, str):
             self._tell(refusal(command, order))
             return
@@ -181,10 +169,9 @@ class WorkerClient:
         match frame:
             case f.Ready():
                 child.ready_since = trio.current_time()
-                self._tokenizer = frame.tokenizer
                 self._tell(i.TrainerReady(frame.parameters, frame.device, frame.checkpoint_round))
             case f.Heartbeat():
-                self.resident = frame.resident
+                pass
             case f.Progress():
                 self.progress = frame
             case f.Logged():

@@ -36,7 +36,6 @@ KEEP_ALIVE = 60.0
 OOM_SCORE = 900
 """Where memory runs out, the kernel ends the child, not the node."""
 
-PAGE = resource.getpagesize()
 REFUSED = 3
 """Exit code: data or model can't be had; the reason went to the node."""
 
@@ -80,7 +79,7 @@ class ParentConnection:
                 reader.feed(data)
                 self._take_frames(reader)
             if time.monotonic() - self._spoke >= HEARTBEAT_SECONDS:
-                self.send(f.Heartbeat(resident_bytes()))
+                self.send(f.Heartbeat())
 
     def _take_frames(self, reader: FrameReader) -> None:
         """Take every whole frame that has arrived."""
@@ -105,14 +104,6 @@ class Speed:
         if now - self._sent >= 0.1 or done == total:
             self._sent = now
             self._line.send(f.Progress(self._task, done, total))
-
-
-def resident_bytes() -> int:
-    """Return the memory that this process holds, in bytes; 0 where /proc does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
-    except OSError:
-        return 0
 
 
 def offer_to_kernel() -> None:
@@ -146,15 +137,15 @@ def plain(value: object) -> str | int | float | bool | None:
     return value if isinstance(value, str | int | float | bool | None) else str(value)
 
 
-def carry_out(session: Session, frame: f.ToChild, desk: TaskContext) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
+def carry_out(session: Session, frame: f.ToChild, task: TaskContext) -> f.Generated | f.Trained | f.Evaluated | f.Saved:
     """Do what a frame asks for."""
     match frame:
         case f.Generate():
-            return session.generate(frame, desk)
+            return session.generate(frame, task)
         case f.Train():
-            return session.train(frame, desk)
+            return session.train(frame, task)
         case f.Evaluate():
-            return session.evaluate(frame, desk)
+            return session.evaluate(frame, task)
         case f.Save():
             return session.save(frame)
     raise ValueError(f"a {type(frame).__name__} can't come here")
@@ -168,11 +159,11 @@ def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train
 
     process_group = session.process_group
     process_group.broadcast(f.encoded(frame))
-    desk = TaskContext(process_group.broadcast_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
-    if process_group.world_size == 1 and desk.cancelled():
+    task = TaskContext(process_group.broadcast_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
+    if process_group.world_size == 1 and task.cancelled():
         return f.Failed(frame.task, "cancelled", "cancelled before it began")
     try:
-        return carry_out(session, frame, desk)
+        return carry_out(session, frame, task)
     except Cancelled as reason:
         return f.Failed(frame.task, "cancelled", f"cancelled {reason}")
     except NotFinite as reason:

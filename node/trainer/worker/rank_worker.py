@@ -33,7 +33,7 @@ def run_rank(rank: int, world_size: int, rendezvous_endpoint: str) -> int:
 
     process_group = ProcessGroup.join(rank, world_size, rendezvous_endpoint)
     session: Session | None = None
-    desk = TaskContext(process_group.broadcast_answer(lambda: False), lambda done, total: None)
+    task = TaskContext(process_group.broadcast_answer(lambda: False), lambda done, total: None)
     while True:
         match f.to_child.decode(process_group.broadcast(b"")):
             case f.SetUp() as setup:
@@ -45,7 +45,7 @@ def run_rank(rank: int, world_size: int, rendezvous_endpoint: str) -> int:
                 pass
             case frame if session is not None:
                 try:
-                    carry_out(session, frame, desk)
+                    carry_out(session, frame, task)
                 except Cancelled:
                     pass
                 except NotFinite:

@@ -14,9 +14,9 @@ from node.data.questions import Questions
 from node.trainer.engines.engine import Engine, TrainingGroup
 from node.trainer.engines.sampler import Sample
 from node.trainer.learning.grpo import Objective, advantages
-from node.validation.body_check import scene_of
-from protocols.games import Shelf, StageContext, game_named
-from protocols.games.quoting import MOST_ROOM
+from node.validation.body_check import stage_context
+from protocols.games import QuotedBodies, StageContext, game_named
+from protocols.games.quoting import MAX_QUOTE_CHARS
 from protocols.games.share import has_advantage, one_each
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import GameSpec, Limits
@@ -25,7 +25,7 @@ from protocols.wire import Completion, Group, Rollouts, decode_rollouts
 
 ItemT = TypeVar("ItemT")
 
-NO_BODIES: Shelf = {}
+NO_BODIES: QuotedBodies = {}
 
 
 def completion_of(sample: Sample, limits: Limits) -> Completion:
@@ -44,30 +44,35 @@ def read_body(body: bytes) -> Rollouts | None:
     return decode_rollouts(body, body_digest(body), len(body)) if body else None
 
 
-def shelf_of(bodies: Sequence[bytes]) -> Shelf:
+def decode_bodies(bodies: Sequence[bytes]) -> QuotedBodies:
     """Return decoded bodies by digest."""
     return {body_digest(body): decode_rollouts(body, body_digest(body), len(body)) for body in bodies}
 
 
-def has_its_quotes(rollouts: Rollouts, shelf: Shelf) -> bool:
-    """Tell whether everything that a body quotes, and what that quotes in turn, is on the shelf."""
-    return all(digest in shelf and has_its_quotes(shelf[digest], shelf) for digest in rollouts.quoted)
+def has_its_quotes(rollouts: Rollouts, quoted_bodies: QuotedBodies) -> bool:
+    """Tell whether everything that a body quotes, and what that quotes in turn, is among the quoted bodies."""
+    return all(
+        digest in quoted_bodies and has_its_quotes(quoted_bodies[digest], quoted_bodies) for digest in rollouts.quoted
+    )
 
 
-def fitted_prompt(game: GameSpec, scene: StageContext, engine: Engine) -> str:
+def fitted_prompt(game: GameSpec, context: StageContext, engine: Engine) -> str:
     """Return a scene's prompt with the longest quotes, cut in the middle, that leave room for the whole question."""
     prompt = game_named(game.name).prompt
-    text = prompt(game, scene, MOST_ROOM)
-    if not scene.quoted or len(engine.encode(text)) <= game.max_prompt:
+    text = prompt(game, context, MAX_QUOTE_CHARS)
+    if not context.quoted or len(engine.encode(text)) <= game.max_prompt:
         return text
-    fits, too_long = 0, max(len(each.text) for body in scene.shelf.values() for each in _completions(body)) + 1
+    fits, too_long = (
+        0,
+        max(len(each.text) for body in context.quoted_bodies.values() for each in _completions(body)) + 1,
+    )
     while too_long - fits > 1:
         room = (fits + too_long) // 2
-        if len(engine.encode(prompt(game, scene, room))) <= game.max_prompt:
+        if len(engine.encode(prompt(game, context, room))) <= game.max_prompt:
             fits = room
         else:
             too_long = room
-    return prompt(game, scene, fits)
+    return prompt(game, context, fits)
 
 
 def _completions(body: Rollouts) -> Iterator[Completion]:
@@ -82,26 +87,26 @@ def training_groups(
     objective: Objective,
     *,
     external: bool,
-    shelf: Shelf = NO_BODIES,
+    quoted_bodies: QuotedBodies = NO_BODIES,
     body: Digest = b"",
 ) -> list[TrainingGroup]:
     """Return a body's groups with advantages from recomputed rewards; groups without text are left out.
 
     Of another peer's groups the first of each question counts, unless it praises a degenerate completion. A body whose
-    quotes are not all on the shelf has none.
+    quotes are not all among the quoted bodies has none.
     Completions that were cut off count for the group's advantages also where the objective masks them.
     """
-    if not has_its_quotes(rollouts, shelf):
+    if not has_its_quotes(rollouts, quoted_bodies):
         return []
     groups = (
-        _training_group(group, rollouts, questions, game, engine, objective, external, shelf)
+        _training_group(group, rollouts, questions, game, engine, objective, external, quoted_bodies)
         for group in (one_each(rollouts.groups) if external else rollouts.groups)
         if 0 <= group.question < len(questions)
     )
     return [replace(group, body=body) for group in groups if group is not None]
 
 
-def praises_poison(completions: Sequence[Completion], values: Sequence[float]) -> bool:
+def reinforces_poison(completions: Sequence[Completion], values: Sequence[float]) -> bool:
     """Tell whether a degenerate completion would be made likelier. A young model's babble, made less likely, does no
     harm: without it a beginner's groups would teach nobody."""
     return any(value > 0 and flaw(each) for each, value in zip(completions, values, strict=True))
@@ -129,14 +134,14 @@ def _training_group(
     engine: Engine,
     objective: Objective,
     external: bool,
-    shelf: Shelf,
+    quoted_bodies: QuotedBodies,
 ) -> TrainingGroup | None:
-    scene, answer = scene_of(questions, rollouts, group, shelf), questions[group.question].answer
+    context, answer = stage_context(questions, rollouts, group, quoted_bodies), questions[group.question].answer
     same_ids = rollouts.tokenizer == engine.fingerprint
     read = [read_completion(each, engine, game, same_ids=same_ids) for each in group.completions]
-    graded = game_named(game.name).rewards(game, scene, [each.text for each in group.completions], answer)
+    graded = game_named(game.name).rewards(game, context, [each.text for each in group.completions], answer)
     values = advantages(graded, scaled=not objective.longest) if has_advantage(graded) else [0.0] * len(graded)
-    if external and praises_poison(group.completions, values):
+    if external and reinforces_poison(group.completions, values):
         return None
     kept = [
         (ids, logps, value)
@@ -147,7 +152,7 @@ def _training_group(
         return None
     ids, logps, values = (list(column) for column in zip(*kept, strict=True))
     return TrainingGroup(
-        prompt=engine.encode(fitted_prompt(game, scene, engine)),
+        prompt=engine.encode(fitted_prompt(game, context, engine)),
         completions=ids,
         behaviour=logps,
         advantages=values,
@@ -187,7 +192,7 @@ def usable(packed: bytes, count: int) -> list[float]:
     return values if all(math.isfinite(value) and value <= 0 for value in values) else []
 
 
-class ShuffledDeal(Generic[ItemT]):
+class ShuffledPool(Generic[ItemT]):
     """Deals items in random order; none again before all were dealt, none twice in one hand."""
 
     def __init__(self, items: Sequence[ItemT], rng: random.Random) -> None:

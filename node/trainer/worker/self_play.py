@@ -35,32 +35,34 @@ class StageWorth(NamedTuple):
 class SelfPlay:
     """One round under way. Each of the model's parts, as many as a stage quotes, answers every question once."""
 
-    def __init__(self, engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: TaskContext) -> None:
-        self._engine, self._manifest, self._questions, self._desk = engine, manifest, questions, desk
+    def __init__(self, engine: Engine, manifest: Manifest, questions: Sequence[Question], task: TaskContext) -> None:
+        self._engine, self._manifest, self._questions, self._desk = engine, manifest, questions, task
         self._rules: Game = game_named(manifest.game.name)
-        self._parts = max(1, self._rules.most_quoted(manifest.game))
+        self._parts = max(1, self._rules.max_quoted(manifest.game))
         self._rng = torch.Generator().manual_seed(EVALUATION_SEED)
         self._shelf: dict[Digest, Rollouts] = {}
         self._played: list[list[Digest]] = []
 
     def play(self, stage: int, *, greedy: bool) -> StageWorth:
         """Play the next stage, which quotes what was played before."""
-        scenes = self._scenes(stage)
-        prompts = [fitted_prompt(self._manifest.game, scene, self._engine) for scene in scenes]
+        contexts = self._contexts(stage)
+        prompts = [fitted_prompt(self._manifest.game, context, self._engine) for context in contexts]
         groups = self._engine.sample(
             prompts, self._parts, self._rng, self._desk.cancelled, greedy=greedy, progress=self._desk.progress
         )
-        self._keep(stage, scenes[0].quoted if scenes else (), groups)
-        return self._result(stage, scenes, groups)
+        self._keep(stage, contexts[0].quoted if contexts else (), groups)
+        return self._result(stage, contexts, groups)
 
-    def _scenes(self, stage: int) -> list[StageContext]:
+    def _contexts(self, stage: int) -> list[StageContext]:
         quoted = tuple(
             digest
             for earlier in self._rules.quotes(stage)
             for digest in drawn(SEED, earlier, self._played[earlier], self._parts)
         )
         return [
-            StageContext(seed=SEED, stage=stage, slot=slot, question=each.text, quoted=quoted, shelf=self._shelf)
+            StageContext(
+                seed=SEED, stage=stage, slot=slot, question=each.text, quoted=quoted, quoted_bodies=self._shelf
+            )
             for slot, each in enumerate(self._questions)
         ]
 
@@ -77,20 +79,20 @@ class SelfPlay:
             self._shelf[digest] = body
             self._played[-1].append(digest)
 
-    def _result(self, stage: int, scenes: Sequence[StageContext], groups: Sequence[Sequence[Sample]]) -> StageWorth:
+    def _result(self, stage: int, contexts: Sequence[StageContext], groups: Sequence[Sequence[Sample]]) -> StageWorth:
         game, answers = self._manifest.game, bool(self._rules.final(self._manifest.game, stage, "#"))
         rewards: list[float] = []
         right: list[float] = []
-        for scene, question, group in zip(scenes, self._questions, groups, strict=True):
-            earned, found = graded(game, scene, [sample.text for sample in group], question.answer)
+        for context, question, group in zip(contexts, self._questions, groups, strict=True):
+            earned, found = graded(game, context, [sample.text for sample in group], question.answer)
             rewards += earned
             right += found
         return StageWorth(mean(rewards), mean(right) if answers else None)
 
 
-def rehearse(
-    engine: Engine, manifest: Manifest, questions: Sequence[Question], desk: TaskContext, *, greedy: bool = False
+def play_stages(
+    engine: Engine, manifest: Manifest, questions: Sequence[Question], task: TaskContext, *, greedy: bool = False
 ) -> tuple[StageWorth, ...]:
     """Play all stages on the questions; the same random numbers every time."""
-    round_ = SelfPlay(engine, manifest, questions, desk)
+    round_ = SelfPlay(engine, manifest, questions, task)
     return tuple(round_.play(stage, greedy=greedy) for stage in range(len(manifest.stages)))

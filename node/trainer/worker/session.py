@@ -25,7 +25,7 @@ from node.trainer.engines.process_group import SINGLE_PROCESS, ProcessGroup
 from node.trainer.file_names import CHECKPOINTS, CURRENT
 from node.trainer.learning import grpo
 from node.trainer.learning.learner import NOTHING, Learner, OptimizerStep
-from node.trainer.learning.off_policy_filter import disbelieved, usual_surprise
+from node.trainer.learning.off_policy_filter import mean_nll, rejected_bodies
 from node.trainer.messages import (
     Evaluate,
     Evaluated,
@@ -38,15 +38,15 @@ from node.trainer.messages import (
     Trained,
 )
 from node.trainer.worker.rollouts import (
-    ShuffledDeal,
+    ShuffledPool,
     completion_of,
+    decode_bodies,
     fitted_prompt,
     most_external,
     read_body,
-    shelf_of,
     training_groups,
 )
-from protocols.games import Game, Shelf, StageContext, body_author, body_seed, game_named
+from protocols.games import Game, QuotedBodies, StageContext, body_author, body_seed, game_named
 from protocols.grading import grades
 from protocols.identifiers import body_digest
 from protocols.manifest import GameSpec
@@ -103,21 +103,21 @@ class Session:
 
     # --- generate -----------------------------------------------------------------------------------------------
 
-    def generate(self, frame: Generate, desk: TaskContext) -> Generated:
+    def generate(self, frame: Generate, task: TaskContext) -> Generated:
         """Sample groups for the questions assigned to this peer; the same seed and weights give the same body."""
         began = time.monotonic()
         rules = game_named(self.game.name)
         picked = self._picked(frame, rules)
         questions = [self._questions[each] for each in picked]
-        scenes = self._scenes(frame, questions)
+        contexts = self._contexts(frame, questions)
         samples = self.engine.sample(
-            [fitted_prompt(self.game, scene, self.engine) for scene in scenes],
+            [fitted_prompt(self.game, context, self.engine) for context in contexts],
             self.game.num_generations,
             self._generator(self._lot("generate", frame.round, frame.stage, frame.seed)),
-            desk.cancelled,
-            progress=desk.progress,
+            task.cancelled,
+            progress=task.progress,
         )
-        self._dawdle(frame.groups, desk)
+        self._slow_down(frame.groups, task)
         limits = self._manifest.limits
         groups = [
             rules.published(
@@ -126,16 +126,16 @@ class Session:
             for slot, (question, group) in enumerate(zip(picked, samples, strict=True))
         ]
         body, groups = self._fitting(frame, groups)
-        reward, right = self._worth(groups, scenes, questions)
+        reward, right = self._worth(groups, contexts, questions)
         return Generated(frame.task, body, len(groups), reward, time.monotonic() - began, right)
 
     def _worth(
-        self, groups: Sequence[Group], scenes: Sequence[StageContext], questions: Sequence[Question]
+        self, groups: Sequence[Group], contexts: Sequence[StageContext], questions: Sequence[Question]
     ) -> tuple[float, float]:
         """Return the sums over groups of their mean reward and of the share that ends in the right answer."""
         reward = right = 0.0
-        for group, scene, question in zip(groups, scenes, questions, strict=False):
-            rewards, rights = graded(self.game, scene, [each.text for each in group.completions], question.answer)
+        for group, context, question in zip(groups, contexts, questions, strict=False):
+            rewards, rights = graded(self.game, context, [each.text for each in group.completions], question.answer)
             reward += mean(rewards)
             right += mean(rights)
         return reward, right
@@ -148,11 +148,16 @@ class Session:
             for slot in range(frame.groups)
         ]
 
-    def _scenes(self, frame: Generate, questions: Sequence[Question]) -> list[StageContext]:
-        shelf = shelf_of(frame.shelf)
+    def _contexts(self, frame: Generate, questions: Sequence[Question]) -> list[StageContext]:
+        quoted_bodies = decode_bodies(frame.quoted_bodies)
         return [
             StageContext(
-                seed=frame.seed, stage=frame.stage, slot=slot, question=each.text, quoted=frame.quoted, shelf=shelf
+                seed=frame.seed,
+                stage=frame.stage,
+                slot=slot,
+                question=each.text,
+                quoted=frame.quoted,
+                quoted_bodies=quoted_bodies,
             )
             for slot, each in enumerate(questions)
         ]
@@ -168,38 +173,38 @@ class Session:
             log.warning("rollouts.too_large", size=len(body), limit=self._manifest.limits.body, groups=len(groups))
             groups = groups[: len(groups) * self._manifest.limits.body // len(body)] or groups[:1]
 
-    def _dawdle(self, groups: int, desk: TaskContext) -> None:
+    def _slow_down(self, groups: int, task: TaskContext) -> None:
         """Imitate a slow machine: `slowdown` extra seconds per group."""
         end = time.monotonic() + self.settings.slowdown * groups
         while time.monotonic() < end:
-            if desk.cancelled():
+            if task.cancelled():
                 raise Cancelled("while imitating a slow machine")
             time.sleep(PAUSE)
 
     # --- train --------------------------------------------------------------------------------------------------
 
-    def train(self, frame: Train, desk: TaskContext) -> Trained:
+    def train(self, frame: Train, task: TaskContext) -> Trained:
         """Make at most `updates` updates, done within `seconds`."""
         began = self.learner.clock()
-        own, external = self._decks(frame)
+        own, external = self._pools(frame)
         steps: list[OptimizerStep] = []
         for number in range(frame.updates):
-            step = self._update(own, external, began + frame.seconds, desk)
+            step = self._update(own, external, began + frame.seconds, task)
             if step is None:
                 break
             steps.append(step)
-            desk.progress(number + 1, frame.updates)
+            task.progress(number + 1, frame.updates)
         return self._trained(frame, steps, self.learner.clock() - began)
 
-    def _decks(self, frame: Train) -> tuple[ShuffledDeal[TrainingGroup], ShuffledDeal[TrainingGroup]]:
+    def _pools(self, frame: Train) -> tuple[ShuffledPool[TrainingGroup], ShuffledPool[TrainingGroup]]:
         """Return own groups, all of them, and external ones that have an advantage (SAPO's filter)."""
-        shelf = shelf_of(frame.shelf)
-        own = self._groups([frame.own], shelf, external=False)
-        external = grpo.informative(self._groups(frame.external, shelf, external=True))
+        quoted_bodies = decode_bodies(frame.quoted_bodies)
+        own = self._groups([frame.own], quoted_bodies, external=False)
+        external = grpo.informative(self._groups(frame.external, quoted_bodies, external=True))
         rng = random.Random(self._lot("train", frame.round, frame.stage, b""))
-        return ShuffledDeal(own, rng), ShuffledDeal(external, rng)
+        return ShuffledPool(own, rng), ShuffledPool(external, rng)
 
-    def _groups(self, bodies: Sequence[bytes], shelf: Shelf, *, external: bool) -> list[TrainingGroup]:
+    def _groups(self, bodies: Sequence[bytes], quoted_bodies: QuotedBodies, *, external: bool) -> list[TrainingGroup]:
         read = [(rollouts, body_digest(body)) for body in bodies if (rollouts := read_body(body)) is not None]
         return [
             group
@@ -211,13 +216,13 @@ class Session:
                 self.engine,
                 self.learner.objective,
                 external=external,
-                shelf=shelf,
+                quoted_bodies=quoted_bodies,
                 body=digest,
             )
         ]
 
     def _update(
-        self, own: ShuffledDeal[TrainingGroup], external: ShuffledDeal[TrainingGroup], until: float, desk: TaskContext
+        self, own: ShuffledPool[TrainingGroup], external: ShuffledPool[TrainingGroup], until: float, task: TaskContext
     ) -> OptimizerStep | None:
         """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
         mine = own.deal(self.game.local_groups)
@@ -225,7 +230,7 @@ class Session:
         groups = grpo.informative([group for pair in hands for group in pair if group is not None])
         if not groups:
             return NOTHING
-        return self.learner.step(groups, until, desk.cancelled, usual_surprise(mine))
+        return self.learner.update(groups, until, task.cancelled, mean_nll(mine))
 
     def _trained(self, frame: Train, steps: list[OptimizerStep], seconds: float) -> Trained:
         self.learner.worked(frame.round)
@@ -238,18 +243,18 @@ class Session:
             external=external,
             loss=mean([step.outcome.loss for step in done]),
             seconds=seconds,
-            incredible=disbelieved(
-                [group for step in steps for group in step.groups], [group for step in steps for group in step.left_out]
+            off_policy=rejected_bodies(
+                [group for step in steps for group in step.groups], [group for step in steps for group in step.rejected]
             ),
         )
 
     # --- evaluate, save -----------------------------------------------------------------------------------------
 
-    def evaluate(self, frame: Evaluate, desk: TaskContext) -> Evaluated:
+    def evaluate(self, frame: Evaluate, task: TaskContext) -> Evaluated:
         """Sample one answer to each held-out question, with the same random numbers every time."""
         began = time.monotonic()
         questions = self._questions.held_out(self._manifest.data.held_out)
-        found = accuracy(self.engine, self.game, questions, desk)
+        found = accuracy(self.engine, self.game, questions, task)
         return Evaluated(frame.task, found, len(questions), time.monotonic() - began)
 
     def save(self, frame: Save) -> Saved:
@@ -270,29 +275,29 @@ class Session:
 
 
 def graded(
-    game: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+    game: GameSpec, context: StageContext, completions: Sequence[str], answer: str
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return the reward of each completion, and whether what it gives as its answer is right."""
     rules = game_named(game.name)
-    final = [rules.final(game, scene.stage, text) for text in completions]
-    return rules.rewards(game, scene, completions, answer), grades(game.grader, final, answer)
+    final = [rules.final(game, context.stage, text) for text in completions]
+    return rules.rewards(game, context, completions, answer), grades(game.grader, final, answer)
 
 
 def accuracy(
-    engine: Engine, game: GameSpec, questions: Sequence[Question], desk: TaskContext, *, greedy: bool = False
+    engine: Engine, game: GameSpec, questions: Sequence[Question], task: TaskContext, *, greedy: bool = False
 ) -> float:
     """Return the mean reward of one answer to each question, asked as the first stage asks it.
 
     Sampled with the same random numbers every time.
     """
     rules = game_named(game.name)
-    scenes = [StageContext(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
-    texts = [fitted_prompt(game, scene, engine) for scene in scenes]
+    contexts = [StageContext(seed=b"", stage=0, slot=0, question=question.text) for question in questions]
+    texts = [fitted_prompt(game, context, engine) for context in contexts]
     rng = torch.Generator().manual_seed(EVALUATION_SEED)
-    samples = engine.sample(texts, 1, rng, desk.cancelled, greedy=greedy, progress=desk.progress)
+    samples = engine.sample(texts, 1, rng, task.cancelled, greedy=greedy, progress=task.progress)
     rewards = [
-        rules.rewards(game, scene, [group[0].text], question.answer)[0]
-        for group, scene, question in zip(samples, scenes, questions, strict=True)
+        rules.rewards(game, context, [group[0].text], question.answer)[0]
+        for group, context, question in zip(samples, contexts, questions, strict=True)
     ]
     return mean(rewards)
 

@@ -282,8 +282,8 @@ class Machine(RuleBasedStateMachine):
                 )
                 self.feed(made if well else i.WorkFailed("generate", task.round, task.stage, "memory"))
             case c.TrainOnRollouts():
-                incredible = task.external[:: max(1, well)]
-                done = i.TrainingFinished(task.round, task.stage, 1, 2, len(task.external), 0.1, seconds, incredible)
+                off_policy = task.external[:: max(1, well)]
+                done = i.TrainingFinished(task.round, task.stage, 1, 2, len(task.external), 0.1, seconds, off_policy)
                 self.feed(done if well else i.WorkFailed("train", task.round, task.stage, "nonfinite"))
             case c.EvaluateModel():
                 measured = i.EvaluationFinished(task.round, 0.5, 400, seconds)

@@ -11,8 +11,8 @@ from node.ports import Verdict
 from node.validation.body_check import check_body
 from node.validation.quoted_bodies import QuoteResolver, closure
 from protocols.games import StageContext, game_named, game_problems
-from protocols.games.debate import DebateWording, critique_reward, majority, picked, shown_answers, voted, worths
-from protocols.games.quoting import MOST_ROOM, content_key, drawn
+from protocols.games.debate import DebateWording, critique_reward, majority, pick_values, picked, shown_answers, voted
+from protocols.games.quoting import MAX_QUOTE_CHARS, content_key, drawn
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import GameSpec, Manifest, StageSpec
 from protocols.wire import decode_rollouts, quoted_in
@@ -24,8 +24,8 @@ from tests.support.debate_tables import (
     announced,
     body_of,
     debate,
+    decode_bodies,
     groups_for,
-    shelf_of,
 )
 
 GAME = game_named("debate")
@@ -54,11 +54,11 @@ class Table:
         self.bodies[body_digest(body)] = body
         return body_digest(body)
 
-    def scene(self, stage: int, *quoted: Digest, slot: int = 0) -> StageContext:
+    def context(self, stage: int, *quoted: Digest, slot: int = 0) -> StageContext:
         index = GAME.question(Doubles.digest, SEED, PEERS[0], 0, slot, 50)
         text = Doubles()[index].text
         return StageContext(
-            seed=SEED, stage=stage, slot=slot, question=text, quoted=quoted, shelf=shelf_of(self.bodies)
+            seed=SEED, stage=stage, slot=slot, question=text, quoted=quoted, quoted_bodies=decode_bodies(self.bodies)
         )
 
     def truth(self, slot: int = 0) -> str:
@@ -75,8 +75,8 @@ def table() -> Table:
     return Table()
 
 
-def number_of(scene: StageContext, text: str) -> int:
-    return [quote.text for quote in shown_answers(scene, 5)].index(text) + 1
+def number_of(context: StageContext, text: str) -> int:
+    return [quote.text for quote in shown_answers(context, 5)].index(text) + 1
 
 
 # --- questions and what is shown -------------------------------------------------------------------------------------
@@ -91,20 +91,20 @@ def test_the_questions_of_a_round_are_everybodys_and_stay_through_its_stages() -
 def test_answers_are_numbered_alike_by_everybody_in_the_order_of_their_hashes(table: Table) -> None:
     """The numbers follow from the texts, whoever quotes whom in which order."""
     first, second = table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong)
-    shown = shown_answers(table.scene(1, first, second), 5)
-    assert shown == shown_answers(table.scene(1, second, first), 5)
+    shown = shown_answers(table.context(1, first, second), 5)
+    assert shown == shown_answers(table.context(1, second, first), 5)
     assert [quote.key for quote in shown] == sorted(content_key(quote.text) for quote in shown)
 
 
 def test_the_same_text_of_two_peers_is_one_answer(table: Table) -> None:
     """Copying an answer does not make it two."""
     quoted = (table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, right, groups=2))
-    assert len(shown_answers(table.scene(1, *quoted), 5)) == 1
+    assert len(shown_answers(table.context(1, *quoted), 5)) == 1
 
 
 def test_who_is_alone_sees_several_answers_of_its_own(table: Table) -> None:
     """One body fills the list with its other completions."""
-    assert len(shown_answers(table.scene(1, table.says(PEERS[0], 0, wrong)), 5)) == 2
+    assert len(shown_answers(table.context(1, table.says(PEERS[0], 0, wrong)), 5)) == 2
 
 
 @given(st.integers(1, 5), st.integers(1, 4), st.integers(0, 99))
@@ -113,7 +113,7 @@ def test_never_more_answers_than_quoted_are_shown_and_each_body_has_one(most: in
     table, rng = Table(), random.Random(seed)
     said = {peer: [f"{peer} {rng.random()}" for _ in range(2)] for peer in PEERS[:bodies]}
     quoted = [table.says(peer, 0, lambda _, number, peer=peer: said[peer][number]) for peer in said]  # type: ignore[misc]
-    shown = {quote.text for quote in shown_answers(table.scene(1, *quoted), most)}
+    shown = {quote.text for quote in shown_answers(table.context(1, *quoted), most)}
     assert len(shown) == min(most, 2 * bodies)
     if most >= bodies:
         assert all(shown & set(texts) for texts in said.values())
@@ -122,23 +122,23 @@ def test_never_more_answers_than_quoted_are_shown_and_each_body_has_one(most: in
 def test_prompts_hold_question_answers_and_criticisms(table: Table) -> None:
     """A critique shows the answers, a resolution the criticisms too; each stage says what it wants."""
     answers = (table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong))
-    critique = GAME.prompt(SPEC, table.scene(1, *answers), MOST_ROOM)
+    critique = GAME.prompt(SPEC, table.context(1, *answers), MAX_QUOTE_CHARS)
     picks = table.says(PEERS[2], 1, lambda *_: "It adds up.\nBest answer: 1", drawn(SEED, 0, answers, 5))
-    resolve = GAME.prompt(SPEC, table.scene(2, *answers, picks), MOST_ROOM)
+    resolve = GAME.prompt(SPEC, table.context(2, *answers, picks), MAX_QUOTE_CHARS)
     for prompt in (critique, resolve):
-        assert table.scene(1).question in prompt
+        assert table.context(1).question in prompt
         assert all(f"Answer {number}: " in prompt for number in (1, 2))
     assert "Critic: It adds up. (best: 1)" in resolve
     assert "Critic:" not in critique
-    assert GAME.prompt(SPEC, table.scene(0), 0) == SPEC.prompt.replace("{question}", table.scene(0).question)
+    assert GAME.prompt(SPEC, table.context(0), 0) == SPEC.prompt.replace("{question}", table.context(0).question)
 
 
 def test_quotes_give_way_the_question_never(table: Table) -> None:
     """Without any room the whole question still stands in the prompt, and no quote does."""
     long = table.says(PEERS[0], 0, lambda *_: "x" * 5000)
-    assert len(GAME.prompt(SPEC, table.scene(1, long), MOST_ROOM)) < 5000
-    tight = GAME.prompt(SPEC, table.scene(1, long), 0)
-    assert table.scene(1).question in tight
+    assert len(GAME.prompt(SPEC, table.context(1, long), MAX_QUOTE_CHARS)) < 5000
+    tight = GAME.prompt(SPEC, table.context(1, long), 0)
+    assert table.context(1).question in tight
     assert "xx" not in tight
 
 
@@ -205,7 +205,7 @@ def test_no_text_breaks_the_readers(text: str) -> None:
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=5), st.integers(0, 5))
 def test_none_is_right_exactly_where_no_answer_is(grades: list[float], pick: int) -> None:
     """Rewards are in [0, 1]; "none" and the best answer together are worth one right pick."""
-    worth = worths(grades)
+    worth = pick_values(grades)
     assert all(0 <= critique_reward(each, worth) <= 1 for each in range(len(worth)))
     assert critique_reward(None, worth) == 0
     assert worth[0] == pytest.approx(1 - max(grades))
@@ -214,11 +214,11 @@ def test_none_is_right_exactly_where_no_answer_is(grades: list[float], pick: int
 def test_a_right_pick_is_worth_all_and_none_is_worth_it_only_when_all_are_wrong(table: Table) -> None:
     """With a right answer shown, "none" gets no more than its form; with wrong ones only, picking gets no more."""
     good, bad = table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, wrong)
-    scene, truth = table.scene(1, good, bad), table.truth()
-    number = next(n for n, quote in enumerate(shown_answers(scene, 5), 1) if quote.text.endswith(truth))
+    context, truth = table.context(1, good, bad), table.truth()
+    number = next(n for n, quote in enumerate(shown_answers(context, 5), 1) if quote.text.endswith(truth))
     said = [f"Best answer: {number}", "Best answer: none", "no idea", "Best answer: 1\nBest answer: 2"]
-    assert GAME.rewards(SPEC, scene, said, truth) == pytest.approx((1.0, 0.1, 0.0, 0.0))
-    alone = table.scene(1, bad)
+    assert GAME.rewards(SPEC, context, said, truth) == pytest.approx((1.0, 0.1, 0.0, 0.0))
+    alone = table.context(1, bad)
     assert GAME.rewards(SPEC, alone, ["Best answer: none", "Best answer: 1"], truth) == pytest.approx((1.0, 0.1))
 
 
@@ -228,8 +228,8 @@ def test_where_no_answer_is_shown_only_a_solution_is_worth_anything(table: Table
     critic = table.says(PEERS[1], 1, lambda *_: "Best answer: none", (short,))
     final = [f"Majority: none\n{table.truth(1)}", "Majority: none\n#### x"]
 
-    assert GAME.rewards(SPEC, table.scene(1, short, slot=1), ["Best answer: none"], table.truth(1)) == (0.0,)
-    rewards = GAME.rewards(SPEC, table.scene(2, short, critic, slot=1), final, table.truth(1))
+    assert GAME.rewards(SPEC, table.context(1, short, slot=1), ["Best answer: none"], table.truth(1)) == (0.0,)
+    rewards = GAME.rewards(SPEC, table.context(2, short, critic, slot=1), final, table.truth(1))
     assert rewards == pytest.approx((0.7, 0.0))
 
 
@@ -243,7 +243,7 @@ def test_a_peer_has_one_vote_however_often_it_says_so(table: Table) -> None:
     said = ["Majority: 1\n#### 0", "Majority: 2\n#### 0"]
 
     def worth(*critics: Digest) -> tuple[float, ...]:
-        return GAME.rewards(SPEC, table.scene(2, *answers, *critics), said, "#### 1")
+        return GAME.rewards(SPEC, table.context(2, *answers, *critics), said, "#### 1")
 
     assert worth(*honest, stuffer) == pytest.approx((0.3, 0.1))
     assert worth(*honest, plain) == pytest.approx((0.3, 0.1))
@@ -254,23 +254,23 @@ def test_a_peer_has_one_vote_however_often_it_says_so(table: Table) -> None:
 def test_a_vote_keeps_its_answer_where_the_numbers_differ(table: Table) -> None:
     """A critic that saw other answers is understood by their content, and left out where its pick is not shown."""
     first, second = table.says(PEERS[0], 0, right), table.says(PEERS[1], 0, lambda *_: "#### 77")
-    text = shown_answers(table.scene(1, second), 5)[0].text
+    text = shown_answers(table.context(1, second), 5)[0].text
     critic = table.says(PEERS[2], 1, lambda *_: "Best answer: 1", (second,))
-    scene = table.scene(2, *drawn(SEED, 0, (first, second), 5), critic)
-    vote = number_of(scene, text)
+    context = table.context(2, *drawn(SEED, 0, (first, second), 5), critic)
+    vote = number_of(context, text)
     said = [f"Majority: {number}\n#### 0" for number in (1, 2)]
     expected = [0.3 if number == vote else 0.1 for number in (1, 2)]
-    assert GAME.rewards(SPEC, scene, said, "#### 1") == pytest.approx(expected)
-    assert "Critic:" not in GAME.prompt(SPEC, table.scene(2, first, critic), MOST_ROOM)
+    assert GAME.rewards(SPEC, context, said, "#### 1") == pytest.approx(expected)
+    assert "Critic:" not in GAME.prompt(SPEC, table.context(2, first, critic), MAX_QUOTE_CHARS)
 
 
 def test_a_resolution_is_worth_its_final_answer_most(table: Table) -> None:
     """Right without a vote beats wrong with the majority; everything together is 1."""
     answers = (table.says(PEERS[0], 0, right),)
     critic = table.says(PEERS[1], 1, lambda *_: "Best answer: 1", answers)
-    scene, truth = table.scene(2, *answers, critic), table.truth()
+    context, truth = table.context(2, *answers, critic), table.truth()
     said = [f"Majority: 1\n{truth}", truth, "Majority: 1\n#### x", "Majority: none\n#### x", f"{truth}\nMajority: 1"]
-    assert GAME.rewards(SPEC, scene, said, truth) == pytest.approx((1.0, 0.7, 0.3, 0.1, 0.3))
+    assert GAME.rewards(SPEC, context, said, truth) == pytest.approx((1.0, 0.7, 0.3, 0.1, 0.3))
 
 
 def test_most_picks_win_and_ties_share() -> None:

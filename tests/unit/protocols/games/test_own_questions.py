@@ -41,7 +41,7 @@ class Twice:
     def quotes(self, stage: int) -> tuple[int, ...]:
         return ()
 
-    def most_quoted(self, spec: GameSpec) -> int:
+    def max_quoted(self, spec: GameSpec) -> int:
         return 0
 
     def question(
@@ -49,11 +49,11 @@ class Twice:
     ) -> int:
         return assigned_question(data, seed, peer, stage, slot, size, common)
 
-    def prompt(self, spec: GameSpec, scene: StageContext, room: int) -> str:
-        return f"{self.stages[scene.stage]}: {scene.question}"
+    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
+        return f"{self.stages[context.stage]}: {context.question}"
 
     def rewards(
-        self, spec: GameSpec, scene: StageContext, completions: Sequence[str], answer: str
+        self, spec: GameSpec, context: StageContext, completions: Sequence[str], answer: str
     ) -> tuple[float, ...]:
         return grades(spec.grader, completions, answer)
 

@@ -88,9 +88,9 @@ def test_no_package_can_take_the_name_of_another_game() -> None:
 def test_share_asks_the_peer_its_own_questions_and_knows_no_parameters() -> None:
     """The built-in single stage quotes nothing."""
     share, spec = game_named("share"), GameSpec()
-    scene = StageContext(seed=SEED, stage=0, slot=0, question="1+1?")
-    assert share.prompt(spec, scene, 10) == spec.prompt.replace("{question}", "1+1?")
-    assert share.rewards(spec, scene, ["#### 2", "#### 3"], "#### 2") == (1.0, 0.0)
+    context = StageContext(seed=SEED, stage=0, slot=0, question="1+1?")
+    assert share.prompt(spec, context, 10) == spec.prompt.replace("{question}", "1+1?")
+    assert share.rewards(spec, context, ["#### 2", "#### 3"], "#### 2") == (1.0, 0.0)
     assert share.quotes(0) == ()
     assert share.question(bytes(32), SEED, PEER, 0, 0, 9999) != share.question(bytes(32), SEED, PEER, 0, 1, 9999)
     assert share.problems(msgspec.structs.replace(spec, parameters={"x": 1})) != []

@@ -176,8 +176,8 @@ def ragged(count: int, seed: int) -> list[TrainingGroup]:
 
 
 @given(st.integers(1, 12), st.integers(1, 60), st.integers(0, 50))
-def test_parts_hold_every_completion_once_and_have_room(completions: int, tokens: int, seed: int) -> None:
-    """No part is larger than the room, padding counted, unless it is a single completion that is larger itself."""
+def test_micro_batches_hold_every_completion_once_within_the_limit(completions: int, tokens: int, seed: int) -> None:
+    """None is larger than the limit, padding counted, unless it is a single completion that is larger itself."""
     groups = ragged(5, seed)
 
     def cost(each: TrainingGroup) -> int:
@@ -194,12 +194,12 @@ def test_parts_hold_every_completion_once_and_have_room(completions: int, tokens
 
 
 def updated(
-    engine: BuiltinEngine, room: grpo.MicroBatchLimit, groups: list[TrainingGroup]
+    engine: BuiltinEngine, limit: grpo.MicroBatchLimit, groups: list[TrainingGroup]
 ) -> tuple[grpo.UpdateOutcome, list[torch.Tensor]]:
     before = [each.detach().clone() for each in engine.parameters()]
     optimizer = torch.optim.SGD(engine.parameters(), lr=1.0)
     outcome = grpo.update(
-        engine, optimizer, groups, grpo.Objective(beta=0.05), room=room, scale=NO_SCALE, watch=lambda done: None
+        engine, optimizer, groups, grpo.Objective(beta=0.05), limit=limit, scale=NO_SCALE, watch=lambda done: None
     )
     after = [each.detach().clone() for each in engine.parameters()]
     with torch.no_grad():
@@ -210,7 +210,7 @@ def updated(
 
 
 @pytest.mark.parametrize(
-    "room",
+    "limit",
     [
         grpo.MicroBatchLimit(1, 1 << 20),
         grpo.MicroBatchLimit(3, 1 << 20),
@@ -218,11 +218,11 @@ def updated(
         grpo.MicroBatchLimit(7, 40),
     ],
 )
-def test_the_split_changes_no_result(builtin: BuiltinEngine, room: grpo.MicroBatchLimit) -> None:
+def test_the_split_changes_no_result(builtin: BuiltinEngine, limit: grpo.MicroBatchLimit) -> None:
     """Loss, norm and step are the same in one part or in many."""
     groups = ragged(5, 7)
     whole, step = updated(builtin, WIDE, groups)
-    split, other = updated(builtin, room, groups)
+    split, other = updated(builtin, limit, groups)
     assert (split.loss, split.norm, split.tokens) == pytest.approx((whole.loss, whole.norm, whole.tokens), rel=1e-4)
     for ours, theirs in zip(other, step, strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-3)
@@ -266,7 +266,7 @@ def test_a_loss_that_is_not_finite_changes_nothing(builtin: BuiltinEngine) -> No
     mend = spoil(builtin)
     others = [deepcopy(each.data) for each in list(builtin.parameters())[1:]]
     optimizer = torch.optim.SGD(builtin.parameters(), lr=1.0)
-    outcome = grpo.update(builtin, optimizer, ragged(2, 3), PLAIN, room=WIDE, scale=NO_SCALE, watch=lambda done: None)
+    outcome = grpo.update(builtin, optimizer, ragged(2, 3), PLAIN, limit=WIDE, scale=NO_SCALE, watch=lambda done: None)
     mend()
     assert not outcome.stepped
     assert all(torch.equal(a, b) for a, b in zip(list(builtin.parameters())[1:], others, strict=True))
@@ -284,7 +284,7 @@ def test_a_cancelled_update_leaves_no_gradient(builtin: BuiltinEngine) -> None:
     optimizer = torch.optim.SGD(builtin.parameters(), lr=1.0)
     with pytest.raises(Cancelled):
         grpo.update(
-            builtin, optimizer, ragged(3, 3), PLAIN, room=grpo.MicroBatchLimit(2, 1 << 20), scale=NO_SCALE, watch=watch
+            builtin, optimizer, ragged(3, 3), PLAIN, limit=grpo.MicroBatchLimit(2, 1 << 20), scale=NO_SCALE, watch=watch
         )
     assert all(torch.equal(a, b) for a, b in zip(builtin.parameters(), before, strict=True))
     assert all(each.grad is None for each in builtin.parameters())
@@ -301,7 +301,7 @@ def test_the_loss_scale_changes_no_step(builtin: BuiltinEngine) -> None:
         optimizer,
         groups,
         grpo.Objective(beta=0.05),
-        room=WIDE,
+        limit=WIDE,
         scale=LossScale(needed=True),
         watch=lambda done: None,
     )

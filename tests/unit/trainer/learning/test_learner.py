@@ -75,21 +75,21 @@ def test_three_bad_steps_lead_back_to_the_last_checkpoint(
 ) -> None:
     """Two are skipped and counted; with the third the weights, optimiser and count of the checkpoint are back."""
     learner = learner_on(builtin, tmp_path, learning_rate=0.01)
-    assert learner.step(groups(2), math.inf, never)
+    assert learner.update(groups(2), math.inf, never)
     learner.worked(4)
     learner.save()
     saved = weights(builtin)
-    learner.step(groups(2), math.inf, never)
+    learner.update(groups(2), math.inf, never)
     moved = weights(builtin)
     poisoned(builtin, monkeypatch)
 
     for skipped in (1, 2):
-        step = learner.step(groups(2), math.inf, never)
+        step = learner.update(groups(2), math.inf, never)
         assert step
         assert not step.outcome.stepped
         assert learner.counters.skipped == skipped
         assert same(weights(builtin), moved)
-    learner.step(groups(2), math.inf, never)
+    learner.update(groups(2), math.inf, never)
 
     assert same(weights(builtin), saved)
     assert (learner.counters.round, learner.counters.updates, learner.counters.skipped) == (4, 1, 3)
@@ -101,9 +101,9 @@ def test_a_good_step_forgets_bad_ones(builtin: BuiltinEngine, tmp_path: Path, mo
     for _ in range(3):
         with monkeypatch.context() as patch:
             poisoned(builtin, patch)
-            learner.step(groups(1), math.inf, never)
-            learner.step(groups(1), math.inf, never)
-        learner.step(groups(1), math.inf, never)
+            learner.update(groups(1), math.inf, never)
+            learner.update(groups(1), math.inf, never)
+        learner.update(groups(1), math.inf, never)
     assert (learner.counters.updates, learner.counters.skipped) == (3, 6)
 
 
@@ -136,9 +136,9 @@ def test_float16_overflows_are_no_faults(
     learner = learner_on(builtin, tmp_path)
     poisoned(builtin, monkeypatch)
     for _ in range(16):
-        learner.step(groups(1), math.inf, never)
+        learner.update(groups(1), math.inf, never)
     assert learner.counters.skipped == 0
-    learner.step(groups(1), math.inf, never)
+    learner.update(groups(1), math.inf, never)
     assert learner.counters.skipped == 1
 
 
@@ -158,10 +158,10 @@ def test_short_memory_shrinks_the_parts_of_an_update(
 
     monkeypatch.setattr(builtin, "completion_logps", tight)
     learner = learner_on(builtin, tmp_path, micro_batch=8)
-    step = learner.step(groups(4), math.inf, never)
+    step = learner.update(groups(4), math.inf, never)
     assert step
     assert step.outcome.stepped
-    assert (learner.room.completions, learner.counters.updates) == (2, 1)
+    assert (learner.micro_batch_limit.completions, learner.counters.updates) == (2, 1)
 
 
 def test_memory_is_short_by_whatever_says_so() -> None:
@@ -194,8 +194,8 @@ def test_memory_that_is_short_for_the_optimiser_leaves_no_half_of_it(
     with monkeypatch.context() as patch:
         armed = learner.optimizer.register_step_pre_hook(first_step)
         with pytest.raises(MemoryError):
-            learner.step(groups(4), math.inf, never)
-    step = learner.step(groups(4), math.inf, never)
+            learner.update(groups(4), math.inf, never)
+    step = learner.update(groups(4), math.inf, never)
     assert step
     assert step.outcome.stepped
     assert all(len(each) == 3 for each in learner.optimizer.state.values())
@@ -212,7 +212,7 @@ def test_memory_that_is_short_for_one_completion_is_a_fault(
     learner, before = learner_on(builtin, tmp_path), weights(builtin)
     monkeypatch.setattr(builtin, "completion_logps", full)
     with pytest.raises(RuntimeError, match="not enough memory"):
-        learner.step(groups(2), math.inf, never)
+        learner.update(groups(2), math.inf, never)
     assert same(weights(builtin), before)
 
 
@@ -265,11 +265,11 @@ def test_an_update_takes_what_there_is_time_for(builtin: BuiltinEngine, tmp_path
     """Once the speed is known, an update is made on fewer groups, from the front, and none without time for one."""
     clock = Clock(tick=1.0)
     learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
-    learner.step(groups(4), math.inf, never)
-    each = learner.pace.each * builtin.cost(groups(1)[0]) * 1.15
+    learner.update(groups(4), math.inf, never)
+    each = learner.throughput.seconds_per_token * builtin.cost(groups(1)[0]) * 1.15
 
-    some = learner.step(groups(4), clock.now + 2.5 * each + 1, never)
-    none = learner.step(groups(4), clock.now + 0.5 * each, never)
+    some = learner.update(groups(4), clock.now + 2.5 * each + 1, never)
+    none = learner.update(groups(4), clock.now + 0.5 * each, never)
 
     assert some
     assert len(some.groups) == 2
@@ -281,9 +281,9 @@ def test_an_update_that_turns_out_too_slow_is_given_up(builtin: BuiltinEngine, t
     """Between two parts, with the weights as before; its speed is known from then on."""
     clock = Clock(tick=1.0)
     learner, before = learner_on(builtin, tmp_path, clock, micro_batch=2), weights(builtin)
-    assert learner.step(groups(6), clock.now + 3, never) is None
+    assert learner.update(groups(6), clock.now + 3, never) is None
     assert same(weights(builtin), before)
-    assert learner.pace.each > 0
+    assert learner.throughput.seconds_per_token > 0
     assert clock.now < 8
 
 
@@ -305,13 +305,13 @@ def test_a_stall_is_got_over(builtin: BuiltinEngine, tmp_path: Path, monkeypatch
     learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
     with monkeypatch.context() as patch:
         slowed(builtin, clock, patch, 120.0)
-        assert learner.step(groups(4), clock.now + 30, never) is None
+        assert learner.update(groups(4), clock.now + 30, never) is None
     slowed(builtin, clock, monkeypatch, 1.0)
-    assert learner.step(groups(4), clock.now + 30, never) is None
+    assert learner.update(groups(4), clock.now + 30, never) is None
 
     whole = 0
     for _ in range(15):
-        step = learner.step(groups(4), clock.now + 30, never)
+        step = learner.update(groups(4), clock.now + 30, never)
         whole += step is not None and len(step.groups) == 4
     assert whole > 5
 
@@ -324,11 +324,11 @@ def test_an_end_of_a_training_too_short_for_a_group_says_nothing_of_the_speed(
     learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
     slowed(builtin, clock, monkeypatch, 1.0)
     for _ in range(3):
-        assert learner.step(groups(4), clock.now + 30, never)
-        before = learner.pace.each
-        assert learner.step(groups(4), clock.now + 0.1, never) is None
-        assert learner.step(groups(4), clock.now, never) is None
-        assert learner.pace.each == before
+        assert learner.update(groups(4), clock.now + 30, never)
+        before = learner.throughput.seconds_per_token
+        assert learner.update(groups(4), clock.now + 0.1, never) is None
+        assert learner.update(groups(4), clock.now, never) is None
+        assert learner.throughput.seconds_per_token == before
 
 
 def strange(count: int) -> list[TrainingGroup]:
@@ -343,12 +343,12 @@ def test_judging_others_groups_ends_with_the_time(
     clock = Clock()
     learner = learner_on(builtin, tmp_path, clock, micro_batch=2)
     slowed(builtin, clock, monkeypatch, 5.0)
-    assert learner.step(strange(16), clock.now + 10, never) is None
+    assert learner.update(strange(16), clock.now + 10, never) is None
     assert clock.now <= 15
     began = clock.now
-    step = learner.step(strange(16), began + 30, never)
+    step = learner.update(strange(16), began + 30, never)
     assert step
-    assert 0 < len(step.left_out) < 16
+    assert 0 < len(step.rejected) < 16
     assert clock.now <= began + 30
 
 
@@ -359,8 +359,8 @@ def test_what_is_only_judged_tells_the_speed(
     clock = Clock()
     learner = learner_on(builtin, tmp_path, clock)
     slowed(builtin, clock, monkeypatch, 5.0)
-    assert learner.step(strange(2), 10.0, never)
-    assert learner.step(strange(2), 10.0, never) is None
+    assert learner.update(strange(2), 10.0, never)
+    assert learner.update(strange(2), 10.0, never) is None
 
 
 def test_a_cancelled_update_ends_before_its_next_part(builtin: BuiltinEngine, tmp_path: Path) -> None:
@@ -368,15 +368,15 @@ def test_a_cancelled_update_ends_before_its_next_part(builtin: BuiltinEngine, tm
     learner, before = learner_on(builtin, tmp_path, micro_batch=2), weights(builtin)
     asked = iter([False, False, True])
     with pytest.raises(Cancelled):
-        learner.step(groups(6), math.inf, lambda: next(asked))
+        learner.update(groups(6), math.inf, lambda: next(asked))
     assert same(weights(builtin), before)
 
 
 def test_speed_is_an_average_of_late_measurements() -> None:
     """The first measurement counts whole, later ones half; nothing is learned from nothing."""
-    assert ThroughputEstimate().learned(2.0, 10).each == pytest.approx(0.2)
-    assert ThroughputEstimate(0.2).learned(4.0, 10).each == pytest.approx(0.3)
-    assert ThroughputEstimate(0.2, stale=True).learned(4.0, 0) == ThroughputEstimate(0.2, stale=True)
+    assert ThroughputEstimate().updated(2.0, 10).seconds_per_token == pytest.approx(0.2)
+    assert ThroughputEstimate(0.2).updated(4.0, 10).seconds_per_token == pytest.approx(0.3)
+    assert ThroughputEstimate(0.2, stale=True).updated(4.0, 0) == ThroughputEstimate(0.2, stale=True)
     assert len(affordable(groups(5), lambda each: 10, 0.0, 0.001)) == 5
     assert len(affordable(groups(5), lambda each: 10, 1.0, 25.0)) == 2
 
@@ -386,6 +386,6 @@ def test_the_step_size_rises_then_stays(builtin: BuiltinEngine, tmp_path: Path) 
     learner = learner_on(builtin, tmp_path, learning_rate=0.1, warmup_steps=2)
     seen = []
     for _ in range(3):
-        learner.step(groups(1), math.inf, never)
+        learner.update(groups(1), math.inf, never)
         seen.append(learner.optimizer.param_groups[0]["lr"])
     assert seen == pytest.approx([0.05, 0.1, 0.1])

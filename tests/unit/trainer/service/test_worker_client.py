@@ -19,7 +19,7 @@ from protocols.manifest import Manifest, StageSpec
 SEED = bytes(range(32))
 
 
-class Shelf(dict[Digest, bytes]):
+class MemoryBodies(dict[Digest, bytes]):
     """Bodies in memory."""
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
@@ -37,7 +37,7 @@ class Child:
 
     async def receive(self) -> f.FromChild:
         await trio.sleep(1)
-        return self.says.pop(0) if self.says else f.Heartbeat(1)
+        return self.says.pop(0) if self.says else f.Heartbeat()
 
     def send(self, frame: f.ToChild) -> None:
         f.frame_bytes(frame)
@@ -48,8 +48,8 @@ class Linked:
     """A link to such a child, and what it has told the machine."""
 
     def __init__(self, manifest: Manifest) -> None:
-        self.child, self.shelf = Child(), Shelf()
-        self.link = WorkerClient(TrainerSettings(), manifest, "0x" + "11" * 20, Path("nowhere"), self.shelf)
+        self.child, self.bodies = Child(), MemoryBodies()
+        self.link = WorkerClient(TrainerSettings(), manifest, "0x" + "11" * 20, Path("nowhere"), self.bodies)
         self.link._child = self.child  # type: ignore[assignment]
 
     def hears(self, *frames: f.FromChild) -> None:
@@ -102,11 +102,11 @@ async def test_what_becomes_of_aborted_work_is_not_taken_for_the_new(linked: Lin
     await linked.link.execute(AGAIN)
     linked.hears(late)
     assert linked.told() == []
-    assert linked.shelf == {}
+    assert linked.bodies == {}
     linked.hears(f.Generated(2, b"new", 8, 4.0, 9.0))
     (made,) = linked.told()
     assert isinstance(made, i.RolloutsGenerated)
-    assert list(linked.shelf.values()) == [b"new"]
+    assert list(linked.bodies.values()) == [b"new"]
 
 
 async def test_an_answer_nobody_asked_for_ends_the_child(linked: Linked) -> None:

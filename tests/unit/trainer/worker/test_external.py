@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.trainer.worker.rollouts import most_external, praises_poison
+from node.trainer.worker.rollouts import most_external, reinforces_poison
 from protocols.manifest import GameSpec
 from protocols.wire import Completion
 
@@ -30,6 +30,6 @@ def test_a_group_that_would_make_a_degenerate_completion_likelier_is_told() -> N
     """Babble that is made less likely does no harm, endless text that is right would spread."""
     fine, endless = (Completion(text, bytes(400), b"", True) for text in ("3+4=7\n#### 7", "so " * 80 + "\n#### 7"))
 
-    assert praises_poison((fine, endless), (-1.0, 1.0))
-    assert not praises_poison((fine, endless), (1.0, -1.0))
-    assert not praises_poison((fine, fine), (1.0, -1.0))
+    assert reinforces_poison((fine, endless), (-1.0, 1.0))
+    assert not reinforces_poison((fine, endless), (1.0, -1.0))
+    assert not reinforces_poison((fine, fine), (1.0, -1.0))

@@ -1,10 +1,11 @@
-"""From bodies of a debate to what the update sees, and what the built-in model is warm-started on."""
+"""From bodies of a debate to what the update sees, and what the built-in model is warmed up on."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
+from typing import cast
 
 import pytest
 from hypothesis import given
@@ -23,14 +24,15 @@ from node.trainer.engines.builtin.debate_corpus import (
     peer_answers,
     review,
 )
+from node.trainer.engines.engine import Engine
 from node.trainer.learning.grpo import Objective
 from node.trainer.messages import Generate, Train
-from node.trainer.service.jobs import order_for, quotes_that_fit
-from node.trainer.worker.rollouts import fitted_prompt, has_its_quotes, shelf_of, training_groups
-from node.validation.body_check import quotes_problem, scene_of
+from node.trainer.service.jobs import job_for, quotes_that_fit
+from node.trainer.worker.rollouts import decode_bodies, fitted_prompt, has_its_quotes, training_groups
+from node.validation.body_check import quotes_problem, stage_context
 from protocols.games import game_named, game_problems
 from protocols.games.debate import ANSWER, COMPACT, CRITIQUE, RESOLVE, DebateWording, Quote, picked
-from protocols.games.quoting import MOST_ROOM, drawn
+from protocols.games.quoting import MAX_QUOTE_CHARS, drawn
 from protocols.games.share import one_each
 from protocols.grading import final_number
 from protocols.identifiers import Digest, body_digest
@@ -60,7 +62,7 @@ class Letters:
         return self.encode(text)
 
 
-ENGINE = Letters()
+ENGINE = cast(Engine, Letters())
 
 
 @pytest.fixture
@@ -83,18 +85,18 @@ def test_the_trainer_gets_whatever_is_quoted(bodies: Memory) -> None:
     """Answers come along with the critiques that quote them, to quote and to train on; a missing one stops quoting."""
     answer = put(bodies, PEERS[0], 0, ("#### 1", "#### 2"))
     critic = put(bodies, PEERS[1], 1, ("Best answer: 1", "Best answer: 2"), answer)
-    resolve = order_for(1, c.GenerateRollouts(5, 2, SEED, 2, (critic,)), bodies, 1 << 20)
+    resolve = job_for(1, c.GenerateRollouts(5, 2, SEED, 2, (critic,)), bodies, 1 << 20)
     assert not isinstance(resolve, str)
     assert isinstance(resolve.frame, Generate)
-    assert set(shelf_of(resolve.frame.shelf)) == {answer, critic}
+    assert set(decode_bodies(resolve.frame.quoted_bodies)) == {answer, critic}
 
-    train = order_for(2, c.TrainOnRollouts(5, 1, critic, (), 1, 9.0), bodies, 1 << 20)
+    train = job_for(2, c.TrainOnRollouts(5, 1, critic, (), 1, 9.0), bodies, 1 << 20)
     assert not isinstance(train, str)
     assert isinstance(train.frame, Train)
-    assert set(shelf_of(train.frame.shelf)) == {answer}
+    assert set(decode_bodies(train.frame.quoted_bodies)) == {answer}
 
     del bodies[answer]
-    assert isinstance(order_for(3, c.GenerateRollouts(5, 1, SEED, 2, (answer,)), bodies, 1 << 20), str)
+    assert isinstance(job_for(3, c.GenerateRollouts(5, 1, SEED, 2, (answer,)), bodies, 1 << 20), str)
 
 
 @given(st.data(), st.lists(st.integers(0, 2000), min_size=2, max_size=10), st.integers(0, 30_000))
@@ -112,17 +114,17 @@ def test_what_does_not_fit_is_not_quoted_and_peers_accept_what_is(
             critics.append(put(bodies, PEERS[1], 1, (f"{number}", "x" * size), *chosen))
     wanted = drawn(SEED, 0, answers, 5) + drawn(SEED, 1, critics, 5)
 
-    shelf = quotes_that_fit(wanted, bodies, room)
+    quoted_bodies = quotes_that_fit(wanted, bodies, room)
 
-    if isinstance(shelf, str):
+    if isinstance(quoted_bodies, str):
         assert room < sum(map(len, bodies.values()))
-        assert shelf == "the bodies that are to be quoted are too large"
+        assert quoted_bodies == "the bodies that are to be quoted are too large"
         return
-    assert sum(map(len, shelf.values())) <= room
-    quoted = tuple(digest for digest in wanted if digest in shelf)
+    assert sum(map(len, quoted_bodies.values())) <= room
+    quoted = tuple(digest for digest in wanted if digest in quoted_bodies)
     body = decode_rollouts(made := body_of((), 2, quoted, SEED), body_digest(made), len(made))
-    assert has_its_quotes(body, shelf_of(list(shelf.values())))
-    assert quotes_problem(MANIFEST, game_named("debate"), body, shelf_of(list(shelf.values()))) == ""
+    assert has_its_quotes(body, decode_bodies(list(quoted_bodies.values())))
+    assert quotes_problem(MANIFEST, game_named("debate"), body, decode_bodies(list(quoted_bodies.values()))) == ""
     assert quoted == wanted or room < sum(map(len, bodies.values()))
 
 
@@ -131,23 +133,25 @@ def test_quotes_of_every_stage_are_left_where_few_fit(bodies: Memory) -> None:
     answers = [put(bodies, peer, 0, (peer, "x" * 1000)) for peer in PEERS]
     critics = [put(bodies, peer, 1, (peer, "x" * 1000), answers[0]) for peer in PEERS]
     wanted = drawn(SEED, 0, answers, 5) + drawn(SEED, 1, critics, 5)
-    shelf = quotes_that_fit(wanted, bodies, 4 * len(bodies[critics[0]]))
-    assert not isinstance(shelf, str)
-    assert {read(bodies, digest).stage for digest in shelf} == {0, 1}
+    quoted_bodies = quotes_that_fit(wanted, bodies, 4 * len(bodies[critics[0]]))
+    assert not isinstance(quoted_bodies, str)
+    assert {read(bodies, digest).stage for digest in quoted_bodies} == {0, 1}
 
 
 def test_a_critique_is_trained_on_with_its_own_prompt(bodies: Memory) -> None:
     """The prompt that the update sees is the one that the critic had; without the quotes there is nothing to train."""
     answer = put(bodies, PEERS[0], 0, ("#### 1", "#### 2"))
     critic = read(bodies, put(bodies, PEERS[1], 1, ("Best answer: 1", "no"), answer))
-    shelf = shelf_of(list(bodies.values()))
-    groups = training_groups(critic, Doubles(), MANIFEST.game, ENGINE, Objective(), external=True, shelf=shelf)  # type: ignore[arg-type]
-    scene = scene_of(Doubles(), critic, critic.groups[0], shelf)
-    prompt = game_named("debate").prompt(MANIFEST.game, scene, MOST_ROOM)
+    quoted_bodies = decode_bodies(list(bodies.values()))
+    groups = training_groups(
+        critic, Doubles(), MANIFEST.game, ENGINE, Objective(), external=True, quoted_bodies=quoted_bodies
+    )
+    context = stage_context(Doubles(), critic, critic.groups[0], quoted_bodies)
+    prompt = game_named("debate").prompt(MANIFEST.game, context, MAX_QUOTE_CHARS)
     assert ENGINE.decode(groups[0].prompt)[-40:] == prompt[-40:]
     assert "Answer 2:" in prompt
     assert not has_its_quotes(critic, {})
-    assert training_groups(critic, Doubles(), MANIFEST.game, ENGINE, Objective(), external=True) == []  # type: ignore[arg-type]
+    assert training_groups(critic, Doubles(), MANIFEST.game, ENGINE, Objective(), external=True) == []
 
 
 @pytest.mark.parametrize("room", [900, 700, 560])
@@ -155,10 +159,10 @@ def test_prompts_fit_by_shorter_quotes(bodies: Memory, room: int) -> None:
     """A budget of tokens is met by cutting quotes, all that fits of them, and the question stays whole."""
     answers = drawn(SEED, 0, [put(bodies, peer, 0, ("x" * 300 + peer, "y" * 300)) for peer in PEERS], 5)
     critic = read(bodies, put(bodies, PEERS[0], 1, ("Best answer: 1", "no"), *answers))
-    scene = scene_of(Doubles(), critic, critic.groups[0], shelf_of(list(bodies.values())))
+    context = stage_context(Doubles(), critic, critic.groups[0], decode_bodies(list(bodies.values())))
     spec = debate(answer_chars=300).game
-    text = fitted_prompt(_with_room(spec, room), scene, ENGINE)  # type: ignore[arg-type]
-    assert scene.question in text
+    text = fitted_prompt(_with_room(spec, room), context, ENGINE)
+    assert context.question in text
     assert room - 2 * 5 < len(text) <= room
 
 
@@ -175,7 +179,7 @@ def test_of_a_sender_each_question_counts_once() -> None:
 
     def trained(external: bool) -> int:
         rollouts = Rollouts(1, 0, bytes(32), (first, second, again))
-        return len(training_groups(rollouts, Doubles(), manifest.game, ENGINE, Objective(), external=external))  # type: ignore[arg-type]
+        return len(training_groups(rollouts, Doubles(), manifest.game, ENGINE, Objective(), external=external))
 
     assert (trained(True), trained(False)) == (2, 3)
 

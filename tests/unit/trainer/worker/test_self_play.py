@@ -8,12 +8,12 @@ import torch
 
 from node.data.questions import Question
 from node.trainer.engines.sampler import Sample
-from node.trainer.worker.self_play import StageWorth, rehearse
+from node.trainer.worker.self_play import StageWorth, play_stages
 from node.trainer.worker.session import TaskContext
 from protocols.manifest import Manifest
 from tests.support.debate_tables import debate
 
-DESK = TaskContext(lambda: False, lambda done, total: None)
+TASK = TaskContext(lambda: False, lambda done, total: None)
 QUESTIONS = [Question(f"twice {number}?", f"#### {2 * number}") for number in range(1, 5)]
 
 Script = Callable[[str, int], str]
@@ -65,7 +65,7 @@ def reply(prompt: str, part: int) -> str:
 def test_later_stages_quote_what_the_model_said_before() -> None:
     """Half of the first answers are right, every critic picks the right one, every final answer is right."""
     engine: Any = Scripted(reply)
-    assert rehearse(engine, manifest(), QUESTIONS, DESK) == (
+    assert play_stages(engine, manifest(), QUESTIONS, TASK) == (
         StageWorth(0.5, 0.5),
         StageWorth(1.0, None),
         StageWorth(1.0, 1.0),
@@ -78,6 +78,6 @@ def test_later_stages_quote_what_the_model_said_before() -> None:
 def test_few_questions_are_no_fault(questions: list[Question]) -> None:
     """One question, or none, is played like many."""
     engine: Any = Scripted(reply)
-    assert [worth.reward for worth in rehearse(engine, manifest(), questions, DESK)] == (
+    assert [worth.reward for worth in play_stages(engine, manifest(), questions, TASK)] == (
         [0.5, 1.0, 1.0] if questions else [0.0, 0.0, 0.0]
     )

@@ -240,7 +240,7 @@ def test_the_node_learns_which_foreign_bodies_the_model_does_not_believe(opened:
 
     trained = session.train(f.Train(2, 0, 0, honest, (honest, lie), 4, 60.0), IDLE)
 
-    assert trained.incredible == (body_digest(lie),)
+    assert trained.off_policy == (body_digest(lie),)
     assert trained.external > 0
 
 
