@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import UnionType
@@ -24,6 +24,7 @@ from node.runtime.log_events import EVENTS
 from protocols import manifest, session, signed_messages, wire
 from protocols.reasons import BODY_REASONS
 from tools.import_rules import load_rooms, rooms_table
+from tools.markdown import code, page, table
 from tools.trl_names import TRL_NAMES
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +32,6 @@ DIRECTORY = ROOT / "docs" / "reference"
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
 ROOMS_BEGIN = "<!-- rooms: written by `make docs` from tools/rooms.toml -->"
 ROOMS_END = "<!-- rooms end -->"
-NOTICE = "<!-- Written by `make docs` from the code: change it there. -->"
 LEVELS = ("debug", "info", "warning", "error", "exception")
 LOGGED_IN = ("node", "tools")
 
@@ -71,26 +71,6 @@ def with_rooms(text: str) -> str:
     head, _, rest = text.partition(ROOMS_BEGIN)
     _, _, tail = rest.partition(ROOMS_END)
     return f"{head}{ROOMS_BEGIN}\n\n{rooms_table(load_rooms())}\n\n{ROOMS_END}{tail}"
-
-
-# --- Markdown -----------------------------------------------------------------------------------------------------
-
-
-def page(title: str, introduction: str, *parts: str) -> str:
-    """Return a page."""
-    return "\n\n".join([NOTICE, f"# {title}", " ".join(introduction.split()), *parts]).rstrip() + "\n"
-
-
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Return a table; bars inside cells are escaped."""
-    lines = [" | ".join(head), " | ".join("---" for _ in head)]
-    lines += [" | ".join(" ".join(cell.split()).replace("|", "\\|") for cell in row) for row in rows]
-    return "\n".join(f"| {line} |" for line in lines)
-
-
-def code(value: str) -> str:
-    """Return a value in code type, nothing for nothing."""
-    return f"`{value}`" if value else ""
 
 
 # --- phases of the machine ------------------------------------------------------------------------------------------

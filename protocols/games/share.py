@@ -86,7 +86,7 @@ def rewards(game: GameSpec, completions: Sequence[str], answer: str) -> tuple[fl
 
 
 def has_advantage(group_rewards: Sequence[float]) -> bool:
-    """Tell whether a group teaches anything: its rewards are not all the same."""
+    """Return True if a group teaches anything: its rewards are not all the same."""
     return max(group_rewards) - min(group_rewards) > 1e-9
 
 

@@ -38,7 +38,7 @@ class InFlightJobs:
         return order if self._void.pop(task, None) is None else None
 
     def is_overdue(self, at: float) -> bool:
-        """Tell whether the child should have given up an order before a time."""
+        """Return True if the child should have given up an order before a time."""
         return any(until < at for until in self._void.values())
 
 

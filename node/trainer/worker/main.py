@@ -58,7 +58,7 @@ class ParentConnection:
             self._spoke = time.monotonic()
 
     def cancelled(self, task: int) -> bool:
-        """Tell whether the node gave up this task."""
+        """Return True if the node gave up this task."""
         return task <= self._given_up
 
     def read_forever(self) -> None:

@@ -50,7 +50,7 @@ def decode_bodies(bodies: Sequence[bytes]) -> QuotedBodies:
 
 
 def has_its_quotes(rollouts: Rollouts, quoted_bodies: QuotedBodies) -> bool:
-    """Tell whether everything that a body quotes, and what that quotes in turn, is among the quoted bodies."""
+    """Return True if everything that a body quotes, and what that quotes in turn, is among the quoted bodies."""
     return all(
         digest in quoted_bodies and has_its_quotes(quoted_bodies[digest], quoted_bodies) for digest in rollouts.quoted
     )
@@ -107,7 +107,7 @@ def training_groups(
 
 
 def reinforces_poison(completions: Sequence[Completion], values: Sequence[float]) -> bool:
-    """Tell whether a degenerate completion would be made likelier. A young model's babble, made less likely, does no
+    """Return True if a degenerate completion would be made likelier. A young model's babble, made less likely, does no
     harm: without it a beginner's groups would teach nobody."""
     return any(value > 0 and flaw(each) for each, value in zip(completions, values, strict=True))
 
@@ -177,7 +177,7 @@ def read_completion(
 
 
 def decodes_to(ids: list[int], text: str, engine: Engine) -> bool:
-    """Tell whether these ids are that text."""
+    """Return True if these ids are that text."""
     try:
         return bool(ids) and engine.decode(ids) == text
     except ValueError:
