@@ -47,7 +47,7 @@ class Share:
         """Return the peer's own question, in the common slots everybody's."""
         return assigned_question(data, seed, peer, stage, slot, size, common)
 
-    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
+    def prompt(self, spec: GameSpec, context: StageContext, max_chars: int) -> str:
         """Return the question in the manifest's prompt."""
         return question_text(spec, context.question)
 
@@ -86,7 +86,7 @@ def rewards(game: GameSpec, completions: Sequence[str], answer: str) -> tuple[fl
 
 
 def has_advantage(group_rewards: Sequence[float]) -> bool:
-    """Tell whether a group teaches anything: its rewards are not all the same."""
+    """Return True if a group teaches anything: its rewards are not all the same."""
     return max(group_rewards) - min(group_rewards) > 1e-9
 
 

@@ -63,7 +63,7 @@ def _fetched(model: str) -> Path:
 
 
 def is_whole(directory: Path) -> bool:
-    """Tell whether configuration and every part of the weights are there: a fetch may have been cut off."""
+    """Return True if configuration and every part of the weights are there: a fetch may have been cut off."""
     if not (directory / CONFIG).is_file():
         return False
     if (directory / WEIGHTS).is_file():

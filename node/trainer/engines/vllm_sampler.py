@@ -32,7 +32,7 @@ GIBIBYTE = 1 << 30
 
 
 def installed() -> bool:
-    """Tell whether vLLM can be imported."""
+    """Return True if vLLM can be imported."""
     return find_spec("vllm") is not None
 
 

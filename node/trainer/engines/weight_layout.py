@@ -51,7 +51,7 @@ def laid_out(model: nn.Module, kind: torch.dtype) -> Iterator[None]:
 
 
 def _fits(weight: Tensor) -> bool:
-    """Tell whether a matrix is large, and whole on this rank."""
+    """Return True if a matrix is large, and whole on this rank."""
     return weight.numel() >= SMALLEST and not hasattr(weight, "full_tensor")
 
 

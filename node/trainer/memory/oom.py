@@ -10,7 +10,7 @@ libraries."""
 
 
 def is_memory(error: BaseException) -> bool:
-    """Tell whether an error says that memory ran out: Python's, torch's on a device, or torch's CPU allocator's."""
+    """Return True if an error says that memory ran out: Python's, torch's on a device, or torch's CPU allocator's."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(each in str(error) for each in SAYINGS)

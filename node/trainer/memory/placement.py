@@ -169,7 +169,7 @@ def placements(settings: TrainerSettings, device: torch.device, parameters: int)
 
 
 def multiplies_bfloat16() -> bool:
-    """Tell whether this CPU has instructions for products in bfloat16: about twice as fast as float32."""
+    """Return True if this CPU has instructions for products in bfloat16: about twice as fast as float32."""
     has = torch.cpu.get_capabilities()
     return any(has.get(name, False) for name in ("avx512_bf16", "amx_bf16"))
 
