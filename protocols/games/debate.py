@@ -213,8 +213,8 @@ def answers_in(
 ) -> tuple[Quote, ...]:
     """Return answers of the quoted bodies to a slot's question.
 
-    Each body gives one, drawn by the seed. If that makes less than `most`, each gives another, and so on: a peer that is
-    alone sees several answers of its own.
+    Each body gives one, drawn by the seed. If that makes less than `most`, each gives another, and so on: a peer that
+    is alone sees several answers of its own.
     """
     texts = [
         _drawn_texts(seed, slot, digest, quoted_bodies) for digest in quoted if _is_of(quoted_bodies, digest, ANSWER)

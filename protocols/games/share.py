@@ -1,4 +1,4 @@
-"""The game `share` (SAPO, arXiv 2509.08721): one stage, own and foreign groups in each update."""
+"""The game `share` (SAPO, arXiv 2509.08721): one stage, local and external groups in each update."""
 
 from __future__ import annotations
 

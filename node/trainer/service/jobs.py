@@ -167,7 +167,7 @@ def fitting(bodies: list[bytes | None], budget: int) -> tuple[bytes, ...]:
 
 
 def input_of(job: Job, answer: Answer) -> i.AnyInput | None:
-    """Return the input that tells the machine of an answer; None if it is no answer to this job."""
+    """Return the input that reports an answer to the machine; None if it is no answer to this job."""
     match job.command, answer:
         case c.GenerateRollouts() as asked, f.Generated() as made:
             return i.RolloutsGenerated(

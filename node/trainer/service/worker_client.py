@@ -1,4 +1,4 @@
-"""The node's side of the trainer: starts the child, passes frames, tells the machine what came of them.
+"""The node's side of the trainer: starts the child, passes frames, reports to the machine what came of them.
 
 Nothing here imports torch. The child may hang, crash, be killed for memory or write garbage: each ends in `TrainerLost`
 a pause that doubles from 1 s to 60 s, and a new child that resumes from the newest checkpoint.
@@ -337,7 +337,7 @@ def loss(reason: str, returncode: int, *, killed: bool, oom_kills: int) -> i.Tra
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has killed for memory since boot; 0 where it doesn't tell."""
+    """Return how many processes the kernel has killed for memory since boot; 0 if it doesn't say."""
     try:
         text = Path("/proc/vmstat").read_text()
     except OSError:

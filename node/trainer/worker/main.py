@@ -184,7 +184,7 @@ def answer(
 
 
 def set_up(connection: ParentConnection, setup: f.SetUp) -> Session | None:
-    """Load data and model, or tell the node why that can't be done."""
+    """Load data and model, or send the node the reason why that can't be done."""
     os.environ["OMP_NUM_THREADS"] = str(setup.settings.threads)  # read once, when torch is imported below
     os.environ.update(mps_watermarks(setup.settings.gpu_memory_utilization))
     limit_memory(setup.settings.memory_limit_mib)
