@@ -128,7 +128,7 @@ class Generated(Frame, frozen=True):
 
 class Trained(Frame, frozen=True):
     """Updates are made. `own` and `external` count groups that had an advantage and were trained on; `off_policy` are
-    the foreign bodies that the model does not believe."""
+    the external bodies that the off-policy filter rejects."""
 
     task: int
     updates: int

@@ -16,7 +16,7 @@ import msgspec
 
 from protocols.assignment import EVERYBODY, assigned_question
 from protocols.games.interface import BuiltinModelSetup, QuotedBodies, StageContext
-from protocols.games.quoting import MAX_QUOTE_CHARS, content_key, filled, lot, places, quotable
+from protocols.games.quoting import MAX_QUOTE_CHARS, content_key, draw_hash, filled, places, quotable
 from protocols.grading import grades
 from protocols.identifiers import Address, Digest, Seed
 from protocols.manifest import GameSpec
@@ -110,7 +110,7 @@ class Debate:
     def problems(self, spec: GameSpec) -> list[str]:
         """Return what is wrong with the parameters."""
         try:
-            words = msgspec.convert(spec.parameters, DebateWording)
+            wording = msgspec.convert(spec.parameters, DebateWording)
         except msgspec.ValidationError as error:
             return [f"game.parameters: {error}"]
         needed = {
@@ -120,13 +120,13 @@ class Debate:
             "criticism": {"text", "number"},
         }
         rules = [
-            (names <= places(getattr(words, field)), f"{field}: needs the place-holders {', '.join(sorted(names))}")
+            (names <= places(getattr(wording, field)), f"{field}: needs the place-holders {', '.join(sorted(names))}")
             for field, names in needed.items()
         ]
         rules += [
-            (bool(words.pick.strip() and words.vote.strip()), "pick, vote: a mark is not blank"),
-            (1 <= words.quoted <= MOST_QUOTED, f"quoted: 1 to {MOST_QUOTED} bodies of a stage are quoted"),
-            (words.answer_chars > 0 and words.criticism_chars > 0, "answer_chars, criticism_chars: at least 1"),
+            (bool(wording.pick.strip() and wording.vote.strip()), "pick, vote: a mark is not blank"),
+            (1 <= wording.quoted <= MOST_QUOTED, f"quoted: 1 to {MOST_QUOTED} bodies of a stage are quoted"),
+            (wording.answer_chars > 0 and wording.criticism_chars > 0, "answer_chars, criticism_chars: at least 1"),
         ]
         return [f"game.parameters.{text}" for holds, text in rules if not holds]
 
@@ -136,7 +136,7 @@ class Debate:
 
     def max_quoted(self, spec: GameSpec) -> int:
         """Return the parameter `quoted`."""
-        return words_of(spec).quoted
+        return wording_of(spec).quoted
 
     def question(
         self, data: Digest, seed: Seed, peer: Address, stage: int, slot: int, size: int, common: int = 0
@@ -144,12 +144,12 @@ class Debate:
         """Return the round's question: the same for every peer and stage."""
         return assigned_question(data, seed, EVERYBODY, ANSWER, slot, size)
 
-    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
+    def prompt(self, spec: GameSpec, context: StageContext, max_chars: int) -> str:
         """Return the stage's prompt with answers and criticisms quoted."""
-        words = words_of(spec)
-        answers = shown_answers(context, words.quoted) if context.stage != ANSWER else ()
-        critics = shown_criticisms(context, answers, words) if context.stage == RESOLVE else ()
-        return prompt_of(spec, context.stage, context.question, answers, critics, room)
+        wording = wording_of(spec)
+        answers = shown_answers(context, wording.quoted) if context.stage != ANSWER else ()
+        critics = shown_criticisms(context, answers, wording) if context.stage == RESOLVE else ()
+        return prompt_of(spec, context.stage, context.question, answers, critics, max_chars)
 
     def rewards(
         self, spec: GameSpec, context: StageContext, completions: Sequence[str], answer: str
@@ -157,13 +157,13 @@ class Debate:
         """Return the rewards of docs/games.md."""
         if context.stage == ANSWER:
             return grades(spec.grader, completions, answer)
-        words = words_of(spec)
-        answers = shown_answers(context, words.quoted)
+        wording = wording_of(spec)
+        answers = shown_answers(context, wording.quoted)
         if context.stage == CRITIQUE:
             worth = pick_values(grades(spec.grader, [each.text for each in answers], answer))
-            return tuple(critique_reward(picked(words, text, len(answers)), worth) for text in completions)
-        most = majority(critic.pick for critic in shown_criticisms(context, answers, words))
-        split = [voted(words, text, len(answers)) for text in completions]
+            return tuple(critique_reward(picked(wording, text, len(answers)), worth) for text in completions)
+        most = majority(critic.pick for critic in shown_criticisms(context, answers, wording))
+        split = [voted(wording, text, len(answers)) for text in completions]
         votes = [vote if answers else None for vote, _ in split]
         right = grades(spec.grader, [solution for _, solution in split], answer)
         return tuple(
@@ -175,7 +175,7 @@ class Debate:
         """Return the answer, or a resolution's solution; a critique answers nothing."""
         if stage == ANSWER:
             return completion
-        return voted(words_of(spec), completion, MOST_ANSWERS)[1] if stage == RESOLVE else ""
+        return voted(wording_of(spec), completion, MOST_ANSWERS)[1] if stage == RESOLVE else ""
 
     def published(self, stage: int, group: Group) -> Group:
         """Return the whole group."""
@@ -190,13 +190,13 @@ MOST_ANSWERS = MOST_QUOTED
 """Numbers that an answer can have."""
 
 
-def words_of(spec: GameSpec) -> DebateWording:
+def wording_of(spec: GameSpec) -> DebateWording:
     """Return the parameters of a manifest that has no problem."""
-    return _words(msgspec.msgpack.encode(spec.parameters))
+    return _wording(msgspec.msgpack.encode(spec.parameters))
 
 
 @lru_cache(maxsize=16)
-def _words(encoded: bytes) -> DebateWording:
+def _wording(encoded: bytes) -> DebateWording:
     return msgspec.msgpack.decode(encoded, type=DebateWording)
 
 
@@ -213,8 +213,8 @@ def answers_in(
 ) -> tuple[Quote, ...]:
     """Return answers of the quoted bodies to a slot's question.
 
-    Each body gives one, drawn by lot; where that makes less than `most`, each gives another, and so on: a peer that is
-    alone sees several answers of its own.
+    Each body gives one, drawn by the seed. If that makes less than `most`, each gives another, and so on: a peer that
+    is alone sees several answers of its own.
     """
     texts = [
         _drawn_texts(seed, slot, digest, quoted_bodies) for digest in quoted if _is_of(quoted_bodies, digest, ANSWER)
@@ -227,7 +227,7 @@ def answers_in(
     return tuple(Quote(key, found[key]) for key in sorted(found))
 
 
-def shown_criticisms(context: StageContext, answers: Sequence[Quote], words: DebateWording) -> tuple[Critic, ...]:
+def shown_criticisms(context: StageContext, answers: Sequence[Quote], wording: DebateWording) -> tuple[Critic, ...]:
     """Return what the quoted critics say, one voice for each body, in the order of their texts' hashes.
 
     A critic's pick is read with the answers that it was shown itself, then numbered as here. One that made no pick, or
@@ -241,22 +241,22 @@ def shown_criticisms(context: StageContext, answers: Sequence[Quote], words: Deb
             continue
         quoted = context.quoted_bodies[digest].quoted
         if quoted not in lists:
-            lists[quoted] = answers_in(context.seed, context.slot, quoted, context.quoted_bodies, words.quoted)
-        critic = _critic(context, digest, lists[quoted], numbers, words)
+            lists[quoted] = answers_in(context.seed, context.slot, quoted, context.quoted_bodies, wording.quoted)
+        critic = _critic(context, digest, lists[quoted], numbers, wording)
         if critic is not None:
             found.append((content_key(critic.text) + digest, critic))
     return tuple(critic for _, critic in sorted(found, key=lambda each: each[0]))
 
 
 def _critic(
-    context: StageContext, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], words: DebateWording
+    context: StageContext, digest: Digest, seen: Sequence[Quote], numbers: dict[bytes, int], wording: DebateWording
 ) -> Critic | None:
     """Return the voice of a body that saw these answers: its first completion, from the drawn one on, with a pick."""
     for text in _drawn_texts(context.seed, context.slot, digest, context.quoted_bodies):
-        pick = picked(words, text, len(seen))
+        pick = picked(wording, text, len(seen))
         if pick is not None:
             number = NONE if pick == NONE else numbers.get(seen[pick - 1].key)
-            return None if number is None else Critic(_mark(words.pick, words.none).sub("", text), number)
+            return None if number is None else Critic(_mark(wording.pick, wording.none).sub("", text), number)
     return None
 
 
@@ -266,9 +266,9 @@ def _is_of(quoted_bodies: QuotedBodies, digest: Digest, stage: int) -> bool:
 
 
 def _drawn_texts(seed: Seed, slot: int, digest: Digest, quoted_bodies: QuotedBodies) -> list[str]:
-    """Return a body's completions for a slot, beginning with the one that the lot has drawn."""
+    """Return a body's completions for a slot, starting with the one that is drawn."""
     completions = _group_texts(quoted_bodies[digest], slot)
-    first = lot(seed, digest, slot) % len(completions) if completions else 0
+    first = draw_hash(seed, digest, slot) % len(completions) if completions else 0
     return completions[first:] + completions[:first]
 
 
@@ -283,31 +283,34 @@ def prompt_of(
     question: str,
     answers: Sequence[Quote],
     critics: Sequence[Critic],
-    room: int = MAX_QUOTE_CHARS,
+    max_chars: int = MAX_QUOTE_CHARS,
 ) -> str:
-    """Return a stage's prompt that shows these answers and critics, at most `room` characters of each."""
-    words = words_of(spec)
-    template = (spec.prompt, words.critique, words.resolve)[stage]
-    answer_lines, critic_lines = _answer_lines(words, answers, room), _criticism_lines(words, critics, room)
+    """Return a stage's prompt that shows these answers and critics, at most `max_chars` characters of each."""
+    wording = wording_of(spec)
+    template = (spec.prompt, wording.critique, wording.resolve)[stage]
+    answer_lines, critic_lines = (
+        _answer_lines(wording, answers, max_chars),
+        _criticism_lines(wording, critics, max_chars),
+    )
     return filled(template, {"question": question, "answers": answer_lines, "criticisms": critic_lines})
 
 
-def _answer_lines(words: DebateWording, answers: Sequence[Quote], room: int) -> str:
-    own = (words.pick, words.vote)
-    most = min(room, words.answer_chars)
+def _answer_lines(wording: DebateWording, answers: Sequence[Quote], max_chars: int) -> str:
+    own = (wording.pick, wording.vote)
+    most = min(max_chars, wording.answer_chars)
     return "".join(
-        filled(words.answer, {"text": quotable(quote.text, own, most), "number": str(number)})
+        filled(wording.answer, {"text": quotable(quote.text, own, most), "number": str(number)})
         for number, quote in enumerate(answers, 1)
     )
 
 
-def _criticism_lines(words: DebateWording, critics: Sequence[Critic], room: int) -> str:
-    own = (words.pick, words.vote)
-    most = min(room, words.criticism_chars)
+def _criticism_lines(wording: DebateWording, critics: Sequence[Critic], max_chars: int) -> str:
+    own = (wording.pick, wording.vote)
+    most = min(max_chars, wording.criticism_chars)
     return "".join(
         filled(
-            words.criticism,
-            {"text": quotable(critic.text, own, most), "number": str(critic.pick) if critic.pick else words.none},
+            wording.criticism,
+            {"text": quotable(critic.text, own, most), "number": str(critic.pick) if critic.pick else wording.none},
         )
         for critic in critics
     )
@@ -316,20 +319,20 @@ def _criticism_lines(words: DebateWording, critics: Sequence[Critic], room: int)
 # --- what is said ---------------------------------------------------------------------------------------------------
 
 
-def picked(words: DebateWording, text: str, answers: int) -> int | None:
+def picked(wording: DebateWording, text: str, answers: int) -> int | None:
     """Return the number with which a critique ends (`NONE` for none), or None where its form is wrong.
 
     The mark stands once, at the end, whatever lines come before it, and names one of `answers` answers or none.
     """
-    found = list(_mark(words.pick, words.none).finditer(text))
+    found = list(_mark(wording.pick, wording.none).finditer(text))
     if len(found) != 1 or text[found[0].end() :].strip(" \t\n.*"):
         return None
     return _number(found[0], answers)
 
 
-def voted(words: DebateWording, text: str, answers: int) -> tuple[int | None, str]:
+def voted(wording: DebateWording, text: str, answers: int) -> tuple[int | None, str]:
     """Return the answer that a resolution takes for the majority's (None where its form is wrong), and its solution."""
-    found = list(_mark(words.vote, words.none).finditer(text))
+    found = list(_mark(wording.vote, wording.none).finditer(text))
     if len(found) != 1:
         return None, text
     return _number(found[0], answers), text[found[0].end() :]

@@ -79,8 +79,8 @@ class Game(Protocol):
         """Return the index in [0, size) of the question that a peer plays in a slot of a stage; the first `common`
         slots hold the same questions for all."""
 
-    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
-        """Return the prompt (without the manifest's worked examples); each quote takes at most `room` characters."""
+    def prompt(self, spec: GameSpec, context: StageContext, max_chars: int) -> str:
+        """Return the prompt (without the manifest's worked examples); each quote has at most `max_chars` characters."""
 
     def rewards(
         self, spec: GameSpec, context: StageContext, completions: Sequence[str], answer: str

@@ -18,15 +18,15 @@ _MARKUP = re.compile(r"<(?=[|/!A-Za-z_])")
 _PLACE = re.compile(r"\{([a-z]+)\}")
 
 
-def lot(seed: Seed, digest: Digest, number: int) -> int:
+def draw_hash(seed: Seed, digest: Digest, number: int) -> int:
     """Return 64 bits that nobody could choose: they follow from the round's seed, a body and a number."""
     key = seed + digest + number.to_bytes(4, "big")
     return int.from_bytes(hashlib.blake2b(key, digest_size=8, person=b"swarm-quote").digest(), "big")
 
 
 def drawn(seed: Seed, stage: int, digests: Iterable[Digest], most: int) -> tuple[Digest, ...]:
-    """Return at most `most` bodies of a stage, in the order of their lots: alike for all who have the same ones."""
-    return tuple(sorted(set(digests), key=lambda digest: (lot(seed, digest, stage), digest))[:most])
+    """Return at most `most` bodies of a stage, in the order of the draw: alike for all who have the same ones."""
+    return tuple(sorted(set(digests), key=lambda digest: (draw_hash(seed, digest, stage), digest))[:most])
 
 
 def content_key(text: str) -> bytes:
@@ -34,8 +34,8 @@ def content_key(text: str) -> bytes:
     return hashlib.blake2b(text.encode(errors="replace"), digest_size=16).digest()
 
 
-def quotable(text: str, words: Sequence[str], room: int) -> str:
-    """Return a text as one line of at most `room` characters that can't be taken for anything but a quote.
+def quotable(text: str, words: Sequence[str], max_chars: int) -> str:
+    """Return a text as one line of at most `max_chars` characters that can't be taken for anything but a quote.
 
     Special tokens and tags lose their bracket, the game's own `words` are struck out, blanks are run together, and what
     is too long loses its middle.
@@ -45,17 +45,17 @@ def quotable(text: str, words: Sequence[str], room: int) -> str:
         plain = " ".join(word.split())
         if plain:
             line = re.sub(re.escape(plain), STRUCK, line, flags=re.IGNORECASE)
-    return cut(line, room)
+    return cut(line, max_chars)
 
 
-def cut(text: str, room: int) -> str:
-    """Return a text of at most `room` characters: its beginning and its end, which says more."""
-    if len(text) <= room:
+def cut(text: str, max_chars: int) -> str:
+    """Return a text of at most `max_chars` characters: its beginning and its end, which says more."""
+    if len(text) <= max_chars:
         return text
-    if room <= 2 * len(ELLIPSIS):
-        return text[len(text) - room :] if room > 0 else ""
-    left = (room - len(ELLIPSIS)) // 3
-    return text[:left] + ELLIPSIS + text[len(text) - (room - len(ELLIPSIS) - left) :]
+    if max_chars <= 2 * len(ELLIPSIS):
+        return text[len(text) - max_chars :] if max_chars > 0 else ""
+    left = (max_chars - len(ELLIPSIS)) // 3
+    return text[:left] + ELLIPSIS + text[len(text) - (max_chars - len(ELLIPSIS) - left) :]
 
 
 def filled(template: str, parts: Mapping[str, str]) -> str:

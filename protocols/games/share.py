@@ -1,4 +1,4 @@
-"""The game `share` (SAPO, arXiv 2509.08721): one stage, own and foreign groups in each update."""
+"""The game `share` (SAPO, arXiv 2509.08721): one stage, local and external groups in each update."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class Share:
         """Return the peer's own question, in the common slots everybody's."""
         return assigned_question(data, seed, peer, stage, slot, size, common)
 
-    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
+    def prompt(self, spec: GameSpec, context: StageContext, max_chars: int) -> str:
         """Return the question in the manifest's prompt."""
         return question_text(spec, context.question)
 

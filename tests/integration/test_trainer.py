@@ -1,4 +1,4 @@
-"""The trainer's link with real children."""
+"""The trainer's client with real children."""
 
 from __future__ import annotations
 
@@ -50,12 +50,12 @@ class MemoryBodies:
 
 
 class Running:
-    """A link under way and what it reported."""
+    """A worker client that runs, and what it reported."""
 
     def __init__(
-        self, link: WorkerClient, bodies: MemoryBodies, reports: trio.MemoryReceiveChannel[i.AnyInput]
+        self, client: WorkerClient, bodies: MemoryBodies, reports: trio.MemoryReceiveChannel[i.AnyInput]
     ) -> None:
-        self.link, self.bodies, self.reports = link, bodies, reports
+        self.client, self.bodies, self.reports = client, bodies, reports
 
     async def next(self, kind: type[InputT]) -> InputT:
         with trio.fail_after(90):
@@ -68,17 +68,17 @@ class Running:
 
     async def gives_up(self, seconds: float) -> None:
         """Abort whatever is under way; the child answers in time, and the machine hears nothing of it."""
-        await self.link.execute(c.AbortWork(3, 0, "skipped"))
+        await self.client.execute(c.AbortWork(3, 0, "skipped"))
         with trio.fail_after(seconds):
-            while self.link._under_way._jobs:  # noqa: ASYNC110 - the child says so by a frame
+            while self.client._in_flight._jobs:  # noqa: ASYNC110 - the child says so by a frame
                 await trio.sleep(0.005)
         with pytest.raises(trio.WouldBlock):
             self.reports.receive_nowait()
 
     @property
     def pid(self) -> int:
-        assert self.link._child is not None
-        return self.link._child.pid
+        assert self.client._child is not None
+        return self.client._child.pid
 
 
 Start = Callable[..., Awaitable[Running]]
@@ -95,11 +95,11 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def running(model: Path | str, directory: Path, **settings: object) -> AsyncIterator[Running]:
     chosen = msgspec.convert({"model": str(model), **settings}, TrainerSettings)
     bodies = MemoryBodies()
-    link = WorkerClient(chosen, MANIFEST, PEER, directory, bodies)
+    client = WorkerClient(chosen, MANIFEST, PEER, directory, bodies)
     send, receive = trio.open_memory_channel[i.AnyInput](100)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(link.run, send.send)
-        yield Running(link, bodies, receive)
+        nursery.start_soon(client.run, send.send)
+        yield Running(client, bodies, receive)
         nursery.cancel_scope.cancel()
 
 
@@ -113,7 +113,7 @@ async def test_a_round_of_work(model: Path, tmp_path: Path) -> None:
     async with running(model, tmp_path) as node:
         ready = await node.ready()
         assert (ready.parameters, ready.checkpoint_round) == (345_216, -1)
-        await node.link.execute(generate())
+        await node.client.execute(generate())
         made = await node.next(i.RolloutsGenerated)
         body = node.bodies.kept[made.body]
         assert len(decode_rollouts(body, made.body, len(body)).tokenizer) == 32
@@ -121,9 +121,9 @@ async def test_a_round_of_work(model: Path, tmp_path: Path) -> None:
         verdict = check_body(MANIFEST, ArithmeticQuestions(), PEER, said, body)
         assert (verdict.reason, verdict.groups) == ("", 8)
         assert verdict.reward == pytest.approx(made.reward)
-        await node.link.execute(c.TrainOnRollouts(3, 0, made.body, (made.body,), 2, 60.0))
-        await node.link.execute(c.EvaluateModel(3))
-        await node.link.execute(c.SaveCheckpoint(3))
+        await node.client.execute(c.TrainOnRollouts(3, 0, made.body, (made.body,), 2, 60.0))
+        await node.client.execute(c.EvaluateModel(3))
+        await node.client.execute(c.SaveCheckpoint(3))
         trained = await node.next(i.TrainingFinished)
         assert trained.updates == 2
         assert trained.own == trained.external
@@ -136,10 +136,10 @@ async def test_cancel_is_quick(model: Path, tmp_path: Path) -> None:
     """Aborted work ends within 100 ms, and the child takes the next order."""
     async with running(model, tmp_path, slowdown=30.0) as node:
         await node.ready()
-        await node.link.execute(generate())
+        await node.client.execute(generate())
         await trio.sleep(1.0)
         await node.gives_up(0.1)
-        await node.link.execute(c.SaveCheckpoint(3))
+        await node.client.execute(c.SaveCheckpoint(3))
         await node.next(i.CheckpointSaved)
 
 
@@ -147,12 +147,12 @@ async def test_sampling_is_cancelled_between_two_tokens(model: Path, tmp_path: P
     """Given up in the middle of a long generation, the child answers at once and takes the next order."""
     async with running(model, tmp_path) as node:
         await node.ready()
-        await node.link.execute(generate(groups=1000))
+        await node.client.execute(generate(groups=1000))
         with trio.fail_after(30):
-            while node.link.progress is None:  # noqa: ASYNC110 - the child says so by a frame
+            while node.client.progress is None:  # noqa: ASYNC110 - the child says so by a frame
                 await trio.sleep(0.01)
         await node.gives_up(0.5)
-        await node.link.execute(generate())
+        await node.client.execute(generate())
         await node.next(i.RolloutsGenerated)
 
 
@@ -160,19 +160,19 @@ async def test_a_killed_child_comes_back_with_its_checkpoint(model: Path, tmp_pa
     """kill -9 in the middle of a task: the loss is reported, work meanwhile is refused, the next child resumes."""
     async with running(model, tmp_path, slowdown=30.0) as node:
         await node.ready()
-        await node.link.execute(c.SaveCheckpoint(5))
+        await node.client.execute(c.SaveCheckpoint(5))
         await node.next(i.CheckpointSaved)
-        await node.link.execute(generate())
+        await node.client.execute(generate())
         await trio.sleep(0.3)
         os.kill(node.pid, signal.SIGKILL)
         assert await node.next(i.TrainerLost) == i.TrainerLost("somebody killed it")
-        await node.link.execute(generate())
+        await node.client.execute(generate())
         assert await node.next(i.WorkFailed) == i.WorkFailed("generate", 3, 0, "trainer away", SEED)
         assert (await node.ready()).checkpoint_round == 5
 
 
 async def test_nothing_is_left_behind(model: Path, tmp_path: Path) -> None:
-    """The child ends with the link."""
+    """The child ends with the client."""
     async with running(model, tmp_path) as node:
         await node.ready()
         pid = node.pid

@@ -85,13 +85,13 @@ def torchrun(meet: str) -> Iterator[Callable[[], int]]:
 
 async def played(node: Running, number: int) -> tuple[bytes, i.TrainingFinished]:
     """Generate, train on what was generated, save; return the body and what training said."""
-    await node.link.execute(generate(4, number))
+    await node.client.execute(generate(4, number))
     made = await node.next(i.RolloutsGenerated)
     assert isinstance(made, i.RolloutsGenerated)
     body = with_one_right(node.bodies.kept[made.body])
     node.bodies.put(body_digest(body), body, number)
-    await node.link.execute(c.TrainOnRollouts(number, 0, body_digest(body), (), 2, 60.0))
-    await node.link.execute(c.SaveCheckpoint(number))
+    await node.client.execute(c.TrainOnRollouts(number, 0, body_digest(body), (), 2, 60.0))
+    await node.client.execute(c.SaveCheckpoint(number))
     done = await node.next(i.TrainingFinished)
     assert isinstance(done, i.TrainingFinished)
     await node.next(i.CheckpointSaved)
@@ -133,7 +133,7 @@ async def test_two_ranks_learn_what_one_learns(model: Path, tmp_path: Path) -> N
             learned = [(newest / name).read_bytes() for name in files]
             (newest / "optimizer.safetensors").write_bytes(b"damaged")
             os.kill(worker(), signal.SIGKILL)
-            await node.link.execute(generate(4, 5))
+            await node.client.execute(generate(4, 5))
             await node.next(i.TrainerLost)
             assert (await node.ready()).checkpoint_round == 3
             await played(node, 4)

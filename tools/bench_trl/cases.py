@@ -91,7 +91,7 @@ def tiny(case: BenchCase) -> BenchCase:
 
 
 class BenchJob(msgspec.Struct, frozen=True, kw_only=True):
-    """What one contestant is told: the case, where the model is, the questions of all updates in order, and a seed."""
+    """What one contestant gets: the case, where the model is, the questions of all updates in order, and a seed."""
 
     case: BenchCase
     model: str

@@ -26,9 +26,9 @@ class JsonLines:
         if sys.stdin.readline() != GO:
             sys.exit(1)
 
-    def tell(self, said: Turn | Done) -> None:
+    def send(self, message: Turn | Done) -> None:
         """Send a line."""
-        self._out.write(msgspec.json.encode(said).decode() + "\n")
+        self._out.write(msgspec.json.encode(message).decode() + "\n")
         self._out.flush()
 
 

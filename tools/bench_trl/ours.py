@@ -35,10 +35,10 @@ def main() -> int:
         set_rate(optimizer, settings, number)
         questions = job.questions[number * case.groups : (number + 1) * case.groups]
         line.wait()
-        line.tell(update(engine, optimizer, game, case, questions, rng, settings))
+        line.send(update(engine, optimizer, game, case, questions, rng, settings))
     if job.out:
         engine.save(Path(job.out))
-    line.tell(Done(peak=peak_bytes()))
+    line.send(Done(peak=peak_bytes()))
     return 0
 
 

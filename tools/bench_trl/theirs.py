@@ -35,7 +35,7 @@ def main() -> int:
         trainer.train()
         if job.out:
             trainer.model.save_pretrained(job.out)
-    line.tell(Done(peak=peak_bytes()))
+    line.send(Done(peak=peak_bytes()))
     return 0
 
 
@@ -77,10 +77,10 @@ class StepTimes(TrainerCallback):
         self._began, self._spent = time.perf_counter(), time.process_time()
 
     def on_step_end(self, *_: Any, **__: Any) -> None:
-        """Tell what the step took."""
+        """Report what the step took."""
         seconds, cpu = time.perf_counter() - self._began, time.process_time() - self._spent
         turn = Turn(seconds=seconds, generating=self._generating, cpu=cpu, reward=self._reward, tokens=self._tokens)
-        self._line.tell(turn)
+        self._line.send(turn)
 
 
 def trainer_for(job: BenchJob, place: str, watch: StepTimes) -> Any:

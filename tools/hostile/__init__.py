@@ -1,4 +1,4 @@
-"""Learning from strangers: what three hostile peers of ten do to the accuracy of the other seven.
+"""Learning from hostile peers: what three hostile peers of ten do to the accuracy of the other seven.
 
     python -m tools.hostile [--out DIR]
 

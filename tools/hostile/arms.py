@@ -73,7 +73,7 @@ def arms_of(hostile: tuple[str, ...]) -> tuple[HostileArm, ...]:
         HostileArm(name="alone"),
         HostileArm(name="with hostile", hostile=hostile),
         HostileArm(name="bodies unchecked", hostile=hostile, checked=False),
-        HostileArm(name="all believed", hostile=hostile, checked=False, filtered=False),
+        HostileArm(name="unfiltered", hostile=hostile, checked=False, filtered=False),
     )
 
 

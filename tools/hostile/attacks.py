@@ -99,10 +99,10 @@ USUAL = ("poisoner", "liar", "oracle")
 
 
 def spoilt(
-    kind: str, honest: Rollouts, game: GameSpec, questions: Questions, reader: CompletionReader, lot: int
+    kind: str, honest: Rollouts, game: GameSpec, questions: Questions, reader: CompletionReader, draw: int
 ) -> Rollouts:
     """Return the body that a hostile peer of this kind publishes instead of an honest one."""
-    rng, attack = random.Random(lot), ATTACKS[kind]
+    rng, attack = random.Random(draw), ATTACKS[kind]
     groups = (attack(game, questions[group.question], group, reader, rng) for group in honest.groups)
     return replace(honest, groups=tuple(groups))
 

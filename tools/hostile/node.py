@@ -51,7 +51,7 @@ class Store:
 class HonestPeer:
     """Feeds its machine and does at once what that commands.
 
-    `said` is what it last published; `votes` counts for whom it voted, `trained_on` foreign bodies, `refused` those
+    `said` is what it last published; `votes` counts for whom it voted, `trained_on` external bodies, `refused` those
     that it refused by peer and reason, `skipped` the stages that it did not play.
     """
 
@@ -136,15 +136,15 @@ class HonestPeer:
         return ()
 
     def _worked(self, command: Task) -> list[i.AnyInput]:
-        order = job_for(0, command, self._bodies, self._limit)
-        assert not isinstance(order, str), order
+        job = job_for(0, command, self._bodies, self._limit)
+        assert not isinstance(job, str), job
         if isinstance(command, c.TrainOnRollouts):
             self.trained_on.update(command.external)
-        answer = carry_out(self._trainer, order.frame, TASK)
+        answer = carry_out(self._trainer, job.frame, TASK)
         if isinstance(answer, f.Generated):
             self._bodies.put(body_digest(answer.body), answer.body, command.round)
-        told = input_of(order, answer)
-        return [] if told is None else [told]
+        reported = input_of(job, answer)
+        return [] if reported is None else [reported]
 
     def _fetched(self, command: c.FetchRollouts) -> i.AnyInput:
         body = self._bodies.get(command.body)

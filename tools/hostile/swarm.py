@@ -46,8 +46,8 @@ class HostilePeer:
         """Publish this round's body."""
         made = self._trainer.generate(Generate(0, number, 0, seed, self._game.num_prompts), TASK).body
         honest = decode_rollouts(made, body_digest(made), self._limit)
-        lot = int.from_bytes(seed[:8], "big")
-        body = encode(spoilt(self.kind, honest, self._game, self._questions, self._trainer.engine, lot))
+        draw = int.from_bytes(seed[:8], "big")
+        body = encode(spoilt(self.kind, honest, self._game, self._questions, self._trainer.engine, draw))
         self._bodies.put(body_digest(body), body, number)
         return PublishRollouts(number, 0, seed, body_digest(body), len(body))
 
@@ -71,9 +71,9 @@ class Swarm(msgspec.Struct, frozen=True):
         for peer in self.honest:
             peer.open_round(number, seed)
         said = {peer.address: peer.said for peer in self.honest if peer.said}
-        for stranger in self.hostile:
-            said[stranger.address] = stranger.announcement(number, seed)
-            self.published[said[stranger.address].body] = stranger.address
+        for hostile in self.hostile:
+            said[hostile.address] = hostile.announcement(number, seed)
+            self.published[said[hostile.address].body] = hostile.address
         for peer in self.honest:
             for address, announced in said.items():
                 if address != peer.address:
@@ -141,11 +141,11 @@ def keep_all(
 def summed_up(swarm: Swarm, arm: HostileArm, seed: int, seconds: float) -> HostileResult:
     """Return what a run showed."""
     honest = swarm.honest
-    strangers = {peer.address for peer in swarm.hostile}
+    hostile_peers = {peer.address for peer in swarm.hostile}
     refused: tuple[Counter[str], Counter[str]] = Counter(), Counter()
     for peer in honest:
         for (address, reason), count in peer.refused.items():
-            refused[address in strangers][reason] += count
+            refused[address in hostile_peers][reason] += count
     wronged, refuted = refused
     return HostileResult(
         arm=arm.name,
@@ -166,6 +166,6 @@ def summed_up(swarm: Swarm, arm: HostileArm, seed: int, seconds: float) -> Hosti
 def misled(swarm: Swarm) -> dict[str, int]:
     """Return how many votes of honest peers hostile ones won, by kind."""
     won: Counter[str] = Counter()
-    for stranger in swarm.hostile:
-        won[stranger.kind] += sum(peer.votes[stranger.address] for peer in swarm.honest)
+    for hostile in swarm.hostile:
+        won[hostile.kind] += sum(peer.votes[hostile.address] for peer in swarm.honest)
     return dict(+won)

@@ -65,7 +65,7 @@ def run(base: Path, arm: SapoArm, terms: SapoSettings, seed: int) -> SapoResult:
     draw = random.Random(seed)
     sums: list[float] = []
     accuracies = [(0, peers[0].accuracy(questions, terms.questions))]
-    tokens = used = foreign = 0
+    tokens = used = external_used = 0
     for number in range(1, terms.rounds + 1):
         made = [peer.generate(questions, arm.num_prompts) for peer in peers]
         sums.append(sum(sum(each.mean for each in mine) / len(mine) for mine in made))
@@ -74,11 +74,11 @@ def run(base: Path, arm: SapoArm, terms: SapoSettings, seed: int) -> SapoResult:
             others = [each for theirs in made if theirs is not mine for each in theirs]
             own, external = chosen(arm, mine, others, draw)
             used += sum(each.informative for each in own)
-            foreign += len(external) - peer.train(own, external)
+            external_used += len(external) - peer.train(own, external)
         if number % terms.every == 0 or number == terms.rounds:
             found = [peer.accuracy(questions, terms.questions) for peer in peers]
             accuracies.append((number, sum(found) / len(found)))
     return SapoResult(
         arm=arm.name, seed=seed, rewards=sums, accuracies=accuracies, tokens=tokens, own_used=used,
-        external_used=foreign, seconds=time.monotonic() - began,
+        external_used=external_used, seconds=time.monotonic() - began,
     )  # fmt: skip

@@ -1,6 +1,6 @@
 """Checkpoints: weights, optimiser, random state and counters; atomic, checked by digest, the last ones kept.
 
-The step size follows from the counters, and the groups that are dealt from seed and round: neither is stored.
+The learning rate follows from the counters, and the groups drawn for updates from seed and round: neither is stored.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Checkpoints:
     """The checkpoints in one directory, `checkpoint-00000007` and so on, counted up at every save.
 
     `current` is a link to the newest one's model, a Hugging Face directory; it is replaced at once, never missing.
-    Of several ranks the first one alone writes and reads: what is spread is gathered for it, and dealt out by it.
+    Of several ranks, rank 0 alone writes and reads: what is sharded is gathered for it, and scattered by it.
     What a process that was killed left half written is removed when the next one begins.
     """
 

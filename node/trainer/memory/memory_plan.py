@@ -165,8 +165,8 @@ def logit_bytes(shape: ModelShape, ask: MemoryRequest, tokens: int) -> int:
 
 
 def plan_memory(shape: ModelShape, ask: MemoryRequest, budget: int) -> MemoryPlan:
-    """Return the plan for `budget` bytes of one rank; where it does not fit, the smallest one (`MemoryPlan.fits`
-    tells).
+    """Return the plan for `budget` bytes of one rank; if it does not fit, the smallest one (see
+    `MemoryPlan.fits`).
 
     Activations are kept while at least one whole group fits into a part of an update, and computed again otherwise.
     """

@@ -1,4 +1,4 @@
-"""The orders that the child has: which answers count, and how long it may take to give up the others."""
+"""The jobs that the child has: which answers count, and how long it may take to give up the others."""
 
 from __future__ import annotations
 
@@ -11,38 +11,38 @@ between, some minutes, is vLLM's first start."""
 
 
 class InFlightJobs:
-    """Orders given and not answered. Those that were aborted are void: their answers are awaited and count for nothing,
-    since the same round and stage may have been ordered anew by then.
+    """Jobs given and not answered. Answers to aborted ones are awaited and count for nothing: the same round and stage
+    may have been asked for again by then.
 
-    `patience` is how many seconds a child may take to answer an order that was aborted.
+    `timeout` is how many seconds a child may take to answer a job that was aborted.
     """
 
-    def __init__(self, patience: float) -> None:
-        self.patience = patience
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
         self._jobs: dict[int, Job] = {}
-        self._void: dict[int, float] = {}
+        self._aborted: dict[int, float] = {}
 
-    def give(self, order: Job) -> None:
-        """Note an order that the child was given."""
-        self._jobs[order.task] = order
+    def add(self, job: Job) -> None:
+        """Note a job that the child was given."""
+        self._jobs[job.task] = job
 
     def abort(self, at: float) -> list[int]:
-        """Void all orders at a time in seconds; return their tasks."""
+        """Abort all jobs at a time in seconds; return their tasks."""
         for task in self._jobs:
-            self._void.setdefault(task, at + self.patience)
+            self._aborted.setdefault(task, at + self.timeout)
         return sorted(self._jobs)
 
     def answered(self, task: int) -> Job | None:
-        """Return the order that the child answered, None where it is void. Raises KeyError where it has no such one."""
-        order = self._jobs.pop(task)
-        return order if self._void.pop(task, None) is None else None
+        """Return the job that the child answered, None if it was aborted. Raises KeyError for one it was not given."""
+        job = self._jobs.pop(task)
+        return job if self._aborted.pop(task, None) is None else None
 
     def is_overdue(self, at: float) -> bool:
-        """Return True if the child should have given up an order before a time."""
-        return any(until < at for until in self._void.values())
+        """Return True if the child should have given up an aborted job by that time."""
+        return any(until < at for until in self._aborted.values())
 
 
-def patience(manifest: Manifest) -> float:
+def cancel_timeout(manifest: Manifest) -> float:
     """Return how many seconds a child may take to give up a task before it counts as hung.
 
     No fewer than the longest stage has: a slow machine is not killed for work that some stage has time for.

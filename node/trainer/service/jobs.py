@@ -1,4 +1,4 @@
-"""What the link asks of the child and what it tells the machine: pure."""
+"""What the worker client asks of the child, and what it reports to the machine: pure."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ FRAME_SHARE = f.FRAME_LIMIT * 3 // 4
 """Bytes of bodies that one frame carries."""
 
 MAX_QUOTED_BODIES = 256
-"""Bodies that those of one training may lead to."""
+"""Bodies that those of one training may quote, directly or in turn."""
 
 KINDS: dict[type[Work], str] = {
     c.GenerateRollouts: "generate",
@@ -38,13 +38,13 @@ KINDS: dict[type[Work], str] = {
 class QuotedBody(NamedTuple):
     """A body that is quoted: encoded, the stage that it is of, what it quotes in turn."""
 
-    body: bytes
+    encoded: bytes
     stage: int
     quoted: tuple[Digest, ...]
 
 
 class Job(msgspec.Struct, frozen=True):
-    """A command under way: the frame that carries it."""
+    """A command in flight, and the frame that carries it."""
 
     command: Work
     frame: Asked
@@ -73,9 +73,9 @@ def refusal(command: Work, reason: str) -> i.WorkFailed:
 
 
 def job_for(task: int, command: Work, bodies: Bodies, limit: int) -> Job | str:
-    """Return the order for a command, or why it can't be given. `limit` bounds a body, in bytes.
+    """Return the job for a command, or why it can't be given. `limit` bounds a body, in bytes.
 
-    A foreign body that is not kept any more is left out; so are the last ones where all would not fit into a frame.
+    An external body that is not kept any more is left out; so are the last ones if not all fit into a frame.
     """
     frame: Asked | str
     match command:
@@ -105,11 +105,11 @@ def _to_train(task: int, command: c.TrainOnRollouts, bodies: Bodies, limit: int)
     external = fitting([bodies.get(each) for each in command.external], FRAME_SHARE - limit)
     if not own and not external:
         return "no body to train on is kept any more"
-    room = FRAME_SHARE - len(own or b"") - sum(map(len, external))
+    budget = FRAME_SHARE - len(own or b"") - sum(map(len, external))
     quoted_bodies, _ = bodies_quoted_by([each for body in (own or b"", *external) for each in quoted_in(body)], bodies)
     return f.Train(
         task, command.round, command.stage, own or b"", external, command.updates, command.seconds,
-        fitting(list(quoted_bodies), room),
+        fitting(list(quoted_bodies), budget),
     )  # fmt: skip
 
 
@@ -119,26 +119,27 @@ def bodies_quoted_by(quoted: Iterable[Digest], bodies: Bodies) -> tuple[tuple[by
     return tuple(found.values()), missing
 
 
-def quotes_that_fit(quoted: Sequence[Digest], bodies: Bodies, room: int) -> dict[Digest, bytes] | str:
-    """Return what has room, in bytes, of the quoted bodies and what these quote in turn; or why nothing can be quoted.
+def quotes_that_fit(quoted: Sequence[Digest], bodies: Bodies, budget: int) -> dict[Digest, bytes] | str:
+    """Return what fits into a budget of bytes, of the quoted bodies and what they quote in turn; or why nothing can be
+    quoted.
 
-    Peers accept some of each stage, in the order of their lots: fewer of each are quoted where all would not fit.
+    Peers accept some of each stage, in the order of their draw: fewer of each are quoted where all would not fit.
     """
     found, missing = closure(
-        quoted, lambda digest: book_of(bodies.get(digest)), lambda book: book.quoted, MAX_QUOTED_BODIES
+        quoted, lambda digest: quoted_body_of(bodies.get(digest)), lambda body: body.quoted, MAX_QUOTED_BODIES
     )
     if missing:
         return f"{len(missing)} bodies that are to be quoted are not kept any more"
     quoted_bodies: dict[Digest, QuotedBody] = {}
     for digest in by_turns(quoted, found):
-        wider = quoted_bodies | closure([digest], found.get, lambda book: book.quoted, MAX_QUOTED_BODIES)[0]
-        if sum(len(book.body) for book in wider.values()) <= room:
+        wider = quoted_bodies | closure([digest], found.get, lambda body: body.quoted, MAX_QUOTED_BODIES)[0]
+        if sum(len(body.encoded) for body in wider.values()) <= budget:
             quoted_bodies = wider
     if {found[digest].stage for digest in quoted} - {
         quoted_bodies[digest].stage for digest in quoted if digest in quoted_bodies
     }:
         return "the bodies that are to be quoted are too large"
-    return {digest: book.body for digest, book in quoted_bodies.items()}
+    return {digest: body.encoded for digest, body in quoted_bodies.items()}
 
 
 def by_turns(quoted: Iterable[Digest], found: Mapping[Digest, QuotedBody]) -> list[Digest]:
@@ -149,25 +150,25 @@ def by_turns(quoted: Iterable[Digest], found: Mapping[Digest, QuotedBody]) -> li
     return [digest for turn in zip_longest(*stages.values()) for digest in turn if digest is not None]
 
 
-def book_of(body: bytes | None) -> QuotedBody | None:
+def quoted_body_of(body: bytes | None) -> QuotedBody | None:
     """Return a body with what it says of itself; None where there is none that can be read."""
-    said = quoting_of(body) if body else None
-    return QuotedBody(body, said.stage, said.quoted) if body and said else None
+    header = quoting_of(body) if body else None
+    return QuotedBody(body, header.stage, header.quoted) if body and header else None
 
 
-def fitting(bodies: list[bytes | None], room: int) -> tuple[bytes, ...]:
-    """Return the bodies that are there, as many from the front as have room, in bytes."""
+def fitting(bodies: list[bytes | None], budget: int) -> tuple[bytes, ...]:
+    """Return the bodies that are there, as many from the front as fit into a budget of bytes."""
     kept: list[bytes] = []
     for body in bodies:
-        if body is not None and len(body) <= room:
+        if body is not None and len(body) <= budget:
             kept.append(body)
-            room -= len(body)
+            budget -= len(body)
     return tuple(kept)
 
 
-def input_of(order: Job, answer: Answer) -> i.AnyInput | None:
-    """Return the input that tells the machine of an answer; None where it is not one to this order."""
-    match order.command, answer:
+def input_of(job: Job, answer: Answer) -> i.AnyInput | None:
+    """Return the input that reports an answer to the machine; None if it is no answer to this job."""
+    match job.command, answer:
         case c.GenerateRollouts() as asked, f.Generated() as made:
             return i.RolloutsGenerated(
                 asked.round, asked.stage, body_digest(made.body), len(made.body), made.groups, made.reward,

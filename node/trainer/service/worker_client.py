@@ -1,4 +1,4 @@
-"""The node's side of the trainer: starts the child, passes frames, tells the machine what came of them.
+"""The node's side of the trainer: starts the child, passes frames, reports to the machine what came of them.
 
 Nothing here imports torch. The child may hang, crash, be killed for memory or write garbage: each ends in `TrainerLost`
 a pause that doubles from 1 s to 60 s, and a new child that resumes from the newest checkpoint.
@@ -29,7 +29,7 @@ from node.machine import inputs as i
 from node.ports import Bodies, Report
 from node.trainer import messages as f
 from node.trainer.rank_environment import PASSED
-from node.trainer.service.in_flight import InFlightJobs, patience
+from node.trainer.service.in_flight import InFlightJobs, cancel_timeout
 from node.trainer.service.jobs import input_of, job_for, kind_of, refusal
 from protocols.identifiers import Address, body_digest
 from protocols.manifest import Manifest
@@ -74,7 +74,7 @@ class WorkerClient:
         self._reports_in, self._reports_out = trio.open_memory_channel[i.AnyInput](math.inf)
         self._child: WorkerProcess | None = None
         self._next_task = 1
-        self._under_way = InFlightJobs(patience(manifest))
+        self._in_flight = InFlightJobs(cancel_timeout(manifest))
         self.progress: f.Progress | None = None
 
     # --- commands -----------------------------------------------------------------------------------------------
@@ -85,23 +85,23 @@ class WorkerClient:
             self._abort(command)
             return
         if self._child is None or not self._child.ready:
-            self._tell(refusal(command, "trainer away"))
+            self._report(refusal(command, "trainer away"))
             return
-        order = job_for(self._next_task, command, self._bodies, self._manifest.limits.body)
-        if isinstance(order, str):
-            self._tell(refusal(command, order))
+        job = job_for(self._next_task, command, self._bodies, self._manifest.limits.body)
+        if isinstance(job, str):
+            self._report(refusal(command, job))
             return
         try:
-            self._child.send(order.frame)
+            self._child.send(job.frame)
         except ValueError as error:  # it is larger than any frame: of whatever size bodies are in this swarm
-            self._tell(refusal(command, str(error)))
+            self._report(refusal(command, str(error)))
             return
         self._next_task += 1
-        self._under_way.give(order)
+        self._in_flight.add(job)
 
     def _abort(self, command: c.AbortWork) -> None:
-        """Cancel every task given so far. The machine has done with them: no answer to them reaches it."""
-        tasks = self._under_way.abort(trio.current_time())
+        """Cancel every task given so far. The machine has given them up: no answer to them reaches it."""
+        tasks = self._in_flight.abort(trio.current_time())
         if self._child is not None and tasks:
             log.info("trainer.abort", tasks=tasks, reason=command.reason)
             self._child.send(f.Cancel(max(tasks)))
@@ -120,10 +120,10 @@ class WorkerClient:
                 log.warning("trainer.child_lost", reason=lost.reason, shrink=lost.shrink, restart_in=pause)
                 if lost.shrink:
                     self._settings = shrunk(self._settings)
-                self._tell(lost)
+                self._report(lost)
                 await trio.sleep(pause)
 
-    def _tell(self, happened: i.AnyInput) -> None:
+    def _report(self, happened: i.AnyInput) -> None:
         self._reports_in.send_nowait(happened)
 
     async def _forward(self, report: Report) -> None:
@@ -148,7 +148,7 @@ class WorkerClient:
             reason = str(next(leaves(group)))
         finally:
             self._child = None
-            self._under_way = InFlightJobs(self._under_way.patience)
+            self._in_flight = InFlightJobs(self._in_flight.timeout)
             self.progress = None
             with trio.CancelScope(shield=True):
                 killed = await child.end()
@@ -158,18 +158,18 @@ class WorkerClient:
         return lasted, loss(reason, child.returncode, killed=killed, oom_kills=oom_kills() - kills)
 
     async def _listen(self, child: WorkerProcess) -> Never:
-        """Take what the child says until it is `WorkerLost`. Heartbeats come also from one whose work hangs."""
+        """Take frames until the child is `WorkerLost`. Heartbeats come also from one whose work hangs."""
         while True:
             self._take(child, await child.receive())
-            if self._under_way.is_overdue(trio.current_time()):
-                raise WorkerLost(f"it did not give up its task within {self._under_way.patience:.0f} s")
+            if self._in_flight.is_overdue(trio.current_time()):
+                raise WorkerLost(f"it did not give up its task within {self._in_flight.timeout:.0f} s")
 
     def _take(self, child: WorkerProcess, frame: f.FromChild) -> None:
-        """Note what the child says and tell the machine what it must know. Raises `WorkerLost` where it can't go on."""
+        """Take a frame, and report to the machine what it must know. Raises `WorkerLost` if the child can't go on."""
         match frame:
             case f.Ready():
                 child.ready_since = trio.current_time()
-                self._tell(i.TrainerReady(frame.parameters, frame.device, frame.checkpoint_round))
+                self._report(i.TrainerReady(frame.parameters, frame.device, frame.checkpoint_round))
             case f.Heartbeat():
                 pass
             case f.Progress():
@@ -185,19 +185,19 @@ class WorkerClient:
 
     def _finish(self, frame: f.Generated | f.Trained | f.Evaluated | f.Saved | f.Failed) -> None:
         try:
-            order = self._under_way.answered(frame.task)
+            job = self._in_flight.answered(frame.task)
         except KeyError:
             raise WorkerLost(f"it answered task {frame.task}, which it was not given") from None
         self.progress = None
-        if order is None:
+        if job is None:
             log.debug("trainer.given_up", task=frame.task, answer=type(frame).__name__)
             return
         if isinstance(frame, f.Generated):
-            self._bodies.put(body_digest(frame.body), frame.body, order.round)
-        happened = input_of(order, frame)
+            self._bodies.put(body_digest(frame.body), frame.body, job.round)
+        happened = input_of(job, frame)
         if happened is None:
-            raise WorkerLost(f"it answered {kind_of(order.command)} with {type(frame).__name__}")
-        self._tell(happened)
+            raise WorkerLost(f"it answered {kind_of(job.command)} with {type(frame).__name__}")
+        self._report(happened)
 
 
 class WorkerProcess:
@@ -256,14 +256,14 @@ class WorkerProcess:
 
     async def receive(self) -> f.FromChild:
         """Return the next frame. Raises `WorkerLost` where the child is gone, hung, or writes what is no frame."""
-        patience = SILENCE_SECONDS if self.ready else LOADING_SECONDS
-        with trio.move_on_after(patience):
+        timeout = SILENCE_SECONDS if self.ready else LOADING_SECONDS
+        with trio.move_on_after(timeout):
             try:
                 frame: f.FromChild = f.from_child.decode(await self._next_frame())
             except (ValueError, RecursionError) as error:
                 raise WorkerLost(f"it wrote garbage: {error}") from error
             return frame
-        raise WorkerLost(f"it said nothing for {patience:.0f} s")
+        raise WorkerLost(f"it said nothing for {timeout:.0f} s")
 
     async def _next_frame(self) -> bytes:
         while (body := self._frames.next()) is None:
@@ -337,7 +337,7 @@ def loss(reason: str, returncode: int, *, killed: bool, oom_kills: int) -> i.Tra
 
 
 def oom_kills() -> int:
-    """Return how many processes the kernel has killed for memory since boot; 0 where it doesn't tell."""
+    """Return how many processes the kernel has killed for memory since boot; 0 if it doesn't say."""
     try:
         text = Path("/proc/vmstat").read_text()
     except OSError:

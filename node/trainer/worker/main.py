@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 HEARTBEAT_SECONDS = 1.0
 KEEP_ALIVE = 60.0
-"""Seconds after which a silent rank 0 lets its followers know that it lives."""
+"""Seconds after which a silent rank 0 shows the other ranks that it lives."""
 
 OOM_SCORE = 900
 """Where memory runs out, the kernel ends the child, not the node."""
@@ -66,7 +66,7 @@ class ParentConnection:
         try:
             self._read_forever()
         except (OSError, EOFError, ValueError) as error:
-            sys.stderr.write(f"the node's line ended: {error}\n")
+            sys.stderr.write(f"the node's connection ended: {error}\n")
         os._exit(0)
 
     def _read_forever(self) -> None:
@@ -91,23 +91,23 @@ class ParentConnection:
                 self.frames.put(frame)
 
 
-class Speed:
+class ProgressReporter:
     """Sends at most ten `Progress` frames a second."""
 
-    def __init__(self, line: ParentConnection, task: int) -> None:
-        self._line, self._task = line, task
+    def __init__(self, connection: ParentConnection, task: int) -> None:
+        self._connection, self._task = connection, task
         self._sent = 0.0
 
     def __call__(self, done: int, total: int) -> None:
-        """Say how far the task is."""
+        """Send how far the task is."""
         now = time.monotonic()
         if now - self._sent >= 0.1 or done == total:
             self._sent = now
-            self._line.send(f.Progress(self._task, done, total))
+            self._connection.send(f.Progress(self._task, done, total))
 
 
 def offer_to_kernel() -> None:
-    """Stand first in line where the kernel runs out of memory."""
+    """Have the kernel kill this process first if memory runs out."""
     try:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE))
     except OSError as error:
@@ -120,16 +120,16 @@ def limit_memory(mebibytes: int) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (mebibytes << 20, mebibytes << 20))
 
 
-def log_to(line: ParentConnection) -> None:
-    """Have what this process logs stand in the node's log."""
+def log_to(connection: ParentConnection) -> None:
+    """Send what this process logs to the node, for its log."""
     import structlog
 
-    def passed_on(_logger: object, level: str, event: MutableMapping[str, Any]) -> NoReturn:
+    def forward(_logger: object, level: str, event: MutableMapping[str, Any]) -> NoReturn:
         text = str(event.pop("event"))
-        line.send(f.Logged(level, text, {key: plain(value) for key, value in event.items()}))
+        connection.send(f.Logged(level, text, {key: plain(value) for key, value in event.items()}))
         raise structlog.DropEvent
 
-    structlog.configure(processors=[passed_on])
+    structlog.configure(processors=[forward])
 
 
 def plain(value: object) -> str | int | float | bool | None:
@@ -151,7 +151,9 @@ def carry_out(session: Session, frame: f.ToChild, task: TaskContext) -> f.Genera
     raise ValueError(f"a {type(frame).__name__} can't come here")
 
 
-def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train | f.Evaluate | f.Save) -> f.FromChild:
+def answer(
+    connection: ParentConnection, session: Session, frame: f.Generate | f.Train | f.Evaluate | f.Save
+) -> f.FromChild:
     """Return the frame that ends a task, whatever happens to it."""
     from node.trainer.engines.engine import Cancelled, NotFinite
     from node.trainer.memory.oom import is_memory
@@ -159,7 +161,10 @@ def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train
 
     process_group = session.process_group
     process_group.broadcast(f.encoded(frame))
-    task = TaskContext(process_group.broadcast_answer(lambda: line.cancelled(frame.task)), Speed(line, frame.task))
+    task = TaskContext(
+        process_group.broadcast_answer(lambda: connection.cancelled(frame.task)),
+        ProgressReporter(connection, frame.task),
+    )
     if process_group.world_size == 1 and task.cancelled():
         return f.Failed(frame.task, "cancelled", "cancelled before it began")
     try:
@@ -173,13 +178,13 @@ def answer(line: ParentConnection, session: Session, frame: f.Generate | f.Train
         if (
             process_group.world_size > 1
         ):  # the ranks may be at different places now: all begin anew from their checkpoints
-            line.send(f.Failed(0, "error", describe(error)))
+            connection.send(f.Failed(0, "error", describe(error)))
             os._exit(REFUSED)
         return f.Failed(frame.task, "memory" if is_memory(error) else "error", describe(error))
 
 
-def set_up(line: ParentConnection, setup: f.SetUp) -> Session | None:
-    """Load data and model, or tell the node why that can't be done."""
+def set_up(connection: ParentConnection, setup: f.SetUp) -> Session | None:
+    """Load data and model, or send the node the reason why that can't be done."""
     os.environ["OMP_NUM_THREADS"] = str(setup.settings.threads)  # read once, when torch is imported below
     os.environ.update(mps_watermarks(setup.settings.gpu_memory_utilization))
     limit_memory(setup.settings.memory_limit_mib)
@@ -195,18 +200,18 @@ def set_up(line: ParentConnection, setup: f.SetUp) -> Session | None:
         process_group.broadcast(f.encoded(setup))
         session = Session(setup, process_group=process_group)
     except Exception as error:  # noqa: BLE001 - the task boundary: the child can't work, the node learns why
-        line.send(f.Failed(0, "error", describe(error)))
+        connection.send(f.Failed(0, "error", describe(error)))
         return None
     engine = session.engine
-    line.send(f.Ready(engine.parameter_count, str(engine.device), engine.fingerprint, session.counters.round))
+    connection.send(f.Ready(engine.parameter_count, str(engine.device), engine.fingerprint, session.counters.round))
     return session
 
 
-def next_frame(line: ParentConnection, session: Session | None) -> f.ToChild:
-    """Wait for a frame; meanwhile let followers know, with an empty `Cancel`, that this rank lives."""
+def next_frame(connection: ParentConnection, session: Session | None) -> f.ToChild:
+    """Wait for a frame; meanwhile show the other ranks, by an empty `Cancel`, that this one lives."""
     while True:
         try:
-            return line.frames.get(
+            return connection.frames.get(
                 timeout=KEEP_ALIVE if session is not None and session.process_group.world_size > 1 else None
             )
         except queue.Empty:
@@ -228,15 +233,15 @@ def main(descriptor: int, parent: int) -> int:
     """Serve the node until it says `Bye` or is gone."""
     end_with(parent)
     offer_to_kernel()
-    line = ParentConnection(socket.socket(fileno=descriptor))
-    log_to(line)
-    line.send(f.Hello(os.getpid()))
-    threading.Thread(target=line.read_forever, name="reader", daemon=True).start()
+    connection = ParentConnection(socket.socket(fileno=descriptor))
+    log_to(connection)
+    connection.send(f.Hello(os.getpid()))
+    threading.Thread(target=connection.read_forever, name="reader", daemon=True).start()
     session: Session | None = None
     while True:
-        match next_frame(line, session):
+        match next_frame(connection, session):
             case f.SetUp() as setup:
-                session = set_up(line, setup)
+                session = set_up(connection, setup)
                 if session is None:
                     return REFUSED
             case f.Bye() as bye:
@@ -244,7 +249,7 @@ def main(descriptor: int, parent: int) -> int:
                     session.process_group.broadcast(f.encoded(bye))
                 return 0
             case f.Generate() | f.Train() | f.Evaluate() | f.Save() as frame if session is not None:
-                line.send(answer(line, session, frame))
+                connection.send(answer(connection, session, frame))
             case frame:
                 raise ValueError(f"a {type(frame).__name__} came before SetUp")
 

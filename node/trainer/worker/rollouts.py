@@ -1,4 +1,4 @@
-"""Between what travels (`protocols.wire`) and what is sampled or trained on."""
+"""Converts between what is sent (`protocols.wire`) and what is sampled or trained on."""
 
 from __future__ import annotations
 
@@ -57,21 +57,19 @@ def has_its_quotes(rollouts: Rollouts, quoted_bodies: QuotedBodies) -> bool:
 
 
 def fitted_prompt(game: GameSpec, context: StageContext, engine: Engine) -> str:
-    """Return a scene's prompt with the longest quotes, cut in the middle, that leave room for the whole question."""
+    """Return a stage's prompt with the longest quotes, cut in the middle, that leave space for the whole question."""
     prompt = game_named(game.name).prompt
     text = prompt(game, context, MAX_QUOTE_CHARS)
     if not context.quoted or len(engine.encode(text)) <= game.max_prompt:
         return text
-    fits, too_long = (
-        0,
-        max(len(each.text) for body in context.quoted_bodies.values() for each in _completions(body)) + 1,
-    )
+    longest = max(len(each.text) for body in context.quoted_bodies.values() for each in _completions(body))
+    fits, too_long = 0, longest + 1
     while too_long - fits > 1:
-        room = (fits + too_long) // 2
-        if len(engine.encode(prompt(game, context, room))) <= game.max_prompt:
-            fits = room
+        max_chars = (fits + too_long) // 2
+        if len(engine.encode(prompt(game, context, max_chars))) <= game.max_prompt:
+            fits = max_chars
         else:
-            too_long = room
+            too_long = max_chars
     return prompt(game, context, fits)
 
 
@@ -107,16 +105,19 @@ def training_groups(
 
 
 def reinforces_poison(completions: Sequence[Completion], values: Sequence[float]) -> bool:
-    """Return True if a degenerate completion would be made likelier. A young model's babble, made less likely, does no
-    harm: without it a beginner's groups would teach nobody."""
+    """Return True if a degenerate completion would be made likelier.
+
+    Degenerate completions that are made less likely do no harm: without them the groups of a model that has just begun
+    to train would teach nobody.
+    """
     return any(value > 0 and flaw(each) for each, value in zip(completions, values, strict=True))
 
 
 def most_external(game: GameSpec, own: int) -> int:
-    """Return how many foreign groups an update may take beside `own` own ones: no larger share than the manifest's,
-    also where few were made.
+    """Return how many external groups an update may take beside `own` own ones: no larger share than the manifest's,
+    even if there are few own ones.
 
-    Own groups without an advantage count: what keeps them from teaching is no fault of the others', and from those a
+    Own groups without an advantage count. What keeps them from teaching is no fault of the others, and from those a
     model learns what it can't do yet (SAPO, arXiv 2509.08721).
     """
     return (
@@ -166,8 +167,8 @@ def read_completion(
     """Return ids and behaviour log-probabilities to train on.
 
     Ids that came along are used only where the tokenizer is the same and they decode to the text, log-probabilities
-    only with them and if each is finite and at most 0. Otherwise the text is read anew and has no weight; what
-    it has above the game's length is cut.
+    only with them and if each is finite and at most 0. Otherwise the text is tokenised again and its importance
+    weight is 1; what is longer than the game allows is cut.
     """
     if same_ids:
         ids = list(struct.unpack(f"<{len(completion.tokens) // 4}I", completion.tokens))
@@ -193,20 +194,20 @@ def usable(packed: bytes, count: int) -> list[float]:
 
 
 class ShuffledPool(Generic[ItemT]):
-    """Deals items in random order; none again before all were dealt, none twice in one hand."""
+    """Draws items in random order without replacement: all are drawn before one is drawn again, none twice at once."""
 
     def __init__(self, items: Sequence[ItemT], rng: random.Random) -> None:
         self._items, self._rng = list(items), rng
         self._left: list[int] = []
 
-    def deal(self, count: int) -> list[ItemT]:
+    def draw(self, count: int) -> list[ItemT]:
         """Return `count` items, all of them where there are fewer."""
         count = min(count, len(self._items))
-        hand, self._left = self._left[:count], self._left[count:]
-        if len(hand) < count:
-            fresh = [each for each in range(len(self._items)) if each not in hand]
+        drawn, self._left = self._left[:count], self._left[count:]
+        if len(drawn) < count:
+            fresh = [each for each in range(len(self._items)) if each not in drawn]
             self._rng.shuffle(fresh)
-            missing = count - len(hand)
-            self._left = fresh[missing:] + hand
-            hand = hand + fresh[:missing]
-        return [self._items[each] for each in hand]
+            missing = count - len(drawn)
+            self._left = fresh[missing:] + drawn
+            drawn = drawn + fresh[:missing]
+        return [self._items[each] for each in drawn]

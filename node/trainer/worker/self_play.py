@@ -1,6 +1,6 @@
-"""A whole round on held-out questions, played by one model with itself: what each stage of a game is worth.
+"""Self-play evaluation: a whole round on held-out questions, played by one model with itself.
 
-The held-out accuracy asks the first stage only. Where later stages quote earlier ones, as in `debate`, what counts is
+Held-out accuracy measures the first stage only. Where later stages quote earlier ones, as in `debate`, what counts is
 the answer at the end; in a round of a swarm its questions are too few to tell.
 """
 
@@ -40,7 +40,7 @@ class SelfPlay:
         self._rules: Game = game_named(manifest.game.name)
         self._parts = max(1, self._rules.max_quoted(manifest.game))
         self._rng = torch.Generator().manual_seed(EVALUATION_SEED)
-        self._shelf: dict[Digest, Rollouts] = {}
+        self._quoted_bodies: dict[Digest, Rollouts] = {}
         self._played: list[list[Digest]] = []
 
     def play(self, stage: int, *, greedy: bool) -> StageWorth:
@@ -61,7 +61,7 @@ class SelfPlay:
         )
         return [
             StageContext(
-                seed=SEED, stage=stage, slot=slot, question=each.text, quoted=quoted, quoted_bodies=self._shelf
+                seed=SEED, stage=stage, slot=slot, question=each.text, quoted=quoted, quoted_bodies=self._quoted_bodies
             )
             for slot, each in enumerate(self._questions)
         ]
@@ -76,7 +76,7 @@ class SelfPlay:
             )
             body = Rollouts(0, stage, self._engine.fingerprint, said, quoted, SEED, f"0x{part:040x}")
             digest = body_digest(encode(body))
-            self._shelf[digest] = body
+            self._quoted_bodies[digest] = body
             self._played[-1].append(digest)
 
     def _result(self, stage: int, contexts: Sequence[StageContext], groups: Sequence[Sequence[Sample]]) -> StageWorth:

@@ -56,11 +56,11 @@ log = structlog.get_logger()
 
 EVALUATION_SEED = 999
 PAUSE = 0.02
-"""Seconds: how often an imitated slow machine looks whether it was cancelled."""
+"""Seconds: how often a simulated slow machine checks whether it was cancelled."""
 
 
 class TaskContext(msgspec.Struct, frozen=True):
-    """How a task speaks to the node: is it cancelled, and how far it is (done, total)."""
+    """What a task asks the node and reports to it: whether it is cancelled, and its progress (done, total)."""
 
     cancelled: Callable[[], bool]
     progress: Callable[[int, int], None]
@@ -113,7 +113,7 @@ class Session:
         samples = self.engine.sample(
             [fitted_prompt(self.game, context, self.engine) for context in contexts],
             self.game.num_generations,
-            self._generator(self._lot("generate", frame.round, frame.stage, frame.seed)),
+            self._generator(self._derived_seed("generate", frame.round, frame.stage, frame.seed)),
             task.cancelled,
             progress=task.progress,
         )
@@ -174,11 +174,11 @@ class Session:
             groups = groups[: len(groups) * self._manifest.limits.body // len(body)] or groups[:1]
 
     def _slow_down(self, groups: int, task: TaskContext) -> None:
-        """Imitate a slow machine: `slowdown` extra seconds per group."""
+        """Simulate a slow machine: `slowdown` extra seconds per group."""
         end = time.monotonic() + self.settings.slowdown * groups
         while time.monotonic() < end:
             if task.cancelled():
-                raise Cancelled("while imitating a slow machine")
+                raise Cancelled("while simulating a slow machine")
             time.sleep(PAUSE)
 
     # --- train --------------------------------------------------------------------------------------------------
@@ -201,7 +201,7 @@ class Session:
         quoted_bodies = decode_bodies(frame.quoted_bodies)
         own = self._groups([frame.own], quoted_bodies, external=False)
         external = grpo.informative(self._groups(frame.external, quoted_bodies, external=True))
-        rng = random.Random(self._lot("train", frame.round, frame.stage, b""))
+        rng = random.Random(self._derived_seed("train", frame.round, frame.stage, b""))
         return ShuffledPool(own, rng), ShuffledPool(external, rng)
 
     def _groups(self, bodies: Sequence[bytes], quoted_bodies: QuotedBodies, *, external: bool) -> list[TrainingGroup]:
@@ -224,10 +224,10 @@ class Session:
     def _update(
         self, own: ShuffledPool[TrainingGroup], external: ShuffledPool[TrainingGroup], until: float, task: TaskContext
     ) -> OptimizerStep | None:
-        """Make one update on groups dealt from both decks, own and external ones in turn; None without time for it."""
-        mine = own.deal(self.game.local_groups)
-        hands = zip_longest(mine, external.deal(most_external(self.game, len(mine))))
-        groups = grpo.informative([group for pair in hands for group in pair if group is not None])
+        """Make one update on groups drawn from both pools, own and external ones in turn; None without time for it."""
+        mine = own.draw(self.game.local_groups)
+        interleaved = zip_longest(mine, external.draw(most_external(self.game, len(mine))))
+        groups = grpo.informative([group for pair in interleaved for group in pair if group is not None])
         if not groups:
             return NOTHING
         return self.learner.update(groups, until, task.cancelled, mean_nll(mine))
@@ -265,13 +265,13 @@ class Session:
 
     # --- randomness ---------------------------------------------------------------------------------------------
 
-    def _lot(self, purpose: str, round_number: int, stage: int, seed: bytes) -> int:
+    def _derived_seed(self, purpose: str, round_number: int, stage: int, seed: bytes) -> int:
         """Return 63 bits that depend on the node's seed and all of these, and on nothing else."""
         key = f"{purpose}/{self.settings.seed}/{self._peer}/{round_number}/{stage}/".encode() + seed
         return int.from_bytes(hashlib.blake2b(key, digest_size=8).digest(), "big") >> 1
 
-    def _generator(self, lot: int) -> torch.Generator:
-        return torch.Generator().manual_seed(lot)
+    def _generator(self, seed: int) -> torch.Generator:
+        return torch.Generator().manual_seed(seed)
 
 
 def graded(

@@ -1,4 +1,4 @@
-"""The warm start's corpus: word problems answered in mixed quality, as a corpus from the web mixes them.
+"""The SFT warm-up's corpus: word problems answered in mixed quality, as a corpus from the web mixes them.
 
 A clean corpus leaves reinforcement learning nothing to elicit; this one teaches the arithmetic and buries the right
 behaviour under three bad habits.

@@ -1,4 +1,4 @@
-"""The warm start's corpus for the game `debate`: its three stages in the compact wording of the built-in model.
+"""The SFT warm-up's corpus for the game `debate`: its three stages in the compact wording of the built-in model.
 
 As in `node.trainer.engines.builtin.corpus`, what is right is mixed with bad habits: a critic that guesses, one that
 calculates wrongly, one that never picks; a resolution that copies an answer, or that forgets its mark.

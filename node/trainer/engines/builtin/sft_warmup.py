@@ -46,7 +46,7 @@ MAX_NORM = 1.0
 class WarmupPlan(msgspec.Struct, frozen=True, kw_only=True):
     """One stretch of supervised training: records, steps, and the highest learning rates.
 
-    `records` makes an endless stream from a label; `label` is the part of it that tells courses apart.
+    `records` makes an endless stream from a label; `label` is the part of it by which courses differ.
     """
 
     label: str

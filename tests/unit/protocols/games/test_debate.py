@@ -134,7 +134,7 @@ def test_prompts_hold_question_answers_and_criticisms(table: Table) -> None:
 
 
 def test_quotes_give_way_the_question_never(table: Table) -> None:
-    """Without any room the whole question still stands in the prompt, and no quote does."""
+    """Without any max_chars the whole question still stands in the prompt, and no quote does."""
     long = table.says(PEERS[0], 0, lambda *_: "x" * 5000)
     assert len(GAME.prompt(SPEC, table.context(1, long), MAX_QUOTE_CHARS)) < 5000
     tight = GAME.prompt(SPEC, table.context(1, long), 0)

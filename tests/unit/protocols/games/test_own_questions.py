@@ -49,7 +49,7 @@ class Twice:
     ) -> int:
         return assigned_question(data, seed, peer, stage, slot, size, common)
 
-    def prompt(self, spec: GameSpec, context: StageContext, room: int) -> str:
+    def prompt(self, spec: GameSpec, context: StageContext, max_chars: int) -> str:
         return f"{self.stages[context.stage]}: {context.question}"
 
     def rewards(

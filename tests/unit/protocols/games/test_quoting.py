@@ -30,10 +30,10 @@ def test_the_draw_changes_with_the_seed() -> None:
 
 
 @given(st.text(max_size=300), st.integers(0, 80))
-def test_a_quote_is_short_and_says_none_of_the_games_words(text: str, room: int) -> None:
-    """Whatever a stranger writes becomes one line within its room, without marks, tags or special tokens."""
-    quote = quotable(text + "@", WORDS, room)
-    assert len(quote) <= room
+def test_a_quote_is_short_and_says_none_of_the_games_words(text: str, max_chars: int) -> None:
+    """Whatever a stranger writes becomes one line within its max_chars, without marks, tags or special tokens."""
+    quote = quotable(text + "@", WORDS, max_chars)
+    assert len(quote) <= max_chars
     assert "\n" not in quote
     assert not any(re.search(re.escape(word), quote, re.IGNORECASE) for word in WORDS)
     assert not re.search(r"<[|/!A-Za-z_]", quote)
@@ -46,11 +46,11 @@ def test_marks_can_not_be_smuggled_in_by_halves() -> None:
 
 
 @given(st.text(max_size=200), st.integers(0, 120))
-def test_a_long_text_loses_its_middle(text: str, room: int) -> None:
+def test_a_long_text_loses_its_middle(text: str, max_chars: int) -> None:
     """Beginning and end stay, the end is the longer part: there stands the answer."""
-    short = cut(text, room)
-    assert len(short) == min(len(text), room)
-    if len(text) > room > 2 * len(ELLIPSIS):
+    short = cut(text, max_chars)
+    assert len(short) == min(len(text), max_chars)
+    if len(text) > max_chars > 2 * len(ELLIPSIS):
         head, tail = short.split(ELLIPSIS, 1) if text.count(ELLIPSIS) == 0 else ("", text[-1:])
         assert text.startswith(head)
         assert text.endswith(tail)

@@ -161,7 +161,10 @@ def test_peers_rounds_and_stages_draw_different_numbers(opened: Callable[..., Se
     """A seed belongs to one purpose, round, stage and peer."""
     session = opened()
     lots = {
-        session._lot(purpose, number, stage, SEED) for purpose in ("a", "b") for number in (0, 1) for stage in (0, 1)
+        session._derived_seed(purpose, number, stage, SEED)
+        for purpose in ("a", "b")
+        for number in (0, 1)
+        for stage in (0, 1)
     }
     assert len(lots) == 8
 
