@@ -77,7 +77,7 @@ REASONS: dict[Reason, ReasonRule] = {
 
 
 class Window(Protocol):
-    """What must be known of the chain; `node.ports.RoundWindow` has this shape."""
+    """What must be known of the chain; `node.ports.network.RoundWindow` has this shape."""
 
     @property
     def swarm(self) -> Digest:

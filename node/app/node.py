@@ -36,7 +36,10 @@ from node.manifest_file import load_manifest
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.pubsub.announcer import announcement_of
 from node.network.service import Libp2pNetwork
-from node.ports import ChainService, NetworkService, RoundWindow, Service, TrainerService
+from node.ports.chain import ChainService
+from node.ports.network import NetworkService, RoundWindow
+from node.ports.service import Service
+from node.ports.trainer import TrainerService
 from node.publishing.hub_service import HubService
 from node.publishing.trackers import TrackerService, configured
 from node.runtime.bus import Bus

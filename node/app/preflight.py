@@ -22,7 +22,7 @@ from node.files.private import replace_private
 from node.grading.registry import require_grader
 from node.identity.key_owner_cases import OwnershipFacts, refuse_other_owner
 from node.manifest_file import with_contract
-from node.ports import ChainUnavailableError
+from node.ports.chain import ChainUnavailableError
 from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import Address
 from protocols.manifest import Manifest, allows_model, manifest_digest

@@ -16,7 +16,7 @@ from node.chain.transactions.fees import GWEI
 from node.chain.transactions.tx_queue import TransactionQueue
 from node.config import ChainSettings
 from node.machine.inputs import DelegationRead, FundsChanged
-from node.ports import Report
+from node.ports.service import Report
 from protocols.delegation import renews
 from protocols.deployment import NodeEntry
 from protocols.identifiers import Address

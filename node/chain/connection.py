@@ -24,7 +24,7 @@ from node.config import ChainSettings
 from node.errors import leaves
 from node.logs import redacted
 from node.machine.inputs import ChainLost, ChainRestored, PauseChanged
-from node.ports import Report
+from node.ports.service import Report
 from protocols.deployment import CoordinatorFacts
 from protocols.manifest import Manifest
 

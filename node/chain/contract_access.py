@@ -15,7 +15,7 @@ from node.chain.readers.detection import ContractInterface, detect, rlswarm_inte
 from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from node.config import ChainSettings
 from node.errors import first
-from node.ports import ChainUnavailableError
+from node.ports.chain import ChainUnavailableError
 from protocols.identifiers import Address
 
 log = structlog.get_logger()

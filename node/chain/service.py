@@ -31,7 +31,9 @@ from node.exits import Exit, Refusal
 from node.identity import NodeKey
 from node.machine.commands import ChainCommand
 from node.machine.inputs import TransactionSettled
-from node.ports import ChainUnavailableError, Report, VoteGuard
+from node.ports.chain import ChainUnavailableError
+from node.ports.service import Report
+from node.ports.votes import VoteGuard
 from protocols.deployment import CoordinatorFacts, NodeEntry
 from protocols.identifiers import Address, swarm_id
 from protocols.manifest import Manifest
@@ -63,7 +65,7 @@ class ChainIdentity:
 
 
 class CoordinatorService:
-    """The node's only way to the coordinator (`node.ports.ChainService`).
+    """The node's only way to the coordinator (`node.ports.chain.ChainService`).
 
     `outbox` holds commands from `execute` on until they are settled, over crashes. `guard` is asked before a vote is
     signed. `clock` gives Unix seconds, `dial` a connection.
@@ -119,7 +121,7 @@ class CoordinatorService:
             self._manager.wake()
 
     async def run(self, report: Report) -> None:
-        """Follow and send until cancelled. See `node.ports.Service`."""
+        """Follow and send until cancelled. See `node.ports.service.Service`."""
         self._report = report
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer)
@@ -140,16 +142,16 @@ class CoordinatorService:
 
     @property
     def delegation(self) -> SignedDelegation | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._delegation
 
     @property
     def register_entry(self) -> NodeEntry | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._watch.register_entry
 
     def join(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         self._delegation = delegation
         if not facts.has_owners:
             return
@@ -160,17 +162,17 @@ class CoordinatorService:
             self._session.voter = voter
 
     def signed_messages(self, commands: tuple[ChainCommand, ...]) -> tuple[SignedMessage, ...]:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._signer.messages(commands) if self._signer else ()
 
     def registration(self) -> SignedDelegation | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._signer.delegation if self._signer else None
 
     # --- the contract -------------------------------------------------------------------------------------------
 
     async def read_facts(self) -> CoordinatorFacts:
-        """See `node.ports.ChainService`. Raises `Refusal` where this node's identity is another account's."""
+        """See `node.ports.chain.ChainService`. Raises `Refusal` where this node's identity is another account's."""
         facts = await self._access.ask(lambda reader: reader.facts())
         account = await self._access.ask(lambda reader: reader.account_of_peer_id())
         if account not in (None, self._identity.address):
@@ -182,7 +184,7 @@ class CoordinatorService:
         return facts
 
     async def read_owner(self) -> Address | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         try:
             return await self._access.ask(lambda reader: reader.owner_of(self._identity.address))
         except ChainUnavailableError as error:
@@ -190,7 +192,7 @@ class CoordinatorService:
             return None
 
     async def read_bootnodes(self) -> tuple[str, ...]:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         try:
             self._bootnodes = await self._access.ask(lambda reader: reader.bootnodes())
         except ChainUnavailableError as error:

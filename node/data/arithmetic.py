@@ -248,7 +248,7 @@ def _distinct(label: str, count: int, *, held_out: bool) -> tuple[Question, ...]
 
 
 class ArithmeticQuestions:
-    """`node.ports.Questions` of generated problems: 8,192 distinct ones to train on, 2,048 held out."""
+    """`Questions` of generated problems: 8,192 distinct ones to train on, 2,048 held out."""
 
     def __init__(self) -> None:
         self._training = _distinct("swarm/arithmetic/1/training", TRAINING_QUESTIONS, held_out=False)

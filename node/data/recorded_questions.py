@@ -29,7 +29,7 @@ def is_held_out(record: Question) -> bool:
 
 
 class RecordedQuestions:
-    """`node.ports.Questions` from records. Without `test`, about a tenth of them is held out (`is_held_out`).
+    """`Questions` from records. Without `test`, about a tenth of them is held out (`is_held_out`).
 
     Raises ValueError, beginning with `place`, for an empty split.
     """

@@ -9,7 +9,7 @@ import msgspec
 from node.data.questions import Questions
 from node.explain.round_facts import StageFact
 from node.machine.round_report import RoundReport
-from node.ports import Verdict
+from node.ports.bodies import Verdict
 from node.validation.body_check import check_body, own_rewards
 from node.validation.quoted_bodies import BodyLookup, QuoteResolver
 from protocols.games import game_named

@@ -22,7 +22,7 @@ from node.http.host_names import OwnNames, is_loopback
 from node.http.metrics import Counters
 from node.http.routes import build
 from node.machine.status import Status
-from node.ports import Report
+from node.ports.service import Report
 from node.runtime.server_config import server_config
 
 if TYPE_CHECKING:

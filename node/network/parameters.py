@@ -7,7 +7,7 @@ from typing import NamedTuple, TypeAlias
 
 from node.identity.local_peer import LocalPeer
 from node.machine.commands import OwnMessage
-from node.ports import CheckBody
+from node.ports.bodies import CheckBody
 from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
 from protocols.signed_messages import SignedDelegation, SignedMessage

@@ -37,7 +37,9 @@ from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.catch_up import CatchUp
 from node.network.reqresp.fetcher import BodyFetcher
 from node.network.reqresp.introductions import Introductions
-from node.ports import Bodies, Report, RoundWindow
+from node.ports.bodies import Bodies
+from node.ports.network import RoundWindow
+from node.ports.service import Report
 from protocols.admission import MessageAcceptance, Slot
 from protocols.identifiers import Address, Digest
 from protocols.wire import NOTHING
@@ -55,7 +57,7 @@ def announcements_topic(swarm: Digest) -> str:
 
 
 class Libp2pNetwork:
-    """`node.ports.NetworkService` over libp2p. State lives here, so that a restart of `run` loses nothing.
+    """`node.ports.network.NetworkService` over libp2p. State lives here, so that a restart of `run` loses nothing.
 
     Raises `Refusal` for another version of libp2p than its repairs were made for.
     """

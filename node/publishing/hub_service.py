@@ -24,7 +24,7 @@ from node.config import HubSettings
 from node.files.atomic import replace_file
 from node.machine.inputs import CheckpointSaved
 from node.machine.status import RewardPoint, Status
-from node.ports import Report
+from node.ports.service import Report
 from node.publishing.hub_push import PushRequest, PushResult, line_of, own_version
 from node.publishing.model_card import HUB_NAME, CardFacts, model_card
 from node.runtime.bus import Bus, Subscription
@@ -100,7 +100,7 @@ def public_name(model: str) -> str:
 
 
 class HubService:
-    """`node.ports.Service` that pushes; takes no commands and reports nothing."""
+    """`node.ports.service.Service` that pushes; takes no commands and reports nothing."""
 
     name = "hub"
 

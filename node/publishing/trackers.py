@@ -17,7 +17,7 @@ import trio
 
 from node.config import TrackerSettings
 from node.machine import inputs as i
-from node.ports import Report
+from node.ports.service import Report
 from node.runtime.bus import Bus
 from protocols.manifest import Manifest
 
@@ -121,7 +121,7 @@ def configured(settings: TrackerSettings, manifest: Manifest, peer: str, home: P
 
 
 class TrackerService:
-    """`node.ports.Service` that writes curves; takes no commands and reports nothing."""
+    """`node.ports.service.Service` that writes curves; takes no commands and reports nothing."""
 
     name = "trackers"
 

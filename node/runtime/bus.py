@@ -22,7 +22,7 @@ import trio
 
 from node.machine.inputs import AnyInput, FundsChanged, NetworkChanged, Stamped, TimerFired
 from node.machine.state import Output
-from node.ports import Report
+from node.ports.service import Report
 
 
 class Policy(Enum):

@@ -11,7 +11,7 @@ import trio
 from node.backoff import Backoff
 from node.errors import describe
 from node.machine.inputs import AnyInput
-from node.ports import Report, Service
+from node.ports.service import Report, Service
 
 log = structlog.get_logger()
 

@@ -8,7 +8,7 @@ import trio
 
 from node.machine.commands import SetTimer
 from node.machine.inputs import TimerFired
-from node.ports import Report
+from node.ports.service import Report
 
 
 class Timers:

@@ -25,7 +25,7 @@ _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class BodyStore:
-    """Implements `node.ports.Bodies` under a directory, bounded by `limit` bytes; the oldest rounds go first."""
+    """Implements `node.ports.bodies.Bodies` under a directory, bounded by `limit` bytes; the oldest rounds go first."""
 
     def __init__(self, directory: Path, limit: int = DEFAULT_LIMIT) -> None:
         """Take over the bodies of an earlier process. Raises `Refusal` if the directory can't be used."""

@@ -14,7 +14,7 @@ import msgspec
 
 from node.data.questions import Questions
 from node.grading.registry import gave_up
-from node.ports import Bodies, Verdict
+from node.ports.bodies import Bodies, Verdict
 from node.validation.copy_detector import NGRAMS_COMPARED, CopyDetector
 from node.validation.quoted_bodies import QuoteResolver
 from protocols.assignment import EVERYBODY
@@ -36,7 +36,7 @@ Right: TypeAlias = tuple[int, list[Completion]]
 
 
 class BodyCheck:
-    """The check of this swarm, as `node.ports.CheckBody`. Quoted bodies are looked up in `bodies`, and each body is
+    """The check of this swarm, as `CheckBody`. Quoted bodies are looked up in `bodies`, and each body is
     compared with those that passed earlier."""
 
     def __init__(self, manifest: Manifest, questions: Questions, bodies: Bodies) -> None:

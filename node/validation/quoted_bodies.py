@@ -42,7 +42,7 @@ def closure(
 
 
 class BodyLookup(Protocol):
-    """Lookup of bodies: the part of `node.ports.Bodies` that is needed here."""
+    """Lookup of bodies: the part of `node.ports.bodies.Bodies` that is needed here."""
 
     def get(self, digest: Digest) -> bytes | None:
         """Return the body, None if it is not in the store."""

@@ -43,7 +43,7 @@ ADVICE = "restore it from a backup; without it this key must not vote in a round
 
 
 class VoteProtection:
-    """Implements `node.ports.VoteGuard`. Only one process at a time may open the file."""
+    """Implements `node.ports.votes.VoteGuard`. Only one process at a time may open the file."""
 
     def __init__(self, path: Path, deployment: Digest = ANYWHERE) -> None:
         """Open or create. Raises `Refusal` if another process uses the file (naming it) or it can't be used."""

@@ -25,7 +25,8 @@ from node.machine.commands import PublishRollouts
 from node.machine.inputs import AnyInput, NetworkChanged, RolloutsAnnounced
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.service import Libp2pNetwork
-from node.ports import RoundWindow, Verdict
+from node.ports.bodies import Verdict
+from node.ports.network import RoundWindow
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
 from protocols.typed_data import Domain

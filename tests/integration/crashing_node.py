@@ -15,7 +15,7 @@ import node.app.node as app
 from node.app.preflight import open_questions
 from node.config import load_config
 from node.machine.commands import AnyCommand
-from node.ports import TrainerService
+from node.ports.trainer import TrainerService
 from protocols.identifiers import Address
 from tests.support.fake_trainer import FakeSpeed, FakeTrainer
 

@@ -22,7 +22,8 @@ from node.machine.inputs import AnyInput, RolloutsAnnounced
 from node.network.bootnode_host import run_bootnode
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.service import Libp2pNetwork
-from node.ports import RoundWindow, Verdict
+from node.ports.bodies import Verdict
+from node.ports.network import RoundWindow
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
 from protocols.signed_messages import SignedCommitment, SignedDelegation, SignedMessage

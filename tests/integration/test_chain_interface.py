@@ -11,7 +11,7 @@ import trio
 from contracts import send
 from node.localnet.local_chain import LocalChain
 from node.machine.inputs import AnyInput
-from node.ports import ChainService
+from node.ports.chain import ChainService
 from protocols.signed_messages import SignedDelegation
 from tests.integration.chain_place import KEYS, Permissive, Place, Reports, place_on
 from tests.support.chain_expectations import ChainExpectations, InputT

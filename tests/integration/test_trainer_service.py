@@ -11,7 +11,7 @@ import trio
 
 from node.config import TrainerSettings
 from node.machine.inputs import AnyInput
-from node.ports import TrainerService
+from node.ports.trainer import TrainerService
 from node.trainer.engines.builtin.sft_warmup import build_builtin_model
 from node.trainer.service.worker_client import WorkerClient
 from tests.support.trainer_expectations import MANIFEST, PEER, InputT, MemoryBodies, TrainerExpectations

@@ -27,7 +27,7 @@ from node.network.host import StreamHandler
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.pubsub.topic import Topic
 from node.network.service import Libp2pNetwork
-from node.ports import NetworkService
+from node.ports.network import NetworkService
 from protocols.admission import Slot
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.wire import decode_rollouts, encode

@@ -1,4 +1,4 @@
-"""What holds of any `node.ports.ChainService`: the real one on a local chain, and the fake.
+"""What holds of any `node.ports.chain.ChainService`: the real one on a local chain, and the fake.
 
 A test module subclasses `ChainExpectations` and gives the fixture `chain`.
 """
@@ -19,7 +19,7 @@ from node.machine.commands import (
 )
 from node.machine.inputs import AnyInput, ChainRestored, DelegationRead, PauseChanged, PeerRegistered, StageOpened
 from node.machine.inputs import TransactionSettled as Settled
-from node.ports import ChainService
+from node.ports.chain import ChainService
 from protocols.delegation import FOR_EVER
 from protocols.identifiers import Address
 from protocols.signed_messages import RelayedMessage, SignedCommitment, SignedDelegation, SignedReward, topic_of

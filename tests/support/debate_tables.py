@@ -29,7 +29,7 @@ class Doubles:
 
 
 class Memory(dict[Digest, bytes]):
-    """`node.ports.Bodies` in memory."""
+    """`node.ports.bodies.Bodies` in memory."""
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
         self[digest] = body

@@ -1,4 +1,4 @@
-"""`node.ports.ChainService` over a `FakeCoordinator`: the same commands, inputs and signatures, without a chain."""
+"""`ChainService` over a `FakeCoordinator`: the same commands, inputs and signatures, without a chain."""
 
 from __future__ import annotations
 
@@ -36,7 +36,8 @@ from node.machine.inputs import (
     TransactionSettled,
 )
 from node.machine.transaction_keys import TransactionKey
-from node.ports import Report, VoteGuard
+from node.ports.service import Report
+from node.ports.votes import VoteGuard
 from protocols.delegation import renews
 from protocols.deployment import CoordinatorFacts, NodeEntry
 from protocols.identifiers import Address, keccak256, swarm_id
@@ -79,43 +80,43 @@ class FakeChainService:
 
     @property
     def delegation(self) -> SignedDelegation | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._delegation
 
     @property
     def register_entry(self) -> NodeEntry | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._coordinator.register.get(self._identity.address) if self._is_running else None
 
     def join(self, facts: CoordinatorFacts, delegation: SignedDelegation | None) -> None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         self._delegation = delegation
         self._signer = MessageSigner(self._identity.account, facts.domain, self._voter(), self._guard)
         self._report_delegation()
 
     def signed_messages(self, commands: tuple[ChainCommand, ...]) -> tuple[SignedMessage, ...]:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._signer.messages(commands) if self._signer else ()
 
     def registration(self) -> SignedDelegation | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._signer.delegation if self._signer else None
 
     async def read_facts(self) -> CoordinatorFacts:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._coordinator.facts
 
     async def read_owner(self) -> Address | None:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         entry = self._coordinator.register.get(self._identity.address)
         return entry.owner if entry else None
 
     async def read_bootnodes(self) -> tuple[str, ...]:
-        """See `node.ports.ChainService`."""
+        """See `node.ports.chain.ChainService`."""
         return self._coordinator.bootnodes
 
     async def execute(self, command: ChainCommand) -> None:
-        """See `node.ports.Service`."""
+        """See `node.ports.service.Service`."""
         done = self._settled.get(command.key)
         if done is not None and done.ok:
             self._heard.append(done)
@@ -124,7 +125,7 @@ class FakeChainService:
         self._wake.set()
 
     async def run(self, report: Report) -> None:
-        """See `node.ports.Service`."""
+        """See `node.ports.service.Service`."""
         self._coordinator.watchers.append(self._hear)
         self._is_running = True
         try:

@@ -1,4 +1,4 @@
-"""A network inside one process: `node.ports.NetworkService` without sockets.
+"""A network inside one process: `node.ports.network.NetworkService` without sockets.
 
 Validation, signatures and body checks are the real ones. Messages reach every other running node at once.
 """
@@ -25,7 +25,9 @@ from node.network.pubsub.announcer import announcement_of, sign_announcement
 from node.network.pubsub.inbound_message import AcceptedAnnouncement, InboundMessage, rollouts_announced
 from node.network.pubsub.own_announcements import OwnAnnouncements
 from node.network.pubsub.validator import AnnouncementValidator
-from node.ports import Bodies, Report, RoundWindow
+from node.ports.bodies import Bodies
+from node.ports.network import RoundWindow
+from node.ports.service import Report
 from protocols.admission import Slot
 from protocols.identifiers import Address, Digest
 from protocols.wire import NOTHING
@@ -63,7 +65,7 @@ class FakeHub:
 
 
 class FakeNetwork:
-    """`node.ports.NetworkService` on a `FakeHub`."""
+    """`node.ports.network.NetworkService` on a `FakeHub`."""
 
     name = "gossip"
 

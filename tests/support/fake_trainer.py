@@ -18,7 +18,8 @@ from node.data.arithmetic import Draws
 from node.data.questions import Question, Questions
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.ports import Bodies, Report
+from node.ports.bodies import Bodies
+from node.ports.service import Report
 from node.trainer.service.jobs import Work, bodies_quoted_by, job_for, refusal
 from node.validation.body_check import stage_context
 from protocols.games import QuotedBodies, body_author, body_seed, game_named
@@ -42,7 +43,7 @@ class FakeSpeed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FakeTrainer:
-    """`node.ports.TrainerService` with an arithmetic of learning instead of a model."""
+    """`node.ports.trainer.TrainerService` with an arithmetic of learning instead of a model."""
 
     name = "trainer"
     tokenizer = TOKENIZER

@@ -13,7 +13,7 @@ import pytest
 from node.data.arithmetic import ArithmeticQuestions
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.ports import TrainerService
+from node.ports.trainer import TrainerService
 from node.validation.body_check import check_body
 from protocols.identifiers import Address, Digest
 from protocols.manifest import DataSpec, GameSpec, Manifest

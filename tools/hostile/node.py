@@ -13,7 +13,7 @@ from node.machine import notices as n
 from node.machine.state import Output, initial
 from node.machine.step import step
 from node.network.pubsub.announcer import announcement_of
-from node.ports import Bodies, CheckBody
+from node.ports.bodies import Bodies, CheckBody
 from node.trainer import messages as f
 from node.trainer.service.jobs import input_of, job_for
 from node.trainer.worker.main import carry_out
@@ -34,7 +34,7 @@ Task: TypeAlias = c.GenerateRollouts | c.TrainOnRollouts | c.EvaluateModel | c.S
 
 
 class Store:
-    """`node.ports.Bodies` that all peers share: a network in which every body can be had."""
+    """`node.ports.bodies.Bodies` that all peers share: a network in which every body can be had."""
 
     def __init__(self) -> None:
         self._bodies: dict[Digest, bytes] = {}

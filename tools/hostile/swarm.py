@@ -17,7 +17,7 @@ import torch
 from node.data.arithmetic import ArithmeticQuestions
 from node.data.questions import Questions
 from node.machine.commands import PublishRollouts
-from node.ports import CheckBody, Verdict
+from node.ports.bodies import CheckBody, Verdict
 from node.trainer.engines.engine import Engine, TrainingGroup
 from node.trainer.learning.grpo import MicroBatchLimit
 from node.trainer.messages import Generate

@@ -13,7 +13,7 @@ import msgspec
 from node.chain.contract.swarm import Voter
 from node.machine.commands import ChainCommand
 from node.machine.inputs import StageOpened
-from node.ports import ChainUnavailableError
+from node.ports.chain import ChainUnavailableError
 from protocols.deployment import CoordinatorFacts, NodeEntry
 from protocols.identifiers import Address
 

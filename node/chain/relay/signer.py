@@ -10,7 +10,7 @@ from node.chain.contract.swarm import Voter, protection_record
 from node.chain.relay.batch_rules import OWN_MESSAGES
 from node.chain.relay.signatures import sign
 from node.machine.commands import ChainCommand, VoteCommand
-from node.ports import VoteGuard
+from node.ports.votes import VoteGuard
 from protocols.signed_messages import SignedDelegation, SignedMessage
 from protocols.typed_data import Domain, TypedMessage
 

@@ -15,7 +15,7 @@ import trio
 import trio_websocket
 
 from node.chain.rpc.schemas import HEADS, validated
-from node.ports import ChainUnavailableError
+from node.ports.chain import ChainUnavailableError
 
 HTTP_TRIES, HTTP_PAUSE = 3, 0.2
 """How often a request is tried over HTTP before the endpoint counts as lost, and the seconds between."""

@@ -25,7 +25,7 @@ from node.chain.transactions.tx_queue import QueuedTransaction, TransactionQueue
 from node.machine.commands import RelayMessages, VoteCommand
 from node.machine.inputs import TransactionSettled
 from node.machine.transaction_keys import BaseKey
-from node.ports import VoteGuard
+from node.ports.votes import VoteGuard
 
 log = structlog.get_logger()
 

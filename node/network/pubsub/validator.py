@@ -12,7 +12,7 @@ from node.identity.local_peer import address_at
 from node.identity.rsa import bound_peer
 from node.network.pubsub.early_queue import EarlyMessageQueue
 from node.network.pubsub.inbound_message import AcceptedAnnouncement, Author, InboundMessage, ValidationResult
-from node.ports import RoundWindow
+from node.ports.network import RoundWindow
 from protocols.admission import Equivocation, Reason, Slot, check_announcement, slot_of
 from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits

@@ -22,7 +22,7 @@ from node.network.reqresp.streams import (
     read_frame,
     write_frame,
 )
-from node.ports import Bodies
+from node.ports.bodies import Bodies
 from protocols.identifiers import Digest, body_digest
 
 log = structlog.get_logger()

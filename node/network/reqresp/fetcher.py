@@ -15,7 +15,8 @@ from node.machine.inputs import RolloutsArrived, RolloutsRefused
 from node.network.pubsub.announcer import announcement_of
 from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.body_exchange import BodyExchange
-from node.ports import Bodies, CheckBody, Report, Verdict
+from node.ports.bodies import Bodies, CheckBody, Verdict
+from node.ports.service import Report
 from protocols.admission import Slot
 from protocols.identifiers import Address
 

@@ -10,7 +10,7 @@ import msgspec
 
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.ports import Bodies
+from node.ports.bodies import Bodies
 from node.trainer import messages as f
 from node.validation.quoted_bodies import closure
 from protocols.identifiers import Digest, body_digest

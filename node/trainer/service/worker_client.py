@@ -26,7 +26,8 @@ from node.errors import leaves
 from node.frames import FrameReader
 from node.machine import commands as c
 from node.machine import inputs as i
-from node.ports import Bodies, Report
+from node.ports.bodies import Bodies
+from node.ports.service import Report
 from node.trainer import messages as f
 from node.trainer.rank_environment import PASSED
 from node.trainer.service.in_flight import InFlightJobs, cancel_timeout
@@ -62,7 +63,7 @@ class WorkerLost(Exception):  # noqa: N818 - what happened to the child
 
 
 class WorkerClient:
-    """`node.ports.TrainerService` on a child process."""
+    """`node.ports.trainer.TrainerService` on a child process."""
 
     name = "trainer"
 

@@ -19,7 +19,7 @@ from node.machine import inputs as i
 from node.machine import views
 from node.machine.state import Output, initial
 from node.network.parameters import NetworkCallbacks, SwarmMember
-from node.ports import RoundWindow
+from node.ports.network import RoundWindow
 from node.runtime.bus import Bus
 from node.runtime.loop import Loop
 from node.runtime.timers import Timers

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 from node.chain.relay.signatures import own_delegation
 from node.chain.service import ChainIdentity
 from node.machine.inputs import AnyInput
-from node.ports import ChainService
+from node.ports.chain import ChainService
 from protocols.identifiers import Seed
 from protocols.manifest import Manifest, StageSpec, VotingSpec
 from protocols.signed_messages import SignedDelegation

@@ -1,4 +1,4 @@
-"""What every `node.ports.NetworkService` does: the real one over loopback and the tests' fake, one set of tests."""
+"""What every `NetworkService` does: the real one over loopback and the tests' fake, one set of tests."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ from node.machine.inputs import (
 )
 from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.service import Libp2pNetwork
-from node.ports import NetworkService, RoundWindow, Verdict
+from node.ports.bodies import Verdict
+from node.ports.network import NetworkService, RoundWindow
 from protocols.identifiers import Address, Digest, body_digest
 from protocols.manifest import Limits
 from protocols.signed_messages import SignedCommitment, SignedDelegation, SignedMessage

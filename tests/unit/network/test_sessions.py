@@ -17,7 +17,7 @@ from node.network.libp2p_patches.replacements import bounded_rsa
 from node.network.pubsub.announcer import sign_announcement
 from node.network.pubsub.inbound_message import InboundMessage
 from node.network.pubsub.validator import AnnouncementValidator
-from node.ports import RoundWindow
+from node.ports.network import RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits

@@ -11,7 +11,7 @@ from node.data.arithmetic import ArithmeticQuestions
 from node.data.local_files import read_questions
 from node.data.questions import Questions
 from node.machine.commands import GenerateRollouts
-from node.ports import Verdict
+from node.ports.bodies import Verdict
 from node.validation.body_check import check_body
 from node.validation.copy_detector import CopyDetector
 from protocols.identifiers import Address, body_digest

@@ -9,7 +9,7 @@ import pytest
 
 from node.data.questions import Question
 from node.grading.pool import PooledGrader
-from node.ports import Verdict
+from node.ports.bodies import Verdict
 from node.validation.body_check import BodyCheck, check_body, comparable
 from node.validation.copy_detector import NGRAMS_COMPARED
 from protocols.assignment import assignment

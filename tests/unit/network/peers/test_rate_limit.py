@@ -24,7 +24,7 @@ from node.network.peers.rate_limit import (
 )
 from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.fetcher import MAX_UNTRUSTED_REQUESTS, BodyFetcher
-from node.ports import Verdict
+from node.ports.bodies import Verdict
 from protocols.manifest import Limits
 from protocols.wire import Announcement
 

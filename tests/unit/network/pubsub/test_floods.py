@@ -13,7 +13,8 @@ from node.network.parameters import NetworkCallbacks, SwarmMember
 from node.network.pubsub.inbound_message import InboundMessage
 from node.network.reputation import MAX_USELESS_ANNOUNCEMENTS
 from node.network.service import Libp2pNetwork
-from node.ports import RoundWindow, Verdict
+from node.ports.bodies import Verdict
+from node.ports.network import RoundWindow
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
 from protocols.typed_data import Domain

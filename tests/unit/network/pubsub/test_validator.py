@@ -8,7 +8,7 @@ from node.identity.local_peer import address_of_peer
 from node.network.pubsub.early_queue import MAX_EARLY_PER_SLOT, MAX_EARLY_REGISTERED, MAX_EARLY_UNREGISTERED
 from node.network.pubsub.inbound_message import InboundMessage, rollouts_announced
 from node.network.pubsub.validator import AnnouncementValidator
-from node.ports import RoundWindow
+from node.ports.network import RoundWindow
 from protocols.admission import Slot
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits

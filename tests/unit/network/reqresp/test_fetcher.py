@@ -14,7 +14,7 @@ from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.fetcher import MAX_REQUESTS, BodyFetcher
 from node.network.reqresp.streams import FRAME_SECONDS
-from node.ports import Verdict
+from node.ports.bodies import Verdict
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
 

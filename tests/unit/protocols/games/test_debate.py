@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from node.ports import Verdict
+from node.ports.bodies import Verdict
 from node.validation.body_check import check_body
 from node.validation.quoted_bodies import QuoteResolver, closure
 from protocols.games import StageContext, game_named, game_problems

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import pytest
 
 from node.data.questions import Question
-from node.ports import Verdict
+from node.ports.bodies import Verdict
 from node.validation.body_check import check_body
 from protocols.assignment import assigned_question
 from protocols.games import StageContext, body_author, body_seed, builtin_setup, game_named, register_game

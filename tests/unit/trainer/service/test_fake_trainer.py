@@ -11,7 +11,7 @@ from trio.testing import MockClock
 
 from node.data.arithmetic import ArithmeticQuestions
 from node.machine.inputs import AnyInput
-from node.ports import TrainerService
+from node.ports.trainer import TrainerService
 from tests.support.fake_trainer import FakeTrainer
 from tests.support.trainer_expectations import MANIFEST, PEER, InputT, MemoryBodies, TrainerExpectations
 
