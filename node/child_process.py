@@ -17,9 +17,7 @@ from collections.abc import Iterable, Mapping
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-import node
-
-HERE = str(Path(node.__file__).parents[1])
+HERE = str(Path(__file__).parents[1])
 """Where the packages of this program lie."""
 
 PR_SET_PDEATHSIG = 1
