@@ -5,10 +5,12 @@ A test module subclasses `TrainerExpectations` and gives the fixture `trainer`.
 
 from __future__ import annotations
 
-from contextlib import AbstractAsyncContextManager
-from typing import Protocol, TypeVar
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import pytest
+import trio
 
 from node.data.arithmetic import ArithmeticQuestions
 from node.machine import commands as c
@@ -45,17 +47,30 @@ class MemoryBodies:
         self.kept[digest] = body
 
 
-class TrainerUnderTest(Protocol):
-    """A trainer of `MANIFEST` and `PEER` that can be run more than once, the bodies that it keeps, what it reports."""
+class TrainerUnderTest:
+    """A trainer of `MANIFEST` and `PEER` that can be run more than once, the bodies that it keeps, what it reports.
 
-    service: TrainerService
-    bodies: MemoryBodies
+    An input may take `seconds` to come.
+    """
 
-    def running(self) -> AbstractAsyncContextManager[None]:
+    def __init__(self, service: TrainerService, bodies: MemoryBodies, seconds: float) -> None:
+        self.service, self.bodies, self._seconds = service, bodies, seconds
+        self._send, self._reports = trio.open_memory_channel[i.AnyInput](100)
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
         """Run the service meanwhile."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.service.run, self._send.send)
+            yield
+            nursery.cancel_scope.cancel()
 
     async def next(self, kind: type[InputT]) -> InputT:
         """Return the next input, which is of this kind; wait for it."""
+        with trio.fail_after(self._seconds):
+            found = await self._reports.receive()
+        assert isinstance(found, kind), found
+        return found
 
 
 async def generated(trainer: TrainerUnderTest) -> i.RolloutsGenerated:

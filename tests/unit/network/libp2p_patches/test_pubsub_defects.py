@@ -23,7 +23,6 @@ from node.identity import new_key
 from node.network.libp2p_patches.repairs import REPAIRS, USED
 from node.network.pubsub.router import new_router
 from tests.support.libp2p_defects import SHOWN, shows
-from tests.unit.network.libp2p_patches import test_defects
 from tests.unit.network.libp2p_patches.pristine import pristine
 from tests.unit.network.libp2p_patches.test_defects import fails
 from tests.unit.network.pubsub.test_router import Connection, Peers, Stream
@@ -39,9 +38,8 @@ PARAMETERS: dict[str, Any] = {
 
 
 def test_nearly_every_defect_is_shown() -> None:
-    """Each repair has a test here or a reason why not; at least four fifths have a test."""
+    """Each repair has a test here or in test_defects.py, or a reason why not; at least four fifths have a test."""
     repairs = {(each.target, each.name) for each in REPAIRS if each not in USED}
-    assert test_defects.__doc__  # the tests of the other file count, too
     assert SHOWN | set(UNSHOWN) == repairs
     assert len(SHOWN) >= 0.8 * len(repairs)
 
