@@ -11,6 +11,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from web3.exceptions import ContractLogicError
+
 from contracts import Parameters, contract_at, deploy
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
 from node.identity import load_or_create
@@ -27,6 +29,8 @@ LOOK_SECONDS = 0.25
 
 RACED = ("advance", "commitVotes", "revealVotes", "submitVotes", "submitRewards", "registerMany")
 """What several nodes may try: turns follow each other within a second here, and blocks may take longer."""
+TRAVEL_SECONDS = 2
+"""How long a transaction may travel on a busy machine; a stage may end meanwhile."""
 
 
 class Member:
@@ -154,7 +158,7 @@ class SmallSwarm:
         return Counter(vote.round for vote in votes if vote.voter == address)
 
     def failed_transactions(self, address: Address) -> list[str]:
-        """Return the node's own transactions that were mined and failed; races for what anybody may do can be lost."""
+        """Return the node's own transactions that were mined, failed, and did not merely lose a race."""
         eth = self.contract.w3.eth
         failed = []
         for number in range(int(eth.block_number) + 1):
@@ -162,10 +166,28 @@ class SmallSwarm:
                 if str(sent["from"]).lower() != address or not sent.get("to"):
                     continue
                 name = self.contract.decode_function_input(sent["input"])[0].fn_name
-                receipt = eth.get_transaction_receipt(sent["hash"])
-                if receipt["status"] != 1 and name not in RACED:
+                if eth.get_transaction_receipt(sent["hash"])["status"] == 1 or name in RACED:
+                    continue
+                if not self._came_just_too_late(sent, number):
                     failed.append(name)
         return failed
+
+    def _came_just_too_late(self, sent: Any, number: int) -> bool:
+        """Return True if the stage of a vote ended while it travelled: the contract took it moments before.
+
+        A vote that stood already is refused moments before as well: that is no race.
+        """
+        eth = self.contract.w3.eth
+        opened = int(self.contract.functions.current().call(block_identifier=number)[4])
+        if int(eth.get_block(number)["timestamp"]) - opened > TRAVEL_SECONDS:
+            return False
+        while int(eth.get_block(number)["timestamp"]) >= opened:
+            number -= 1
+        try:
+            eth.call({"from": sent["from"], "to": sent["to"], "data": sent["input"]}, number)
+        except ContractLogicError:
+            return False
+        return True
 
     def wait(self, seconds: float, holds: Callable[[], bool]) -> bool:
         """Wait until `holds()`; tell whether it did within `seconds`."""
