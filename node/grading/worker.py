@@ -43,10 +43,8 @@ def main(descriptor: int, name: str, bounds: GradingBounds) -> None:
     sys.setrecursionlimit(DEPTH)
     try:
         grade = foreign_grader(name)
-    except Exception as error:  # noqa: BLE001 - task boundary: third-party code may raise anything; the pool reports it
-        connection.send(
-            GraderReady(f"{type(error).__name__}: {error}" if not isinstance(error, ValueError) else str(error))
-        )
+    except (ValueError, ImportError) as error:
+        connection.send(GraderReady(str(error)))
         return
     connection.send(GraderReady())
     try:

@@ -22,6 +22,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route
 
+from node.exits import Refusal
 from node.identity.owner_orders import OwnerOrder, answered, domain_of, message_of
 from node.runtime.server_config import server_config
 from protocols.identifiers import Address
@@ -111,7 +112,7 @@ class WalletPage:
         try:
             order = answered(self.order, answer.account.lower(), bytes.fromhex(answer.signature[2:]))
             wrong = await self._check(order)
-        except Exception as error:  # noqa: BLE001 - task boundary: the page shows the error, and the owner may retry
+        except (Refusal, ValueError) as error:  # the page shows it, and the owner may sign again
             wrong = str(error)
         if wrong:
             return _refused(wrong, 422)

@@ -72,7 +72,7 @@ def recover(hash32: bytes, signature: bytes) -> tuple[Address, bytes]:
     """Return the signer's address and its public key of 64 bytes. Raises ValueError if it is not a signature."""
     try:
         key = coincurve.PublicKey.from_signature_and_message(signature, hash32, hasher=None)
-    except Exception as error:
+    except ValueError as error:
         raise ValueError(f"not a signature: {error}") from error
     public = key.format(compressed=False)[1:]
     return address_of_public_key(public), public

@@ -96,7 +96,7 @@ def push(order: PushRequest, token: str) -> PushResult:
     Weights are uploaded by xet if hf_xet is installed; if that fails (a hub without it, a blocked store), by LFS.
     """
     from huggingface_hub import HfApi, constants
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub.errors import HfHubHTTPError, XetDownloadError
 
     api = HfApi(token=token, library_name="swarm-node", library_version=own_version())
     with staged(Path(order.trainer), order.base) as model:
@@ -105,7 +105,7 @@ def push(order: PushRequest, token: str) -> PushResult:
             return commit(api, order, model)
         except HfHubHTTPError:
             raise
-        except Exception:
+        except (RuntimeError, OSError, ValueError, XetDownloadError):  # all that hf_xet and its bindings raise
             if constants.HF_HUB_DISABLE_XET:
                 raise
             constants.HF_HUB_DISABLE_XET = True

@@ -6,7 +6,7 @@ loop.
 
 from __future__ import annotations
 
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 DATA = "swarm.data"
@@ -31,7 +31,13 @@ def load_plugin(group: str, name: str) -> Any:
         packages = sorted(package for _, package in found)
         raise ValueError(f"{name!r} in {group} is offered by {packages}; uninstall all but one")
     [entry] = found.values()
+    return loaded(entry)
+
+
+def loaded(entry: EntryPoint) -> Any:
+    """Return the object behind an entry point; a class is called without arguments. Raises ValueError in one line."""
     try:
-        return entry.load()
-    except Exception as error:  # a package that somebody else wrote may fail at import with anything
+        found = entry.load()
+        return found() if isinstance(found, type) else found
+    except Exception as error:  # a package that somebody else wrote may fail with anything
         raise ValueError(f"the plug-in {entry.value!r} does not load: {type(error).__name__}: {error}") from error

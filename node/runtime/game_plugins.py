@@ -8,6 +8,7 @@ from importlib.metadata import entry_points
 import structlog
 
 from node.errors import describe
+from node.runtime.entry_points import loaded
 from protocols.games import register_game
 
 log = structlog.get_logger()
@@ -23,9 +24,8 @@ def load_games() -> tuple[str, ...]:
     names = []
     for found in sorted(entry_points(group=GAMES), key=lambda each: each.name):
         try:
-            game = found.load()
-            register_game(found.name, game() if isinstance(game, type) else game)
-        except Exception as error:  # noqa: BLE001 - foreign code: whatever it raises, the node runs without it
+            register_game(found.name, loaded(found))
+        except ValueError as error:
             log.warning("game.unusable", game=found.name, package=found.value, reason=describe(error))
         else:
             names.append(found.name)
