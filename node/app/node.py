@@ -13,6 +13,7 @@ import structlog
 import trio
 from eth_account import Account
 
+from node.app.announcement_guard import AnnouncementGuard, GuardedTrainer
 from node.app.preflight import open_questions, read_facts, refuse_unowned, require_agreement, resolve_config
 from node.app.round_recorder import RoundRecorder
 from node.chain.service import ChainIdentity, CoordinatorService
@@ -197,12 +198,14 @@ class Node:
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
-        self.trainer = self.trainer_of(self.me.address)
+        announcements = AnnouncementGuard(self.guard, self.bodies)
+        self.trainer = GuardedTrainer(self.trainer_of(self.me.address), announcements)
         self.check = BodyCheck(self.manifest, questions, self.bodies)
         self.gossip = self.network_of(
             SwarmMember(self.me, self.swarm, self.manifest.limits, ephemeral_peer_id=is_marked(self.home)),
             NetworkCallbacks(
                 check_body=self.check,
+                admit_announcement=announcements.admit,
                 bootnodes=self.chain.read_bootnodes,
                 attach_messages=self._attached_messages,
                 introduction=self._introduction,

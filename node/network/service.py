@@ -130,8 +130,13 @@ class Libp2pNetwork:
         if first:
             self._publish.set()
 
-    def _announce(self, command: PublishRollouts) -> None:
-        """Sign and queue an announcement. A second body for the same slot would be equivocation: it is refused."""
+    def _announce(self, asked: PublishRollouts) -> None:
+        """Sign and queue an announcement. A second body for the same slot would be equivocation: it is refused, or the
+        first one announced again."""
+        command = self._callbacks.admit_announcement(asked)
+        if command is None:
+            self._count("own-equivocation")
+            return
         slot = Slot(peer=self._me.address, round=command.round, stage=command.stage, seed=command.seed)
         body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None:

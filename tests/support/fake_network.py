@@ -120,7 +120,11 @@ class FakeNetwork:
             case PublishRollouts():
                 self._announce(command)
 
-    def _announce(self, command: PublishRollouts) -> None:
+    def _announce(self, asked: PublishRollouts) -> None:
+        command = self._callbacks.admit_announcement(asked)
+        if command is None:
+            self.counters["own-equivocation"] += 1
+            return
         slot = Slot(peer=self._me.address, round=command.round, stage=command.stage, seed=command.seed)
         body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None or self._validator.announced(slot) not in (None, command.body):
