@@ -48,7 +48,7 @@ from node.runtime.loop import Loop, restore
 from node.runtime.supervisor import supervise
 from node.runtime.timers import Timers
 from node.store.body_store import BodyStore
-from node.store.directory import DataDirectory
+from node.store.directory import VOTES, DataDirectory, is_used
 from node.store.journal import Journal
 from node.store.outbox import SqliteOutbox
 from node.store.restore_mark import is_marked, unmark
@@ -77,8 +77,8 @@ def run_node(config: Config, data_dir: Path) -> int:
 
 
 async def _run(config: Config, manifest: Manifest, home: Path) -> int:
-    key, rsa = load_or_create(home / config.identity), load_rsa(home)
-    with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
+    key, rsa = load_or_create(home / config.identity, used=is_used(home)), load_rsa(home)
+    with VoteProtection(home / VOTES) as guard, Journal(home / "journal.sqlite") as journal:
         node = Node(config, home, manifest, key, rsa, journal, guard)
         return await node.run()
 

@@ -9,21 +9,23 @@ from typing import Self
 
 from node.exits import Exit, Refusal
 from node.store.lock import FileLock
-from node.store.restore_mark import mark
+from node.store.restore_mark import STALE, mark
 
 CONFIG = "swarm.toml"
 HTTP = "http.json"
 BOOTNODE = "bootnode.json"
+KEY = "swarm.pem"
+VOTES = "votes.sqlite"
 
 LAYOUT: dict[str, str] = {
     CONFIG: "the configuration",
     "manifest.toml": "the swarm's manifest",
-    "swarm.pem": "the node key; back it up",
+    KEY: "the node key; back it up",
     "peer.rsa": "an RSA identity imported from RL Swarm, if there is one",
     "session.json": "the statement by which the RSA identity binds the node key",
     "delegation.json": "the owner's statement that the node is theirs",
     "revocation.json": "the owner's statement that it is no longer theirs, until it is on chain",
-    "votes.sqlite": "everything this key signed; back it up with the key",
+    VOTES: "everything this key signed; back it up with the key",
     "votes.sqlite.lock": "names the process that uses it",
     "restored.json": "marks a restored or copied identity that has not listened yet",
     "journal.sqlite": "inputs and snapshots",
@@ -38,6 +40,11 @@ LAYOUT: dict[str, str] = {
     "node.lock": "names the process that uses the directory",
 }
 """Every file of the data directory, relative to it, and what it holds."""
+
+
+def is_used(home: Path) -> bool:
+    """Return True if the directory belongs to a node that has a key already: it has run, or has been prepared."""
+    return any((home / name).exists() for name in (KEY, VOTES, *STALE))
 
 
 class DataDirectory:

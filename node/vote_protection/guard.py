@@ -17,8 +17,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from node.exits import Exit, Refusal
 from node.store.database import open_database, refusing, transaction
 from node.store.lock import FileLock
+from node.store.restore_mark import STALE
 from node.vote_protection.interchange import ANNOUNCEMENT, ANYWHERE, SignedRecord, contradictions, missing
 from protocols.identifiers import Digest, Seed
 
@@ -50,16 +52,49 @@ ANNOUNCEMENTS_KEPT = 16_384
 """The newest announcements that are kept: no peer accepts one of so many stages ago. Votes are kept for ever."""
 PRAGMAS = ("busy_timeout = 500", "journal_mode = DELETE", "synchronous = EXTRA", "locking_mode = EXCLUSIVE")
 UNWRITABLE = "free disk space or mend the disk; nothing is signed without a record"
+LOST = (
+    "restore it (swarm keys import-votes), or move journal.sqlite and outbox.sqlite away and create restored.json: the "
+    "node then listens for a whole round before it signs"
+)
 ADVICE = "restore it from a backup; without it this key must not vote in a round it may have voted in"
+
+
+def is_lost(path: Path) -> bool:
+    """Return True if a vote protection has no records though the node has run: it is missing, empty, or was never
+    written. The first start writes it before journal and outbox."""
+    return any(path.with_name(name).exists() for name in STALE) and not _is_written(path)
+
+
+def _is_written(path: Path) -> bool:
+    """Return True if a file has a schema: the user version in SQLite's header (https://sqlite.org/fileformat2.html),
+    or whatever stands there in a damaged file."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # opening it says what is wrong
+    return head[60:64] not in (b"", bytes(4))
+
+
+def _how_lost(path: Path) -> str:
+    return "empty" if path.exists() else "missing"
 
 
 class VoteProtection:
     """Implements `node.ports.votes.VoteGuard` and `AnnouncementRecord`. One process at a time may open the file."""
 
     def __init__(
-        self, path: Path, deployment: Digest = ANYWHERE, *, announcements_kept: int = ANNOUNCEMENTS_KEPT
+        self,
+        path: Path,
+        deployment: Digest = ANYWHERE,
+        *,
+        restoring: bool = False,
+        announcements_kept: int = ANNOUNCEMENTS_KEPT,
     ) -> None:
-        """Open or create. Raises `Refusal` if another process uses the file (naming it) or it can't be used."""
+        """Open or create. Raises `Refusal` if another process uses the file (naming it), it can't be used, or it was
+        lost; whoever is `restoring` a lost one fills it at once, and marks the directory."""
         self.path = path
         self._deployment, self._announcements_kept = deployment, announcements_kept
         self._lock = FileLock(
@@ -68,6 +103,8 @@ class VoteProtection:
         with ExitStack() as opened:
             opened.callback(self._lock.release)
             self._lock.sign()
+            if is_lost(path) and not restoring:
+                raise Refusal(Exit.STORE, f"{path} is {_how_lost(path)}, but this node has run before; {LOST}")
             self._connection = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
             opened.callback(self._connection.close)
             self._take()

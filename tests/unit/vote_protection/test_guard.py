@@ -135,6 +135,33 @@ def test_a_damaged_protection_is_refused(tmp_path: Path) -> None:
         assert refused.value.code is Exit.STORE
 
 
+@pytest.mark.parametrize("beside", ["journal.sqlite", "outbox.sqlite"])
+@pytest.mark.parametrize("left", [None, b"", b"SQLite format 3\0", b"SQLite format 3\0" + bytes(84)])
+def test_a_lost_protection_is_never_taken_for_an_empty_one(tmp_path: Path, beside: str, left: bytes | None) -> None:
+    """Missing, empty, cut short or without a schema beside the files of a node that ran: refused, and nothing is
+    created; only whoever restores it may go on."""
+    path = tmp_path / "votes.sqlite"
+    (tmp_path / beside).touch()
+    if left is not None:
+        path.write_bytes(left)
+    for _ in range(2):
+        with pytest.raises(Refusal, match=r"has run before; restore it .* listens") as refused:
+            VoteProtection(path)
+        assert refused.value.code is Exit.STORE
+        assert (path.read_bytes() if path.exists() else None) == left
+    if left in (None, b""):
+        VoteProtection(path, restoring=True).close()
+        VoteProtection(path).close()
+
+
+def test_a_protection_that_was_written_opens_beside_a_journal(tmp_path: Path) -> None:
+    """Also without a single record: the first start has come so far."""
+    path = tmp_path / "votes.sqlite"
+    VoteProtection(path).close()
+    (tmp_path / "journal.sqlite").touch()
+    VoteProtection(path).close()
+
+
 def test_the_seed_is_part_of_the_key(tmp_path: Path) -> None:
     """A reorg that gives the round another seed does not block an honest vote."""
     with VoteProtection(tmp_path / "v") as guard:
