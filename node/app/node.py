@@ -341,4 +341,5 @@ class Node:
         """Return counts by metric and reason, for /metrics."""
         dropped = dict(self.gossip.counters) if self.gossip else {}
         grading = {"gave_up": gave_up()}
-        return {"gossip_dropped": dropped, "grading": grading, "bus": dict(self.bus.counters)}
+        bodies = dict(self.bodies.counters)
+        return {"gossip_dropped": dropped, "body_store": bodies, "grading": grading, "bus": dict(self.bus.counters)}
