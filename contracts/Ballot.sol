@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
 pragma solidity 0.8.37;
 
-/// What a node last voted, in one storage slot:
-/// commitment (184 bits) | expiry (32) | round (24) | whether it follows one that was counted (8) | state (8).
+/// A node's last vote, in one storage slot:
+/// commitment (184 bits) | expiry (32) | round (24) | follows a counted vote (8) | state (8).
 ///
-/// `expiry` is a copy of the delegation's, so that a vote reads and writes this slot alone; zero: never voted. The
-/// first 184 bits of a commitment are what is kept of it: two votes with the same ones take 2^92 tries.
+/// `expiry` is copied from the delegation, so a vote reads and writes only this slot; zero means it never voted. Only
+/// the first 184 bits of a commitment are kept: finding two votes that share them takes about 2^92 attempts.
 type Ballot is uint256;
 
 using {commitmentOf, expiryOf, follows, isOf, stateOf, voted, withExpiry} for Ballot global;
@@ -24,7 +24,7 @@ function expiryOf(Ballot ballot) pure returns (uint256) {
     return uint32(Ballot.unwrap(ballot) >> 40);
 }
 
-/// Whether the vote that this one replaced was counted, and was on the last round that could be voted on before.
+/// Whether this vote replaced a counted one on the previous round that could be voted on.
 function follows(Ballot ballot) pure returns (bool) {
     return Ballot.unwrap(ballot) & 256 != 0;
 }
@@ -33,13 +33,13 @@ function stateOf(Ballot ballot) pure returns (uint8) {
     return uint8(Ballot.unwrap(ballot));
 }
 
-/// Whether it is a vote on this round.
+/// Whether this is a vote on `round`.
 function isOf(Ballot ballot, uint256 round) pure returns (bool) {
     uint256 bits = Ballot.unwrap(ballot);
     return uint24(bits >> 16) == round && uint8(bits) != NONE;
 }
 
-/// The same ballot, counted.
+/// The same ballot, marked as counted.
 function voted(Ballot ballot) pure returns (Ballot) {
     return Ballot.wrap(Ballot.unwrap(ballot) & ~uint256(255) | VOTED);
 }
@@ -52,7 +52,7 @@ function unusedBallot(uint256 expiry) pure returns (Ballot) {
     return Ballot.wrap(expiry << 40);
 }
 
-/// The vote on `round` that takes the place of the last one, which may have been on the round `gap` before.
+/// The vote on `round` that replaces `last`. `gap` is the number of rounds between two votes in the same slot.
 function nextBallot(Ballot last, uint256 gap, uint256 round, bytes32 commitment, uint256 expiry, uint8 state)
     pure
     returns (Ballot)

@@ -8,14 +8,15 @@ import {Register} from "./Register.sol";
 /// Votes on a round's winners: sealed (a commitment in the stage after the round's last one, its reveal in the stage
 /// after that) or open (the vote itself, in the stage after the round's last one).
 ///
-/// One vote per node and round. Winners are bounded, ascending, not the voter itself, and counted in the round; that
-/// their delegation holds is not asked, else a winner could sink other nodes' votes by revoking it in time.
+/// One vote per node and round. Winners are limited in number, ascending, not the voter itself, and eligible in the
+/// round. Whether a winner's delegation is still valid is not checked: a winner could otherwise invalidate other
+/// nodes' votes by revoking it at the right moment.
 ///
-/// A node sends its own, or anybody brings many, packed (bytes in brackets):
+/// A node submits its own vote, or anybody submits a packed batch (sizes in bytes in brackets):
 ///   votes         r (32)  vs (32)  count (1)  place (2) * count
 ///   commitments   r (32)  vs (32)  commitment (32)
 ///   reveals       node (20)  salt (32)  count (1)  place (2) * count
-/// Signatures have the short form of EIP-2098; winners are told by their place in the list that goes with the batch.
+/// Signatures use the compact form of EIP-2098. Winners are indices into the list of names that comes with the batch.
 abstract contract Ballots is Register, Quorum {
     error BadMode(uint8 mode);
     error WrongMode(uint8 mode);
@@ -30,7 +31,7 @@ abstract contract Ballots is Register, Quorum {
     error Malformed();
 
     event VoteCommitted(uint64 indexed round, address indexed node, bytes32 commitment);
-    /// Votes, packed one after another: node (20 bytes) count (1) place (2) * count. Winners by their place in `names`.
+    /// Votes, packed one after another: node (20 bytes) count (1) place (2) * count. A place is an index into `names`.
     event VotesCounted(uint64 indexed round, address[] names, bytes votes);
 
     uint8 public constant SEALED = 0;
@@ -41,18 +42,18 @@ abstract contract Ballots is Register, Quorum {
     bytes32 private constant COMMITMENT = keccak256("Commitment(uint64 round,bytes32 seed,bytes32 commitment)");
     bytes32 private constant VOTE = keccak256("Vote(uint64 round,bytes32 seed,address[] winners)");
     uint256 private constant ODD = 1 << 160;
-    /// The places 0 to 15: every winner of a list.
+    /// The indices 0 to 15: every winner of a list.
     uint256 private constant ALL = 0x0000000100020003000400050006000700080009000a000b000c000d000e000f;
 
     uint8 public immutable votingMode;
     uint8 public immutable maxWinners;
-    /// Where rounds have one stage, a reveal and the next commitment fall together: votes of odd rounds lie apart.
-    uint256 private immutable _drawers;
+    /// With one stage per round, a reveal and the next commitment share a stage, so odd rounds use slots of their own.
+    uint256 private immutable _slots;
 
-    /// By the voter's address and, above it, its `_drawer`.
+    /// Keyed by the voter's address, with `_slotOf` in the bits above it.
     mapping(uint256 => Ballot) private _ballots;
 
-    /// Votes of one call, on their way into its event.
+    /// The votes of one call, collected for its event.
     struct Count {
         uint256 round;
         bytes32 seed;
@@ -66,12 +67,12 @@ abstract contract Ballots is Register, Quorum {
     constructor(uint8 mode, uint8 winners) {
         if (mode > OPEN) revert BadMode(mode);
         if (winners == 0 || winners > MAX_WINNERS) revert BadLimit(winners, MAX_WINNERS);
-        (votingMode, maxWinners, _drawers) = (mode, winners, mode == SEALED && stageCount == 1 ? 2 : 1);
+        (votingMode, maxWinners, _slots) = (mode, winners, mode == SEALED && stageCount == 1 ? 2 : 1);
     }
 
-    // --- sent by the node itself ----------------------------------------------------------------------------------
+    // --- submitted by the node itself -----------------------------------------------------------------------------
 
-    /// Votes in the open mode.
+    /// Votes in open mode.
     function submitWinners(uint64 round, bytes32 seed, address[] calldata winners) external {
         Count memory count = _start(OPEN, round, winners, 64);
         _mustBeSeed(round, seed);
@@ -97,9 +98,9 @@ abstract contract Ballots is Register, Quorum {
         _publish(count);
     }
 
-    // --- brought by anybody ---------------------------------------------------------------------------------------
+    // --- submitted by anybody -------------------------------------------------------------------------------------
 
-    /// Counts signed votes. What is no good, or stands already, is told by `Skipped`.
+    /// Counts signed votes. Emits `Skipped` for each entry that is invalid or already recorded.
     function submitVotes(uint64 round, address[] calldata names, bytes calldata votes) external {
         Count memory count = _start(OPEN, round, names, votes.length);
         bytes memory form = _form(abi.encode(VOTE, round, count.seed));
@@ -117,7 +118,7 @@ abstract contract Ballots is Register, Quorum {
         _publish(count);
     }
 
-    /// Takes signed commitments.
+    /// Records signed commitments.
     function commitVotes(uint64 round, bytes calldata commitments) external {
         _mustBeOpen(SEALED, round, 0);
         bytes memory form = _form(abi.encode(COMMITMENT, round, _seed(round)));
@@ -134,7 +135,7 @@ abstract contract Ballots is Register, Quorum {
         if (counted == 0) revert NothingCounted();
     }
 
-    /// Counts reveals: the salt is proof enough.
+    /// Counts reveals. They need no signature: only the voter knows the salt.
     function revealVotes(uint64 round, address[] calldata names, bytes calldata reveals) external {
         Count memory count = _start(SEALED, round, names, reveals.length);
         uint256 from;
@@ -161,7 +162,7 @@ abstract contract Ballots is Register, Quorum {
         if (step != expected) revert WrongStep(step, expected);
     }
 
-    /// Begins to count votes for some of `names`; their entries, `size` bytes, are longer than their log.
+    /// Starts counting votes for some of `names`. The entries take `size` bytes, which is more than their log needs.
     function _start(uint8 mode, uint64 round, address[] calldata names, uint256 size)
         private
         view
@@ -184,7 +185,7 @@ abstract contract Ballots is Register, Quorum {
         }
     }
 
-    /// Reads an entry's first two words, and the count and the places that stand `offset` bytes from its start.
+    /// Reads an entry's first two words, and the count and the indices `offset` bytes after its start.
     function _entry(bytes calldata entries, uint256 from, uint256 offset)
         internal
         pure
@@ -199,8 +200,8 @@ abstract contract Ballots is Register, Quorum {
         }
     }
 
-    /// Takes the winners that `picks` names, 16 bits each from the top. `hash` is that of
-    /// `abi.encodePacked(address[])`: a word for each.
+    /// Looks up the winners in `picks`, 16 bits each from the top. `hash` is the hash of
+    /// `abi.encodePacked(address[])`: one word per winner.
     function _choose(Count memory count, uint256 amount, uint256 picks)
         private
         view
@@ -248,39 +249,39 @@ abstract contract Ballots is Register, Quorum {
         private
         returns (bytes4)
     {
-        uint256 drawer = _drawer(voter, count.round);
-        Ballot ballot = _ballots[drawer];
+        uint256 slot = _slotOf(voter, count.round);
+        Ballot ballot = _ballots[slot];
         if (!ballot.isOf(count.round)) return NotCommitted.selector;
         if (ballot.stateOf() == VOTED) return AlreadyVoted.selector;
         if (ballot.expiryOf() <= block.timestamp) return DelegationOver.selector;
         bytes32 said = _commitment(count.round, count.seed, voter, hash, salt);
         if (ballot.commitmentOf() != bytes23(said)) return BadReveal.selector;
         if (_isChosen(count, voter, amount)) return SelfVote.selector;
-        _ballots[drawer] = ballot.voted();
+        _ballots[slot] = ballot.voted();
         _keep(count, voter, amount, picks);
         return 0;
     }
 
-    /// Fills in a voter's ballot. A voter's first one copies what the register says; later ones need that slot alone.
+    /// Writes a voter's ballot. The first one copies the expiry from the register; later ones need only this slot.
     function _enter(address voter, uint256 round, uint8 state, bytes32 commitment) private returns (bytes4) {
-        uint256 drawer = _drawer(voter, round);
-        Ballot last = _ballots[drawer];
-        uint256 expiry = uint32(Ballot.unwrap(last) >> 40); // `expiryOf`, and below `isOf`, where each jump counts
+        uint256 slot = _slotOf(voter, round);
+        Ballot last = _ballots[slot];
+        uint256 expiry = uint32(Ballot.unwrap(last) >> 40); // `expiryOf`, and `isOf` below, inlined to save gas
         if (expiry == 0) {
             Node memory node = _nodes[voter];
             if (node.since == 0) return NotRegistered.selector;
             if (node.since > round) return NotCounted.selector;
             expiry = node.expiry;
-            if (_drawers == 2) _ballots[drawer ^ ODD] = unusedBallot(expiry);
+            if (_slots == 2) _ballots[slot ^ ODD] = unusedBallot(expiry);
         }
         if (expiry <= block.timestamp) return DelegationOver.selector;
         if (uint24(Ballot.unwrap(last) >> 16) == round && last.stateOf() != NONE) return AlreadyVoted.selector;
-        _ballots[drawer] = nextBallot(last, _drawers, round, commitment, expiry, state);
+        _ballots[slot] = nextBallot(last, _slots, round, commitment, expiry, state);
         return 0;
     }
 
-    function _drawer(address voter, uint256 round) private view returns (uint256) {
-        return uint160(voter) | (_drawers == 2 ? (round & 1) << 160 : 0);
+    function _slotOf(address voter, uint256 round) private view returns (uint256) {
+        return uint160(voter) | (_slots == 2 ? (round & 1) << 160 : 0);
     }
 
     function _isChosen(Count memory count, address voter, uint256 amount) private pure returns (bool itself) {
@@ -294,7 +295,7 @@ abstract contract Ballots is Register, Quorum {
         }
     }
 
-    /// Writes a vote to the log.
+    /// Appends a vote to the log.
     function _keep(Count memory count, address voter, uint256 amount, uint256 picks) private pure {
         uint256 to = count.end;
         assembly ("memory-safe") {
@@ -319,29 +320,29 @@ abstract contract Ballots is Register, Quorum {
     }
 
     function _expiryChanged(address node, uint32 expiry) internal override {
-        for (uint256 i; i < _drawers; ++i) {
-            uint256 drawer = _drawer(node, i);
-            if (_ballots[drawer].expiryOf() != 0) _ballots[drawer] = _ballots[drawer].withExpiry(expiry);
+        for (uint256 i; i < _slots; ++i) {
+            uint256 slot = _slotOf(node, i);
+            if (_ballots[slot].expiryOf() != 0) _ballots[slot] = _ballots[slot].withExpiry(expiry);
         }
     }
 
     // --- for the quorum -------------------------------------------------------------------------------------------
 
     function _lag() internal view override returns (uint256) {
-        return 1 + _drawers;
+        return 1 + _slots;
     }
 
-    /// Tells whether a node's vote was counted in the last round that is wholly voted on.
+    /// Whether a node's vote was counted in the last round whose voting is complete.
     function _votedLately(address node, uint256 round) internal view returns (bool) {
         if (round < _lag()) return false;
-        Ballot ballot = _ballots[_drawer(node, round - 1)];
+        Ballot ballot = _ballots[_slotOf(node, round - 1)];
         if (ballot.isOf(round - 1)) return ballot.follows();
         return ballot.isOf(round - _lag()) && ballot.stateOf() == VOTED;
     }
 
     // --- views ----------------------------------------------------------------------------------------------------
 
-    /// What a voter commits to. It names the voter, so a copy is worth nothing to anybody else.
+    /// What a voter commits to. It includes the voter, so a copy is worthless to anybody else.
     function voteCommitment(uint64 round, address voter, address[] calldata winners, bytes32 salt)
         external
         view
@@ -361,11 +362,11 @@ abstract contract Ballots is Register, Quorum {
     /// The state (0 none, 1 committed, 2 voted) of a node's vote on one of the last two rounds, and the first 23 bytes
     /// of its commitment (open mode: of the hash of its packed winners).
     function ballotOf(address node, uint64 round) public view returns (uint8 state, bytes23 commitment) {
-        Ballot ballot = _ballots[_drawer(node, round)];
+        Ballot ballot = _ballots[_slotOf(node, round)];
         if (ballot.isOf(round)) return (ballot.stateOf(), ballot.commitmentOf());
     }
 
-    /// `ballotOf` for many: what of a batch stands already.
+    /// `ballotOf` for many nodes: which entries of a batch are already recorded.
     function ballotsOf(address[] calldata many, uint64 round)
         external
         view

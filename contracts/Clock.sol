@@ -3,11 +3,11 @@ pragma solidity 0.8.37;
 
 /// Rounds, stages, seeds, and the pause.
 ///
-/// Rounds are passes over a fixed list of stages; whoever likes turns the clock once a stage's deadline has passed.
+/// A round is one pass over a fixed list of stages. Anybody may call `advance` once a stage's deadline has passed.
 ///
-/// Seeds: the last stage of a round opens in some block B; the next round's seed is the hash of block
-/// B + anchorBlocks, which is fixed before anybody can know it. The sender of `advance` cannot choose it; the
-/// producer of that one block can bias it by withholding the block.
+/// Seeds: the last stage of a round opens in some block B. The next round's seed is the hash of block
+/// B + anchorBlocks, a choice made before anybody can know that hash. The sender of `advance` cannot influence it;
+/// the producer of that one block can bias it by withholding the block.
 abstract contract Clock {
     error BadStages();
     error BadLimit(uint256 given, uint256 max);
@@ -28,7 +28,7 @@ abstract contract Clock {
     /// EIP-2935: hashes of the last 8191 blocks, where the chain has it.
     address private constant HISTORY = 0x0000F90827F1C53a10cb7A02335B175320002935;
 
-    /// One storage slot: whoever turns the clock writes it once. 2^24 rounds of a minute are 31 years.
+    /// One storage slot, written once per `advance`. 2^24 rounds of one minute last 31 years.
     struct Time {
         uint24 round;
         uint8 stage;
@@ -62,15 +62,15 @@ abstract contract Clock {
         deployedBlock = block.number;
         bytes32 before = block.number == 0 ? bytes32(0) : blockhash(block.number - 1);
         bytes32 seed = keccak256(abi.encode(before, address(this)));
-        for (uint256 i; i < 4; ++i) _seeds[i] = seed; // slots once written are cheap: no round pays more than another
+        for (uint256 i; i < 4; ++i) _seeds[i] = seed; // so that no later round pays for a first write
         Time memory time;
         _open(time, 0);
         emit RoundAdvanced(0, seed, time.deadline);
     }
 
-    // --- turning --------------------------------------------------------------------------------------------------
+    // --- advancing ------------------------------------------------------------------------------------------------
 
-    /// Opens the next stage. Anybody may call it from the deadline on; before it, where a quorum is done.
+    /// Opens the next stage. Anybody may call it after the deadline, or earlier once a quorum has reported.
     function advance() external {
         Time memory time = _time;
         _mustRun(time);
@@ -100,7 +100,7 @@ abstract contract Clock {
         _store(time);
     }
 
-    /// Writes the clock's slot as the struct is laid out: at once, where the compiler goes member by member.
+    /// Writes the clock's slot in one store; the compiler would write the struct member by member.
     function _store(Time memory time) private {
         uint256 low = time.round | uint256(time.stage) << 24 | uint256(time.opened) << 32;
         uint256 middle = uint256(time.deadline) << 72 | uint256(time.anchor) << 112;
@@ -110,7 +110,7 @@ abstract contract Clock {
         }
     }
 
-    /// The hash of the anchor. Where the chain no longer tells it: of the last block at a multiple of 256 after it.
+    /// The hash of the anchor block. If it is too old to read: of the latest readable block a multiple of 256 later.
     function _drawSeed(uint256 anchor) private view returns (bytes32 hash) {
         if (block.number <= anchor) revert SeedNotReady(block.number, anchor);
         hash = blockhash(anchor);
@@ -124,9 +124,9 @@ abstract contract Clock {
         return ok && out.length == 32 ? bytes32(out) : bytes32(0);
     }
 
-    // --- for the other parts --------------------------------------------------------------------------------------
+    // --- internal -------------------------------------------------------------------------------------------------
 
-    /// The clock, where it is not paused.
+    /// The clock; reverts while paused.
     function _running() internal view returns (Time memory time) {
         time = _time;
         _mustRun(time);
@@ -136,8 +136,8 @@ abstract contract Clock {
         if (block.timestamp < time.pausedUntil) revert Paused(time.pausedUntil);
     }
 
-    /// The first round in which who comes now counts: the next; the one after where the next seed may be known
-    /// already, so that nobody makes keys until one gets easy questions.
+    /// The first round in which a node that registers now is eligible: the next one, or the one after it if the next
+    /// seed may be known already. Otherwise one could generate keys until one gets easy questions.
     function _nextRound(Time memory time) internal view returns (uint24) {
         return time.round + (block.number >= time.anchor ? 2 : 1);
     }
@@ -177,12 +177,12 @@ abstract contract Clock {
         return _time.registered;
     }
 
-    /// The block whose hash becomes the next seed; the largest number while none is fixed.
+    /// The block whose hash becomes the next seed; the maximum value while none is chosen.
     function anchorBlock() external view returns (uint40) {
         return _time.anchor;
     }
 
-    /// Until when the swarm is paused; in the past, or zero, where it is not.
+    /// When the pause ends; zero or in the past if the swarm is not paused.
     function pausedUntil() external view returns (uint64) {
         return _time.pausedUntil;
     }

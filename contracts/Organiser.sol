@@ -3,8 +3,8 @@ pragma solidity 0.8.37;
 
 import {Clock} from "./Clock.sol";
 
-/// What the organiser may do: name bootnodes, announce a manifest, pause for a while, hand parts or all of it over.
-/// It can neither vote, nor choose seeds, nor touch a node.
+/// What the organiser may do: name bootnodes, announce a manifest, pause for a limited time, and delegate or transfer
+/// these rights. It cannot vote, choose seeds or change a node's entry.
 abstract contract Organiser is Clock {
     error NotAllowed(address sender);
     error NotOffered(address sender);
@@ -27,7 +27,7 @@ abstract contract Organiser is Clock {
     uint256 public constant MAX_BOOTNODES = 32;
     uint256 public constant MAX_BOOTNODE_BYTES = 256;
     uint256 public constant MAX_PAUSE = 1 days;
-    /// Seconds that the swarm runs at least between two pauses.
+    /// Minimum number of seconds between two pauses.
     uint256 public constant MIN_RUN = 3 days;
 
     bytes32 private _manifest;
@@ -36,7 +36,7 @@ abstract contract Organiser is Clock {
 
     address public organiser;
     address public organiserCandidate;
-    /// Parts of the work that others may do as well, as bits.
+    /// Rights that can be granted to others, as bits.
     mapping(address => uint8) public roles;
     string[] private _bootnodes;
 
@@ -79,7 +79,7 @@ abstract contract Organiser is Clock {
 
     // --- manifest -------------------------------------------------------------------------------------------------
 
-    /// Announces a new manifest; it holds from the round after the next one on.
+    /// Announces a new manifest, in force from the round after the next one.
     function setManifest(bytes32 digest) external only(MANIFEST) {
         _manifest = manifestDigest();
         _nextManifest = digest;
@@ -89,8 +89,8 @@ abstract contract Organiser is Clock {
 
     // --- pause ----------------------------------------------------------------------------------------------------
 
-    /// Stops clock, votes, rewards and registrations. It ends by itself; the stage that is open has as much time left
-    /// then as it has now. Renewals and revocations go on.
+    /// Stops the clock, votes, rewards and registrations. The pause ends by itself, and the open stage then has as much
+    /// time left as now. Renewals and revocations are still accepted.
     function pause(uint32 seconds_) external only(0) {
         Time memory time = _time;
         uint256 from = time.pausedUntil == 0 ? 0 : time.pausedUntil + MIN_RUN;
@@ -102,12 +102,12 @@ abstract contract Organiser is Clock {
         emit PauseChanged(time.pausedUntil, time.deadline);
     }
 
-    /// Ends the pause before its time.
+    /// Ends the pause early.
     function resume() external only(0) {
         Time memory time = _time;
         if (block.timestamp >= time.pausedUntil) revert NotPaused();
         uint40 left = time.pausedUntil - uint40(block.timestamp);
-        if (time.deadline > time.pausedUntil) time.deadline -= left; // it was put off by the pause
+        if (time.deadline > time.pausedUntil) time.deadline -= left; // the pause had extended it
         time.pausedUntil = uint40(block.timestamp);
         _time = time;
         emit PauseChanged(time.pausedUntil, time.deadline);

@@ -5,17 +5,17 @@ import {Clock} from "./Clock.sol";
 
 /// Early close: a stage may end before its deadline once enough of last round's voters have reported its reward.
 ///
-/// Off where `quorum` is 0. Only nodes whose vote was counted in the last round that is wholly voted on have a say,
-/// and they are its measure: who registered since can neither close a stage nor keep it open.
+/// Off if `quorum` is 0. Only nodes whose vote was counted in the last round whose voting is complete take part, and
+/// the quorum is a share of them: nodes registered since can neither close a stage nor keep it open.
 abstract contract Quorum is Clock {
     struct Tally {
         uint64 key;
         uint32 number;
     }
 
-    /// Percent of last round's voters; 0: stages never close early.
+    /// Percentage of last round's voters; 0: stages never close early.
     uint8 public immutable quorum;
-    /// Seconds that a stage lasts at least.
+    /// Minimum number of seconds that a stage lasts.
     uint32 public immutable earliest;
 
     Tally[4] private _voters;
@@ -29,7 +29,7 @@ abstract contract Quorum is Clock {
         earliest = earliest_;
     }
 
-    /// Rounds between the present one and the last that is wholly voted on.
+    /// Rounds between the current one and the last one whose voting is complete.
     function _lag() internal view virtual returns (uint256);
 
     function _countVoters(uint256 round, uint256 more) internal {
@@ -63,7 +63,7 @@ abstract contract Quorum is Clock {
         return uint256(time.round) * stageCount + time.stage;
     }
 
-    /// How many are done with the present stage, and of how many.
+    /// How many voters have finished the current stage, and out of how many.
     function readiness() external view returns (uint32 ready, uint32 voters) {
         Time memory time = _time;
         uint256 lag = _lag();

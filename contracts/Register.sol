@@ -4,10 +4,10 @@ pragma solidity 0.8.37;
 import {Clock} from "./Clock.sol";
 import {Signatures} from "./Signatures.sol";
 
-/// Nodes and their owners. Nodes are known by the address of their key.
+/// Nodes and their owners. A node is identified by the address of its key.
 ///
-/// Everything here is a signed message that anybody brings: an owner needs no money on this chain. Where several are
-/// brought together, one that is no good is told by `Skipped` and does not sink the others.
+/// Everything here is a signed message that anybody may submit, so an owner needs no funds on this chain. In a batch,
+/// an invalid entry is reported by `Skipped` and does not affect the others.
 abstract contract Register is Clock, Signatures {
     error NotRegistered();
     error NotCounted();
@@ -48,7 +48,7 @@ abstract contract Register is Clock, Signatures {
         bytes ownerSignature;
     }
 
-    /// One storage slot. `expiry` in chain seconds, its largest value is for ever; `serial` counts from `ERA`.
+    /// One storage slot. `expiry`: chain seconds, the maximum means never. `serial`: milliseconds since `ERA`.
     struct Node {
         address owner;
         uint24 since;
@@ -58,7 +58,7 @@ abstract contract Register is Clock, Signatures {
 
     /// 2025-01-01 in milliseconds. Serials fit until 2059.
     uint256 public constant ERA = 1_735_689_600_000;
-    /// Milliseconds by which the signer's clock may be ahead: a serial of the far future would lock its owner out.
+    /// How many milliseconds a signer's clock may be ahead: a serial in the far future would lock its owner out.
     uint256 public constant MAX_AHEAD = 1 days * 1000;
 
     bytes32 private constant DELEGATION =
@@ -69,8 +69,8 @@ abstract contract Register is Clock, Signatures {
 
     // --- delegations ----------------------------------------------------------------------------------------------
 
-    /// Registers a node, or renews the delegation of one that is registered. A registration is signed by owner and
-    /// node (once, where they are the same key), a renewal by the owner.
+    /// Registers a node, or renews a registered node's delegation. Owner and node both sign a registration (one
+    /// signature if they are the same key); only the owner signs a renewal.
     function register(SignedDelegation calldata signed) external {
         if (_nodes[signed.delegation.node].since == 0) _running();
         _must(_delegate(signed));
@@ -155,12 +155,12 @@ abstract contract Register is Clock, Signatures {
         _expiryChanged(name, node.expiry);
     }
 
-    /// For who keeps copies of the expiry.
+    /// A hook for contracts that keep copies of the expiry.
     function _expiryChanged(address node, uint32 expiry) internal virtual;
 
-    // --- for the other parts --------------------------------------------------------------------------------------
+    // --- internal -------------------------------------------------------------------------------------------------
 
-    /// Reverts with the error whose selector is given, if one is.
+    /// Reverts with the error that has this selector, unless it is zero.
     function _must(bytes4 reason) internal pure {
         if (reason == 0) return;
         assembly ("memory-safe") {
@@ -169,7 +169,7 @@ abstract contract Register is Clock, Signatures {
         }
     }
 
-    /// Counts an entry of a batch: 1, or 0 and why not.
+    /// Returns 1 for a valid entry of a batch; for any other emits `Skipped` and returns 0.
     function _isFine(uint256 place, bytes4 reason) internal returns (uint256) {
         if (reason == 0) return 1;
         emit Skipped(place, reason);
@@ -178,8 +178,8 @@ abstract contract Register is Clock, Signatures {
 
     // --- views ----------------------------------------------------------------------------------------------------
 
-    /// A node's owner, the first round in which it counts, the end of its delegation (chain seconds), its last serial
-    /// (milliseconds). All zero where it is not registered.
+    /// A node's owner, the first round in which it is eligible, the end of its delegation (chain seconds) and its last
+    /// serial (milliseconds). All zero if it is not registered.
     function nodes(address name) external view returns (address owner, uint64 since, uint64 expiry, uint64 serial) {
         Node memory node = _nodes[name];
         if (node.since == 0) return (address(0), 0, 0, 0);

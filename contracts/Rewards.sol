@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {Ballots} from "./Ballots.sol";
 
-/// Rewards: what nodes say of their own stages, once each, in millionths. Packed, brought by anybody:
+/// Rewards that nodes report for their own stages, once per stage, in millionths. Packed, submitted by anybody:
 ///   r (32) vs (32) reward (32)
 abstract contract Rewards is Ballots {
     error WrongRound(uint64 given, uint64 current);
@@ -13,12 +13,12 @@ abstract contract Rewards is Ballots {
 
     event RewardSubmitted(uint64 indexed round, uint8 indexed stage, address indexed node, int256 reward);
 
-    /// A million, in millionths: sums of them stay far from any overflow.
+    /// One million, in millionths; sums cannot come near an overflow.
     int256 public constant MAX_REWARD = 1e12;
 
     bytes32 private constant REWARD = keccak256("Reward(uint64 round,uint8 stage,bytes32 seed,int256 reward)");
 
-    /// The stages reported of the newest round reported on, and of the one before it.
+    /// The stages reported for the latest round that the node reported on, and for the one before it.
     struct Marks {
         uint24 round;
         uint16 stages;
@@ -27,7 +27,7 @@ abstract contract Rewards is Ballots {
 
     mapping(address => Marks) private _marks;
 
-    /// Publishes the sender's own reward of a stage of the current or the previous round.
+    /// Publishes the sender's own reward for a stage of the current or the previous round.
     function submitReward(uint64 round, uint8 stage, bytes32 seed, int256 reward) external {
         Time memory time = _mustBeReportable(round, stage);
         _mustBeSeed(round, seed);
@@ -35,7 +35,7 @@ abstract contract Rewards is Ballots {
         _countReady(time, _hasSay(time, round, stage, msg.sender));
     }
 
-    /// Takes signed rewards of one stage.
+    /// Records signed rewards for one stage.
     function submitRewards(uint64 round, uint8 stage, bytes calldata rewards) external {
         Time memory time = _mustBeReportable(round, stage);
         bytes memory form = _form(abi.encode(REWARD, round, stage, _seed(round)));
@@ -80,13 +80,13 @@ abstract contract Rewards is Ballots {
         return 0;
     }
 
-    /// 1 where the report of the stage that is open counts for its early close.
+    /// 1 if this report counts towards the early close of the open stage.
     function _hasSay(Time memory time, uint64 round, uint8 stage, address node) private view returns (uint256) {
         if (quorum == 0 || round != time.round || stage != time.stage) return 0;
         return _votedLately(node, round) ? 1 : 0;
     }
 
-    /// For each node the stages, as bits, whose rewards of one of the last two rounds stand already.
+    /// For each node, as bits, the stages whose rewards are already recorded for one of the last two rounds.
     function rewardsOf(address[] calldata many, uint64 round) external view returns (uint16[] memory stages) {
         stages = new uint16[](many.length);
         for (uint256 i; i < many.length; ++i) {

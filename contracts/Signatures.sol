@@ -7,7 +7,7 @@ abstract contract Signatures {
     error BadNodeSignature();
 
     uint256 public constant MAX_SIGNATURE_BYTES = 4096;
-    /// What a contract wallet may spend on its answer: it cannot burn more of whoever brings its signature.
+    /// Gas that a contract wallet may spend on its answer, at the expense of whoever submits its signature.
     uint256 public constant WALLET_GAS = 200_000;
 
     bytes32 private constant DOMAIN_TYPE = keccak256(
@@ -16,14 +16,14 @@ abstract contract Signatures {
     bytes32 private constant NAME = keccak256("SwarmCoordinator");
     bytes32 private constant VERSION = keccak256("1");
     bytes4 private constant IS_VALID_SIGNATURE = 0x1626ba7e;
-    /// Half the order of secp256k1: a signature above has a twin below (EIP-2).
+    /// Half the order of secp256k1: each signature with a higher s has an equivalent one with a lower s (EIP-2).
     uint256 private constant HALF = 0x7FFFFFFFFFFFFFFFFFFFFFFFFFFFFFFF5D576E7357A4501DDFE92F46681B20A0;
 
     bytes32 private immutable _salt;
     bytes32 private immutable _separator;
     uint256 private immutable _chain;
 
-    /// The salt makes every deployment its own: a local chain that starts afresh repeats ids and addresses.
+    /// The salt distinguishes deployments: a local chain that starts afresh repeats chain ids and addresses.
     constructor() {
         bytes32 before = block.number == 0 ? bytes32(0) : blockhash(block.number - 1);
         _salt = keccak256(abi.encode(before, block.timestamp, block.prevrandao, address(this), block.chainid));
@@ -48,7 +48,7 @@ abstract contract Signatures {
         return (hex"1f", "SwarmCoordinator", "1", block.chainid, address(this), _salt, extensions);
     }
 
-    /// The domain's hash; made anew where the chain was split and took another id.
+    /// The domain separator, recomputed if a fork changed the chain id.
     function _domain() internal view returns (bytes32) {
         return block.chainid == _chain ? _separator : _separate(_salt);
     }
@@ -67,8 +67,8 @@ abstract contract Signatures {
         }
     }
 
-    /// A form for many messages of one type that differ in their last member only; `head` is the type's hash and the
-    /// other members. Behind it stand a word for the last one, and what the digest is made of.
+    /// A template for many messages of one type that differ only in their last member. `head` is the type hash and the
+    /// other members; one word for the last member and the parts of the digest follow it.
     function _form(bytes memory head) internal view returns (bytes memory) {
         return bytes.concat(head, bytes32(0), hex"1901", _domain(), bytes32(0));
     }

@@ -245,17 +245,18 @@ def measure(few: int = FEW, many: int = MANY) -> tuple[Gas, Gas]:
 
 HEAD = f"""# What the coordinator costs
 
-Gas of mined transactions on a local chain, written by `python -m tools.gas_report`; a test measures anew. Votes name
-{WINNERS} winners among the {BEST} best nodes unless the line says otherwise; votes, rewards and registrations come in
-batches of {BATCH} and are given each, from a peer's second on where nothing else is typed. Rounds have one stage: the
-dearest case for sealed votes. The code has {{runtime}} bytes, of 24,576 allowed (EIP-170).
+Gas of mined transactions on a local chain, written by `python -m tools.gas_report`; a test measures it again. Votes
+name {WINNERS} winners among the {BEST} best nodes unless the row says otherwise. Votes, rewards and registrations are
+submitted in batches of {BATCH}; the table gives gas per entry, from a peer's second entry on unless the row says
+"first". Rounds have one stage, which is the most expensive case for sealed votes. The deployed code has {{runtime}}
+bytes of the 24,576 that EIP-170 allows.
 
-A batch pays about 3,660 gas for each winner that it names, however many name it: the contract looks up whether that
-one is registered. Spread winners are therefore dear, and no choice of votes for a batch makes independent ones cheap:
-counted over 1,000 voters with winners drawn from all nodes, batches chosen greedily for common winners would save 7 %
-at 100 nodes and 8 % at 10,000. Relayers submit votes in the order of their winners, which costs them nothing: that
-saves 1 to 4 % there, and 36 % where voters fall into 20 camps. Nodes that rank by the same rollouts agree (the first
-line); a swarm whose voters see different peers pays more, and its manifest may allow fewer winners.
+A batch pays about 3,660 gas for each distinct winner, however many votes name it, because the contract looks up
+whether the winner is registered. Votes for many different winners are therefore expensive, and clever batching hardly
+helps: for 1,000 voters with winners drawn from all nodes, greedy batches by common winners would save 7 % at 100 nodes
+and 8 % at 10,000. Relayers submit votes in the order of their winners, which costs nothing: that saves 1 to 4 % here,
+and 36 % if voters fall into 20 camps. Nodes that rank by the same rollouts agree (first row). A swarm whose voters see
+different peers pays more, and its manifest may allow fewer winners.
 
 | action | {FEW} nodes | {MANY:,} nodes | target |
 | --- | ---: | ---: | ---: |
