@@ -53,7 +53,7 @@ from node.store.journal import Journal
 from node.store.outbox import SqliteOutbox
 from node.store.restore_mark import is_marked, unmark
 from node.store.round_reports import FILE as ROUNDS
-from node.store.round_reports import RoundStore
+from node.store.round_reports import open_round_store
 from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import BodyCheck
 from node.vote_protection import VoteProtection
@@ -112,7 +112,7 @@ class Node:
         self.check: BodyCheck | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
-        self.rounds = RoundRecorder(RoundStore(home / ROUNDS), self._peer_ids)
+        self.rounds = RoundRecorder(open_round_store(home / ROUNDS), self._peer_ids)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
         self.facts: CoordinatorFacts | None = None

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 
 from node.exits import Exit, Refusal
@@ -26,6 +28,16 @@ def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str],
         _migrate(connection, path, migrations)
         opened.pop_all()
     return connection
+
+
+def move_aside(path: Path, why: str) -> Path:
+    """Rename a database, and SQLite's files beside it, to NAME.WHY-DATE, so that it can still be inspected; return the
+    new path. Raises OSError."""
+    suffix = f"{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    for each in sorted(path.parent.glob(f"{path.name}*")):
+        if each.name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            os.replace(each, each.with_name(each.name.replace(path.name, f"{path.name}.{suffix}", 1)))
+    return path.with_name(f"{path.name}.{suffix}")
 
 
 @contextmanager
