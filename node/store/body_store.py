@@ -22,6 +22,7 @@ import structlog
 
 from node.exits import Exit, Refusal
 from node.files.atomic import DRAFT, replace_file
+from node.files.private import DIRECTORY_MODE, MODE, make_private
 from protocols.identifiers import Digest, body_digest
 
 log = structlog.get_logger()
@@ -53,7 +54,8 @@ class BodyStore:
         self._rounds: dict[int, dict[Digest, int]] = {}
         self._size = 0
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            make_private(directory)
             self._scan()
         except OSError as error:
             raise Refusal(Exit.STORE, f"cannot use {directory}: {error.strerror}; check path and owner") from error
@@ -156,9 +158,9 @@ class BodyStore:
         return self._directory / str(round_number) / digest.hex()
 
     def _write(self, path: Path, body: bytes) -> None:
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
         try:
-            replace_file(path, body, durable=False)
+            replace_file(path, body, mode=MODE, durable=False)
         except OSError:
             _remove_if_empty(path.parent)
             raise

@@ -5,20 +5,22 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from node.exits import Exit, Refusal
+from node.files.private import MODE, make_private
 
 
 def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str], advice: str) -> sqlite3.Connection:
-    """Open `path`, creating it if it is missing, and migrate its schema.
+    """Open `path`, creating it if it is missing (for its owner only), and migrate its schema.
 
     `migrations` are scripts; `PRAGMA user_version` counts the applied ones and changes in the script's transaction.
     Raises `Refusal` if the file is damaged, written by a newer version, or can't be opened; `advice` tells the operator
     what to do about it.
     """
+    _make_private(path)
     with refusing(path, advice), ExitStack() as opened:
         connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         opened.callback(connection.close)
@@ -28,6 +30,19 @@ def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str],
         _migrate(connection, path, migrations)
         opened.pop_all()
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Create a missing file for its owner only, and take others' permissions on one that is there.
+
+    SQLite gives the files beside a database its mode; those of a killed process may be older. What fails here fails
+    again when SQLite opens the file, or costs nothing but privacy (a file system without modes).
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE))
+    for name in (path.name, *(f"{path.name}-{kind}" for kind in ("wal", "shm", "journal"))):
+        with suppress(OSError):
+            make_private(path.with_name(name))
 
 
 def move_aside(path: Path, why: str) -> Path:

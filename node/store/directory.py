@@ -7,9 +7,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import structlog
+
 from node.exits import Exit, Refusal
+from node.files.private import DIRECTORY_MODE, make_private
 from node.store.lock import FileLock
 from node.store.restore_mark import STALE, mark
+
+log = structlog.get_logger()
 
 CONFIG = "swarm.toml"
 HTTP = "http.json"
@@ -48,17 +53,19 @@ def is_used(home: Path) -> bool:
 
 
 class DataDirectory:
-    """Exclusive use of a data directory. Creates it (mode 0700) and marks one that was copied."""
+    """Exclusive use of a data directory. Creates it, makes it private (mode 0700), and marks one that was copied."""
 
     def __init__(self, path: Path) -> None:
         """Lock the directory. Raises `Refusal` if another node uses it, or it can't be created."""
         self.path = path.expanduser().absolute()
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            if make_private(self.path):
+                log.info("directory.made_private", path=str(self.path))
         except OSError as error:
             raise Refusal(
                 Exit.STORE,
-                f"cannot create the data directory {self.path}: {error.strerror}; choose another with --data-dir",
+                f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir",
             ) from error
         self._lock = FileLock(
             self.path / "node.lock",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,7 @@ from typing import Self
 import msgspec
 
 from node.exits import Exit, Refusal
+from node.files.private import make_private
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -39,6 +41,8 @@ class FileLock:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
             raise Refusal(Exit.STORE, f"cannot open {path}: {error.strerror}; check path and owner") from error
+        with suppress(OSError):
+            make_private(path)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:

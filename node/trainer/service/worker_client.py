@@ -134,7 +134,7 @@ class WorkerClient:
 
     async def _live(self) -> tuple[float, i.TrainerLost]:
         """Run one child to its end; return for how many seconds it was ready, and the loss."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         kills = oom_kills()
         child = WorkerProcess(self._settings.threads, self._settings.python or sys.executable)
         reason = ""
