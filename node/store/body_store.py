@@ -9,7 +9,6 @@ fails otherwise, the body is not kept, and the caller is told.
 
 from __future__ import annotations
 
-import errno
 import math
 import re
 import time
@@ -20,9 +19,10 @@ from pathlib import Path
 
 import structlog
 
-from node.exits import Exit, Refusal
+from node.exits import Refusal
 from node.files.atomic import DRAFT, replace_file
 from node.files.private import DIRECTORY_MODE, MODE, make_private
+from node.store.disk_space import FULL, exit_code_of
 from protocols.identifiers import Digest, body_digest
 
 log = structlog.get_logger()
@@ -30,8 +30,6 @@ log = structlog.get_logger()
 DEFAULT_LIMIT = 512 << 20
 """Default size of the store in bytes."""
 
-FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
-"""Errors that removing files can mend."""
 SILENCE_SECONDS = 60.0
 """Between two warnings about the disk."""
 
@@ -58,7 +56,9 @@ class BodyStore:
             make_private(directory)
             self._scan()
         except OSError as error:
-            raise Refusal(Exit.STORE, f"cannot use {directory}: {error.strerror}; check path and owner") from error
+            raise Refusal(
+                exit_code_of(error), f"cannot use {directory}: {error.strerror}; check path, owner and disk"
+            ) from error
 
     @property
     def size(self) -> int:

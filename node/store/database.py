@@ -11,6 +11,7 @@ from pathlib import Path
 
 from node.exits import Exit, Refusal
 from node.files.private import MODE, make_private
+from node.store.disk_space import REMEDY, is_disk_full
 
 
 def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str], advice: str) -> sqlite3.Connection:
@@ -74,10 +75,12 @@ def reading(path: Path, version: int, advice: str) -> Iterator[sqlite3.Connectio
 
 @contextmanager
 def refusing(path: Path, advice: str) -> Iterator[None]:
-    """Turn SQLite's errors about a file into a `Refusal`."""
+    """Turn SQLite's errors about a file into a `Refusal`; `advice` is for all but a full disk."""
     try:
         yield
     except sqlite3.Error as error:
+        if is_disk_full(error):
+            raise Refusal(Exit.DISK_FULL, f"cannot write {path}: {error}; {REMEDY}") from error
         raise Refusal(Exit.STORE, f"cannot use {path}: {error}; {advice}") from error
 
 

@@ -9,8 +9,9 @@ from typing import Self
 
 import structlog
 
-from node.exits import Exit, Refusal
+from node.exits import Refusal
 from node.files.private import DIRECTORY_MODE, make_private
+from node.store.disk_space import exit_code_of
 from node.store.lock import FileLock
 from node.store.restore_mark import STALE, mark
 
@@ -64,7 +65,7 @@ class DataDirectory:
                 log.info("directory.made_private", path=str(self.path))
         except OSError as error:
             raise Refusal(
-                Exit.STORE,
+                exit_code_of(error),
                 f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir",
             ) from error
         self._lock = FileLock(

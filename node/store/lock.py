@@ -15,6 +15,7 @@ import msgspec
 
 from node.exits import Exit, Refusal
 from node.files.private import make_private
+from node.store.disk_space import exit_code_of
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -40,7 +41,8 @@ class FileLock:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise Refusal(Exit.STORE, f"cannot open {path}: {error.strerror}; check path and owner") from error
+            text = f"cannot open {path}: {error.strerror}; check path, owner and disk"
+            raise Refusal(exit_code_of(error), text) from error
         with suppress(OSError):
             make_private(path)
         try:
@@ -74,7 +76,7 @@ class FileLock:
             os.ftruncate(self._descriptor, len(name))
         except OSError as error:
             raise Refusal(
-                Exit.STORE, f"cannot write {self.path}: {error.strerror}; free disk space or mend the disk"
+                exit_code_of(error), f"cannot write {self.path}: {error.strerror}; free disk space or mend the disk"
             ) from error
 
     def release(self) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 
 import msgspec
 
-from node.exits import Exit, Refusal
+from node.exits import Refusal
 from node.files.private import replace_private
 from node.store.database import move_aside
+from node.store.disk_space import exit_code_of
 
 FILE = "restored.json"
 STALE = ("journal.sqlite", "outbox.sqlite")
@@ -39,7 +40,9 @@ def mark(home: Path, reason: str) -> None:
             move_aside(home / name, "before")
         replace_private(home / FILE, content)
     except OSError as error:
-        raise Refusal(Exit.STORE, f"cannot mark {home} as restored: {error.strerror}; check path and owner") from error
+        raise Refusal(
+            exit_code_of(error), f"cannot mark {home} as restored: {error.strerror}; check path, owner and disk"
+        ) from error
 
 
 def is_marked(home: Path) -> bool:

@@ -48,7 +48,7 @@ class RoundStore:
 
     def put(self, report: RoundReport) -> None:
         """Store a report, replacing one under another seed; drop the oldest. Raises `Refusal`: disk full."""
-        with refusing(self.path, "free disk space or mend the disk"), transaction(self._db):
+        with refusing(self.path, "mend the disk"), transaction(self._db):
             row = (report.round, report.seed, msgspec.msgpack.encode(report))
             self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?)", row)
             self._db.execute(

@@ -51,7 +51,7 @@ MIGRATIONS = (
 ANNOUNCEMENTS_KEPT = 16_384
 """The newest announcements that are kept: no peer accepts one of so many stages ago. Votes are kept for ever."""
 PRAGMAS = ("busy_timeout = 500", "journal_mode = DELETE", "synchronous = EXTRA", "locking_mode = EXCLUSIVE")
-UNWRITABLE = "free disk space or mend the disk; nothing is signed without a record"
+UNWRITABLE = "mend the disk; nothing is signed without a record"
 LOST = (
     "restore it (swarm keys import-votes), or move journal.sqlite and outbox.sqlite away and create restored.json: the "
     "node then listens for a whole round before it signs"

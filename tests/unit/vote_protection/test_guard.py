@@ -273,4 +273,4 @@ def test_nothing_is_signed_where_the_disk_is_full(tmp_path: Path, kind: str) -> 
         guard._connection.execute("PRAGMA max_page_count = 20")
         with pytest.raises(Refusal, match="full; free disk space") as refused:
             sign_many(guard)
-        assert refused.value.code is Exit.STORE
+        assert refused.value.code is Exit.DISK_FULL
