@@ -30,13 +30,14 @@ class AnnouncementGuard:
     def __init__(self, record: AnnouncementRecord, bodies: Bodies) -> None:
         self._record, self._bodies = record, bodies
 
-    def admit(self, command: PublishRollouts) -> PublishRollouts | None:
+    def admit(self, command: PublishRollouts, known: Digest | None = None) -> PublishRollouts | None:
         """Return what may be signed for a stage: the command, recorded durably by then.
 
         Where another body was announced before, it is that one again, with the command's messages; None where that body
-        is not kept any more. Raises `Refusal` if the record can't be made durable.
+        is not kept any more. `known` is one that peers have under this node's signature: it counts as the first where
+        the record has none. Raises `Refusal` if the record can't be made durable.
         """
-        first = self._record.admit_announcement(command.round, command.stage, command.seed, command.body)
+        first = self._record.admit_announcement(command.round, command.stage, command.seed, known or command.body)
         if first == command.body:
             return command
         log.warning(

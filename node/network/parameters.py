@@ -16,9 +16,9 @@ AttachMessages: TypeAlias = Callable[[tuple[OwnMessage, ...]], tuple[SignedMessa
 """Returns the signed messages of commands, to be attached to an announcement. A command that may not be signed, or
 whose message nobody could submit, has none."""
 
-AdmitAnnouncement: TypeAlias = Callable[[PublishRollouts], PublishRollouts | None]
+AdmitAnnouncement: TypeAlias = Callable[[PublishRollouts, Digest | None], PublishRollouts | None]
 """Returns what may be signed for a stage, once that is on disk: the command, or the body announced before; None where
-nothing may."""
+nothing may. The second argument is the body that peers have under this node's signature, if they have told of one."""
 
 Introduction: TypeAlias = Callable[[], SignedDelegation | None]
 """Returns this node's delegation; None where it has none."""

@@ -110,7 +110,7 @@ class Peer:
             self.bodies,
             NetworkCallbacks(
                 check,
-                lambda command: command,
+                lambda command, known: command,
                 attach_messages=attach,
                 introduction=lambda: delegation(settings["number"]),
             ),

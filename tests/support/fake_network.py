@@ -121,11 +121,11 @@ class FakeNetwork:
                 self._announce(command)
 
     def _announce(self, asked: PublishRollouts) -> None:
-        command = self._callbacks.admit_announcement(asked)
+        slot = Slot(peer=self._me.address, round=asked.round, stage=asked.stage, seed=asked.seed)
+        command = self._callbacks.admit_announcement(asked, self._validator.announced(slot))
         if command is None:
             self.counters["own-equivocation"] += 1
             return
-        slot = Slot(peer=self._me.address, round=command.round, stage=command.stage, seed=command.seed)
         body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None or self._validator.announced(slot) not in (None, command.body):
             self.counters["own-body-missing" if body is None else "own-equivocation"] += 1

@@ -205,6 +205,14 @@ def test_nothing_is_announced_where_the_first_body_is_gone(guard: AnnouncementGu
     assert guard.admit(publish(body_digest(b"first"), 5)) is None
 
 
+def test_what_peers_have_under_the_own_signature_was_announced(guard: AnnouncementGuard) -> None:
+    """A record that was lost is made up for by what peers tell: their body is recorded as the first."""
+    first = publish(body_digest(b"first"), 5)
+    assert guard.admit(publish(body_digest(b"second"), 6), known=first.body) == first
+    assert guard.announced_before(c.GenerateRollouts(3, 0, seed(3), 8, ())) is not None
+    assert guard.admit(publish(body_digest(b"second"), 6)) == first
+
+
 class IdleTrainer:
     """A trainer that notes what it is asked for."""
 
