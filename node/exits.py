@@ -29,6 +29,7 @@ class Exit(IntEnum):
     BACKUP = 18
     UNKNOWN = 19
     MODEL = 20
+    DISK_FULL = 21
     INTERRUPTED = 130
 
 
@@ -40,7 +41,7 @@ MEANING: dict[Exit, str] = {
     Exit.MANIFEST: "Manifest and coordinator contract disagree; get the swarm's current manifest.",
     Exit.IDENTITY: "The node key can't be used: unreadable, of another kind, readable by others, another account's.",
     Exit.LOCKED: "Another process uses this data directory or its vote protection; the line names it.",
-    Exit.STORE: "A file in the data directory is damaged, from a newer version, or can't be written.",
+    Exit.STORE: "A file in the data directory is missing, damaged, from a newer version, or not accessible.",
     Exit.NOT_RUNNING: "`swarm status`: no node runs on this data directory, or it does not answer.",
     Exit.NETWORK: "Listening on an address failed: it is in use or not this machine's.",
     Exit.EXISTS: "A file to be written already exists (configuration, key, backup); nothing was changed.",
@@ -54,9 +55,13 @@ MEANING: dict[Exit, str] = {
     Exit.BACKUP: "The backup can't be used: damaged, of a newer version, or of another node.",
     Exit.UNKNOWN: "The round is not kept here, or the peer is not known; the line says which ones are.",
     Exit.MODEL: "There is no such model or checkpoint, or it does not load; the line names it.",
+    Exit.DISK_FULL: "The disk of the data directory is full. Restarting is safe, and works once there is space.",
     Exit.INTERRUPTED: "Ended by Ctrl-C before the node ran.",
 }
-"""What each code means. Only `FAULT`, `NETWORK` and `CHAIN` are worth an automatic restart."""
+"""What each code means."""
+
+WORTH_A_RESTART = frozenset({Exit.FAULT, Exit.NETWORK, Exit.CHAIN, Exit.DISK_FULL})
+"""Codes that another start may mend without the operator. `configs/systemd` and `swarm run --gpus` go by them."""
 
 
 class Refusal(Exception):  # noqa: N818 - nothing failed: the node declines, and says what the operator can do

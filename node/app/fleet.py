@@ -19,7 +19,7 @@ import trio
 
 from node.child_process import SAFE_PATH
 from node.config import FILE, Config
-from node.exits import Exit, Refusal
+from node.exits import WORTH_A_RESTART, Exit, Refusal
 from node.identity.secret import SECRET_VARIABLES
 from node.runtime.supervisor import RESTART
 
@@ -28,9 +28,6 @@ log = structlog.get_logger()
 VISIBLE = "CUDA_VISIBLE_DEVICES"
 NOT_PASSED = frozenset({"SWARM_DATA_DIR", "SWARM_HTTP_PORT", *SECRET_VARIABLES})
 """Variables that a peer does not get."""
-
-WORTH_A_RESTART = frozenset({int(Exit.FAULT), int(Exit.NETWORK), int(Exit.CHAIN)})
-"""Exit codes that another start may mend; a signal's is negative and counts as well."""
 
 _TCP = re.compile(r"/(tcp|udp)/(\d+)")
 
@@ -146,7 +143,7 @@ class Fleet:
                     process.send_signal(signal.SIGTERM if number == signal.SIGINT else signal.Signals(number))
 
     async def _keep(self, peer: FleetMember) -> None:
-        """Start a peer, and start it again where that may help."""
+        """Start a peer, and start it again where that may help: after a signal, and after some exit codes."""
         failures = 0
         while True:
             began = trio.current_time()

@@ -13,6 +13,7 @@ import structlog
 import trio
 from eth_account import Account
 
+from node.app.announcement_guard import AnnouncementGuard, GuardedTrainer
 from node.app.preflight import open_questions, read_facts, refuse_unowned, require_agreement, resolve_config
 from node.app.round_recorder import RoundRecorder
 from node.chain.service import ChainIdentity, CoordinatorService
@@ -47,12 +48,12 @@ from node.runtime.loop import Loop, restore
 from node.runtime.supervisor import supervise
 from node.runtime.timers import Timers
 from node.store.body_store import BodyStore
-from node.store.directory import DataDirectory
+from node.store.directory import VOTES, DataDirectory, is_used
 from node.store.journal import Journal
 from node.store.outbox import SqliteOutbox
 from node.store.restore_mark import is_marked, unmark
 from node.store.round_reports import FILE as ROUNDS
-from node.store.round_reports import RoundStore
+from node.store.round_reports import open_round_store
 from node.trainer.service.worker_client import WorkerClient
 from node.validation.body_check import BodyCheck
 from node.vote_protection import VoteProtection
@@ -76,8 +77,8 @@ def run_node(config: Config, data_dir: Path) -> int:
 
 
 async def _run(config: Config, manifest: Manifest, home: Path) -> int:
-    key, rsa = load_or_create(home / config.identity), load_rsa(home)
-    with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
+    key, rsa = load_or_create(home / config.identity, used=is_used(home)), load_rsa(home)
+    with VoteProtection(home / VOTES) as guard, Journal(home / "journal.sqlite") as journal:
         node = Node(config, home, manifest, key, rsa, journal, guard)
         return await node.run()
 
@@ -111,7 +112,7 @@ class Node:
         self.check: BodyCheck | None = None
         state, replayed = restore(journal, initial(key.address, manifest))
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
-        self.rounds = RoundRecorder(RoundStore(home / ROUNDS), self._peer_ids)
+        self.rounds = RoundRecorder(open_round_store(home / ROUNDS), self._peer_ids)
         self.window: RoundWindow | None = None
         self.swarm: Digest = bytes(32)
         self.facts: CoordinatorFacts | None = None
@@ -197,12 +198,14 @@ class Node:
         self.swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
         self.guard.bind(self.swarm)
         questions = await trio.to_thread.run_sync(open_questions, self.manifest, self.config)
-        self.trainer = self.trainer_of(self.me.address)
+        announcements = AnnouncementGuard(self.guard, self.bodies)
+        self.trainer = GuardedTrainer(self.trainer_of(self.me.address), announcements)
         self.check = BodyCheck(self.manifest, questions, self.bodies)
         self.gossip = self.network_of(
             SwarmMember(self.me, self.swarm, self.manifest.limits, ephemeral_peer_id=is_marked(self.home)),
             NetworkCallbacks(
                 check_body=self.check,
+                admit_announcement=announcements.admit,
                 bootnodes=self.chain.read_bootnodes,
                 attach_messages=self._attached_messages,
                 introduction=self._introduction,
@@ -340,6 +343,7 @@ class Node:
         return {
             "gossip_dropped": dict(gossip.counters) if gossip else {},
             "connections": dict(gossip.connections) if gossip else {},
+            "body_store": dict(self.bodies.counters),
             "grading": {"gave_up": gave_up()},
             "bus": dict(self.bus.counters),
         }

@@ -71,7 +71,7 @@ async def _until_told(config: Config, home: Path, key: Any) -> None:
 
     def started(addresses: tuple[str, ...]) -> None:
         content = msgspec.json.encode(Announced(tuple(addresses), os.getpid()))
-        replace_file(home / FILE, content, durable=False)
+        replace_file(home / FILE, content, mode=0o600, durable=False)
 
     async with trio.open_nursery() as nursery:
         with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:

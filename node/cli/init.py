@@ -89,12 +89,12 @@ def prepare(home: Path, answers: Answers) -> list[str]:
     """
     from node.cli.owner import peer_id_of
     from node.identity import IdentityError, load_or_create, name_of
-    from node.store.directory import DataDirectory
+    from node.store.directory import DataDirectory, is_used
 
     with DataDirectory(home):
         _keep_or_write(home / "manifest.toml", answers.manifest)
         try:
-            key = load_or_create(home / "swarm.pem")
+            key = load_or_create(home / "swarm.pem", used=is_used(home))
         except IdentityError as error:
             raise Refusal(Exit.IDENTITY, str(error)) from error
         _create(home / FILE, config_text(answers).encode())

@@ -20,8 +20,9 @@ from node.identity.keystore import decrypt, encrypt, is_keystore
 from node.identity.rsa import FILE as RSA_FILE
 from node.identity.rsa import RsaIdentity
 from node.identity.secret import KEY_PASSPHRASE, find
-from node.store.directory import DataDirectory
-from node.vote_protection import SignedHistory, VoteProtection, decode_history, encode_history
+from node.store.directory import VOTES, DataDirectory
+from node.store.restore_mark import mark
+from node.vote_protection import SignedHistory, VoteProtection, decode_history, encode_history, is_lost
 
 KEY_LIMIT = 64 << 10
 
@@ -106,7 +107,7 @@ def export_votes(file: Path, data_dir: Path, **flags: Any) -> None:
     """Write everything the node key ever signed to FILE (docs/vote-protection.md)."""
     home = expanded(data_dir)
     key = node_key(home, config_from(home, flags).identity)
-    with VoteProtection(home / "votes.sqlite") as guard:
+    with VoteProtection(home / VOTES) as guard:
         history = SignedHistory(key.address, guard.history())
     _write(file, encode_history(history))
     click.echo(f"{len(history.signed)} records of {key.address} written to {file}")
@@ -132,8 +133,13 @@ def import_votes(file: Path, data_dir: Path, **flags: Any) -> None:
 
 
 def merge(home: Path, history: SignedHistory) -> str:
-    """Add a history to the data directory's; return the text for the operator. Raises `Refusal` if it is in use."""
-    with VoteProtection(home / "votes.sqlite") as guard:
+    """Add a history to the data directory's; return the text for the operator. Raises `Refusal` if it is in use.
+
+    Where the directory has lost its own history, the imported one may miss the latest votes: the directory is marked.
+    """
+    if is_lost(home / VOTES):
+        mark(home, "its vote protection was lost; a vote history was imported")
+    with VoteProtection(home / VOTES, restoring=True) as guard:
         added, against = guard.merge(history.signed)
     result = f"{len(added)} of {len(history.signed)} records were new here"
     if not against:

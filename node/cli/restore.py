@@ -17,11 +17,9 @@ from node.identity import delegation_file as delegation
 from node.identity import rsa
 from node.identity.backup import BackedUpIdentity, unseal
 from node.identity.secret import BACKUP_PASSPHRASE, find
-from node.store.directory import DataDirectory
+from node.store.directory import VOTES, DataDirectory
 from node.store.restore_mark import mark
 from node.vote_protection import VoteProtection, decode_history
-
-VOTES = "votes.sqlite"
 
 
 @click.command(short_help="Restore a backup's identity into a data directory.")
@@ -81,7 +79,7 @@ def _votes(path: Path, identity: BackedUpIdentity, merge_votes: bool) -> tuple[i
     if history.node != identity.node:
         raise Refusal(Exit.BACKUP, f"the backup of {identity.node} has the votes of {history.node}; use another copy")
     known = path.exists()
-    with VoteProtection(path) as guard:
+    with VoteProtection(path, restoring=True) as guard:
         here = len(guard.history()) if known else 0
         if here and not merge_votes:
             raise Refusal(

@@ -106,6 +106,7 @@ KINDS = {
         "Inbound connections accepted, established, ended; refused: full, ip-banned, peer-banned; lost before the end "
         "of the handshake: silent, evicted, handshake-failed",
     ),
+    "body_store": ("event", "Bodies removed to make room on a full disk (removed), or not kept there (not_kept)"),
     "bus": ("event", "Inputs taken, dropped, coalesced or waited for, by source; events lost by slow subscribers"),
 }
 """Label and help text of the counts kept outside the machine."""

@@ -70,7 +70,7 @@ class HttpService:
         url = url_of(listening)
         try:
             content = msgspec.json.encode(StatusEndpoint(url, os.getpid(), time.time()))
-            replace_file(self._file, content, durable=False)
+            replace_file(self._file, content, mode=0o600, durable=False)
             log.info("http.listening", url=url)
             task_status.started(url)
             await serve(self._app, _server_config(listening.detach()), shutdown_trigger=trio.sleep_forever)

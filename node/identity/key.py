@@ -96,14 +96,21 @@ def public_key_of_peer_id(peer_id: str) -> bytes:
     return coincurve.PublicKey(raw[len(head) :]).format(compressed=False)[1:]
 
 
-def load_or_create(path: Path) -> NodeKey:
+def load_or_create(path: Path, *, used: bool = False) -> NodeKey:
     """Return the key in `path`; create it (PKCS #8 PEM, mode 0600, atomically) if there is none.
 
-    Raises `IdentityError` if others can read the file, it is not a secp256k1 key, or it can't be read or written.
+    `used`: there was a key before. A missing one is lost then, or its path mistyped; a new one would be another node.
+    Raises `IdentityError` for that, and if others can read the file, it is not a secp256k1 key, or it can't be read or
+    written.
     """
     try:
         return load(path)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if used:
+            raise IdentityError(
+                f"{path}: the node key is missing, but this directory had one; restore it from a backup, or correct "
+                "the path (identity); a new node needs another --data-dir"
+            ) from error
         with suppress(FileExistsError):
             create(path, new_key())
         return load(path)

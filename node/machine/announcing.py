@@ -12,9 +12,9 @@ from protocols.wire import NOTHING
 
 
 def announce_own_rollouts(state: State) -> tuple[AnyCommand, ...]:
-    """Announce this node's rollouts of the current stage (again), if there are any."""
+    """Announce this node's rollouts of the current stage (again), if there are any and they are kept."""
     body = own_body(state)
-    if body is None:
+    if body is None or (body.size == 0 and body.digest != NOTHING):
         return ()
     where = (state.round, state.stage, state.seed)
     return (PublishRollouts(*where, body.digest, body.size, may_relay(state), _own_messages(state)),)

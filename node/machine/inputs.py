@@ -266,6 +266,20 @@ class WorkFailed(Input, frozen=True):
     seed: Seed = b""
 
 
+class AnnouncedBefore(Input, frozen=True):
+    """The stage that rollouts were to be generated for has this node's announcement already: state and journal lost it.
+
+    `body` is the digest of what was announced then, `size` its length in bytes: 0 where it is not kept any more, or
+    nothing was announced (`protocols.wire.NOTHING`).
+    """
+
+    round: int
+    stage: int
+    seed: Seed
+    body: Digest
+    size: int
+
+
 class EvaluationFinished(Input, frozen=True):
     """Held-out accuracy, sampled at temperature 1, of `questions` questions."""
 
@@ -305,6 +319,7 @@ AnyInput: TypeAlias = (
     | RolloutsGenerated
     | TrainingFinished
     | WorkFailed
+    | AnnouncedBefore
     | EvaluationFinished
     | CheckpointSaved
 )

@@ -37,6 +37,7 @@ HANDLERS: dict[type[i.Input], Callable[[State, Any, float], Result]] = {
     i.RolloutsGenerated: work.rollouts_generated,
     i.TrainingFinished: work.training_finished,
     i.WorkFailed: work.work_failed,
+    i.AnnouncedBefore: work.announced_before,
     i.EvaluationFinished: work.evaluation_finished,
     i.CheckpointSaved: work.checkpoint_saved,
 }

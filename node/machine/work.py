@@ -65,6 +65,7 @@ from node.machine.uncounted_bodies import refuse_off_policy
 from node.machine.voting import due_votes
 from protocols.identifiers import Digest
 from protocols.schedule import step_number
+from protocols.wire import NOTHING
 
 TIMER_SLACK = 0.05
 """Seconds by which a timer may fire early and still count."""
@@ -146,6 +147,24 @@ def rollouts_generated(state: State, made: i.RolloutsGenerated, at: float) -> Re
     )
     state, more = apply_transitions(state, at, schedule_next_task, set_rollouts_timer)
     return state, (*announce_own_rollouts(state), *report_own_reward(state), *more)
+
+
+def announced_before(state: State, before: i.AnnouncedBefore, at: float) -> Result:
+    """Take the body that this node announced for the stage, and has forgotten, as its own: none other may follow it."""
+    task = state.task
+    if task is None or not _is_task(state, "generate", before.round, before.stage) or before.seed != task.seed:
+        return state, ()
+    reason = "nothing" if before.body == NOTHING else "" if before.size else "unavailable"
+    body = BodyRecord(before.body, before.size, "refused" if reason else "arrived", reason=reason)
+    state = with_body(replace(state, task=None), current_step(state), state.me, body)
+    if reason:
+        why = f"{stage_label(state, before.round, before.stage)} was announced before, and its rollouts are not here"
+        state, commands = skip_stage(state, why, at)
+    else:
+        state, commands = replace(state, work=becomes(state.work, "rollouts published")), ()
+    announced = announce_own_rollouts(state)
+    state, more = apply_transitions(state, at, schedule_next_task, set_rollouts_timer)
+    return state, (*commands, *announced, *more)
 
 
 def rollouts_announced(state: State, announcement: i.RolloutsAnnounced, at: float) -> Result:

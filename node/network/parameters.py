@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import NamedTuple, TypeAlias
 
 from node.identity.local_peer import LocalPeer
-from node.machine.commands import OwnMessage
+from node.machine.commands import OwnMessage, PublishRollouts
 from node.ports.bodies import CheckBody
 from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
@@ -15,6 +15,10 @@ from protocols.signed_messages import SignedDelegation, SignedMessage
 AttachMessages: TypeAlias = Callable[[tuple[OwnMessage, ...]], tuple[SignedMessage, ...]]
 """Returns the signed messages of commands, to be attached to an announcement. A command that may not be signed, or
 whose message nobody could submit, has none."""
+
+AdmitAnnouncement: TypeAlias = Callable[[PublishRollouts, Digest | None], PublishRollouts | None]
+"""Returns what may be signed for a stage, once that is on disk: the command, or the body announced before; None where
+nothing may. The second argument is the body that peers have under this node's signature, if they have told of one."""
 
 Introduction: TypeAlias = Callable[[], SignedDelegation | None]
 """Returns this node's delegation; None where it has none."""
@@ -41,6 +45,7 @@ class NetworkCallbacks(NamedTuple):
     """
 
     check_body: CheckBody
+    admit_announcement: AdmitAnnouncement
     bootnodes: Callable[[], Awaitable[Sequence[str]]] = _no_bootnodes
     attach_messages: AttachMessages = lambda commands: ()
     introduction: Introduction = lambda: None

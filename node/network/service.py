@@ -131,9 +131,14 @@ class Libp2pNetwork:
         if first:
             self._publish.set()
 
-    def _announce(self, command: PublishRollouts) -> None:
-        """Sign and queue an announcement. A second body for the same slot would be equivocation: it is refused."""
-        slot = Slot(peer=self._me.address, round=command.round, stage=command.stage, seed=command.seed)
+    def _announce(self, asked: PublishRollouts) -> None:
+        """Sign and queue an announcement. A second body for the same slot would be equivocation: it is refused, or the
+        first one announced again."""
+        slot = Slot(peer=self._me.address, round=asked.round, stage=asked.stage, seed=asked.seed)
+        command = self._callbacks.admit_announcement(asked, self._validator.announced(slot))
+        if command is None:
+            self._count("own-equivocation")
+            return
         body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None:
             log.error("gossip.own_body_missing", round=command.round, stage=command.stage, body=command.body.hex())

@@ -18,7 +18,10 @@ class Bodies(Protocol):
         """Return the body, or None where it is not (or no longer) kept."""
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
-        """Keep a body, at the latest on disk when this returns; the oldest rounds go first."""
+        """Keep a body, at the latest on disk when this returns; the oldest rounds go first.
+
+        Raises OSError if it can't be kept: the disk is full or broken.
+        """
 
 
 class Verdict(msgspec.Struct, frozen=True, kw_only=True):

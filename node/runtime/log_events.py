@@ -35,6 +35,7 @@ INPUT_EVENTS: dict[type[Any], tuple[str, str]] = {
     i.RolloutsGenerated: ("info", "rollouts.generated"),
     i.TrainingFinished: ("info", "training.finished"),
     i.WorkFailed: ("warning", "work.failed"),
+    i.AnnouncedBefore: ("warning", "rollouts.announced_before"),
     i.EvaluationFinished: ("info", "evaluation.finished"),
     i.CheckpointSaved: ("debug", "checkpoint.saved"),
 }

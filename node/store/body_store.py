@@ -2,18 +2,27 @@
 
 A body's name is the digest of its bytes, so it is checked when it is read. Files are not synced one by one: a body
 that a power cut has damaged is noticed, removed, and fetched or generated again.
+
+A full disk makes the store smaller: the oldest rounds go until the new body fits. Where that is not enough, or the disk
+fails otherwise, the body is not kept, and the caller is told.
 """
 
 from __future__ import annotations
 
+import math
 import re
+import time
+from collections import Counter
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 
 import structlog
 
-from node.exits import Exit, Refusal
+from node.exits import Refusal
 from node.files.atomic import DRAFT, replace_file
+from node.files.private import DIRECTORY_MODE, MODE, make_private
+from node.store.disk_space import FULL, exit_code_of
 from protocols.identifiers import Digest, body_digest
 
 log = structlog.get_logger()
@@ -21,24 +30,35 @@ log = structlog.get_logger()
 DEFAULT_LIMIT = 512 << 20
 """Default size of the store in bytes."""
 
+SILENCE_SECONDS = 60.0
+"""Between two warnings about the disk."""
+
 _DIGEST = re.compile("[0-9a-f]{64}")
 
 
 class BodyStore:
     """Implements `node.ports.bodies.Bodies` under a directory, bounded by `limit` bytes; the oldest rounds go first."""
 
-    def __init__(self, directory: Path, limit: int = DEFAULT_LIMIT) -> None:
+    def __init__(
+        self, directory: Path, limit: int = DEFAULT_LIMIT, monotonic: Callable[[], float] = time.monotonic
+    ) -> None:
         """Take over the bodies of an earlier process. Raises `Refusal` if the directory can't be used."""
         self._directory = directory
         self._limit = limit
+        self._monotonic, self._warned = monotonic, -math.inf
+        self.counters: Counter[str] = Counter()
+        """Bodies `removed` to make room on a full disk, and bodies `not_kept`."""
         self._round_of: dict[Digest, int] = {}
         self._rounds: dict[int, dict[Digest, int]] = {}
         self._size = 0
         try:
-            directory.mkdir(parents=True, exist_ok=True)
+            directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            make_private(directory)
             self._scan()
         except OSError as error:
-            raise Refusal(Exit.STORE, f"cannot use {directory}: {error.strerror}; check path and owner") from error
+            raise Refusal(
+                exit_code_of(error), f"cannot use {directory}: {error.strerror}; check path, owner and disk"
+            ) from error
 
     @property
     def size(self) -> int:
@@ -66,7 +86,8 @@ class BodyStore:
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
         """Store a body; on disk when this returns. Raises ValueError if it does not match the digest or is too large.
 
-        A body that is already stored moves to the later of the two rounds. Raises OSError if it can't be written.
+        A body that is already stored moves to the later of the two rounds. Raises OSError if it can't be written, also
+        after all earlier rounds are removed from a full disk.
         """
         if body_digest(body) != digest:
             raise ValueError(f"the body does not hash to {digest.hex()}")
@@ -78,8 +99,41 @@ class BodyStore:
         if known is not None:
             self._remove(digest)
         self._make_room(len(body))
-        self._write(self._path(round_number, digest), body)
+        self._write_making_room(self._path(round_number, digest), body, round_number)
         self._note(digest, len(body), round_number)
+
+    def _write_making_room(self, path: Path, body: bytes, round_number: int) -> None:
+        """Write a file; from a full disk bodies of earlier rounds are removed until it fits."""
+        removed = 0
+        while True:
+            try:
+                self._write(path, body)
+            except OSError as error:
+                freed = self._remove_earlier(round_number, len(body)) if error.errno in FULL else 0
+                if not freed:
+                    self.counters["not_kept"] += 1
+                    self._warn(f"not kept: {error.strerror}")
+                    raise
+                removed += freed
+            else:
+                break
+        if removed:
+            self._warn(f"{removed} of the oldest were removed to make room: the disk is full")
+
+    def _remove_earlier(self, round_number: int, wanted: int) -> int:
+        """Remove bodies of the oldest rounds, all before `round_number`, of `wanted` bytes; return how many."""
+        before, target = len(self), self._size - wanted
+        while self._rounds and min(self._rounds) < round_number and self._size > target:
+            self._remove(next(iter(self._rounds[min(self._rounds)])))
+        removed = before - len(self)
+        self.counters["removed"] += removed
+        return removed
+
+    def _warn(self, what: str) -> None:
+        now = self._monotonic()
+        if now - self._warned >= SILENCE_SECONDS:
+            self._warned = now
+            log.warning("bodies.disk_failed", path=str(self._directory), reason=what, remedy="free or mend the disk")
 
     def _note(self, digest: Digest, size: int, round_number: int) -> None:
         self._round_of[digest] = round_number
@@ -104,8 +158,12 @@ class BodyStore:
         return self._directory / str(round_number) / digest.hex()
 
     def _write(self, path: Path, body: bytes) -> None:
-        path.parent.mkdir(exist_ok=True)
-        replace_file(path, body, durable=False)
+        path.parent.mkdir(mode=DIRECTORY_MODE, exist_ok=True)
+        try:
+            replace_file(path, body, mode=MODE, durable=False)
+        except OSError:
+            _remove_if_empty(path.parent)
+            raise
 
     def _scan(self) -> None:
         """Take over bodies of earlier processes, oldest first; remove drafts, leave other files alone."""

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 
 from node.exits import Exit, Refusal
+from node.files.private import MODE, make_private
+from node.store.disk_space import REMEDY, is_disk_full
 
 
 def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str], advice: str) -> sqlite3.Connection:
-    """Open `path`, creating it if it is missing, and migrate its schema.
+    """Open `path`, creating it if it is missing (for its owner only), and migrate its schema.
 
     `migrations` are scripts; `PRAGMA user_version` counts the applied ones and changes in the script's transaction.
     Raises `Refusal` if the file is damaged, written by a newer version, or can't be opened; `advice` tells the operator
     what to do about it.
     """
+    _make_private(path)
     with refusing(path, advice), ExitStack() as opened:
         connection = sqlite3.connect(path, isolation_level=None, timeout=5.0)
         opened.callback(connection.close)
@@ -26,6 +31,29 @@ def open_database(path: Path, pragmas: Sequence[str], migrations: Sequence[str],
         _migrate(connection, path, migrations)
         opened.pop_all()
     return connection
+
+
+def _make_private(path: Path) -> None:
+    """Create a missing file for its owner only, and take others' permissions on one that is there.
+
+    SQLite gives the files beside a database its mode; those of a killed process may be older. What fails here fails
+    again when SQLite opens the file, or costs nothing but privacy (a file system without modes).
+    """
+    with suppress(OSError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, MODE))
+    for name in (path.name, *(f"{path.name}-{kind}" for kind in ("wal", "shm", "journal"))):
+        with suppress(OSError):
+            make_private(path.with_name(name))
+
+
+def move_aside(path: Path, why: str) -> Path:
+    """Rename a database, and SQLite's files beside it, to NAME.WHY-DATE, so that it can still be inspected; return the
+    new path. Raises OSError."""
+    suffix = f"{why}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
+    for each in sorted(path.parent.glob(f"{path.name}*")):
+        if each.name in (path.name, f"{path.name}-wal", f"{path.name}-shm"):
+            os.replace(each, each.with_name(each.name.replace(path.name, f"{path.name}.{suffix}", 1)))
+    return path.with_name(f"{path.name}.{suffix}")
 
 
 @contextmanager
@@ -47,10 +75,12 @@ def reading(path: Path, version: int, advice: str) -> Iterator[sqlite3.Connectio
 
 @contextmanager
 def refusing(path: Path, advice: str) -> Iterator[None]:
-    """Turn SQLite's errors about a file into a `Refusal`."""
+    """Turn SQLite's errors about a file into a `Refusal`; `advice` is for all but a full disk."""
     try:
         yield
     except sqlite3.Error as error:
+        if is_disk_full(error):
+            raise Refusal(Exit.DISK_FULL, f"cannot write {path}: {error}; {REMEDY}") from error
         raise Refusal(Exit.STORE, f"cannot use {path}: {error}; {advice}") from error
 
 

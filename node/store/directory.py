@@ -7,23 +7,31 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from node.exits import Exit, Refusal
+import structlog
+
+from node.exits import Refusal
+from node.files.private import DIRECTORY_MODE, make_private
+from node.store.disk_space import exit_code_of
 from node.store.lock import FileLock
-from node.store.restore_mark import mark
+from node.store.restore_mark import STALE, mark
+
+log = structlog.get_logger()
 
 CONFIG = "swarm.toml"
 HTTP = "http.json"
 BOOTNODE = "bootnode.json"
+KEY = "swarm.pem"
+VOTES = "votes.sqlite"
 
 LAYOUT: dict[str, str] = {
     CONFIG: "the configuration",
     "manifest.toml": "the swarm's manifest",
-    "swarm.pem": "the node key; back it up",
+    KEY: "the node key; back it up",
     "peer.rsa": "an RSA identity imported from RL Swarm, if there is one",
     "session.json": "the statement by which the RSA identity binds the node key",
     "delegation.json": "the owner's statement that the node is theirs",
     "revocation.json": "the owner's statement that it is no longer theirs, until it is on chain",
-    "votes.sqlite": "everything this key signed; back it up with the key",
+    VOTES: "everything this key signed; back it up with the key",
     "votes.sqlite.lock": "names the process that uses it",
     "restored.json": "marks a restored or copied identity that has not listened yet",
     "journal.sqlite": "inputs and snapshots",
@@ -40,18 +48,25 @@ LAYOUT: dict[str, str] = {
 """Every file of the data directory, relative to it, and what it holds."""
 
 
+def is_used(home: Path) -> bool:
+    """Return True if the directory belongs to a node that has a key already: it has run, or has been prepared."""
+    return any((home / name).exists() for name in (KEY, VOTES, *STALE))
+
+
 class DataDirectory:
-    """Exclusive use of a data directory. Creates it (mode 0700) and marks one that was copied."""
+    """Exclusive use of a data directory. Creates it, makes it private (mode 0700), and marks one that was copied."""
 
     def __init__(self, path: Path) -> None:
         """Lock the directory. Raises `Refusal` if another node uses it, or it can't be created."""
         self.path = path.expanduser().absolute()
         try:
-            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self.path.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+            if make_private(self.path):
+                log.info("directory.made_private", path=str(self.path))
         except OSError as error:
             raise Refusal(
-                Exit.STORE,
-                f"cannot create the data directory {self.path}: {error.strerror}; choose another with --data-dir",
+                exit_code_of(error),
+                f"cannot use the data directory {self.path}: {error.strerror}; choose another with --data-dir",
             ) from error
         self._lock = FileLock(
             self.path / "node.lock",

@@ -49,7 +49,7 @@ class Journal:
 
     def append(self, stamped: Stamped) -> int:
         """Store an input; return its sequence number, which only grows. Raises `Refusal`: disk full."""
-        with refusing(self.path, "free disk space or mend the disk, then start again"):
+        with refusing(self.path, "mend the disk, then start again"):
             cursor = self._connection.execute("INSERT INTO inputs (stamped) VALUES (?)", (_encoder.encode(stamped),))
         return int(cursor.lastrowid or 0)
 
@@ -57,7 +57,7 @@ class Journal:
         """Store inputs, all or none; return the last sequence number, 0 for an empty journal."""
         rows = [(_encoder.encode(each),) for each in stamped]
         with (
-            refusing(self.path, "free disk space or mend the disk, then start again"),
+            refusing(self.path, "mend the disk, then start again"),
             transaction(self._connection),
         ):
             self._connection.executemany("INSERT INTO inputs (stamped) VALUES (?)", rows)
@@ -87,7 +87,7 @@ class Journal:
     def save_snapshot(self, sequence: int, snapshot: bytes) -> None:
         """Store the state after `sequence`; delete all snapshots but the last two, and the inputs that they include."""
         with (
-            refusing(self.path, "free disk space or mend the disk, then start again"),
+            refusing(self.path, "mend the disk, then start again"),
             transaction(self._connection),
         ):
             self._connection.execute(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
@@ -13,6 +14,8 @@ from typing import Self
 import msgspec
 
 from node.exits import Exit, Refusal
+from node.files.private import make_private
+from node.store.disk_space import exit_code_of
 
 
 class LockHolder(msgspec.Struct, frozen=True):
@@ -38,7 +41,10 @@ class FileLock:
         try:
             self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise Refusal(Exit.STORE, f"cannot open {path}: {error.strerror}; check path and owner") from error
+            text = f"cannot open {path}: {error.strerror}; check path, owner and disk"
+            raise Refusal(exit_code_of(error), text) from error
+        with suppress(OSError):
+            make_private(path)
         try:
             fcntl.flock(self._descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -70,7 +76,7 @@ class FileLock:
             os.ftruncate(self._descriptor, len(name))
         except OSError as error:
             raise Refusal(
-                Exit.STORE, f"cannot write {self.path}: {error.strerror}; free disk space or mend the disk"
+                exit_code_of(error), f"cannot write {self.path}: {error.strerror}; free disk space or mend the disk"
             ) from error
 
     def release(self) -> None:

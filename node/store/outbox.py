@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
-from node.store.database import open_database, reading
+from node.store.database import open_database, reading, refusing
 
 MIGRATIONS = (
     """
@@ -33,11 +33,19 @@ class SqliteOutbox:
 
     def __init__(self, path: Path) -> None:
         """Open or create. Raises `Refusal` if the file is damaged, from a newer version, or not accessible."""
+        self.path = path
         self._db = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
         self._writes = 0
 
     def put(self, key: str, record: bytes, *, unsettled: bool) -> None:
-        """Store a record; an unsettled one keeps its place in the queue, a settled one moves to the end."""
+        """Store a record; an unsettled one keeps its place in the queue, a settled one moves to the end.
+
+        Raises `Refusal`: disk full.
+        """
+        with refusing(self.path, "mend the disk, then start again"):
+            self._put(key, record, unsettled)
+
+    def _put(self, key: str, record: bytes, unsettled: bool) -> None:
         place = "(SELECT coalesce(max(place), 0) + 1 FROM outbox)"
         moved = "place" if unsettled else "excluded.place"
         self._db.execute(

@@ -6,14 +6,15 @@ outbox: they would make it repeat steps that the other copy may already have pas
 
 from __future__ import annotations
 
-import os
 from datetime import UTC, datetime
 from pathlib import Path
 
 import msgspec
 
-from node.exits import Exit, Refusal
+from node.exits import Refusal
 from node.files.private import replace_private
+from node.store.database import move_aside
+from node.store.disk_space import exit_code_of
 
 FILE = "restored.json"
 STALE = ("journal.sqlite", "outbox.sqlite")
@@ -36,10 +37,12 @@ def mark(home: Path, reason: str) -> None:
     content = msgspec.json.encode(RestoreMark(since.isoformat(timespec="seconds"), reason))
     try:
         for name in STALE:
-            _move_aside(home, name, f"before-{since:%Y%m%dT%H%M%SZ}")
+            move_aside(home / name, "before")
         replace_private(home / FILE, content)
     except OSError as error:
-        raise Refusal(Exit.STORE, f"cannot mark {home} as restored: {error.strerror}; check path and owner") from error
+        raise Refusal(
+            exit_code_of(error), f"cannot mark {home} as restored: {error.strerror}; check path, owner and disk"
+        ) from error
 
 
 def is_marked(home: Path) -> bool:
@@ -50,10 +53,3 @@ def is_marked(home: Path) -> bool:
 def unmark(home: Path) -> None:
     """Remove the mark: no other node with this key was heard."""
     (home / FILE).unlink(missing_ok=True)
-
-
-def _move_aside(home: Path, name: str, suffix: str) -> None:
-    """Rename a database and SQLite's files beside it, so that it can still be inspected."""
-    for path in sorted(home.glob(f"{name}*")):
-        if path.name in (name, f"{name}-wal", f"{name}-shm"):
-            os.replace(path, path.with_name(path.name.replace(name, f"{name}.{suffix}", 1)))

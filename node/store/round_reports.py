@@ -6,15 +6,19 @@ write that has returned survives any end of the process.
 
 from __future__ import annotations
 
+import sqlite3
 from pathlib import Path
 
 import msgspec
+import structlog
 
 from node.exits import Exit, Refusal
 from node.machine.round_report import RoundReport, with_vote
 from node.machine.state import VoteRecord
-from node.store.database import open_database, reading, refusing, transaction
+from node.store.database import move_aside, open_database, reading, refusing, transaction
 from protocols.identifiers import Address, Seed
+
+log = structlog.get_logger()
 
 FILE = "rounds.sqlite"
 KEPT = 512
@@ -38,12 +42,13 @@ class RoundStore:
         self._db = open_database(path, PRAGMAS, MIGRATIONS, ADVICE)
 
     def known(self) -> dict[int, Seed]:
-        """Return the stored rounds, each with the seed under which it was ranked."""
-        return {number: bytes(seed) for number, seed in self._db.execute("SELECT round, seed FROM rounds")}
+        """Return the stored rounds, each with the seed under which it was ranked. Raises `Refusal`."""
+        with refusing(self.path, ADVICE):
+            return {number: bytes(seed) for number, seed in self._db.execute("SELECT round, seed FROM rounds")}
 
     def put(self, report: RoundReport) -> None:
         """Store a report, replacing one under another seed; drop the oldest. Raises `Refusal`: disk full."""
-        with refusing(self.path, "free disk space or mend the disk"), transaction(self._db):
+        with refusing(self.path, "mend the disk"), transaction(self._db):
             row = (report.round, report.seed, msgspec.msgpack.encode(report))
             self._db.execute("INSERT OR REPLACE INTO rounds VALUES (?, ?, ?)", row)
             self._db.execute(
@@ -64,6 +69,23 @@ class RoundStore:
     def close(self) -> None:
         """Close the file."""
         self._db.close()
+
+
+def open_round_store(path: Path) -> RoundStore:
+    """Open or create the reports. A file that is damaged or from a newer version is moved aside: it only explains past
+    rounds, and must not keep the node from playing. Raises `Refusal` if the file is not accessible."""
+    try:
+        return RoundStore(path)
+    except Refusal as refused:
+        if isinstance(refused.__cause__, sqlite3.OperationalError):
+            raise
+        reason = str(refused)
+    try:
+        aside = move_aside(path, "damaged")
+    except OSError as error:
+        raise Refusal(Exit.STORE, f"cannot move {path} aside: {error.strerror}; check path and owner") from error
+    log.warning("rounds.moved_aside", path=str(path), to=str(aside), reason=reason)
+    return RoundStore(path)
 
 
 def _decoded(path: Path, stored: bytes) -> RoundReport:

@@ -11,7 +11,11 @@ from msgspec import Meta
 from protocols.identifiers import Address, Digest, Seed
 
 FORMAT = "swarm-vote-protection"
-VERSION = 1
+VERSION = 2
+"""Version 1 had no stages, and so no announcements; it is still read."""
+
+ANNOUNCEMENT = "announce"
+"""The kind of records of announced bodies; the payload is the body's digest. All other kinds are votes."""
 
 ANYWHERE: Digest = b""
 """The deployment of records made before deployments were recorded: they apply to every deployment."""
@@ -19,7 +23,7 @@ ANYWHERE: Digest = b""
 
 class SignedRecord(msgspec.Struct, frozen=True):
     """Something this identity signed. `deployment` is the swarm's id (32 bytes, or `ANYWHERE`); `payload` depends on
-    the kind; `at` is Unix seconds."""
+    the kind; `at` is Unix seconds; `stage` is 0 for whatever there is once a round."""
 
     deployment: Digest
     kind: str
@@ -27,11 +31,12 @@ class SignedRecord(msgspec.Struct, frozen=True):
     seed: Seed
     payload: bytes
     at: float
+    stage: int = 0
 
     @property
-    def place(self) -> tuple[Digest, str, int, Seed]:
+    def place(self) -> tuple[Digest, str, int, int, Seed]:
         """The place: at most one payload is ever signed for it."""
-        return self.deployment, self.kind, self.round, self.seed
+        return self.deployment, self.kind, self.round, self.stage, self.seed
 
 
 class SignedHistory(msgspec.Struct, frozen=True):
@@ -45,7 +50,7 @@ Hex = Annotated[str, Meta(pattern="^([0-9a-f]{2})*$")]
 Hex32 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class InterchangeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class InterchangeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A record in the file."""
 
     deployment: Annotated[str, Meta(pattern="^([0-9a-f]{64})?$")]
@@ -54,13 +59,14 @@ class InterchangeEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     seed: Hex32
     payload: Hex
     at: float
+    stage: Annotated[int, Meta(ge=0, le=(1 << 31) - 1)] = 0
 
 
 class InterchangeDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file."""
 
     format: Literal["swarm-vote-protection"]
-    version: Literal[1]
+    version: Literal[1, 2]
     node: Annotated[str, Meta(pattern="^0x[0-9a-f]{40}$")]
     signed: tuple[InterchangeEntry, ...]
 
@@ -77,8 +83,17 @@ def decode_history(content: bytes) -> SignedHistory:
     found = msgspec.json.decode(content, type=InterchangeDocument)
     signed = tuple(_signed(entry) for entry in found.signed)
     if len({each.place for each in signed}) != len(signed):
-        raise ValueError("two records for one deployment, kind, round and seed")
+        raise ValueError("two records for one deployment, kind, round, stage and seed")
+    for each in signed:
+        _check_stage(found.version, each)
     return SignedHistory(found.node, signed)
+
+
+def _check_stage(version: int, signed: SignedRecord) -> None:
+    if signed.kind == ANNOUNCEMENT and (version == 1 or len(signed.payload) != 32):
+        raise ValueError("an announcement has a digest of 32 bytes, in version 2")
+    if signed.kind != ANNOUNCEMENT and signed.stage:
+        raise ValueError(f"a record of kind {signed.kind} has no stage")
 
 
 def missing(known: Sequence[SignedRecord], given: Sequence[SignedRecord]) -> tuple[SignedRecord, ...]:
@@ -93,14 +108,15 @@ def contradictions(known: Sequence[SignedRecord], given: Sequence[SignedRecord])
     return tuple(each for each in given if payloads.get(each.place, each.payload) != each.payload)
 
 
-def _order(signed: SignedRecord) -> tuple[int, str, bytes, bytes]:
-    return signed.round, signed.kind, signed.seed, signed.deployment
+def _order(signed: SignedRecord) -> tuple[int, str, int, bytes, bytes]:
+    return signed.round, signed.kind, signed.stage, signed.seed, signed.deployment
 
 
 def _entry(signed: SignedRecord) -> InterchangeEntry:
     return InterchangeEntry(
-        signed.deployment.hex(), signed.kind, signed.round, signed.seed.hex(), signed.payload.hex(), signed.at
-    )
+        signed.deployment.hex(), signed.kind, signed.round, signed.seed.hex(), signed.payload.hex(), signed.at,
+        signed.stage,
+    )  # fmt: skip
 
 
 def _signed(entry: InterchangeEntry) -> SignedRecord:
@@ -111,4 +127,5 @@ def _signed(entry: InterchangeEntry) -> SignedRecord:
         bytes.fromhex(entry.seed),
         bytes.fromhex(entry.payload),
         entry.at,
+        entry.stage,
     )

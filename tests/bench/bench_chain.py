@@ -82,7 +82,7 @@ class Watched:
 
 
 async def _measured(chain: LocalChain, home: Path) -> list[float]:
-    with Journal(home / "journal.sqlite") as journal, VoteProtection(home / "votes.sqlite") as guard:
+    with VoteProtection(home / "votes.sqlite") as guard, Journal(home / "journal.sqlite") as journal:
         watched = Watched(chain, home, journal, guard)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(watched.service.run, watched.bus.reporter("chain"))

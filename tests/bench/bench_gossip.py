@@ -158,7 +158,7 @@ class Follower:
             settings,
             SwarmMember(local_peer(self.key, None, DOMAIN), SWARM, LIMITS),
             self.shelf,
-            NetworkCallbacks(lambda *_: Verdict(reason="")),
+            NetworkCallbacks(lambda *_: Verdict(reason=""), lambda command, known: command),
             Path(home) / f"{number}.json",
         )
         peers = frozenset(key.address for key in keys)

@@ -1,7 +1,8 @@
 """A real node, but for its trainer, that kills itself (SIGKILL) before or after carrying out a command.
 
 `python -m tests.integration.crashing_node DATA_DIR`. The file DATA_DIR/crash holds "before COMMAND" or "after
-COMMAND"; while it is missing the node just runs. Chain, gossip, journal, outbox and vote protection are the real ones.
+COMMAND"; while it is missing the node just runs. DATA_DIR/skill holds the share of right answers, if not a quarter.
+Chain, gossip, journal, outbox and vote protection are the real ones.
 """
 
 from __future__ import annotations
@@ -29,7 +30,11 @@ class CrashingNode(app.Node):
         """Return a trainer that makes its rollouts up."""
         speed = FakeSpeed(load=LOAD_SECONDS, group=self.config.trainer.slowdown, update=0.1, evaluation=0.1, save=0.1)
         questions = open_questions(self.manifest, self.config)
-        return FakeTrainer(self.manifest, peer, questions, self.bodies, speed=speed)
+        skill = self.home / "skill"
+        return FakeTrainer(
+            self.manifest, peer, questions, self.bodies, speed=speed,
+            skill=float(skill.read_text()) if skill.exists() else 0.25,
+        )  # fmt: skip
 
     async def dispatch(self, command: AnyCommand) -> None:
         """Carry a command out, unless the node is to die of it."""

@@ -108,7 +108,12 @@ class Peer:
             gossip,
             SwarmMember(self.me, SWARM, Limits(), settings.get("ephemeral_peer_id", False)),
             self.bodies,
-            NetworkCallbacks(check, attach_messages=attach, introduction=lambda: delegation(settings["number"])),
+            NetworkCallbacks(
+                check,
+                lambda command, known: command,
+                attach_messages=attach,
+                introduction=lambda: delegation(settings["number"]),
+            ),
             Path(settings["home"]) / f"peers-{settings['number']}.json",
         )
         if "round" in settings:

@@ -121,8 +121,12 @@ class FakeNetwork:
             case PublishRollouts():
                 self._announce(command)
 
-    def _announce(self, command: PublishRollouts) -> None:
-        slot = Slot(peer=self._me.address, round=command.round, stage=command.stage, seed=command.seed)
+    def _announce(self, asked: PublishRollouts) -> None:
+        slot = Slot(peer=self._me.address, round=asked.round, stage=asked.stage, seed=asked.seed)
+        command = self._callbacks.admit_announcement(asked, self._validator.announced(slot))
+        if command is None:
+            self.counters["own-equivocation"] += 1
+            return
         body = b"" if command.body == NOTHING else self._bodies.get(command.body)
         if body is None or self._validator.announced(slot) not in (None, command.body):
             self.counters["own-body-missing" if body is None else "own-equivocation"] += 1

@@ -31,7 +31,8 @@ class MachineWatch:
         self.task: c.AnyCommand | None = None
         self.timers: dict[str, float] = {}
         self.stopped = False
-        self._nothing: set[tuple[int, int, bytes]] = set()
+        self.announced: dict[tuple[int, int, bytes], bytes] = {}
+        """What the vote protection has: the first body that was announced for each round, stage and seed."""
         self._turns: dict[MessageTopic, set[int]] = {}
         self._set_here: set[str] = set()
 
@@ -85,7 +86,6 @@ class MachineWatch:
             assert state.peers[ME] <= command.round
             assert bool(command.quoted) == bool(state.parameters.quotes[command.stage])
             assert set(command.quoted) <= self._arrived_before(state, command.round, command.stage)
-            assert (command.round, command.stage, command.seed) not in self._nothing
         if isinstance(command, c.TrainOnRollouts):
             assert (command.round, command.stage) == (state.round, state.stage)
             assert command.seconds >= 1
@@ -99,13 +99,14 @@ class MachineWatch:
             self.task = command
 
     def _announcement(self, state: State, command: c.PublishRollouts) -> None:
-        """What was said to be nothing stays nothing; what is carried can be brought now."""
+        """No second body is announced for one stage and seed; what is attached can be submitted now.
+
+        Messages without a body may follow one that was forgotten: they are announced with the first body.
+        """
         where = (command.round, command.stage, command.seed)
         assert (command.size == 0) == (command.body == NOTHING)
-        assert where not in self._nothing or command.body == NOTHING
+        assert command.body in (self.announced.setdefault(where, command.body), NOTHING)
         assert not command.relays or (state.relays and not state.draining and state.doppelganger_watch is None)
-        if command.body == NOTHING:
-            self._nothing.add(where)
         for each in command.attached:
             assert each.after == 0
             assert not isinstance(each, c.RevealVote) or (each.round, each.seed) in self.mined

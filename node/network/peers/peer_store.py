@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from node.files.atomic import replace_file
+from node.files.private import replace_private
 
 log = structlog.get_logger()
 
@@ -91,8 +91,7 @@ class PeerStore:
         if not self._dirty or self._path is None:
             return
         try:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            replace_file(self._path, msgspec.json.format(msgspec.json.encode(self._entries), indent=1))
+            replace_private(self._path, msgspec.json.format(msgspec.json.encode(self._entries), indent=1))
         except OSError as error:
             log.warning("gossip.peer_store_unwritable", path=str(self._path), reason=error.strerror)
             return

@@ -89,8 +89,15 @@ class BodyFetcher:
         where = (command.peer, command.round, command.stage, command.body)
         if body is None or verdict.reason:
             return RolloutsRefused(*where, verdict.reason, verdict.missing)
-        self._bodies.put(command.body, body, command.round)
+        self._keep(command, body)
         return RolloutsArrived(*where, verdict.groups, verdict.reward, verdict.alike, verdict.doubt)
+
+    def _keep(self, command: FetchRollouts, body: bytes) -> None:
+        """Store a checked body. One that can't be stored counts all the same, and is only not trained on."""
+        try:
+            self._bodies.put(command.body, body, command.round)
+        except OSError:
+            self._validator.counters["body-not-kept"] += 1
 
     async def _ask(
         self, command: FetchRollouts, slot: Slot, exchange: BodyExchange, sources: Callable[[], set[str]]

@@ -134,7 +134,7 @@ class WorkerClient:
 
     async def _live(self) -> tuple[float, i.TrainerLost]:
         """Run one child to its end; return for how many seconds it was ready, and the loss."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+        self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         kills = oom_kills()
         child = WorkerProcess(self._settings.threads, self._settings.python or sys.executable)
         reason = ""
@@ -193,8 +193,12 @@ class WorkerClient:
         if job is None:
             log.debug("trainer.given_up", task=frame.task, answer=type(frame).__name__)
             return
-        if isinstance(frame, f.Generated):
-            self._bodies.put(body_digest(frame.body), frame.body, job.round)
+        try:
+            if isinstance(frame, f.Generated):
+                self._bodies.put(body_digest(frame.body), frame.body, job.round)
+        except OSError as error:
+            self._report(refusal(job.command, f"the rollouts could not be kept: {error.strerror}"))
+            return
         happened = input_of(job, frame)
         if happened is None:
             raise WorkerLost(f"it answered {kind_of(job.command)} with {type(frame).__name__}")

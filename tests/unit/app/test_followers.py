@@ -26,6 +26,6 @@ def test_hub_and_trackers_run_only_where_configured(
     """By default neither is started: no child, no thread, no file."""
     config = Config(chain=ChainSettings(contract="0x" + "11" * 20), hub=hub, trackers=trackers)
     key = load_or_create(tmp_path / "swarm.pem")
-    with Journal(tmp_path / "journal.sqlite") as journal, VoteProtection(tmp_path / "votes.sqlite") as guard:
+    with VoteProtection(tmp_path / "votes.sqlite") as guard, Journal(tmp_path / "journal.sqlite") as journal:
         node = Node(config, tmp_path, Manifest(name="x"), key, None, journal, guard)
         assert [follower.name for follower in node._bus_followers() if follower.wanted] == wanted

@@ -10,6 +10,7 @@ from pathlib import Path
 import trio
 from eth_account import Account
 
+from node.app.announcement_guard import AnnouncementGuard, GuardedTrainer
 from node.chain.service import ChainIdentity
 from node.data.arithmetic import ArithmeticQuestions
 from node.identity import NodeKey
@@ -26,6 +27,7 @@ from node.runtime.timers import Timers
 from node.store.body_store import BodyStore
 from node.store.journal import Journal
 from node.validation.body_check import BodyCheck
+from node.vote_protection import VoteProtection
 from protocols.identifiers import Address
 from protocols.manifest import DataSpec, GameSpec, Manifest, StageSpec, VotingSpec
 from protocols.typed_data import Domain
@@ -71,9 +73,13 @@ class LoopNode:
         identity = ChainIdentity(Account.from_key(key.secret))
         self.chain = FakeChainService(coordinator, identity, AnyVote(), relays=key is KEYS[0])
         self.chain.join(coordinator.facts, None)
-        callbacks = NetworkCallbacks(BodyCheck(MANIFEST, QUESTIONS, bodies), attach_messages=self.chain.signed_messages)
+        self.guard = VoteProtection(home / "votes.sqlite", SWARM)
+        announcements = AnnouncementGuard(self.guard, bodies)
+        callbacks = NetworkCallbacks(
+            BodyCheck(MANIFEST, QUESTIONS, bodies), announcements.admit, attach_messages=self.chain.signed_messages
+        )
         self.network = FakeNetwork(hub, SwarmMember(me, SWARM, MANIFEST.limits), bodies, callbacks)
-        self.trainer = FakeTrainer(MANIFEST, key.address, QUESTIONS, bodies)
+        self.trainer = GuardedTrainer(FakeTrainer(MANIFEST, key.address, QUESTIONS, bodies), announcements)
         self.journal, self.relayed = Journal(home / "journal.sqlite"), 0
         self.loop = Loop(self.journal, initial(key.address, MANIFEST), self.dispatch, self.publish, now)
 
@@ -135,6 +141,7 @@ async def swarm_at(home: Path) -> AsyncIterator[Swarm]:
         swarm = Swarm(home, nursery)
         for node in swarm.nodes:
             stack.enter_context(node.journal)
+            stack.enter_context(node.guard)
         yield swarm
         nursery.cancel_scope.cancel()
 

@@ -101,6 +101,39 @@ def test_init_may_be_repeated_after_it_was_cut_off(tmp_path: Path, capsys: pytes
 
 
 @pytest.mark.parametrize(
+    ("lost", "flags", "code", "says"),
+    [
+        ("swarm.pem", (), Exit.IDENTITY, "swarm.pem: the node key is missing"),
+        ("votes.sqlite", (), Exit.STORE, "votes.sqlite is missing, but this node has run before"),
+        ("", ("--identity", "swarm.pme"), Exit.IDENTITY, "swarm.pme: the node key is missing"),
+    ],
+)
+def test_a_node_that_lost_its_key_or_votes_does_not_start(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], lost: str, flags: tuple[str, ...], code: Exit, says: str
+) -> None:
+    """Neither is ever replaced by a new one where a node has run; a mistyped path of the key is not either."""
+    call("init", "--data-dir", str(tmp_path), *GIVEN)
+    capsys.readouterr()
+    for name in ("votes.sqlite", "journal.sqlite"):
+        (tmp_path / name).touch()
+    if lost:
+        (tmp_path / lost).unlink()
+    found, line = refused(capsys, "run", "--data-dir", str(tmp_path), *flags)
+    assert (found, says in line) == (code, True)
+    assert not (tmp_path / "swarm.pme").exists()
+    assert not lost or not (tmp_path / lost).exists()
+
+
+def test_init_makes_no_second_key_for_a_node_that_lost_its_own(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where there are votes, there was a key."""
+    (tmp_path / "votes.sqlite").touch()
+    code, line = refused(capsys, "init", "--data-dir", str(tmp_path), *GIVEN)
+    assert (code, "the node key is missing" in line) == (Exit.IDENTITY, True)
+
+
+@pytest.mark.parametrize(
     ("args", "code", "says"),
     [
         ((), Exit.USAGE, "--swarm is missing"),

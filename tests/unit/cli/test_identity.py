@@ -167,3 +167,22 @@ def test_without_a_key_each_command_says_how_to_get_one(tmp_path: Path, call: Ca
         assert (code, "swarm keys new" in line) == (Exit.IDENTITY, True)
     assert call("login", "--request", "--browser", "--data-dir", tmp_path)[0] == Exit.USAGE
     assert call("login", "--owner", "0x12", "--data-dir", tmp_path)[0] == Exit.USAGE
+
+
+def test_votes_that_were_lost_are_imported_into_a_marked_directory(tmp_path: Path, call: Call) -> None:
+    """The history may lack the latest votes, so the node listens first; nothing else makes up for the lost file."""
+    home, file = tmp_path / "node", tmp_path / "votes.json"
+    call("keys", "new", "--data-dir", home)
+    with VoteProtection(home / "votes.sqlite") as guard:
+        guard.admit("vote", 7, bytes(32), b"x")
+    call("keys", "export-votes", file, "--data-dir", home)
+    (home / "journal.sqlite").touch()
+    (home / "votes.sqlite").write_bytes(b"")
+    code, _, line = call("keys", "export-votes", tmp_path / "again.json", "--data-dir", home)
+    assert (code, "votes.sqlite is empty" in line) == (Exit.STORE, True)
+    assert call("backup", tmp_path / "backup", "--data-dir", home)[0] == Exit.STORE
+    assert call("keys", "import-votes", file, "--data-dir", home)[:2] == (0, "1 of 1 records were new here\n")
+    assert is_marked(home)
+    assert not (home / "journal.sqlite").exists()
+    with VoteProtection(home / "votes.sqlite") as guard:
+        assert not guard.admit("vote", 7, bytes(32), b"y")

@@ -276,6 +276,8 @@ class Machine(RuleBasedStateMachine):
         task, self.watch.task = self.watch.task, None
         self.now += seconds
         match task:
+            case c.GenerateRollouts() if (known := self.announced_before(task)) is not None:
+                self.feed(known)
             case c.GenerateRollouts():
                 made = i.RolloutsGenerated(
                     task.round, task.stage, body(ME, task.round, task.stage, well), 10, task.groups, 1.0, seconds
@@ -291,6 +293,14 @@ class Machine(RuleBasedStateMachine):
             case c.SaveCheckpoint():
                 self.feed(i.CheckpointSaved(task.round) if well else i.WorkFailed("save", task.round, 0, "disk"))
 
+    def announced_before(self, task: c.GenerateRollouts) -> i.AnnouncedBefore | None:
+        """Return what the vote protection answers; every third body is not kept any more."""
+        where = (task.round, task.stage, task.seed)
+        known = self.watch.announced.get(where)
+        return (
+            None if known is None else i.AnnouncedBefore(*where, known, 10 if known[0] % 3 and known != NOTHING else 0)
+        )
+
     @rule(round_number=ROUNDS, stage=STAGES)
     def nonsense(self, round_number: int, stage: int) -> None:
         """Results nobody asked for; what happens to be awaited is left out, since it would be an answer."""
@@ -299,6 +309,7 @@ class Machine(RuleBasedStateMachine):
             i.TrainingFinished(round_number, stage, 1, 1, 1, 0.1, 1.0, (bytes(32),)),
             i.EvaluationFinished(round_number, 0.5, 400, 1.0),
             i.CheckpointSaved(round_number),
+            i.AnnouncedBefore(round_number, stage, seed(round_number, 0), bytes(32), 10),
             i.TimerFired("nobody"),
         ):
             task = self.state.task

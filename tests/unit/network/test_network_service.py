@@ -130,7 +130,7 @@ class Party:
         """Add a member and wait until it is connected to all others that run."""
         bodies, others = MemoryBodies(), sum(bool(each.service.addresses) for each in self.members)
         swarm_member = SwarmMember(local_peer(key, None, DOMAIN), SWARM, Limits(), ephemeral)
-        callbacks = NetworkCallbacks(check, self._bootnodes, attach, lambda: DELEGATION)
+        callbacks = NetworkCallbacks(check, lambda command, known: command, self._bootnodes, attach, lambda: DELEGATION)
         member = Member(self._build(swarm_member, bodies, callbacks), bodies)
         member.service.update_window(start or window())
         self.members.append(member)

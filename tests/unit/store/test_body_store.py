@@ -105,5 +105,5 @@ def test_a_second_node_on_a_directory_is_refused(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     """A file where the directory should be gives one line."""
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(Refusal, match="cannot create the data directory"):
+    with pytest.raises(Refusal, match="cannot use the data directory"):
         DataDirectory(tmp_path / "file")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from node.app.round_recorder import RoundRecorder
 from node.exits import Exit, Refusal
@@ -15,7 +16,7 @@ from node.machine import inputs as i
 from node.machine.round_report import RoundReport
 from node.machine.state import State, VoteRecord, initial
 from node.machine.step import step
-from node.store.round_reports import KEPT, RoundStore, kept_rounds, read_round
+from node.store.round_reports import KEPT, RoundStore, kept_rounds, open_round_store, read_round
 from protocols.identifiers import body_digest
 from protocols.manifest import Manifest
 
@@ -46,6 +47,51 @@ def test_a_round_is_read_while_its_writer_has_the_file_and_after(tmp_path: Path)
     assert kept_rounds(path) == [2, 3, 4]
     assert read_round(path, 3) == account(3, vote=VOTE)
     assert read_round(path) == account(2, vote=replace(VOTE, phase="done"))
+    assert [each.name for each in tmp_path.iterdir()] == ["rounds.sqlite"]
+
+
+def damage(path: Path, how: str) -> None:
+    """Damage a file in one of the ways that disks and copies do."""
+    whole = path.read_bytes()
+    if how == "overwritten":
+        path.write_bytes(b"damaged" * 1000)
+    elif how == "cut short":
+        path.write_bytes(whole[: len(whole) // 2])
+    elif how == "a page zeroed":
+        path.write_bytes(whole[:4096] + bytes(4096) + whole[8192:])
+    else:
+        with sqlite3.connect(path) as db:
+            db.execute("PRAGMA user_version = 9")
+        db.close()
+
+
+@pytest.mark.parametrize("how", ["overwritten", "cut short", "a page zeroed", "of a newer version"])
+def test_a_damaged_file_is_moved_aside(tmp_path: Path, how: str) -> None:
+    """It explains past rounds only: the node goes on with a new one, and the operator is told where the old one is."""
+    path = tmp_path / "rounds.sqlite"
+    store = RoundStore(path)
+    for number in range(20):
+        store.put(account(number))
+    store.close()
+    damage(path, how)
+    damaged = path.read_bytes()
+    with capture_logs() as logs:
+        store = open_round_store(path)
+    assert [(each["event"], each["log_level"]) for each in logs] == [("rounds.moved_aside", "warning")]
+    aside = Path(logs[0]["to"])
+    assert (aside.read_bytes(), aside.name.startswith("rounds.sqlite.damaged-")) == (damaged, True)
+    RoundRecorder(store, lambda peers: {})
+    store.put(account(3))
+    assert kept_rounds(path) == [3]
+    store.close()
+
+
+def test_a_file_in_use_is_not_moved_aside(tmp_path: Path) -> None:
+    """Another program's hold on it, or a directory in its place, is the operator's to mend."""
+    path = tmp_path / "rounds.sqlite"
+    path.mkdir()
+    with pytest.raises(Refusal, match="unable to open"):
+        open_round_store(path)
     assert [each.name for each in tmp_path.iterdir()] == ["rounds.sqlite"]
 
 

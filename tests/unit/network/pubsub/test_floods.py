@@ -44,7 +44,7 @@ def announcement(key: NodeKey, round_number: int, number: int = 0, **changes: ob
 @pytest.fixture(name="node")
 def _node(tmp_path: Path) -> Libp2pNetwork:
     me = local_peer(PEERS[0], None, Domain(1, "0x" + "00" * 20, bytes(32)))
-    callbacks = NetworkCallbacks(check_body=lambda *_: Verdict(reason=""))
+    callbacks = NetworkCallbacks(lambda *_: Verdict(reason=""), lambda command, known: command)
     return Libp2pNetwork(GossipSettings(), SwarmMember(me, SWARM, Limits()), Memory(), callbacks, tmp_path / "peers")
 
 

@@ -1,5 +1,7 @@
 """Fetching among peers that announce and do not serve."""
 
+import errno
+import os
 from collections.abc import Sequence
 from itertools import cycle
 from typing import Any
@@ -95,6 +97,34 @@ async def test_no_more_requests_than_allowed_are_under_way(autojump_clock: objec
     answers = Answers(0.05)
     await seconds_until_good(answers, wanted([bytes([number]) for number in range(100)] + [GOOD]))
     assert answers.most <= MAX_REQUESTS
+
+
+class FullShelf(Shelf):
+    """Bodies on a disk that is full."""
+
+    def put(self, digest: Digest, body: bytes, round_number: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+async def test_a_body_that_can_not_be_kept_counts_all_the_same(autojump_clock: object) -> None:
+    """It was checked, so its peer may be voted for; the network goes on, and the fault is counted."""
+    validator, heard = AnnouncementValidator(SWARM, Limits()), []
+    fetcher = BodyFetcher(validator, FullShelf(), lambda *_: Verdict(reason="", groups=1, reward=0.5), Limits().body)
+    both = trio.Event()
+
+    async def report(happened: Any) -> None:
+        heard.append(happened)
+        if len(heard) == 2:
+            both.set()
+
+    for command in (*wanted([GOOD]), msgspec.structs.replace(wanted([GOOD])[0], stage=1)):
+        fetcher.enqueue(command)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fetcher.run, Answers(0.05), lambda: {"peer"}, report)
+        await both.wait()
+        nursery.cancel_scope.cancel()
+    assert {type(each) for each in heard} == {RolloutsArrived}
+    assert (validator.counters["body-accepted"], validator.counters["body-not-kept"]) == (2, 2)
 
 
 class Nobody:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -20,9 +22,13 @@ SEED = bytes(range(32))
 
 
 class MemoryBodies(dict[Digest, bytes]):
-    """Bodies in memory."""
+    """Bodies in memory, or on a disk that is full."""
+
+    full = False
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
+        if self.full:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         self[digest] = body
 
 
@@ -86,6 +92,20 @@ async def test_a_job_that_no_frame_holds_is_refused(
     await under_test.client.execute(c.GenerateRollouts(3, 0, SEED, 8))
     assert under_test.told() == []
     assert [getattr(frame, "task", None) for frame in under_test.child.sent] == [1]
+
+
+async def test_rollouts_that_can_not_be_kept_are_given_up(under_test: ClientUnderTest) -> None:
+    """A full disk costs the stage and not the child: the machine learns why, and the next work is done."""
+    under_test.bodies.full = True
+    await under_test.client.execute(c.GenerateRollouts(3, 0, SEED, 8))
+    under_test.hears(f.Generated(1, b"body", 8, 4.0, 9.0))
+    (failed,) = under_test.told()
+    reason = "the rollouts could not be kept: No space left on device"
+    assert failed == i.WorkFailed("generate", 3, 0, reason, SEED)
+    under_test.bodies.full = False
+    await under_test.client.execute(c.GenerateRollouts(4, 0, SEED, 8))
+    under_test.hears(f.Generated(2, b"next", 8, 4.0, 9.0))
+    assert [type(each) for each in under_test.told()] == [i.RolloutsGenerated]
 
 
 # --- aborted work -----------------------------------------------------------------------------------------------------
