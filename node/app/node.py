@@ -336,6 +336,10 @@ class Node:
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""
-        dropped = dict(self.gossip.counters) if self.gossip else {}
-        grading = {"gave_up": gave_up()}
-        return {"gossip_dropped": dropped, "grading": grading, "bus": dict(self.bus.counters)}
+        gossip = self.gossip
+        return {
+            "gossip_dropped": dict(gossip.counters) if gossip else {},
+            "connections": dict(gossip.connections) if gossip else {},
+            "grading": {"gave_up": gave_up()},
+            "bus": dict(self.bus.counters),
+        }
