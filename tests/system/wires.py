@@ -56,8 +56,8 @@ class Wires:
         rest = b""
         while True:
             wait = max(0.0, self._travelling[0][0] - time.monotonic()) if self._travelling else None
-            ready, _, _ = select.select([*self._of_device, control], [], [], wait)
-            if control in ready:
+            ready, _, _ = select.select([*self._of_device, control.fileno()], [], [], wait)
+            if control.fileno() in ready:
                 data = control.recv(65536)
                 if not data:
                     return
@@ -65,7 +65,7 @@ class Wires:
                 for line in lines:
                     self._rules = msgspec.json.decode(line, type=Rules)
             for device in ready:
-                if isinstance(device, int):
+                if device in self._of_device:
                     self._send(self._of_device[device], os.read(device, 65536))
             self._deliver()
 

@@ -223,7 +223,8 @@ OVERRIDDEN = (
         target="libp2p.pubsub.gossipsub:GossipSub",
         name="_periodic_security_cleanup",
         kind="overridden",
-        why="Delivery times of messages are kept without end where adaptive gossip is off.",
+        why="Delivery times of messages are kept without end where adaptive gossip is off, and so is back-off of peers "
+        "that are gone.",
         where=ROUTER,
     ),
     Repair(
@@ -258,7 +259,8 @@ OVERRIDDEN = (
         target="libp2p.pubsub.pubsub:Pubsub",
         name="stream_handler",
         kind="overridden",
-        why="An RPC that does not decode, or whose control message the router can't digest, raises out of the handler.",
+        why="An RPC that does not decode, or whose control message the router can't digest, raises out of the handler; "
+        "control messages about any topic are acted on, and a PRUNE makes the node dial.",
         where=PUBSUB,
     ),
     Repair(
