@@ -37,41 +37,42 @@ Reason = Literal[
 class ReasonRule(msgspec.Struct, frozen=True):
     """What follows from a reason.
 
-    `answers` is who answers for it. A forwarder that answers is penalised at once where the message is rejected.
-    `flood` says when an ignored or rejected message counts towards its forwarder's limit of useless messages: always,
-    only where this node had not asked for it, or never.
+    `counts_against` says whose allowance a message with this reason uses up. An author may fill its slots, whoever
+    forwards what it signed. A forwarder is penalised only for what no honest peer forwards (REJECT); what an honest
+    peer may see in another way than this node does (IGNORE) only counts against its limit of useless messages.
     """
 
     acceptance: MessageAcceptance
-    answers: Literal["forwarder", "author", "nobody"]
-    flood: Literal["always", "unasked", "never"]
+    counts_against: Literal["author", "forwarder"]
 
 
 _ACCEPT, _IGNORE, _REJECT = MessageAcceptance.ACCEPT, MessageAcceptance.IGNORE, MessageAcceptance.REJECT
 
 REASONS: dict[Reason, ReasonRule] = {
-    "": ReasonRule(_ACCEPT, "nobody", "never"),
+    "": ReasonRule(_ACCEPT, "author"),
+    # Two bodies for one slot. The first proof of it is accepted all the same, so that everybody learns of it. Which two
+    # bodies a peer hears first differs, so an honest forwarder may bring two that are useless here.
+    "equivocation": ReasonRule(_IGNORE, "author"),
     # Queued until its stage opens, as far as there is room; an author may see the block before this node.
-    "early": ReasonRule(_IGNORE, "nobody", "unasked"),
-    # Two bodies for one slot. The first proof of it is accepted all the same, so that everybody learns of it.
-    "equivocation": ReasonRule(_IGNORE, "author", "unasked"),
-    # An honest answer to this node's question may repeat what it has heard since, or lag behind.
-    "duplicate": ReasonRule(_IGNORE, "forwarder", "unasked"),
-    "round": ReasonRule(_IGNORE, "forwarder", "unasked"),
-    "unregistered": ReasonRule(_IGNORE, "forwarder", "unasked"),
+    "early": ReasonRule(_IGNORE, "forwarder"),
+    # A peer that was alone announces everything again. Views of the chain, and so of who is registered, differ.
+    "duplicate": ReasonRule(_IGNORE, "forwarder"),
+    "round": ReasonRule(_IGNORE, "forwarder"),
+    "unregistered": ReasonRule(_IGNORE, "forwarder"),
     # This node lags or follows another fork: its neighbours send on what is right.
-    "future": ReasonRule(_IGNORE, "nobody", "never"),
-    "seed": ReasonRule(_IGNORE, "nobody", "never"),
-    "no-window": ReasonRule(_IGNORE, "nobody", "never"),
-    "stage": ReasonRule(_IGNORE, "forwarder", "always"),
-    "signature": ReasonRule(_IGNORE, "forwarder", "always"),
-    "version": ReasonRule(_IGNORE, "forwarder", "always"),
+    "future": ReasonRule(_IGNORE, "forwarder"),
+    "seed": ReasonRule(_IGNORE, "forwarder"),
+    "no-window": ReasonRule(_IGNORE, "forwarder"),
+    # A signer that is registered elsewhere may be forwarded by who has seen the registration.
+    "signature": ReasonRule(_IGNORE, "forwarder"),
+    "version": ReasonRule(_IGNORE, "forwarder"),
     # An honest node never forwards these, whatever it knows of the chain.
-    "size": ReasonRule(_REJECT, "forwarder", "always"),
-    "schema": ReasonRule(_REJECT, "forwarder", "always"),
-    "digest": ReasonRule(_REJECT, "forwarder", "always"),
-    "swarm": ReasonRule(_REJECT, "forwarder", "always"),
-    "session": ReasonRule(_REJECT, "forwarder", "always"),
+    "stage": ReasonRule(_REJECT, "forwarder"),
+    "size": ReasonRule(_REJECT, "forwarder"),
+    "schema": ReasonRule(_REJECT, "forwarder"),
+    "digest": ReasonRule(_REJECT, "forwarder"),
+    "swarm": ReasonRule(_REJECT, "forwarder"),
+    "session": ReasonRule(_REJECT, "forwarder"),
 }
 """Every reason, and what follows from it."""
 

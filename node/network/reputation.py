@@ -1,26 +1,27 @@
-"""What peers have done wrong, and what follows from it: penalties, bans, the limit of useless announcements.
+"""What peers have done wrong, and what follows from it: penalties and bans.
 
 No network, clock or log here: times are Unix seconds that the caller gives.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-
 import msgspec
+from cachetools import FIFOCache
 
 from node.network.peers.ip_bans import IpBans
 from node.network.peers.peer_store import PeerStore
 from node.network.pubsub.inbound_message import ValidationResult
 from node.network.reqresp.streams import EOF, IDLE, TIMEOUT
-from protocols.admission import REASONS, MessageAcceptance
+from protocols.admission import MessageAcceptance, Slot
 
 IP_COLOCATION = "ip-colocation"
 SLOW_PEER = "slow-peer"
 FLOOD = "flood"
-FLOOD_SECONDS, MAX_USELESS_ANNOUNCEMENTS = 10.0, 200
-"""How many useless announcements a peer may forward in a time: even an honest one forwards some. Those that are
-useless because this node lags do not count: `node.network.peers.rate_limit` and an answer's limits bound them."""
+MAX_BODIES_FORWARDED = 4
+"""Useless further bodies of one slot that a peer may forward. An honest one forwards two bodies of each slot, and as
+many again after a restart."""
+MAX_SLOTS = 65_536
+"""Slots and forwarders for which those are counted; the oldest are forgotten first."""
 
 PENALTY = 10.0
 PENALTIES = {
@@ -44,37 +45,26 @@ class FaultOutcome(msgspec.Struct, frozen=True):
     disconnect: bool
 
 
-def counts_as_flood(result: ValidationResult, *, late: bool) -> bool:
-    """Return True if a message counts towards its forwarder's limit. `late`: this node had asked for it."""
-    if result.acceptance is MessageAcceptance.ACCEPT or result.queued:
-        return False
-    rule = REASONS[result.reason]
-    return rule.flood == "always" or (rule.flood == "unasked" and not late)
-
-
-def fault_of(result: ValidationResult, useless: int) -> str:
-    """Return the forwarder's fault, "" for none. `useless` counts its useless messages, this one included."""
-    if result.acceptance is MessageAcceptance.REJECT:
-        return result.reason
-    return FLOOD if useless > MAX_USELESS_ANNOUNCEMENTS else ""
-
-
 class PeerReputation:
     """The faults of peers. Penalties and bans are kept in the peer store, IP bans and counts in memory."""
 
     def __init__(self, store: PeerStore) -> None:
         self._store = store
         self._ip_bans = IpBans()
-        self._useless: Counter[str] = Counter()
+        self._bodies_forwarded: FIFOCache[tuple[str, Slot], int] = FIFOCache(MAX_SLOTS)
 
-    def record_result(self, forwarder: str, result: ValidationResult, *, late: bool) -> str:
-        """Note what a peer has forwarded; return its fault, "" for none."""
-        self._useless[forwarder] += counts_as_flood(result, late=late)
-        return fault_of(result, self._useless[forwarder])
+    def fault_of(self, forwarder: str, result: ValidationResult, *, late: bool) -> str:
+        """Return the fault of who forwarded a message with this result, "" for none: only what no honest peer does.
 
-    def forget_useless(self) -> None:
-        """Begin a new period of `FLOOD_SECONDS`."""
-        self._useless.clear()
+        `late`: this node had asked for it, and an answer may repeat what has come meanwhile.
+        """
+        if result.acceptance is MessageAcceptance.REJECT:
+            return result.reason
+        if result.slot is None or late:
+            return ""
+        count = self._bodies_forwarded.get((forwarder, result.slot), 0) + 1
+        self._bodies_forwarded[forwarder, result.slot] = count
+        return FLOOD if count > MAX_BODIES_FORWARDED else ""
 
     def record_fault(self, peer: str, reason: str, ip: str | None, now: float) -> FaultOutcome:
         """Add a fault's penalty. A ban counts against the IP address under which the peer is seen, too."""

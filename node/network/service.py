@@ -30,9 +30,9 @@ from node.network.peers.rate_limit import RateLimiter
 from node.network.pubsub.announcer import sign_announcement
 from node.network.pubsub.inbound_message import AcceptedAnnouncement, InboundMessage, rollouts_announced
 from node.network.pubsub.own_announcements import OwnAnnouncements
-from node.network.pubsub.topic import Topic, TopicSettings, join
+from node.network.pubsub.topic import Topic, TopicSettings, Traffic, join
 from node.network.pubsub.validator import AnnouncementValidator
-from node.network.reputation import FLOOD, FLOOD_SECONDS, PeerReputation
+from node.network.reputation import FLOOD, PeerReputation
 from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.catch_up import CatchUp
 from node.network.reqresp.fetcher import BodyFetcher
@@ -178,14 +178,13 @@ class Libp2pNetwork:
             introductions = Introductions(host, self._me, self._callbacks.introduction, self._count, report)
             name = announcements_topic(self._member.swarm)
             topics = {name: TopicSettings(self._limits.announcement, self._validate)}
-            async with join(host, topics, self._allow) as joined:
+            async with join(host, topics, Traffic(self._allow, self._hear)) as joined:
                 topic = joined[name]
                 await host.listen(self._listen)
                 self._begin(host)
                 try:
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(peer_manager.run)
-                        nursery.start_soon(self._forget_useless)
                         nursery.start_soon(self._report_accepted, report)
                         nursery.start_soon(self._forward_queued, topic)
                         nursery.start_soon(self._send_own, topic)
@@ -251,18 +250,20 @@ class Libp2pNetwork:
     def _count_connection(self, event: str) -> None:
         self.connections[event] += 1
 
-    def _allow(self, peer: str, messages: int, size: int) -> bool:
-        address = address_of_peer(peer)
-        trusted = address is not None and self._callbacks.has_positive_score(address)
-        if self._rate_limiter.allows(peer, messages, size, trio.current_time(), trusted=trusted):
-            return True
-        self._report_fault(peer, "rate-limit")
-        return False
+    def _allow(self, peer: str, size: int) -> bool:
+        return self._within(self._rate_limiter.allows(peer, size, trio.current_time(), trusted=self._trusts(peer)))
 
-    async def _forget_useless(self) -> None:
-        while True:
-            await trio.sleep(FLOOD_SECONDS)
-            self._reputation.forget_useless()
+    def _hear(self, peer: str) -> bool:
+        return self._within(self._rate_limiter.hears(peer, trio.current_time(), trusted=self._trusts(peer)))
+
+    def _within(self, within: bool) -> bool:
+        if not within:
+            self._count("rate-limit")
+        return within
+
+    def _trusts(self, peer: str) -> bool:
+        address = address_of_peer(peer)
+        return address is not None and self._callbacks.has_positive_score(address)
 
     # --- announcements in ---------------------------------------------------------------------------------------
 
@@ -276,7 +277,9 @@ class Libp2pNetwork:
 
     def _validate_from(self, forwarder: str, message: InboundMessage) -> MessageAcceptance:
         result = self._validator.validate(message)
-        fault = self._reputation.record_result(forwarder, result, late=message.late)
+        fault = self._reputation.fault_of(forwarder, result, late=message.late)
+        if result.is_useless and not message.late:
+            self._rate_limiter.count_useless(forwarder, trio.current_time(), trusted=self._trusts(forwarder))
         if fault == FLOOD:
             self._report_fault(forwarder, fault)
         elif fault:

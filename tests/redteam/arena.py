@@ -34,7 +34,7 @@ PEACE, FLOOD = 3, 3
 """Rounds of play before the flood and with it, at least; votes on the last ones are not waited for."""
 PATIENCE = 8
 """Rounds more in which honest nodes may find attackers out: who has had a body refused is not asked for some rounds."""
-FLOODED = ("flood", "frame-size", "ip-banned")
+FLOODED = ("rate-limit", "frame-size", "ip-banned")
 """What honest nodes count of a flood."""
 TICKS = os.sysconf("SC_CLK_TCK")
 _REFUSED = re.compile(r'^swarm_gossip_dropped_total\{\w+="([^"]+)"\} ([0-9.e+]+)$', re.MULTILINE)

@@ -1,4 +1,7 @@
-"""Rate limiter of gossip: a leaky bucket of messages and one of bytes for each connected peer."""
+"""Rate limiter of gossip: a leaky bucket of useless messages and one of bytes for each connected peer.
+
+Who exceeds a limit is not heard for a while. Load alone is no fault: nobody is penalised for it.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ MAX_PEERS = 1024
 
 
 class RateLimit(msgspec.Struct, frozen=True):
-    """Messages and bytes that may come at once (`burst`), and how many more each second."""
+    """Useless messages and bytes that may come at once (`burst`), and how many more each second."""
 
     burst_messages: int
     burst_bytes: int
@@ -18,7 +21,7 @@ class RateLimit(msgspec.Struct, frozen=True):
 
 
 TRUSTED_LIMIT = RateLimit(4096, 64 << 20, 200.0, 4 << 20)
-"""For a peer with a positive score: the announcements of four thousand nodes when a stage opens, each sent once."""
+"""For a peer with a positive score: bytes enough for the announcements of a hundred thousand nodes at once."""
 UNTRUSTED_LIMIT = RateLimit(1024, 16 << 20, 50.0, 1 << 20)
 """For every other peer, as all are at first: a quarter of that."""
 
@@ -48,8 +51,24 @@ class RateLimiter:
     def __init__(self) -> None:
         self._used: FIFOCache[str, UsedAllowance] = FIFOCache(MAX_PEERS)
 
-    def allows(self, peer: str, messages: int, size: int, now: float, *, trusted: bool) -> bool:
-        """Return True if a frame of so many messages and bytes is within a peer's limit; it is counted then."""
-        limit = TRUSTED_LIMIT if trusted else UNTRUSTED_LIMIT
-        self._used[peer], within = charge(self._used.get(peer, UsedAllowance(at=now)), limit, messages, size, now)
+    def allows(self, peer: str, size: int, now: float, *, trusted: bool) -> bool:
+        """Return True if a frame of so many bytes is within a peer's limit; it is counted then."""
+        return self._charge(peer, 0, size, now, trusted=trusted)
+
+    def hears(self, peer: str, now: float, *, trusted: bool) -> bool:
+        """Return True if a peer may forward one more message: it has not brought too many useless ones."""
+        _, within = charge(self._used.get(peer, UsedAllowance(at=now)), _limit(trusted), 1, 0, now)
         return within
+
+    def count_useless(self, peer: str, now: float, *, trusted: bool) -> None:
+        """Count a message that turned out to be useless."""
+        self._charge(peer, 1, 0, now, trusted=trusted)
+
+    def _charge(self, peer: str, messages: int, size: int, now: float, *, trusted: bool) -> bool:
+        used = self._used.get(peer, UsedAllowance(at=now))
+        self._used[peer], within = charge(used, _limit(trusted), messages, size, now)
+        return within
+
+
+def _limit(trusted: bool) -> RateLimit:
+    return TRUSTED_LIMIT if trusted else UNTRUSTED_LIMIT

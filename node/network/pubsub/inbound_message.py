@@ -5,7 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from node.machine.inputs import RolloutsAnnounced
-from protocols.admission import REASONS, MessageAcceptance, Reason
+from protocols.admission import REASONS, MessageAcceptance, Reason, Slot
 from protocols.identifiers import Address
 from protocols.wire import Announcement
 
@@ -39,7 +39,8 @@ class AcceptedAnnouncement(msgspec.Struct, frozen=True):
 
 
 class ValidationResult(msgspec.Struct, frozen=True):
-    """What becomes of one announcement. `accepted` is set where it is accepted; `queued` where it waits for its stage.
+    """What becomes of one announcement. `accepted` is set where it is accepted; `queued` where it waits for its stage;
+    `slot` where it is one more body for a slot.
 
     The first proof of an equivocation is accepted with that reason, once for each slot. Everybody must learn of both
     bodies: a peer that shows one half of the swarm the first and the other half the second would be credited by both.
@@ -48,6 +49,12 @@ class ValidationResult(msgspec.Struct, frozen=True):
     reason: Reason
     accepted: AcceptedAnnouncement | None = None
     queued: bool = False
+    slot: Slot | None = None
+
+    @property
+    def is_useless(self) -> bool:
+        """Whether it counts against its forwarder's limit of useless messages."""
+        return not (self.accepted or self.queued) and REASONS[self.reason].counts_against == "forwarder"
 
     @property
     def acceptance(self) -> MessageAcceptance:

@@ -38,8 +38,10 @@ MessageValidator = Callable[[ID, rpc_pb2.Message], MessageAcceptance]
 """Decides, without waiting, what becomes of a correctly signed message from a forwarder."""
 ReportFault = Callable[[ID, str], None]
 """Called with a connected peer and the reason code of its fault."""
-AllowFrame = Callable[[ID, int, int], bool]
-"""The rate limiter: called with a peer, a number of messages and a number of bytes; False drops them."""
+AllowFrame = Callable[[ID, int], bool]
+"""The rate limiter: called with a peer and a number of bytes; False drops them."""
+HearPeer = Callable[[ID], bool]
+"""The rate limiter: called with a peer that forwards a message; False drops the message."""
 
 
 class TopicRule(NamedTuple):
@@ -53,7 +55,7 @@ class SafePubsub(Pubsub):
     """Pubsub that isolates every message and every peer.
 
     Each message is validated once, synchronously, before it is forwarded. `allow` is asked for the bytes of a frame
-    before it is decoded, then for its messages.
+    before it is decoded, `hear` for each message that is new, before its signature is checked.
     """
 
     def __init__(
@@ -62,12 +64,13 @@ class SafePubsub(Pubsub):
         router: SafeGossipSub,
         topics: Mapping[str, TopicRule],
         report_fault: ReportFault,
-        allow: AllowFrame = lambda peer, messages, size: True,
+        allow: AllowFrame = lambda peer, size: True,
+        hear: HearPeer = lambda peer: True,
     ) -> None:
         super().__init__(host, router, max_inbound_rpc_size=FRAME_LIMIT, allowed_topics=set(topics))
         self.seen_messages._stop_event.set()
         self.seen_messages = cast(Any, SeenMessages(MAX_SEEN_MESSAGES))
-        self._topics, self._report_fault, self._allow = topics, report_fault, allow
+        self._topics, self._report_fault, self._allow, self._hear = topics, report_fault, allow, hear
         self._write_locks: WeakKeyDictionary[INetStream, trio.Lock] = WeakKeyDictionary()
         router.on_heartbeat = self.renew_dead_streams
 
@@ -136,12 +139,10 @@ class SafePubsub(Pubsub):
         frames = RpcFrames(stream, FRAME_LIMIT)
         while self.manager.is_running:
             frame = await frames.next()
-            if not self._allow(peer, 0, max(len(frame), MIN_FRAME_COST)):
+            if not self._allow(peer, max(len(frame), MIN_FRAME_COST)):
                 continue
             rpc = rpc_pb2.RPC()
             rpc.ParseFromString(frame)
-            if rpc.publish and not self._allow(peer, len(rpc.publish), 0):
-                del rpc.publish[:]
             await self._handle(rpc, peer)
 
     async def _handle(self, rpc: rpc_pb2.RPC, peer: ID) -> None:
@@ -173,7 +174,7 @@ class SafePubsub(Pubsub):
         """
         own = self.my_id
         if msg_forwarder != own:
-            if self._is_msg_seen(msg) or msg.from_id == own.to_bytes():
+            if self._is_msg_seen(msg) or msg.from_id == own.to_bytes() or not self._hear(msg_forwarder):
                 return
             fault = self._fault(msg)
             if fault:

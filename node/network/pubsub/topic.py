@@ -17,10 +17,19 @@ from node.network.pubsub.router import SafeGossipSub, new_router
 from node.network.reputation import SLOW_PEER
 from protocols.admission import MessageAcceptance
 
-AllowFrame = Callable[[str, int, int], bool]
-"""The rate limiter: called with a peer, a number of messages and a number of bytes; False drops them."""
 TopicValidator = Callable[[str, bytes, str, object], MessageAcceptance]
 """Validates a message: called with forwarder and origin by peer id, and a handle that `Topic.forward` takes."""
+
+
+class Traffic(NamedTuple):
+    """The rate limiter: `allow` is called with a peer and a frame's bytes, `hear` with a peer that forwards a message.
+    What they return False for is dropped."""
+
+    allow: Callable[[str, int], bool]
+    hear: Callable[[str], bool]
+
+
+UNLIMITED = Traffic(lambda peer, size: True, lambda peer: True)
 
 
 class TopicSettings(NamedTuple):
@@ -63,18 +72,13 @@ class Topic:
         await self.pubsub.forward(handle.forwarder, handle.message)
 
 
-def allow_all(peer: str, messages: int, size: int) -> bool:
-    """Allow every frame."""
-    return True
-
-
 @asynccontextmanager
 async def join(
-    host: Host, topics: Mapping[str, TopicSettings], allow: AllowFrame = allow_all
+    host: Host, topics: Mapping[str, TopicSettings], traffic: Traffic = UNLIMITED
 ) -> AsyncIterator[dict[str, Topic]]:
     """Run Pubsub and router on a host that does not listen yet, join the topics and yield them by name."""
     router = new_router()
-    pubsub = _pubsub(host, router, topics, allow)
+    pubsub = _pubsub(host, router, topics, traffic)
     async with background_trio_service(pubsub), background_trio_service(router):
         await pubsub.wait_until_ready()
         async with trio.open_nursery() as nursery:
@@ -84,14 +88,19 @@ async def join(
             nursery.cancel_scope.cancel()
 
 
-def _pubsub(host: Host, router: SafeGossipSub, topics: Mapping[str, TopicSettings], allow: AllowFrame) -> SafePubsub:
+def _pubsub(host: Host, router: SafeGossipSub, topics: Mapping[str, TopicSettings], traffic: Traffic) -> SafePubsub:
     def report_fault(peer: ID, reason: str) -> None:
         host.report_fault(str(peer), reason)
 
     router.on_queue_full = lambda peer: report_fault(peer, SLOW_PEER)
     rules = {name: TopicRule(settings.data_limit, _validator(settings.validate)) for name, settings in topics.items()}
     return SafePubsub(
-        host.inner, router, rules, report_fault, lambda peer, messages, size: allow(str(peer), messages, size)
+        host.inner,
+        router,
+        rules,
+        report_fault,
+        lambda peer, size: traffic.allow(str(peer), size),
+        lambda peer: traffic.hear(str(peer)),
     )
 
 

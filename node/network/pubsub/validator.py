@@ -96,7 +96,7 @@ class AnnouncementValidator:
         if reason == "equivocation" and known is not None and slot not in self._convicted:
             self._convict(Equivocation(slot, known, announcement.body))
             return ValidationResult("equivocation", accepted)
-        return ValidationResult(reason)
+        return ValidationResult(reason, slot=slot if reason == "equivocation" else None)
 
     def _convict(self, found: Equivocation) -> None:
         self._convicted.add(found.slot)

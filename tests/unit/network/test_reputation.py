@@ -1,5 +1,6 @@
 """What follows from faults of peers: pure decisions over counts and penalties."""
 
+import msgspec
 import pytest
 
 from node.network.peers.peer_store import PENALTY_LIMIT, PeerStore
@@ -7,45 +8,58 @@ from node.network.pubsub.inbound_message import ValidationResult
 from node.network.reputation import (
     FLOOD,
     IP_COLOCATION,
-    MAX_USELESS_ANNOUNCEMENTS,
+    MAX_BODIES_FORWARDED,
+    MAX_SLOTS,
     PENALTY,
     SLOW_PEER,
     FaultOutcome,
     PeerReputation,
-    counts_as_flood,
-    fault_of,
 )
-from protocols.admission import REASONS, MessageAcceptance
+from protocols.admission import REASONS, MessageAcceptance, Slot
 
 FAULTS_TO_BAN = int(PENALTY_LIMIT / PENALTY)
 
 
+SLOT = Slot("0x" + "1" * 40, 5, 0, b"5" * 32)
+
+
 @pytest.mark.parametrize("late", [True, False])
-def test_what_counts_as_flood_follows_from_the_table(late: bool) -> None:
-    """Every reason counts as its rule says; what is queued never does."""
-    for reason, rule in REASONS.items():
-        expected = {"always": True, "unasked": not late, "never": False}[rule.flood]
-        assert counts_as_flood(ValidationResult(reason), late=late) == expected, reason
-        assert not counts_as_flood(ValidationResult(reason, queued=True), late=late)
-
-
-def test_what_is_rejected_is_a_fault_at_once_and_what_is_ignored_in_great_number() -> None:
-    """A rejected message is a fault under its own reason, the first useless one too many a flood."""
+def test_only_what_no_honest_peer_forwards_is_a_fault(late: bool) -> None:
+    """A rejected message is one under its own reason; an ignored one never is, however many there are."""
+    reputation = PeerReputation(PeerStore(None))
     for reason, rule in REASONS.items():
         rejected = rule.acceptance is MessageAcceptance.REJECT
-        assert fault_of(ValidationResult(reason), 1) == (reason if rejected else "")
-        assert fault_of(ValidationResult(reason), MAX_USELESS_ANNOUNCEMENTS + 1) == (reason if rejected else FLOOD)
+        faults = {reputation.fault_of("a", ValidationResult(reason), late=late) for _ in range(5_000)}
+        assert faults == {reason if rejected else ""}
 
 
-def test_useless_messages_are_counted_for_a_time() -> None:
-    """Each forwarder has its own limit, and a new one with each period."""
+def test_whoever_signed_it_an_author_uses_up_its_own_allowance() -> None:
+    """Accepted and queued messages and further bodies of a slot are no useless messages of who forwards them."""
+    for reason, rule in REASONS.items():
+        assert ValidationResult(reason).is_useless == (rule.counts_against == "forwarder"), reason
+        assert not ValidationResult(reason, queued=True).is_useless
+    assert {reason for reason, rule in REASONS.items() if rule.counts_against == "author"} == {"", "equivocation"}
+
+
+def test_an_honest_forwarder_brings_few_bodies_of_a_slot() -> None:
+    """Two of each slot, and two more after a restart, are no fault; ten times as many are, and of another slot not."""
     reputation = PeerReputation(PeerStore(None))
-    for _ in range(MAX_USELESS_ANNOUNCEMENTS):
-        assert reputation.record_result("a", ValidationResult("duplicate"), late=False) == ""
-    assert reputation.record_result("b", ValidationResult("duplicate"), late=False) == ""
-    assert reputation.record_result("a", ValidationResult("duplicate"), late=False) == FLOOD
-    reputation.forget_useless()
-    assert reputation.record_result("a", ValidationResult("duplicate"), late=False) == ""
+    another = ValidationResult("equivocation", slot=SLOT)
+    faults = [reputation.fault_of("a", another, late=False) for _ in range(10 * MAX_BODIES_FORWARDED)]
+    assert faults == [""] * MAX_BODIES_FORWARDED + [FLOOD] * 9 * MAX_BODIES_FORWARDED
+    assert reputation.fault_of("b", another, late=False) == ""
+    assert reputation.fault_of("a", another, late=True) == ""
+    other = ValidationResult("equivocation", slot=msgspec.structs.replace(SLOT, stage=1))
+    assert reputation.fault_of("a", other, late=False) == ""
+
+
+def test_what_is_counted_of_slots_is_bounded() -> None:
+    """Ten times as many slots as are kept: the oldest are forgotten, and their forwarder begins anew."""
+    reputation = PeerReputation(PeerStore(None))
+    for number in range(MAX_SLOTS + 10):
+        of_slot = msgspec.structs.replace(SLOT, round=number)
+        reputation.fault_of("a", ValidationResult("equivocation", slot=of_slot), late=False)
+    assert len(reputation._bodies_forwarded) == MAX_SLOTS
 
 
 def test_enough_faults_ban_a_peer_once() -> None:

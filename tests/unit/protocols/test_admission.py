@@ -57,7 +57,7 @@ def check(message: Announcement, signer: str = ALICE, origin: str | None = ALICE
         (said(5, 2), "ignore", "early"),
         (said(6, 0), "ignore", "future"),
         (said(3, 2), "ignore", "round"),
-        (said(5, 3), "ignore", "stage"),
+        (said(5, 3), "reject", "stage"),
         (said(seed=seed(9)), "ignore", "seed"),
         (said(4, 2, seed=seed(5)), "ignore", "seed"),
         (said(swarm=bytes(32)), "reject", "swarm"),
@@ -152,9 +152,8 @@ def test_every_reason_has_a_rule() -> None:
 
 
 def test_who_is_rejected_answers_for_it() -> None:
-    """A rejected message is always its forwarder's fault, and one of a lagging node never counts as flood."""
+    """A rejected message counts against its forwarder; an author answers for what it signed twice, and no other."""
     for reason, rule in REASONS.items():
         if rule.acceptance is MessageAcceptance.REJECT:
-            assert (rule.answers, rule.flood) == ("forwarder", "always"), reason
-        if rule.flood == "never":
-            assert rule.answers == "nobody", reason
+            assert rule.counts_against == "forwarder", reason
+    assert {reason for reason, rule in REASONS.items() if rule.counts_against == "author"} == {"", "equivocation"}

@@ -46,31 +46,51 @@ def test_no_more_passes_than_burst_and_rate_allow(frames: list[tuple[int, int, f
     assert size <= 9000 + 500.0 * now + 1e-6
 
 
+def useless(limiter: RateLimiter, peer: str, count: int, now: float, *, trusted: bool = False) -> int:
+    """Have a peer bring useless messages as long as it is heard; return how many."""
+    heard = 0
+    while heard < count and limiter.hears(peer, now, trusted=trusted):
+        limiter.count_useless(peer, now, trusted=trusted)
+        heard += 1
+    return heard
+
+
 def test_a_peer_without_credit_may_send_less() -> None:
     """A stranger's burst is a quarter of that of a peer that has proven good; others are not affected."""
     limiter = RateLimiter()
-    count = {
-        name: sum(limiter.allows(name, 1, 1000, 5.0, trusted=trusted) for _ in range(10_000))
-        for name, trusted in (("stranger", False), ("good", True))
-    }
+    heard = {name: useless(limiter, name, 10_000, 5.0, trusted=name == "good") for name in ("stranger", "good")}
+    assert heard == {"stranger": UNTRUSTED_LIMIT.burst_messages, "good": TRUSTED_LIMIT.burst_messages}
+    assert limiter.hears("another", 5.0, trusted=False)
 
-    assert count == {"stranger": UNTRUSTED_LIMIT.burst_messages, "good": TRUSTED_LIMIT.burst_messages}
-    assert limiter.allows("another", 1, 1000, 5.0, trusted=False)
+
+def test_useful_messages_use_nothing_up() -> None:
+    """However many messages a peer forwards: while they are of use, it is heard."""
+    limiter = RateLimiter()
+    assert all(limiter.hears("a", 5.0, trusted=False) for _ in range(10 * TRUSTED_LIMIT.burst_messages))
 
 
 def test_what_was_used_comes_back_with_time() -> None:
-    """A peer that was cut short is heard again a second later."""
+    """A peer that was not heard is heard again a second later, and ten bursts later has its whole burst again."""
     limiter = RateLimiter()
-    assert limiter.allows("a", UNTRUSTED_LIMIT.burst_messages, 0, 0.0, trusted=False)
-    assert not limiter.allows("a", 1, 0, 0.0, trusted=False)
-    assert limiter.allows("a", 1, 0, 1.0, trusted=False)
+    assert useless(limiter, "a", 10_000, 0.0) == UNTRUSTED_LIMIT.burst_messages
+    assert not limiter.hears("a", 0.0, trusted=False)
+    assert limiter.hears("a", 1.0, trusted=False)
+    assert useless(limiter, "a", 10_000, 1_000.0) == UNTRUSTED_LIMIT.burst_messages
+
+
+def test_bytes_beyond_the_limit_are_not_taken() -> None:
+    """The burst is taken whole, not a byte more; what flows off makes room again."""
+    limiter = RateLimiter()
+    assert limiter.allows("a", UNTRUSTED_LIMIT.burst_bytes, 0.0, trusted=False)
+    assert not limiter.allows("a", 1, 0.0, trusted=False)
+    assert limiter.allows("a", int(UNTRUSTED_LIMIT.bytes), 1.0, trusted=False)
 
 
 def test_quotas_are_kept_for_a_bounded_number_of_peers() -> None:
     """Names cost nothing: those not heard for longest are forgotten."""
     limiter = RateLimiter()
-    for number in range(MAX_PEERS + 10):
-        limiter.allows(str(number), 1, 1, 0.0, trusted=False)
+    for number in range(10 * MAX_PEERS):
+        limiter.allows(str(number), 1, 0.0, trusted=False)
     assert len(limiter._used) == MAX_PEERS
 
 

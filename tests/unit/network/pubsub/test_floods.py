@@ -1,5 +1,6 @@
-"""How many useless announcements a peer may forward before it is disconnected, and which are not its fault."""
+"""What a neighbour answers for of what it forwards, and what it does not."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,8 +11,8 @@ from node.config import GossipSettings
 from node.identity import NodeKey
 from node.identity.local_peer import address_of_peer, local_peer
 from node.network.parameters import NetworkCallbacks, SwarmMember
+from node.network.peers.rate_limit import UNTRUSTED_LIMIT
 from node.network.pubsub.inbound_message import InboundMessage
-from node.network.reputation import MAX_USELESS_ANNOUNCEMENTS
 from node.network.service import Libp2pNetwork
 from node.ports.bodies import Verdict
 from node.ports.network import RoundWindow
@@ -48,43 +49,86 @@ def _node(tmp_path: Path) -> Libp2pNetwork:
     return Libp2pNetwork(GossipSettings(), SwarmMember(me, SWARM, Limits()), Memory(), callbacks, tmp_path / "peers")
 
 
-def brings(node: Libp2pNetwork, data: Callable[[int], bytes], late: bool = False) -> bool:
-    """Have one peer forward a flood; return True if it is held against it."""
+def bring(node: Libp2pNetwork, count: int, data: Callable[[int], bytes], late: bool = False) -> None:
+    """Have one peer forward so many announcements."""
     origin = address_of_peer(PEERS[3].peer_id)
-    for number in range(MAX_USELESS_ANNOUNCEMENTS + 20):
+    for number in range(count):
         node._validate_from(SERVER, InboundMessage(data=data(number), origin=None if late else origin, late=late))
-    return node.counters["flood"] > 0
+
+
+def is_penalised(node: Libp2pNetwork) -> bool:
+    """Return True if anything was held against that peer."""
+    return node._peer_store.get(SERVER).penalty > 0 or node._peer_store.is_banned(SERVER, time.time())
+
+
+STRANGER = NodeKey(bytes([8]) * 32)
+HONEST: dict[str, Callable[[int], bytes]] = {
+    "future": lambda number: announcement(PEERS[3], 7, number),
+    "seed": lambda number: announcement(PEERS[3], 5, number, seed=b"fork" * 8),
+    "round": lambda number: announcement(PEERS[3], 2, number),
+    "unregistered": lambda number: announcement(STRANGER, 5, number),
+    "duplicate": lambda number: announcement(PEERS[3], 5),
+}
+"""What an honest peer may forward that sees the chain before or after this node, or was alone for a while."""
+
+
+@pytest.mark.parametrize("reason", HONEST)
+@pytest.mark.parametrize("late", [True, False])
+async def test_nobody_is_penalised_for_another_view(node: Libp2pNetwork, reason: str, late: bool) -> None:
+    """Ten times as many useless messages as a peer is heard with: it is not heard for a while, and nothing more."""
+    node.update_window(WINDOW)
+    bring(node, 10 * UNTRUSTED_LIMIT.burst_messages, HONEST[reason], late)
+    assert not is_penalised(node)
+    assert node._hear(SERVER) == late
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_node_that_lags_bans_nobody_for_what_is_ahead(node: Libp2pNetwork, late: bool) -> None:
-    """Two rounds behind, or on another fork, or before it knows the round, it hears much that is right and no use."""
-    assert not brings(node, lambda number: announcement(PEERS[3], 5, number), late)
-    node.update_window(WINDOW)
-    assert not brings(node, lambda number: announcement(PEERS[3], 7, number), late)
-    assert not brings(node, lambda number: announcement(PEERS[3], 5, number, seed=b"fork" * 8), late)
-    assert set(node.counters) == {"no-window", "future", "seed"}
+async def test_a_node_that_knows_no_round_yet_penalises_nobody(node: Libp2pNetwork, late: bool) -> None:
+    """Before its first window a node can't tell what is right."""
+    bring(node, 100, lambda number: announcement(PEERS[3], 5, number), late)
+    assert (is_penalised(node), set(node.counters)) == (False, {"no-window"})
 
 
-def test_what_was_asked_for_is_no_flood(node: Libp2pNetwork) -> None:
-    """An answer may bring what came meanwhile, what is old here, and peers that are not known here."""
+async def test_valid_announcements_count_against_nobody(node: Libp2pNetwork) -> None:
+    """All that every key may say, two bodies for every slot, through one neighbour: it is heard as before."""
+    many = [NodeKey(number.to_bytes(32, "big")) for number in range(1, 601)]
+    node.update_window(msgspec.structs.replace(WINDOW, peers=frozenset(key.address for key in many)))
+    for round_number in (4, 5):
+        for body in (0, 1):
+            for key in many:
+                message = InboundMessage(data=announcement(key, round_number, body), origin=key.address)
+                node._validate_from(SERVER, message)
+                node._accepted_out.receive_nowait()
+    assert node.counters == {"accepted": 1_200, "equivocation": 1_200}
+    assert node._hear(SERVER)
+    assert node._rate_limiter._used.get(SERVER) is None
+
+
+async def test_a_neighbour_that_heard_two_other_bodies_is_honest(node: Libp2pNetwork) -> None:
+    """Two bodies for a slot here, two others there: what each passes on is dropped by the other, and is no fault."""
     node.update_window(WINDOW)
-    stranger = NodeKey(bytes([8]) * 32)
-    assert not brings(node, lambda number: announcement(PEERS[3], 5), late=True)
-    assert not brings(node, lambda number: announcement(PEERS[3], 2, number), late=True)
-    assert not brings(node, lambda number: announcement(stranger, 5, number), late=True)
+    for key in PEERS:
+        for body in (0, 1):
+            node._validate_from(PEERS[0].peer_id, InboundMessage(data=announcement(key, 5, body), origin=key.address))
+    for key in PEERS:
+        for body in (2, 3):
+            node._validate_from(SERVER, InboundMessage(data=announcement(key, 5, body), origin=key.address))
+    assert node.counters["equivocation"] == 3 * len(PEERS)
+    assert not is_penalised(node)
+    assert node._hear(SERVER)
+
+
+async def test_who_brings_a_slots_bodies_without_end_is_penalised(node: Libp2pNetwork) -> None:
+    """No honest peer passes on more than two bodies of a slot."""
+    node.update_window(WINDOW)
+    bring(node, 100, lambda number: announcement(PEERS[3], 5, number))
+    assert node.counters["flood"] > 0
+    assert is_penalised(node)
 
 
 @pytest.mark.parametrize("late", [True, False])
-def test_a_flood_is_counted_and_cut(node: Libp2pNetwork, late: bool) -> None:
-    """What no honest peer brings is held against it, also in an answer; by gossip repetitions and strangers too."""
+async def test_what_no_honest_peer_forwards_is_penalised_at_once(node: Libp2pNetwork, late: bool) -> None:
+    """A stage that no round has, whoever signed it, also in an answer."""
     node.update_window(WINDOW)
-    garbled = announcement(PEERS[3], 5)[:-65] + bytes([9]) * 65
-    assert brings(node, lambda number: garbled, late)
-
-
-@pytest.mark.parametrize("key", [PEERS[3], NodeKey(bytes([8]) * 32)])
-def test_repetitions_and_strangers_are_a_flood_in_gossip(node: Libp2pNetwork, key: NodeKey) -> None:
-    """An honest neighbour sends nothing twice, nor what it drops itself."""
-    node.update_window(WINDOW)
-    assert brings(node, lambda number: announcement(key, 5))
+    bring(node, 1, lambda number: announcement(PEERS[3], 5, stage=9), late)
+    assert is_penalised(node)
