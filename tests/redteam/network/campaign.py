@@ -41,6 +41,8 @@ LARGE_BODY = 3_000_000
 MEMORY = 256 << 20
 DESCRIPTORS = 300
 """Resident bytes and descriptors that an honest node may have, attacked or not; it has about 100 MiB and 20."""
+DEEDS = ("sockets", "connections", "announcements")
+"""What an attack counts once it has got anywhere."""
 DELAY_SECONDS = 1.0
 """Median of the time from publishing a body until another honest node has checked it."""
 
@@ -74,7 +76,7 @@ def breaches(outcome: Outcome) -> list[str]:
         "an honest peer was banned": bool(outcome.banned),
         "a newcomer was refused": None in outcome.newcomers,
         "dialled whom a stranger named": bool(outcome.done.get("dialled") or outcome.done.get("knocks")),
-        "the attack did nothing": not outcome.done,
+        "the attack did nothing": not any(outcome.done.get(name) for name in DEEDS),
     }
     return [what for what, broken in found.items() if broken]
 
@@ -86,7 +88,7 @@ class Campaign:
         self.home, self.nodes, self._dice = home, nodes, dice
         self.victims = tuple(_victim(node) for node in nodes)
         self._facts = home / "facts"
-        self._round, self._trips, self._large = 1, 0, ""
+        self._round, self._trips, self._attacks, self._large = 1, 0, 0, ""
 
     @property
     def _pids(self) -> list[int]:
@@ -127,8 +129,10 @@ class Campaign:
 
     @asynccontextmanager
     async def _attacked(self, name: str) -> AsyncIterator[Path]:
-        done = self.home / f"{name}.done"
-        order = Order(name, self.victims, str(self._facts), str(done), self._dice.getrandbits(32))
+        self._attacks += 1
+        done = self.home / f"{name}-{self._attacks}.done"
+        address = f"127.66.{self._attacks // 250}.{1 + self._attacks % 250}"
+        order = Order(name, address, self.victims, str(self._facts), str(done), self._dice.getrandbits(32))
         with (self.home / f"{name}.log").open("ab") as log:
             process = await trio.lowlevel.open_process(
                 [sys.executable, "-m", "tests.redteam.network.hostile_process", msgspec.json.encode(order).decode()],

@@ -23,14 +23,16 @@ from tests.redteam.network.stranger import Victim
 ATTACKS: dict[str, Attack] = {
     attack.__name__: attack for attack in (*connection_attacks.ATTACKS, *gossip_attacks.ATTACKS)
 }
-ADDRESS = "127.0.66.1"
-"""Where the hostile process dials from: bans of this address concern nobody else on this machine."""
 
 
 class Order(msgspec.Struct, frozen=True):
-    """What a hostile process is to do: an attack by name, on these nodes, with these dice."""
+    """What a hostile process is to do: an attack by name, on these nodes, with these dice.
+
+    `address` is where it dials from, an address of loopback: its bans concern nobody else.
+    """
 
     attack: str
+    address: str
     victims: tuple[Victim, ...]
     facts: str
     done: str
@@ -57,9 +59,10 @@ async def _write_again(path: Path, done: Counter[str]) -> None:
 def main(order: str) -> None:
     """Attack with what honest nodes leave of the processor."""
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
+    given = msgspec.json.decode(order, type=Order)
     stand_back()
-    speak_from(ADDRESS)
-    trio.run(attack, msgspec.json.decode(order, type=Order))
+    speak_from(given.address)
+    trio.run(attack, given)
 
 
 if __name__ == "__main__":
