@@ -97,6 +97,7 @@ class Peer:
         self.bodies = MemoryBodies()
         self.running = trio.CancelScope()
         self.round, self.stage = 1, 0
+        self._slots: set[tuple[str, int, int]] = set()
         gossip = GossipSettings(
             listen=(settings.get("listen", "/ip4/127.0.0.1/tcp/0"),),
             bootnodes=tuple(settings.get("bootnodes", ())),
@@ -126,9 +127,15 @@ class Peer:
     async def report(self, happened: AnyInput) -> None:
         name = type(happened).__name__
         emit(event=name, **{field: _plain(getattr(happened, field)) for field in happened.__struct_fields__})
-        if isinstance(happened, RolloutsAnnounced) and happened.size and self.settings.get("fetch", True):
+        if isinstance(happened, RolloutsAnnounced) and self._wants(happened):
             where = (happened.peer, happened.round, happened.stage, seed(happened.round))
             await self.node.execute(FetchRollouts(*where, happened.body, happened.size))
+
+    def _wants(self, announced: RolloutsAnnounced) -> bool:
+        """Return True for a body to fetch. As in the machine, a second body for a slot is none."""
+        slot = (announced.peer, announced.round, announced.stage)
+        known, self._slots = slot in self._slots, {*self._slots, slot}
+        return bool(announced.size) and not known and bool(self.settings.get("fetch", True))
 
     async def follow_commands(self) -> None:
         async for line in trio.wrap_file(sys.stdin):

@@ -27,7 +27,7 @@ from protocols.admission import MessageAcceptance
 
 log = logging.getLogger("libp2p.swarm")
 
-OUTBOUND_QUEUE_SIZE = 128
+OUTBOUND_QUEUE_SIZE = 256
 """RPCs queued per peer before it counts as too slow."""
 MAX_SEEN_MESSAGES = 16_384
 MIN_FRAME_COST = 256
