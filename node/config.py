@@ -59,6 +59,9 @@ class GossipSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         tuple[str, ...],
         Meta(description="Networks exempt from peers_per_network; default: private ones and this machine."),
     ] = ("127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "::1/128", "fc00::/7", "fe80::/10")
+    upload_bytes_per_second: Annotated[
+        float, Meta(gt=0, description="Bytes of bodies and announcements served to all peers together, per second.")
+    ] = 16_777_216.0
     ping_seconds: Annotated[
         float, Meta(gt=0, description="Ping interval per peer, in seconds; a peer that hangs is disconnected.")
     ] = 5.0

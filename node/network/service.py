@@ -37,6 +37,7 @@ from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.catch_up import CatchUp
 from node.network.reqresp.fetcher import BodyFetcher
 from node.network.reqresp.introductions import Introductions
+from node.network.reqresp.upload_quota import UploadQuota
 from node.ports.bodies import Bodies
 from node.ports.network import RoundWindow
 from node.ports.service import Report
@@ -83,6 +84,7 @@ class Libp2pNetwork:
             self._validator, bodies, callbacks.check_body, member.limits.body, callbacks.has_positive_score
         )
         self._rate_limiter = RateLimiter()
+        self._uploads = UploadQuota(settings.upload_bytes_per_second)
         self._peer_store = PeerStore(peer_store)
         self._reputation = PeerReputation(self._peer_store)
         self.connections: Counter[str] = Counter()
@@ -173,8 +175,8 @@ class Libp2pNetwork:
 
     async def _serve(self, report: Report) -> None:
         async with self._open() as (host, peer_manager):
-            exchange = BodyExchange(host, self._bodies, self._count)
-            catch_up = CatchUp(host, self._validator, self._limits.announcement)
+            exchange = BodyExchange(host, self._bodies, self._count, self._uploads)
+            catch_up = CatchUp(host, self._validator, self._limits.announcement, self._uploads)
             introductions = Introductions(host, self._me, self._callbacks.introduction, self._count, report)
             name = announcements_topic(self._member.swarm)
             topics = {name: TopicSettings(self._limits.announcement, self._validate)}

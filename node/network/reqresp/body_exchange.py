@@ -22,6 +22,7 @@ from node.network.reqresp.streams import (
     read_frame,
     write_frame,
 )
+from node.network.reqresp.upload_quota import UploadQuota
 from node.ports.bodies import Bodies
 from protocols.identifiers import Digest, body_digest
 
@@ -38,11 +39,11 @@ class BodyExchange:
     """Serves this node's bodies and asks peers for theirs.
 
     A request is one frame with the digest. The answer is a frame with the size (8 bytes, big-endian), nothing or
-    "busy", then the body in frames of at most 64 KiB.
+    "busy", then the body in frames of at most 64 KiB. Who has drawn too much is answered "busy" as well.
     """
 
-    def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None]) -> None:
-        self._host, self._bodies, self._count = host, bodies, count
+    def __init__(self, host: Host, bodies: Bodies, count: Callable[[str], None], quota: UploadQuota) -> None:
+        self._host, self._bodies, self._count, self._quota = host, bodies, count, quota
         self._answers = AnswerLimiter(MAX_ANSWERS, MAX_ANSWERS_PER_PEER)
         self._backoff = RequestBackoff()
         host.serve(BODY_PROTOCOL, self._answer)
@@ -50,8 +51,9 @@ class BodyExchange:
     async def _answer(self, peer: str, stream: INetStream) -> None:
         digest = await read_frame(stream, 32)
         with self._answers.acquire(peer) as acquired:
-            if acquired:
-                await self._send(stream, self._bodies.get(digest))
+            body = self._bodies.get(digest) if acquired else None
+            if acquired and self._quota.allows(peer, len(body or b""), trio.current_time()):
+                await self._send(stream, body)
                 return
         self._count("body-busy")
         await write_frame(stream, _BUSY)

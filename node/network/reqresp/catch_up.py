@@ -17,6 +17,7 @@ from node.network.host import Host
 from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.answer_limit import AnswerLimiter
 from node.network.reqresp.streams import StreamFault, StreamLostError, read_frame, write_frame
+from node.network.reqresp.upload_quota import UploadQuota
 from protocols.admission import Slot
 
 log = structlog.get_logger()
@@ -41,8 +42,8 @@ def slot_tag(slot: Slot) -> bytes:
 class CatchUp:
     """Serves this node's accepted announcements and asks peers for what is missing here."""
 
-    def __init__(self, host: Host, validator: AnnouncementValidator, envelope_limit: int) -> None:
-        self._host, self._validator, self._limit = host, validator, envelope_limit
+    def __init__(self, host: Host, validator: AnnouncementValidator, envelope_limit: int, quota: UploadQuota) -> None:
+        self._host, self._validator, self._limit, self._quota = host, validator, envelope_limit, quota
         self._answers = AnswerLimiter(MAX_ANSWERS, 1)
         host.serve(CATCHUP_PROTOCOL, self._answer)
 
@@ -70,16 +71,16 @@ class CatchUp:
         tags = await read_frame(stream, TAG_BYTES * MAX_TAGS)
         with self._answers.acquire(peer) as acquired:
             if acquired:
-                await self._send(stream, tags)
+                await self._send(peer, stream, tags)
                 return
         await write_frame(stream, b"")
 
-    async def _send(self, stream: INetStream, tags: bytes) -> None:
+    async def _send(self, peer: str, stream: INetStream, tags: bytes) -> None:
         known = {tags[start : start + TAG_BYTES] for start in range(0, len(tags), TAG_BYTES)}
         budget = ANSWER_LIMIT
         for envelope in islice(self._missing(known), MAX_TAGS):
             budget -= len(envelope)
-            if budget < 0:
+            if budget < 0 or not self._quota.allows(peer, len(envelope), trio.current_time()):
                 break
             await write_frame(stream, envelope)
         await write_frame(stream, b"")

@@ -6,6 +6,7 @@ from typing import Any
 import trio
 
 from node.network.reqresp.catch_up import MAX_ANSWERS, CatchUp
+from node.network.reqresp.upload_quota import UploadQuota
 from protocols.admission import Slot
 
 SLOTS = [Slot(peer="0xa", round=1, stage=stage, seed=bytes(32)) for stage in range(3)]
@@ -32,7 +33,7 @@ async def test_one_answer_a_peer_and_so_many_at_once(autojump_clock: object) -> 
     served: dict[str, Any] = {}
     host: Any = SimpleNamespace(serve=served.__setitem__)
     validator: Any = SimpleNamespace(slots=lambda: SLOTS, envelope=lambda slot: bytes(100))
-    CatchUp(host, validator, 1000)
+    CatchUp(host, validator, 1000, UploadQuota(1e9))
     (answer,) = served.values()
     names = ["greedy"] * 20 + [f"peer {number}" for number in range(MAX_ANSWERS + 4)]
     streams = [Asking() for _ in names]

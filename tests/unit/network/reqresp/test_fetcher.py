@@ -16,6 +16,7 @@ from node.network.pubsub.validator import AnnouncementValidator
 from node.network.reqresp.body_exchange import BodyExchange
 from node.network.reqresp.fetcher import MAX_REQUESTS, BodyFetcher
 from node.network.reqresp.streams import FRAME_SECONDS
+from node.network.reqresp.upload_quota import UploadQuota
 from node.ports.bodies import Verdict
 from protocols.identifiers import Digest, body_digest
 from protocols.manifest import Limits
@@ -205,7 +206,7 @@ class Stream:
 async def test_a_body_that_drips_in_is_given_up(autojump_clock: object) -> None:
     """A byte a frame keeps every deadline of a frame; the body as a whole has one too, and the peer is blamed."""
     host: Any = Dripping()
-    exchange = BodyExchange(host, Shelf(), lambda reason: None)
+    exchange = BodyExchange(host, Shelf(), lambda reason: None, UploadQuota(1e9))
     began = trio.current_time()
     assert await exchange.ask("peer", bytes(32), 1 << 16) is None
     assert (host.faults, trio.current_time() - began) == (["body-timeout"], FRAME_SECONDS + 1.0)
@@ -214,7 +215,7 @@ async def test_a_body_that_drips_in_is_given_up(autojump_clock: object) -> None:
 async def test_who_has_a_body_of_another_size_is_not_to_blame(autojump_clock: object) -> None:
     """The announced size may be the lie: what an honest peer says of its body must not shut it out."""
     host: Any = Dripping()
-    exchange = BodyExchange(host, Shelf(), lambda reason: None)
+    exchange = BodyExchange(host, Shelf(), lambda reason: None, UploadQuota(1e9))
 
     assert await exchange.ask("peer", body_digest(bytes(1 << 16)), (1 << 16) + 1) is None
     assert host.faults == []
@@ -223,7 +224,7 @@ async def test_who_has_a_body_of_another_size_is_not_to_blame(autojump_clock: ob
 async def test_who_drips_all_the_time_is_let_be_for_a_while(autojump_clock: object) -> None:
     """After several bodies that did not come in time, the peer is not asked until it has rested."""
     host: Any = Dripping()
-    exchange = BodyExchange(host, Shelf(), lambda reason: None)
+    exchange = BodyExchange(host, Shelf(), lambda reason: None, UploadQuota(1e9))
     for _ in range(TOLERATED_TIMEOUTS + 2):
         assert await exchange.ask("peer", bytes(32), 1 << 16) is None
     assert host.asked == TOLERATED_TIMEOUTS + 1
