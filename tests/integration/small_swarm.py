@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from web3.exceptions import ContractLogicError
 from contracts import Parameters, contract_at, deploy
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
 from node.identity import load_or_create
-from node.localnet.demo_watch import NodeReader, VoteReader
+from node.localnet.demo_watch import NodeReader, VoteReader, node_url
 from node.localnet.local_chain import LocalChain, free_port
 from node.localnet.toml import toml_text
 from protocols.identifiers import Address
@@ -39,13 +41,22 @@ class Member:
     def __init__(self, home: Path, address: Address) -> None:
         self.home, self.address = home, address
         self.process: subprocess.Popen[bytes] | None = None
+        self.command = [sys.executable, *NODE, str(home)]
 
     def start(self) -> None:
         """Start the process; it crashes where the file `crash` says."""
         with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, *NODE, str(self.home)], cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-            )
+            self.process = subprocess.Popen(self.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of the log with an event of this name."""
+        lines = (line for line in (self.home / "log").read_text().splitlines() if f'"{name}"' in line)
+        return [json.loads(line) for line in lines]
+
+    def metrics(self) -> str:
+        """Return what the running node says to Prometheus."""
+        with urllib.request.urlopen(f"{node_url(self.home)}/metrics", timeout=30) as answer:
+            return str(answer.read(), "utf-8")
 
     def arm(self, where: str) -> None:
         """Have the node die at the next command that `where` names ("before CommitVote")."""
