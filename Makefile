@@ -7,7 +7,7 @@ NPM_LOCK := npm install --package-lock-only --ignore-scripts --omit-lockfile-reg
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header --no-emit-options
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install check unit test demo demo-real bench fuzz audit lock docs contracts clean
+.PHONY: install check unit test attack demo demo-real bench fuzz audit lock docs contracts clean
 
 install: $(VENV)/.installed
 
@@ -42,6 +42,10 @@ test: check
 	uncovered=$$?; \
 	$(BIN)/pytest -m "not swarm" --durations=5 $(PURE_TESTS:%=--ignore=%) tests; rest=$$?; \
 	wait $$swarms; of_swarms=$$?; cat $(VENV)/swarms.log; exit $$((pure || uncovered || rest || of_swarms))
+
+# One hostile process against three honest ones, all attacks in random order: an hour, or as ARGS say.
+attack: install
+	$(BIN)/python -m tests.redteam.network.campaign $(ARGS)
 
 demo: install
 	$(BIN)/swarm demo $(ARGS)

@@ -339,7 +339,11 @@ class Node:
 
     def counters(self) -> dict[str, dict[str, int]]:
         """Return counts by metric and reason, for /metrics."""
-        dropped = dict(self.gossip.counters) if self.gossip else {}
-        grading = {"gave_up": gave_up()}
-        bodies = dict(self.bodies.counters)
-        return {"gossip_dropped": dropped, "body_store": bodies, "grading": grading, "bus": dict(self.bus.counters)}
+        gossip = self.gossip
+        return {
+            "gossip_dropped": dict(gossip.counters) if gossip else {},
+            "connections": dict(gossip.connections) if gossip else {},
+            "body_store": dict(self.bodies.counters),
+            "grading": {"gave_up": gave_up()},
+            "bus": dict(self.bus.counters),
+        }

@@ -101,6 +101,11 @@ LABELLED = (
 KINDS = {
     "grading": ("event", "Completions that exceeded their grader's limit of time, memory or size (gave_up)"),
     "gossip_dropped": ("reason", "Gossip messages dropped, by reason"),
+    "connections": (
+        "event",
+        "Inbound connections accepted, established, ended; refused: full, ip-banned, peer-banned; lost before the end "
+        "of the handshake: silent, evicted, handshake-failed",
+    ),
     "body_store": ("event", "Bodies removed to make room on a full disk (removed), or not kept there (not_kept)"),
     "bus": ("event", "Inputs taken, dropped, coalesced or waited for, by source; events lost by slow subscribers"),
 }

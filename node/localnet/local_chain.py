@@ -63,8 +63,8 @@ class LocalChain:
     """One anvil process on a free loopback port. Use it as a context manager, or call `start` and `stop`.
 
     With `block_seconds`, blocks are mined at that interval and at every transaction; with None only at transactions.
-    `state` names a file that keeps the chain over a restart. Start it from a thread that lives as long as the chain is
-    needed: the kernel ends anvil with the thread that started it.
+    `state` names a file that keeps the chain over a restart; `host` is the address that anvil binds. Start it from a
+    thread that lives as long as the chain is needed: the kernel ends anvil with the thread that started it.
     """
 
     def __init__(
@@ -75,11 +75,13 @@ class LocalChain:
         accounts: int = 10,
         cache_dir: Path | None = None,
         arguments: tuple[str, ...] = (),
+        host: str = "127.0.0.1",
     ) -> None:
         self.block_seconds = block_seconds
         self.state = state
         self.accounts = accounts
         self.arguments = arguments
+        self.host = host
         self.cache_dir = cache_dir
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
@@ -168,7 +170,7 @@ class LocalChain:
         self.call("anvil_setBalance", address, hex(ether * 10**18))
 
     def _options(self) -> list[str]:
-        options = ["--host", "127.0.0.1", "--port", str(self.port), "--accounts", str(self.accounts), "--silent"]
+        options = ["--host", self.host, "--port", str(self.port), "--accounts", str(self.accounts), "--silent"]
         options += ["--mnemonic", MNEMONIC, "--preserve-historical-states"]
         if self.block_seconds is not None:
             options += ["--block-time", str(self.block_seconds), "--mixed-mining"]

@@ -12,7 +12,7 @@ from typing import Any, cast
 import structlog
 import trio
 from libp2p import new_host
-from libp2p.abc import INetStream, ISecureTransport
+from libp2p.abc import INetStream, ISecureConn, ISecureTransport
 from libp2p.crypto.keys import KeyPair
 from libp2p.crypto.secp256k1 import create_new_key_pair
 from libp2p.crypto.serialization import deserialize_private_key
@@ -25,10 +25,12 @@ from libp2p.security.noise.transport import PROTOCOL_ID as NOISE
 from libp2p.security.noise.transport import Transport as NoiseTransport
 from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX
 from libp2p.stream_muxer.yamux.yamux import Yamux
+from libp2p.transport.exceptions import SecurityUpgradeFailure
 from multiaddr import Multiaddr
 
 from node.identity import NodeKey
 from node.identity.rsa import RsaIdentity
+from node.network.inbound import PEER_BANNED, InboundConnections
 from node.network.libp2p_patches.log_throttle import install_log_throttle
 from node.network.libp2p_patches.repairs import install
 from node.network.libp2p_patches.tasks import isolate_tasks, isolated
@@ -46,11 +48,10 @@ log = structlog.get_logger()
 
 PING_PROTOCOL = "/ipfs/ping/1.0.0"
 PING_BYTES = 32
+RECEIVE_WINDOW = "receive-window"
+"""Fault of a peer that sent more than any receive window allows."""
 DIAL_SECONDS = 12.0
 CLOSE_SECONDS = 2.0
-BUFFER_LIMIT = 17 << 20
-"""Bytes of one peer that may lie unread here: the library's largest window is 16 MiB, but it does not enforce it."""
-
 StreamHandler = Callable[[str, INetStream], Awaitable[None]]
 """Serves one stream of the named peer; an exception ends that stream only."""
 
@@ -62,7 +63,9 @@ class HostListenError(OSError):
 class Host:
     """A running host. Peers are named by their peer id as text.
 
-    `report_fault` is told of a peer's faults by reason; `accepts_ip` decides who may connect.
+    `report_fault` is told of a peer's faults by reason. `accepts_ip` and `accepts_peer` decide who may connect: the
+    first before the handshake, the second as soon as it has shown who the peer is. `count_connection` counts what
+    becomes of inbound connections (`node.network.inbound`).
     """
 
     def __init__(self, identity: NodeKey | RsaIdentity, announce: Sequence[str], max_peers: int) -> None:
@@ -83,30 +86,36 @@ class Host:
         self.peer_id = identity.peer_id
         self.report_fault: Callable[[str, str], None] = lambda peer, reason: None
         self.accepts_ip: Callable[[str], bool] = lambda address: True
+        self.accepts_peer: Callable[[str], bool] = lambda peer: True
+        self.count_connection: Callable[[str], None] = lambda event: None
         self._announce = tuple(announce)
         self._network = self.inner.get_network()
         self._network.retry_config = RetryConfig(max_retries=0)
         self._network.set_stream_handler(isolated(self.inner._swarm_stream_handler))
-        self._network._handle_inbound_connection = self._gated(self._network._handle_inbound_connection)
+        inbound = InboundConnections(
+            self._network, lambda address: self.accepts_ip(address), lambda event: self.count_connection(event)
+        )
+        self._network._handle_inbound_connection = inbound.handle
+        self._network.report_window_exceeded = lambda peer: self.report_fault(peer, RECEIVE_WINDOW)
+        upgrader = self._network.upgrader
+        upgrader.upgrade_security = self._only_accepted(upgrader.upgrade_security)
         self.inner._identify_task_entry = isolated(self.inner._identify_task_entry)
 
-    def _gated(
-        self, handle: Callable[[Any, Multiaddr], Awaitable[None]]
-    ) -> Callable[[Any, Multiaddr], Awaitable[None]]:
-        """Ask `accepts_ip` before the handshake, which costs more than all the rest of a connection.
+    def _only_accepted(self, upgrade: Callable[..., Awaitable[ISecureConn]]) -> Callable[..., Awaitable[ISecureConn]]:
+        """Ask `accepts_peer` between the security handshake and the muxer: a refused peer gets no stream.
 
-        The library's own connection gate is asked for dials, too, and does not learn which it is: a banned address may
-        still be dialled.
+        Only of peers that dial in: a banned peer may still be dialled, since this node chooses whom.
         """
 
-        async def gated(stream: Any, address: Multiaddr) -> None:
-            remote = stream.get_remote_address()
-            if remote is not None and not self.accepts_ip(str(remote[0])):
-                await stream.close()
-                return
-            await handle(stream, address)
+        async def upgrade_security(raw_conn: Any, is_initiator: bool, peer_id: ID | None = None) -> ISecureConn:
+            secured = await upgrade(raw_conn, is_initiator, peer_id)
+            if not is_initiator and not self.accepts_peer(str(secured.get_remote_peer())):
+                self.count_connection(PEER_BANNED)
+                await secured.close()
+                raise SecurityUpgradeFailure("a banned peer")
+            return secured
 
-        return gated
+        return upgrade_security
 
     async def listen(self, addresses: Sequence[str]) -> None:
         """Bind the listen addresses (multiaddrs). Raises `HostListenError` where none can be."""
@@ -116,15 +125,17 @@ class Host:
                 f"can't listen on {', '.join(addresses)}: in use or not this machine's; set gossip.listen"
             )
 
-    async def stop_listening(self) -> None:
-        """Close the listening sockets, also when cancelled.
+    async def close_sockets(self) -> None:
+        """Close every socket, also when cancelled: those that listen, and those that were dialled.
 
         The library leaves them open then. A host that takes the port over would lose every other dial to a socket that
-        nobody answers.
+        nobody answers, and peers would keep connections that nobody reads.
         """
         with trio.CancelScope(shield=True), trio.move_on_after(CLOSE_SECONDS):
             for listener in list(self._network.listeners.values()):
                 await listener.close()
+            for connection in self._network.get_connections():
+                await trio.aclose_forcefully(_stream(connection))
 
     @property
     def addresses(self) -> tuple[str, ...]:
@@ -175,18 +186,11 @@ class Host:
     def disconnect(self, peer: str) -> None:
         """Close the peer's sockets below the library, which waits for an unresponsive peer to read when it closes."""
         for connection in self._network.get_connections(ID.from_string(peer)):
-            wire = _socket(connection)
+            wire = _stream(connection).socket
             try:
                 wire.shutdown(socket.SHUT_RDWR)
             except OSError as error:
                 log.debug("gossip.already_closed", peer=peer, error=error.strerror)
-
-    def exceeds_receive_window(self, peer: str) -> bool:
-        """Return True if a peer has filled more memory here than any receive window allows."""
-        return any(
-            sum(len(each) for each in connection.muxed_conn.stream_buffers.values()) > BUFFER_LIMIT
-            for connection in self._network.get_connections(ID.from_string(peer))
-        )
 
     def serve(self, protocol: str, handler: StreamHandler) -> None:
         """Answer streams of a protocol. A fault ends its stream and is reported; it never ends the host."""
@@ -219,7 +223,7 @@ async def open_host(identity: NodeKey | RsaIdentity, announce: Sequence[str], ma
         try:
             yield host
         finally:
-            await host.stop_listening()
+            await host.close_sockets()
 
 
 def _key_pair(identity: NodeKey | RsaIdentity) -> KeyPair:
@@ -261,7 +265,8 @@ def _live(connections: Sequence[Any]) -> bool:
     return any(not connection.is_closed for connection in connections)
 
 
-def _socket(connection: Any) -> Any:
-    """Return the socket under a connection: secure session, noise, raw connection, TCP stream, trio's stream."""
+def _stream(connection: Any) -> trio.SocketStream:
+    """Return trio's stream under a connection: secure session, noise, raw connection, the library's TCP stream."""
     noise = connection.muxed_conn.secured_conn.conn
-    return noise.conn.stream.stream.socket
+    stream: trio.SocketStream = noise.conn.stream.stream
+    return stream

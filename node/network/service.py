@@ -85,6 +85,7 @@ class Libp2pNetwork:
         self._rate_limiter = RateLimiter()
         self._peer_store = PeerStore(peer_store)
         self._reputation = PeerReputation(self._peer_store)
+        self.connections: Counter[str] = Counter()
         self._own = OwnAnnouncements()
         self._publish = trio.Event()
         self._introducing = False
@@ -200,6 +201,7 @@ class Libp2pNetwork:
         settings = self._settings
         async with open_host(self._identity, settings.announce, settings.max_peers) as host:
             host.report_fault, host.accepts_ip = self._report_fault, self._accepts_ip
+            host.accepts_peer, host.count_connection = self._accepts_peer, self._count_connection
             peer_manager = PeerManager(
                 host,
                 self._peer_store,
@@ -242,6 +244,12 @@ class Libp2pNetwork:
             self._count("ip-banned")
             return False
         return True
+
+    def _accepts_peer(self, peer: str) -> bool:
+        return not self._peer_store.is_banned(peer, time.time())
+
+    def _count_connection(self, event: str) -> None:
+        self.connections[event] += 1
 
     def _allow(self, peer: str, messages: int, size: int) -> bool:
         address = address_of_peer(peer)

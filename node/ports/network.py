@@ -38,6 +38,10 @@ class NetworkService(Service[GossipCommand], Protocol):
         """Announcements, bodies and faults of peers by reason, since the process began."""
 
     @property
+    def connections(self) -> Mapping[str, int]:
+        """Inbound connections by what became of them, since the process began."""
+
+    @property
     def addresses(self) -> tuple[str, ...]:
         """The listen addresses, ending in /p2p/ID; empty while `run` does not listen."""
 

@@ -36,17 +36,22 @@ TRAVEL_SECONDS = 2
 
 
 class Member:
-    """One node of the swarm: its data directory, its process, its address."""
+    """One node of the swarm: its data directory, its address, what its command begins with, its process."""
 
-    def __init__(self, home: Path, address: Address) -> None:
-        self.home, self.address = home, address
+    def __init__(self, home: Path, address: Address, inside: tuple[str, ...] = ()) -> None:
+        self.home, self.address, self.inside = home, address, inside
         self.process: subprocess.Popen[bytes] | None = None
-        self.command = [sys.executable, *NODE, str(home)]
 
     def start(self) -> None:
         """Start the process; it crashes where the file `crash` says."""
         with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(self.command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [*self.inside, sys.executable, *NODE, str(self.home)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+            )
 
     def events(self, name: str) -> list[dict[str, Any]]:
         """Return the lines of the log with an event of this name."""
@@ -99,7 +104,7 @@ class SmallSwarm:
         self._reader = NodeReader()
         self._home, self._slowdowns = home, slowdowns
         self._port = free_port()
-        self._bootnodes: tuple[str, ...] = ()
+        self.bootnodes: tuple[str, ...] = ()
         self.members: list[Member] = []
 
     def __enter__(self) -> Self:
@@ -128,10 +133,8 @@ class SmallSwarm:
         key = load_or_create(home / "swarm.pem")
         config = Config(
             own_owner=True,
-            chain=ChainSettings(urls=(self.chain.url,), contract=self.contract.address.lower(), poll_seconds=1.0),
-            gossip=GossipSettings(
-                listen=(f"/ip4/127.0.0.1/tcp/{0 if self._bootnodes else self._port}",), bootnodes=self._bootnodes
-            ),
+            chain=ChainSettings(urls=(self.chain_url,), contract=self.contract.address.lower(), poll_seconds=1.0),
+            gossip=self.gossip(number),
             trainer=TrainerSettings(slowdown=slowdown),
             http=HttpSettings(port=0),
             log=LogSettings(format="json"),
@@ -140,8 +143,23 @@ class SmallSwarm:
         (home / "manifest.toml").write_text(toml_text(self.manifest))
         if number not in self._without_money:
             self.chain.fund(key.address)
-        self._bootnodes = self._bootnodes or (f"/ip4/127.0.0.1/tcp/{self._port}/p2p/{key.peer_id}",)
-        return Member(home, key.address)
+        where = (config.gossip.announce or config.gossip.listen)[0]
+        self.bootnodes = self.bootnodes or (f"{where}/p2p/{key.peer_id}",)
+        return Member(home, key.address, self.inside(number))
+
+    @property
+    def chain_url(self) -> str:
+        """The chain's URL as nodes know it."""
+        return self.chain.url
+
+    def gossip(self, number: int) -> GossipSettings:
+        """Return where a member listens; the first one is everybody's bootnode."""
+        port = 0 if self.bootnodes else self._port
+        return GossipSettings(listen=(f"/ip4/127.0.0.1/tcp/{port}",), bootnodes=self.bootnodes)
+
+    def inside(self, number: int) -> tuple[str, ...]:
+        """Return what a member's command begins with."""
+        return ()
 
     def is_current(self, member: Member) -> bool:
         """Return True if a node says that it is in the contract's round."""

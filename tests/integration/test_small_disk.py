@@ -32,7 +32,7 @@ def test_a_node_without_room_for_bodies_votes_on(tmp_path: Path) -> None:
     with SmallSwarm(MANIFEST, tmp_path, (0.02, 0.02, 0.02)) as swarm:
         short = swarm.members[-1]
         (short.home / "bodies").mkdir()
-        short.command = on_small_disk(short.home / "bodies", PAGE_KIB, *short.command)
+        short.inside = tuple(on_small_disk(short.home / "bodies", PAGE_KIB))
         for member in swarm.members:
             member.start()
         assert swarm.wait(40.0 * STAGE_SECONDS, lambda: swarm.round() >= ROUNDS)

@@ -73,6 +73,7 @@ class FakeNetwork:
         self._hub, self._member, self._bodies, self._callbacks = hub, member, bodies, callbacks
         self._me = member.me
         self._validator = AnnouncementValidator(member.swarm, member.limits, member.me.domain)
+        self.connections: Counter[str] = Counter()
         self._own = OwnAnnouncements()
         self._introducing = False
         self._introduced_to: set[FakeNetwork] = set()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from node.network.libp2p_patches.repairs import REPAIRS, Repair
+from node.network.libp2p_patches.repair import Repair
+from node.network.libp2p_patches.repairs import REPAIRS
 
 SHOWN: set[tuple[str, str]] = set()
 

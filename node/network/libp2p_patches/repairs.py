@@ -7,55 +7,25 @@ rows may go.
 
 from __future__ import annotations
 
-from importlib import import_module
 from importlib.metadata import version
-from typing import Any, Literal
-
-import msgspec
 
 from node.exits import Exit, Refusal
 from node.network.libp2p_patches.log_throttle import connection_log
+from node.network.libp2p_patches.repair import Repair, used
 from node.network.libp2p_patches.replacements import (
     PUBLIC_KEY_DESERIALIZERS,
     cached_record,
     ignore_record,
+    read_bounded_delim,
 )
-from node.network.libp2p_patches.yamux import update_window, write_whole_frame
+from node.network.libp2p_patches.yamux import MAX_WINDOW, read_bounded_body, update_window, write_whole_frame
 
 LIBRARY, REQUIRED_VERSION = "libp2p", "0.8.1"
-
-Kind = Literal["replaced", "replaced on an object", "overridden", "used"]
-"""How this node departs from the library's public interface: for the whole process, on single objects, in a subclass,
-or by calling, reading or writing something private."""
-
-NOT_REPORTED = "not reported"
 
 ROUTER, PUBSUB = "node.network.pubsub.router", "node.network.pubsub.pubsub"
 HOST, TASKS = "node.network.host", "node.network.libp2p_patches.tasks"
 YAMUX = "node.network.libp2p_patches.yamux"
 REPLACEMENTS = "node.network.libp2p_patches.replacements"
-
-
-class Repair(msgspec.Struct, frozen=True, kw_only=True):
-    """One row. `target` is a module, or module and class with a colon between; `where` is the module of the repair.
-
-    `upstream` names an issue of the library, or says that none is known. `replacement` is set for process-wide ones.
-    """
-
-    target: str
-    name: str
-    kind: Kind
-    why: str
-    where: str
-    upstream: str = NOT_REPORTED
-    replacement: Any = None
-
-    @property
-    def owner(self) -> Any:
-        """The module or class that has the name."""
-        module, _, class_name = self.target.partition(":")
-        loaded = import_module(module)
-        return getattr(loaded, class_name) if class_name else loaded
 
 
 REPLACED = (
@@ -77,6 +47,32 @@ REPLACED = (
         where=YAMUX,
         upstream="not reported; the method came with libp2p/py-libp2p#1269",
         replacement=update_window,
+    ),
+    Repair(
+        target="libp2p.stream_muxer.yamux.yamux:Yamux",
+        name="_read_data_body",
+        kind="replaced",
+        why="A peer that sends beyond its receive window gets a warning, and its bytes are kept: two gigabytes in five "
+        "seconds.",
+        where=YAMUX,
+        replacement=read_bounded_body,
+    ),
+    Repair(
+        target="libp2p.stream_muxer.yamux.yamux",
+        name="MAX_WINDOW_SIZE",
+        kind="replaced",
+        why="A stream's window grows to 16 MiB, and a frame of that size is read whole.",
+        where=YAMUX,
+        replacement=MAX_WINDOW,
+    ),
+    Repair(
+        target="libp2p.protocol_muxer.multiselect_communicator",
+        name="read_delim",
+        kind="replaced",
+        why="A message of any claimed length is read into memory, before the peer is authenticated.",
+        where=REPLACEMENTS,
+        upstream="GHSA-hmjq-g7pp-rw3x, mended in 0.8.2",
+        replacement=read_bounded_delim,
     ),
     *(
         Repair(
@@ -149,8 +145,16 @@ REPLACED_ON_OBJECTS = (
         target="libp2p.network.swarm:Swarm",
         name="_handle_inbound_connection",
         kind="replaced on an object",
-        why="The connection gate does not learn whether an address dials or is dialled, so it cannot ban inbound "
-        "connections alone.",
+        why="An inbound connection takes one of the swarm's places before its handshake and keeps it until the swarm "
+        "ends: after `max_connections` of them nobody can connect any more. The connection gate is asked for dials as "
+        "well.",
+        where=HOST,
+    ),
+    Repair(
+        target="libp2p.transport.upgrader:TransportUpgrader",
+        name="upgrade_security",
+        kind="replaced on an object",
+        why="The connection gate knows addresses only: a banned peer gets a muxer, streams and identify.",
         where=HOST,
     ),
     Repair(
@@ -219,7 +223,8 @@ OVERRIDDEN = (
         target="libp2p.pubsub.gossipsub:GossipSub",
         name="_periodic_security_cleanup",
         kind="overridden",
-        why="Delivery times of messages are kept without end where adaptive gossip is off.",
+        why="Delivery times of messages are kept without end where adaptive gossip is off, and so is back-off of peers "
+        "that are gone.",
         where=ROUTER,
     ),
     Repair(
@@ -254,7 +259,8 @@ OVERRIDDEN = (
         target="libp2p.pubsub.pubsub:Pubsub",
         name="stream_handler",
         kind="overridden",
-        why="An RPC that does not decode, or whose control message the router can't digest, raises out of the handler.",
+        why="An RPC that does not decode, or whose control message the router can't digest, raises out of the handler; "
+        "control messages about any topic are acted on, and a PRUNE makes the node dial.",
         where=PUBSUB,
     ),
     Repair(
@@ -268,79 +274,80 @@ OVERRIDDEN = (
 """Overridden in `SafeGossipSub` and `SafePubsub`."""
 
 
-def _used(target: str, where: str, why: str, *names: str) -> tuple[Repair, ...]:
-    return tuple(
-        Repair(target=target, name=name, kind="used", why=why, where=where, upstream="no defect") for name in names
-    )
-
-
 USED = (
-    *_used(
+    *used(
         "libp2p.pubsub.gossipsub:GossipSub",
         ROUTER,
         "The overrides select peers of the topic as the library does.",
         "_get_in_topic_gossipsub_peers_from_minus",
     ),
-    *_used(
+    *used(
         "libp2p.pubsub.pubsub:Pubsub",
         PUBSUB,
         "`push_msg` keeps to the library's memory of message ids.",
         "_is_msg_seen",
         "_mark_msg_seen",
     ),
-    *_used("libp2p.pubsub.pubsub:Pubsub", PUBSUB, "`stream_handler` ends as the library's does.", "_handle_dead_peer"),
-    *_used(
+    *used("libp2p.pubsub.pubsub:Pubsub", PUBSUB, "`stream_handler` ends as the library's does.", "_handle_dead_peer"),
+    *used(
         "libp2p.pubsub.pubsub:Pubsub",
         PUBSUB,
         "Dead streams are renewed as the library opens the first one.",
         "_peer_is_connected",
         "_schedule_peer_stream_retry",
     ),
-    *_used(
+    *used(
         "libp2p.tools.timed_cache.last_seen_cache:LastSeenCache",
         PUBSUB,
         "Ends the thread of the cache that is replaced; `stop` would wait for it.",
         "_stop_event",
     ),
-    *_used(
+    *used(
         "libp2p.pubsub.rpc_queue:RpcQueue",
         PUBSUB,
         "Holds the number of places in a peer's outbound queue.",
         "_queue",
     ),
-    *_used(
+    *used(
         "libp2p.stream_muxer.yamux.yamux:YamuxStream",
         YAMUX,
         "Half of the receive window, as the library computes it.",
         "_grow_threshold",
     ),
-    *_used(
+    *used(
         "libp2p.stream_muxer.yamux.yamux:Yamux",
         YAMUX,
         "Keeps frames from interleaving, as in the method that is replaced.",
         "_write_lock",
     ),
-    *_used(
+    *used(
         "libp2p.stream_muxer.yamux.yamux:Yamux",
-        HOST,
-        "What a peer has sent and nobody has read: no window bounds it.",
+        YAMUX,
+        "What a peer has sent and nobody has read; how the library ends a connection whose frames are wrong.",
         "stream_buffers",
+        "_cleanup_on_error",
     ),
-    *_used(
+    *used(
+        "libp2p.network.swarm:Swarm",
+        "node.network.inbound",
+        "The handshake of an inbound connection, as the library's handler calls it.",
+        "upgrade_inbound_raw_conn",
+    ),
+    *used(
         "libp2p.stream_muxer.yamux.yamux:Yamux",
         PUBSUB,
         "Shows at once that a stream's connection is gone.",
         "event_shutting_down",
     ),
-    *_used(
+    *used(
         "libp2p.stream_muxer.yamux.yamux:Yamux",
         HOST,
         "The way down to a connection's socket: `close` waits for an unresponsive peer to read.",
         "secured_conn",
     ),
-    *_used("libp2p.security.secure_session:SecureSession", HOST, "The way down to a connection's socket.", "conn"),
-    *_used("libp2p.network.connection.raw_connection:RawConnection", HOST, "The same.", "stream"),
-    *_used("libp2p.io.trio:TrioTCPStream", HOST, "The same.", "stream"),
+    *used("libp2p.security.secure_session:SecureSession", HOST, "The way down to a connection's socket.", "conn"),
+    *used("libp2p.network.connection.raw_connection:RawConnection", HOST, "The same.", "stream"),
+    *used("libp2p.io.trio:TrioTCPStream", HOST, "The same.", "stream"),
 )
 """Internals that the repairs call, read or write, in addition to the names that they replace."""
 

@@ -210,9 +210,6 @@ class PeerManager:
             while peer in self._host.connected() and missed < MISSED_PINGS:
                 await trio.sleep(self._ping_seconds * random.uniform(0.8, 1.2))
                 missed = 0 if await self._host.ping(peer, self._ping_seconds * 2) else missed + 1
-                if self._host.exceeds_receive_window(peer):
-                    self._host.report_fault(peer, "receive-window")
-                    missed = MISSED_PINGS
             if trio.current_time() - began > STEADY_SECONDS:
                 self._dials.pop(peer, None)
                 self._next_dial.pop(peer, None)

@@ -19,6 +19,7 @@ from typing_extensions import override
 
 from node.frames import FrameTooLargeError
 from node.network.libp2p_patches.tasks import isolate_tasks, isolated
+from node.network.pubsub.control_limits import bounded_control
 from node.network.pubsub.router import FRAME_LIMIT, SafeGossipSub
 from node.network.pubsub.rpc_frames import RpcFrames
 from node.network.pubsub.seen_messages import SeenMessages
@@ -29,6 +30,8 @@ log = logging.getLogger("libp2p.swarm")
 OUTBOUND_QUEUE_SIZE = 128
 """RPCs queued per peer before it counts as too slow."""
 MAX_SEEN_MESSAGES = 16_384
+MIN_FRAME_COST = 256
+"""Bytes that even the smallest frame counts for: what it costs is to be decoded and handled."""
 RESET_SECONDS = 2.0
 
 MessageValidator = Callable[[ID, rpc_pb2.Message], MessageAcceptance]
@@ -133,7 +136,7 @@ class SafePubsub(Pubsub):
         frames = RpcFrames(stream, FRAME_LIMIT)
         while self.manager.is_running:
             frame = await frames.next()
-            if not self._allow(peer, 0, len(frame)):
+            if not self._allow(peer, 0, max(len(frame), MIN_FRAME_COST)):
                 continue
             rpc = rpc_pb2.RPC()
             rpc.ParseFromString(frame)
@@ -149,7 +152,14 @@ class SafePubsub(Pubsub):
         else:
             for subscription in rpc.subscriptions:
                 self.handle_subscription(peer, subscription)
-        if rpc.HasField("control") and not await isolated(self.router.handle_rpc, logging.DEBUG)(rpc, peer):
+        if rpc.HasField("control"):
+            await self._handle_control(rpc, peer)
+
+    async def _handle_control(self, rpc: rpc_pb2.RPC, peer: ID) -> None:
+        bounded = bounded_control(rpc.control, self._topics)
+        if bounded.is_flood:
+            self._report_fault(peer, "control-flood")
+        if not await isolated(self.router.handle_rpc, logging.DEBUG)(rpc_pb2.RPC(control=bounded.control), peer):
             self._report_fault(peer, "control")
 
     # --- messages -----------------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import random
+import time
 from collections import defaultdict
 from collections.abc import Callable
 from itertools import islice
@@ -131,7 +132,14 @@ class SafeGossipSub(GossipSub):
         super()._periodic_security_cleanup()
         self.recent_message_deliveries.clear()
         self._iwant_limit.forget(self.mcache.msgs)
+        self._forget_back_off()
         self.on_heartbeat()
+
+    def _forget_back_off(self) -> None:
+        """Forget back-off that is over: the library asks for one peer at a time, and never for those that are gone."""
+        now = int(time.time())
+        for topic, peers in list(self.back_off.items()):
+            self.back_off[topic] = {peer: until for peer, until in peers.items() if until > now}
 
     @override
     def _handle_dropped_rpc(self, peer_id: ID, rpc: rpc_pb2.RPC, reason: str) -> None:

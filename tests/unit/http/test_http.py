@@ -51,7 +51,12 @@ async def served(
     home: Path, status: Status = READY, settings: HttpSettings = ANY_PORT
 ) -> AsyncIterator[httpx.AsyncClient]:
     """Serve on a free port, give a client for it."""
-    counters = {"gossip_dropped": {"schema": 3}, "grading": {"gave_up": 1}, "body_store": {"removed": 2}}
+    counters = {
+        "gossip_dropped": {"schema": 3},
+        "connections": {"accepted": 4},
+        "body_store": {"removed": 2},
+        "grading": {"gave_up": 1},
+    }
     service = HttpService(settings, home, lambda: status, lambda: counters)
     async with trio.open_nursery() as nursery:
         url = await nursery.start(service.run)

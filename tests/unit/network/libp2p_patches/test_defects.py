@@ -225,8 +225,9 @@ def test_a_failed_identify_ends_the_process() -> None:
 
 
 @shows("libp2p.network.swarm:Swarm", "_handle_inbound_connection")
+@shows("libp2p.transport.upgrader:TransportUpgrader", "upgrade_security")
 async def test_the_gate_bans_dials_too() -> None:
-    """The gate learns an address and nothing else: denying who comes from it, it denies dialling it."""
+    """The gate learns an address and no peer id: denying who comes from it, it denies dialling it."""
     gate = ConnectionGate(deny_list=["1.1.1.1"])
     assert not await gate.is_allowed(HERE)
     assert list(inspect.signature(gate.is_allowed).parameters) == ["remote_addr"]

@@ -13,7 +13,8 @@ from libp2p.pubsub.pubsub import Pubsub
 import node.network
 from node.exits import Refusal
 from node.network.libp2p_patches import repairs
-from node.network.libp2p_patches.repairs import OVERRIDDEN, REPAIRS, REPLACED, USED, Repair, install
+from node.network.libp2p_patches.repair import Repair
+from node.network.libp2p_patches.repairs import OVERRIDDEN, REPAIRS, REPLACED, USED, install
 from node.network.pubsub.pubsub import SafePubsub
 from node.network.pubsub.router import SafeGossipSub
 from tests.unit.network.libp2p_patches.pristine import pristine, references, tree_of
@@ -22,6 +23,7 @@ ROOM = Path(node.network.__file__).parent
 CALLERS = {
     "run": "libp2p.tools.anyio_service.trio_manager",
     "run_task": "libp2p.pubsub.pubsub",
+    "upgrade_security": "libp2p.network.swarm",
     "_stop_event": "libp2p.tools.timed_cache.base_timed_cache",
 }
 """Where the library refers to a name, if not in the module that has it."""
