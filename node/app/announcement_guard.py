@@ -73,6 +73,7 @@ class GuardedTrainer:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._answer, report)
             await self._trainer.run(report)
+            nursery.cancel_scope.cancel()
 
     async def _answer(self, report: Report) -> None:
         async for answer in self._answers_out:

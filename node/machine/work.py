@@ -250,8 +250,15 @@ def work_failed(state: State, failed: i.WorkFailed, at: float) -> Result:
 
 
 def trainer_ready(state: State, ready: i.TrainerReady, at: float) -> Result:
-    """Give the trainer its next task: a child process that has just started has none."""
-    return schedule_next_task(replace(state, trainer="present", task=None), at)
+    """Give the trainer its next task: a child process that has just started has none.
+
+    Where its training began before the timer was set, because every body was here, it may have to wait now: for a peer
+    that has registered since.
+    """
+    state, commands = schedule_next_task(replace(state, trainer="present", task=None), at)
+    if state.work.phase != "train" or state.task is not None:
+        return state, commands
+    return apply_transitions(state, at, lambda state, _: (state, commands), set_rollouts_timer)
 
 
 def trainer_lost(state: State, lost: i.TrainerLost, at: float) -> Result:

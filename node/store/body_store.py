@@ -69,7 +69,7 @@ class BodyStore:
         return len(self._round_of)
 
     def get(self, digest: Digest) -> bytes | None:
-        """Return the body, None if it is not in the store (any more); a damaged one is removed."""
+        """Return the body, None if it is not in the store (any more) or can't be read; a damaged one is removed."""
         round_number = self._round_of.get(digest)
         if round_number is None:
             return None
@@ -77,10 +77,14 @@ class BodyStore:
             body = self._path(round_number, digest).read_bytes()
         except FileNotFoundError:
             body = b""
+        except OSError as error:
+            self._warn(f"not read: {error.strerror}")
+            return None
         if body_digest(body) == digest:
             return body
         log.warning("body.damaged", body=digest.hex()[:16], in_round=round_number)
-        self._remove(digest)
+        with suppress(OSError):  # a disk that can't be written: it is forgotten, and found again at the next start
+            self._remove(digest)
         return None
 
     def put(self, digest: Digest, body: bytes, round_number: int) -> None:
@@ -148,10 +152,11 @@ class BodyStore:
         round_number = self._round_of.pop(digest)
         bodies = self._rounds[round_number]
         self._size -= bodies.pop(digest)
+        if not bodies:
+            del self._rounds[round_number]
         path = self._path(round_number, digest)
         path.unlink(missing_ok=True)
         if not bodies:
-            del self._rounds[round_number]
             _remove_if_empty(path.parent)
 
     def _path(self, round_number: int, digest: Digest) -> Path:

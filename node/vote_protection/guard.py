@@ -56,7 +56,7 @@ LOST = (
     "restore it (swarm keys import-votes), or move journal.sqlite and outbox.sqlite away and create restored.json: the "
     "node then listens for a whole round before it signs"
 )
-ADVICE = "restore it from a backup; without it this key must not vote in a round it may have voted in"
+ADVICE = "move it away and restore it from a backup or export (docs/vote-protection.md, section Lost)"
 
 
 def is_lost(path: Path) -> bool:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
+import urllib.request
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +18,7 @@ from web3.exceptions import ContractLogicError
 from contracts import Parameters, contract_at, deploy
 from node.config import ChainSettings, Config, GossipSettings, HttpSettings, LogSettings, TrainerSettings
 from node.identity import load_or_create
-from node.localnet.demo_watch import NodeReader, VoteReader
+from node.localnet.demo_watch import NodeReader, VoteReader, node_url
 from node.localnet.local_chain import LocalChain, free_port
 from node.localnet.toml import toml_text
 from protocols.identifiers import Address
@@ -37,19 +39,29 @@ class Member:
     """One node of the swarm: its data directory, its address, what its command begins with, its process."""
 
     def __init__(self, home: Path, address: Address, inside: tuple[str, ...] = ()) -> None:
-        self.home, self.address, self._inside = home, address, inside
+        self.home, self.address, self.inside = home, address, inside
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the process; it crashes where the file `crash` says."""
         with (self.home / "log").open("ab") as log:
             self.process = subprocess.Popen(
-                [*self._inside, sys.executable, *NODE, str(self.home)],
+                [*self.inside, sys.executable, *NODE, str(self.home)],
                 cwd=ROOT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
             )
+
+    def events(self, name: str) -> list[dict[str, Any]]:
+        """Return the lines of the log with an event of this name."""
+        lines = (line for line in (self.home / "log").read_text().splitlines() if f'"{name}"' in line)
+        return [json.loads(line) for line in lines]
+
+    def metrics(self) -> str:
+        """Return what the running node says to Prometheus."""
+        with urllib.request.urlopen(f"{node_url(self.home)}/metrics", timeout=30) as answer:
+            return str(answer.read(), "utf-8")
 
     def arm(self, where: str) -> None:
         """Have the node die at the next command that `where` names ("before CommitVote")."""

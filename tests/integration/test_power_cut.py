@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from node.localnet.demo_watch import node_url
 from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, VotingSpec
 from tests.integration.small_swarm import Member, SmallSwarm
 
@@ -26,16 +22,6 @@ MANIFEST = Manifest(
     voting=VotingSpec(mode="sealed", winners=1, minimum_groups=1),
     limits=Limits(turn_seconds=1),
 )
-
-
-def events(member: Member, name: str) -> list[dict[str, Any]]:
-    lines = (line for line in (member.home / "log").read_text().splitlines() if f'"{name}"' in line)
-    return [json.loads(line) for line in lines]
-
-
-def metrics(member: Member) -> str:
-    with urllib.request.urlopen(f"{node_url(member.home)}/metrics", timeout=30) as answer:
-        return str(answer.read(), "utf-8")
 
 
 def cut_power(member: Member) -> None:
@@ -55,17 +41,17 @@ def test_a_node_that_lost_its_journal_announces_the_first_body_again(tmp_path: P
         watching, cut = swarm.members
         for member in swarm.members:
             member.start()
-        assert swarm.wait(6.0 * STAGE_SECONDS, lambda: bool(events(cut, "rollouts.publishing")))
+        assert swarm.wait(6.0 * STAGE_SECONDS, lambda: bool(cut.events("rollouts.publishing")))
         for _ in range(TRIES):
             cut_power(cut)
-            before = len(events(cut, "rollouts.publishing"))
-            assert swarm.wait(6.0 * STAGE_SECONDS, lambda: len(events(cut, "rollouts.publishing")) > before)  # noqa: B023
-            if events(cut, "rollouts.announced_before"):
+            before = len(cut.events("rollouts.publishing"))
+            assert swarm.wait(6.0 * STAGE_SECONDS, lambda: len(cut.events("rollouts.publishing")) > before)  # noqa: B023
+            if cut.events("rollouts.announced_before"):
                 break
-        again = events(cut, "rollouts.announced_before")
-        bodies = {(each["round"], each["body"]) for each in events(cut, "rollouts.publishing")}
+        again = cut.events("rollouts.announced_before")
+        bodies = {(each["round"], each["body"]) for each in cut.events("rollouts.publishing")}
         assert again
         assert len({number for number, _ in bodies}) == len(bodies)
         assert swarm.wait(3.0 * STAGE_SECONDS, lambda: swarm.is_current(cut))
-        assert not events(cut, "gossip.own_equivocation_refused")
-        assert 'reason="equivocation"' not in metrics(watching)
+        assert not cut.events("gossip.own_equivocation_refused")
+        assert 'reason="equivocation"' not in watching.metrics()

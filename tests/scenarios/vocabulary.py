@@ -201,6 +201,13 @@ def _generated(at: Moment, words: list[str], options: Options) -> list[i.AnyInpu
     return [i.RolloutsGenerated(*place(words[0]), body, 1000, groups, reward, seconds, seed=seed)]
 
 
+def _announced_before(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
+    where = place(words[0])
+    body = NOTHING if "nothing" in words else at.names.body("me", words[0], options)
+    size = 0 if "nothing" in words or "gone" in words else 1000
+    return [i.AnnouncedBefore(*where, at.names.seed(where[0], options), body, size)]
+
+
 def _trained(at: Moment, words: list[str], options: Options) -> list[i.AnyInput]:
     own, external = int(options.get("own", 8)), int(options.get("external", 8))
     seconds = float(options.get("seconds", 5))
@@ -240,6 +247,7 @@ INPUTS: dict[str, Maker] = {
     "network": _network,
     "trainer": _trainer,
     "generated": _generated,
+    "announced-before": _announced_before,
     "trained": _trained,
     "failed": _failed,
     "evaluated": _evaluated,

@@ -157,7 +157,10 @@ class FakeTrainer:
             self._manifest, self._questions, self._peer, command, self.skill, decode_bodies(self._kept(command.quoted))
         )
         digest = body_digest(body)
-        self._bodies.put(digest, body, command.round)
+        try:
+            self._bodies.put(digest, body, command.round)
+        except OSError as error:
+            return refusal(command, f"the rollouts could not be kept: {error.strerror}")
         return i.RolloutsGenerated(
             command.round, command.stage, digest, len(body), command.groups, reward, seconds, seed=command.seed
         )

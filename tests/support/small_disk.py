@@ -11,17 +11,23 @@ import pytest
 
 from tests.support.paths import ROOT
 
+MOUNT = 'mount -t tmpfs -o size="$1"k tmpfs "$2" && shift 2 && exec "$@"'
 
-def run_on_small_disk(disk: Path, kib: int, script: str) -> str:
-    """Run a Python script, whose first argument is the directory of the disk; return what it prints.
+
+def on_small_disk(disk: Path, kib: int, *command: str) -> list[str]:
+    """Return the command that runs another one, which alone sees a small disk at an empty directory.
 
     Skips the test where the system has no such namespaces.
     """
-    disk.mkdir()
     if shutil.which("unshare") is None or subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode:
         pytest.skip("no mount and user namespaces here")
-    mount = f'mount -t tmpfs -o size={kib}k tmpfs "$1" && exec "$2" -c "$3" "$1"'
-    command = ["unshare", "-rm", "sh", "-c", mount, "sh", str(disk), sys.executable, script]
+    return ["unshare", "-rm", "sh", "-c", MOUNT, "sh", str(kib), str(disk), *command]
+
+
+def run_on_small_disk(disk: Path, kib: int, script: str) -> str:
+    """Run a Python script, whose first argument is the directory of the disk; return what it prints."""
+    disk.mkdir()
+    command = on_small_disk(disk, kib, sys.executable, "-c", script, str(disk))
     ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

@@ -90,3 +90,40 @@ def test_a_broken_disk_costs_no_other_body(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.undo()
     store.put(body_digest(b"new"), b"new", 2)
     assert store.get(body_digest(b"new")) == b"new"
+
+
+def test_a_body_that_can_not_be_read_is_not_there(tmp_path: Path) -> None:
+    """Whatever the disk says: who asks is told that the body is not kept, and the operator why."""
+    store = BodyStore(tmp_path)
+    digest = body_digest(b"body")
+    store.put(digest, b"body", 1)
+    path = tmp_path / "1" / digest.hex()
+    path.unlink()
+    path.mkdir()
+    with capture_logs() as logs:
+        assert store.get(digest) is None
+        assert store.get(digest) is None
+    assert [(each["event"], each["reason"]) for each in logs] == [("bodies.disk_failed", "not read: Is a directory")]
+    path.rmdir()
+    path.write_bytes(b"body")
+    assert store.get(digest) == b"body"
+
+
+def test_a_damaged_body_on_a_disk_that_can_not_be_written_is_not_served(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It can't be removed, so it is only forgotten."""
+    store = BodyStore(tmp_path)
+    digest = body_digest(b"body")
+    store.put(digest, b"body", 1)
+    (tmp_path / "1" / digest.hex()).write_bytes(b"damaged")
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(Path, "unlink", fail)
+    assert [store.get(digest), store.get(digest)] == [None, None]
+    assert (len(store), store.size) == (0, 0)
+    monkeypatch.undo()
+    store.put(digest, b"body", 1)
+    assert store.get(digest) == b"body"
