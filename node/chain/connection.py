@@ -58,6 +58,7 @@ class ChainConnection:
         self._confirmations = manifest.confirmations
         self._last_pause = min(LAST_PAUSE, PAUSE_SHARE * min(stage.seconds for stage in manifest.stages))
         self._followed: tuple[BlockFollower, StageTracker] | None = None
+        self._chain_id: int | None = None
         self._report: Report
 
     async def run(self, report: Report, work: Work) -> None:
@@ -67,26 +68,28 @@ class ChainConnection:
         reported: Literal["lost", "restored"] | None = None
         while True:
             url, live, began = failover.url, trio.Event(), trio.current_time()
-            reason = await self._session(url, live, reported != "restored", work)
-            failover.session_ended(trio.current_time() - began if live.is_set() else 0.0)
+            reason, retry_after = await self._session(url, live, reported != "restored", work)
+            failover.session_ended(trio.current_time() - began if live.is_set() else 0.0, retry_after)
             reported = "restored" if live.is_set() else reported
             log.warning("chain.disconnected", url=redact(url), reason=reason)
             if failover.pause and reported != "lost":
                 reported = "lost"
                 await report(ChainLost(reason))
-            await trio.sleep(failover.pause * random.uniform(0.5, 1.0))
+            await trio.sleep(max(failover.pause * random.uniform(0.5, 1.0), retry_after if failover.pause else 0.0))
 
-    async def _session(self, url: str, live: trio.Event, is_lost: bool, work: Work) -> str:
-        """Work over one endpoint until it fails; return why it did."""
+    async def _session(self, url: str, live: trio.Event, is_lost: bool, work: Work) -> tuple[str, float]:
+        """Work over one endpoint until it fails; return why it did, and the pause in seconds that it asks for."""
         reasons: list[str] = []
+        retry_after = 0.0
         try:
             async with self._access.dial(url, self._settings.poll_seconds) as endpoint:
                 await self._follow(endpoint, live, is_lost, work)
         except* FAULTS as group:
             reasons = [str(redacted(str(error))) for error in leaves(group)]  # they go into the journal
+            retry_after = max(getattr(error, "retry_after", 0.0) for error in leaves(group))
             if group.subgroup(DecodingError) and self._followed:
                 self._followed[0].forget()  # what this endpoint said before is not to be trusted either
-        return reasons[0] if reasons else "the connection ended"
+        return reasons[0] if reasons else "the connection ended", retry_after
 
     async def _follow(self, endpoint: RpcEndpoint, live: trio.Event, is_lost: bool, work: Work) -> None:
         """Fill the gap, report the present, then go on with each new head."""
@@ -106,6 +109,7 @@ class ChainConnection:
             await self._report(ChainRestored(offset.value))
         for peer in peers:
             await self._report(peer)
+            tracker.reported(peer)
         await self._report_news(follower, tracker, reader)
         async with trio.open_nursery() as nursery:
             self._manager.new_head(head)
@@ -127,7 +131,8 @@ class ChainConnection:
             if isinstance(update, BlockAdded):
                 self._block_added(update)
 
-        return BlockFollower(self._access.address, take, interface.binding.topics), tracker
+        binding = interface.binding
+        return BlockFollower(self._access.address, take, binding.topics, binding.block_topics), tracker
 
     async def _next_head(self, endpoint: RpcEndpoint) -> tuple[BlockHead, bool]:
         """Return the next head and whether it was pushed; after a silence ask, for a subscription can die quietly."""
@@ -144,6 +149,7 @@ class ChainConnection:
         news = tracker.news()
         for one in news:
             await self._report(one)
+            tracker.reported(one)
         if any(isinstance(one, PauseChanged) for one in news):
             self._manager.wake(retry=True)
         tip = follower.tip
@@ -158,6 +164,9 @@ class ChainConnection:
 
         It is known by the block of the deployment: a local chain that is started afresh repeats ids and addresses.
         """
+        if self._chain_id not in (None, facts.chain_id):
+            raise NoCoordinatorError(f"the endpoint is on chain {facts.chain_id} now, it was on {self._chain_id}")
+        self._chain_id = facts.chain_id
         found = facts.deployment_block_hash.hex()
         known = self._queue.get(DeploymentKey())
         if known is not None and known.transaction != found:

@@ -22,6 +22,7 @@ class StageTracker:
         self.stale = True
         """The blocks taken do not show the present stage: it has to be read from the contract."""
         self.peers: dict[Address, PeerRegistered] = {}
+        self._reported: dict[Address, PeerRegistered] = {}
         self._confirmations, self._binding = confirmations, binding
         self._waiting: deque[BlockAdded] = deque()
         self._news: list[News] = []
@@ -47,6 +48,7 @@ class StageTracker:
                 self.stale = True
                 self._waiting.clear()
                 self.peers.clear()
+                self._news.clear()
                 self._binding.reset()
 
     def news(self) -> list[News]:
@@ -83,10 +85,15 @@ class StageTracker:
         return msgspec.structs.replace(stage, rewound=True)
 
     def restart(self) -> list[PeerRegistered]:
-        """Start over after a (re)connection: report the present stage again, and return every known peer."""
+        """Start over after a (re)connection: the present stage is reported again, and the peers that were not yet."""
         self.stale = self._repeat = True
         self._news.clear()
-        return list(self.peers.values())
+        return [peer for peer in self.peers.values() if self._reported.get(peer.peer) != peer]
+
+    def reported(self, news: News) -> None:
+        """Note that the node has taken what this found: a registration is not reported again."""
+        if isinstance(news, PeerRegistered):
+            self._reported[news.peer] = news
 
     def _count(self, block: BlockAdded) -> None:
         self._register(block.logs)
@@ -107,7 +114,8 @@ class StageTracker:
             peer = self._binding.peer_registered(log)
             if peer:
                 self.peers[peer.peer] = peer
-                self._news.append(peer)
+                if self._reported.get(peer.peer) != peer:
+                    self._news.append(peer)
 
     def _forget(self, logs: list[Log]) -> None:
         self.stale = True
@@ -115,6 +123,7 @@ class StageTracker:
             peer = self._binding.peer_forgotten(log)
             if peer:
                 self.peers.pop(peer, None)
+                self._reported.pop(peer, None)
 
 
 def _follows(last: StageOpened, stage: StageOpened) -> bool:

@@ -21,7 +21,9 @@ class CoordinatorBinding(Protocol):
 
     abi: Abi
     topics: list[str]
-    """What is asked of old blocks: stages that are over open nothing any more."""
+    """Events that are asked of old blocks (their first topics): stages that are over open nothing any more."""
+    block_topics: list[str]
+    """Events that are asked of each new block. Everybody's rewards and votes would be megabytes a stage."""
 
     def call_data(self, command: ChainCommand, voter: Voter) -> str:
         """Return the transaction data ("0x...") of a command."""
@@ -58,6 +60,7 @@ class SwarmBinding:
     def __init__(self) -> None:
         self.abi = swarm.ABI
         self.topics = [swarm.ABI.topic("PeerRegistered")]
+        self.block_topics = sorted(EVENTS) + [swarm.ABI.topic(f"Delegation{what}") for what in ("Renewed", "Revoked")]
 
     def call_data(self, command: ChainCommand, voter: Voter) -> str:
         """See `CoordinatorBinding`."""

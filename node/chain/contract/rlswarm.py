@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from node.chain.contract import swarm
 from node.chain.contract.abi import Revert
-from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, SIGNED, UNSIGNED, RLSwarmLedger
+from node.chain.contract.rlswarm_ledger import ABI, PEERS, ROUNDS, SIGNED, STAGES, UNSIGNED, RLSwarmLedger
 from node.chain.contract.swarm import SettlementVerdict, Voter
 from node.chain.rpc.blocks import BlockHead, Log
 from node.machine.commands import (
@@ -35,7 +35,7 @@ class RLSwarmBinding:
     """RL Swarm's interface. `seconds` are the manifest's for each stage: the estimate until one was seen to end."""
 
     def __init__(self, contract: Address, me: Address, peer_id: str, seconds: Sequence[int]) -> None:
-        self.abi, self.topics = ABI, [PEERS, ROUNDS]
+        self.abi, self.topics, self.block_topics = ABI, [PEERS, ROUNDS], [PEERS, ROUNDS, STAGES]
         self.ledger = RLSwarmLedger(contract, me, peer_id, seconds)
 
     def call_data(self, command: ChainCommand, voter: Voter) -> str:

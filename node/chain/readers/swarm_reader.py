@@ -74,18 +74,29 @@ class SwarmReader:
         if stages > MAX_STAGES or mode >= len(VOTING_MODES):
             raise NoCoordinatorError(f"{self._contract} has {stages} stages and voting mode {mode}: no coordinator")
         seconds = [(await self.view("stageSeconds", stage))[0] for stage in range(stages)]
+        domain = await self.view("eip712Domain")
         return CoordinatorFacts(
-            chain_id=int(await self._endpoint.request("eth_chainId"), 16),
+            chain_id=await self._chain_id(domain[3]),
             contract=self._contract,
             deployment_block=number,
             deployment_block_hash=bytes.fromhex(block["hash"][2:]),
             manifest_digest=(await self.view("manifestDigest"))[0],
             stage_seconds=tuple(seconds),
             voting_mode=VOTING_MODES[mode],
-            salt=(await self.view("eip712Domain"))[5],
+            salt=domain[5],
             quorum=(await self.view("quorum"))[0],
             earliest=(await self.view("earliest"))[0],
         )
+
+    async def _chain_id(self, of_contract: int) -> int:
+        """Return the chain's id. Raises `NoCoordinatorError` where endpoint and contract name different ones.
+
+        What is signed for it would be void here, or valid elsewhere.
+        """
+        found = int(await self._endpoint.request("eth_chainId"), 16)
+        if found != of_contract:
+            raise NoCoordinatorError(f"the endpoint says that it is on chain {found}, the coordinator on {of_contract}")
+        return found
 
     async def node(self, address: Address, block: str = "latest") -> NodeEntry:
         """Return what the register says of a node, in a block (hexadecimal)."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import trio
+
 from node.chain.rpc.blocks import BlockAdded, BlockHead, BlockUndone, ChainReset, Log, RangeFilled, Update, parse_head
 from node.chain.rpc.client import ConnectionLostError, RpcEndpoint, RpcError
 from protocols.identifiers import Address
@@ -12,6 +14,8 @@ WINDOW = 64
 """Newest blocks that are kept: a deeper reorg starts over."""
 CATCH_UP = 12
 """Newest blocks that are fetched one by one after a gap; older ones come as ranges of logs."""
+LAG_BLOCKS, LAG_SECONDS = 3, 120.0
+"""An endpoint that is more blocks behind what this node has seen is left; what all of them say for so long is true."""
 CHUNK = 2000
 """Blocks in one request for logs, at most."""
 
@@ -23,11 +27,16 @@ class BlockFollower:
     update in order; after an error in the middle of `sync`, what was emitted so far remains valid.
     """
 
-    def __init__(self, address: Address, emit: Callable[[Update], None], topics: list[str]) -> None:
+    def __init__(
+        self, address: Address, emit: Callable[[Update], None], topics: list[str], block_topics: list[str]
+    ) -> None:
+        """Take the contract's address, and the events (first topics) that are asked of old blocks and of new ones."""
         self.start = 0
         self._address = address
         self._emit = emit
-        self._topics = topics
+        self._topics, self._block_topics = topics, block_topics
+        self._step = CHUNK
+        self._lagging_since: float | None = None
         self._chain: dict[int, BlockAdded] = {}
 
     @property
@@ -56,21 +65,34 @@ class BlockFollower:
             await self._add(endpoint, head)
         elif self._is_known(head):
             await self._cut_back_to(endpoint, head)
+            return
         elif head.number > tip.number + WINDOW and await _is_canonical(endpoint, tip):
             self._chain.clear()
             await self._fill(endpoint, tip.number + 1, head)
         else:
             await self._reorganise(endpoint, head)
+        self._lagging_since = None
 
     def _is_known(self, head: BlockHead) -> bool:
         mine = self._chain.get(head.number)
         return mine is not None and mine.head.hash == head.hash
 
     async def _cut_back_to(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
-        """Undo the blocks above `head` if the chain was cut back to it; it may also just have arrived late."""
+        """Take a head that this node has gone beyond: it arrived late, the endpoint lags, or the chain was cut back.
+
+        An endpoint that lags must not take this node back into rounds that are over. So the blocks above `head` stay,
+        and another endpoint is tried. Only if for `LAG_SECONDS` all that is heard is this old, the chain was cut back.
+        """
         latest = await _block(endpoint, "latest")
-        if latest.hash == head.hash:
+        if latest.hash != head.hash:
+            return
+        tip, now = self.tip, trio.current_time()
+        assert tip is not None
+        self._lagging_since = self._lagging_since or now
+        if now - self._lagging_since >= LAG_SECONDS:
             self._undo_above(head.number)
+        elif tip.number - head.number > LAG_BLOCKS:
+            raise ConnectionLostError(f"the endpoint lags: it is at block {head.number}, this node at {tip.number}")
 
     async def _reorganise(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
         """Walk back from `head` to a block of ours; undo what lies above it, add the new branch."""
@@ -97,7 +119,8 @@ class BlockFollower:
     async def _add(self, endpoint: RpcEndpoint, head: BlockHead) -> None:
         logs: list[Log] = []
         if head.may_hold_logs_of(self._address):
-            logs = await endpoint.request("eth_getLogs", {"blockHash": head.hash, "address": self._address})
+            query = {"blockHash": head.hash, "address": self._address, "topics": [self._block_topics]}
+            logs = await endpoint.request("eth_getLogs", query)
         block = BlockAdded(head, logs)
         self._chain[head.number] = block
         for old in [number for number in self._chain if number <= head.number - WINDOW]:
@@ -117,9 +140,8 @@ class BlockFollower:
         await self.sync(endpoint, head) if self.tip is not None else await self._add(endpoint, head)
 
     async def _ranges(self, endpoint: RpcEndpoint, first: int, last: int) -> None:
-        step = CHUNK
         while first <= last:
-            end = min(first + step - 1, last)
+            end = min(first + self._step - 1, last)
             query = {
                 "fromBlock": hex(first),
                 "toBlock": hex(end),
@@ -128,13 +150,13 @@ class BlockFollower:
             }
             try:
                 logs = await endpoint.request("eth_getLogs", query)
-            except RpcError:
-                if step == 1:
-                    raise
-                step = max(1, step // 4)  # providers refuse wide ranges and long answers
-                continue
+            except (RpcError, ConnectionLostError) as error:
+                narrow, self._step = self._step == 1, max(1, self._step // 4)
+                if narrow or isinstance(error, ConnectionLostError):
+                    raise  # a connection that a long answer has ended asks for less the next time
+                continue  # providers refuse wide ranges and long answers
             self._emit(RangeFilled(logs, first, end))
-            first, step = end + 1, min(CHUNK, step * 2)
+            first, self._step = end + 1, min(CHUNK, self._step * 2)
 
 
 async def latest_head(endpoint: RpcEndpoint) -> BlockHead:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import socket
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Protocol
@@ -14,15 +15,16 @@ import msgspec
 import trio
 import trio_websocket
 
+from node.chain.rpc.http_post import MAX_ANSWER, REQUEST_SECONDS, AnswerTooLargeError, RateLimitedError, post
 from node.chain.rpc.schemas import HEADS, validated
 from node.ports.chain import ChainUnavailableError
 
 HTTP_TRIES, HTTP_PAUSE = 3, 0.2
 """How often a request is tried over HTTP before the endpoint counts as lost, and the seconds between."""
-REQUEST_SECONDS = 10.0
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 0.5
-MAX_MESSAGE = 64 << 20
+LIMIT_EXCEEDED = -32005
+"""JSON-RPC's code for an answer that is too long (EIP-1474): who asked for logs asks for fewer blocks."""
 HEAD_QUEUE = 256
 
 
@@ -36,7 +38,9 @@ class RpcError(ChainUnavailableError):
 
 class ConnectionLostError(ChainUnavailableError):
     """No valid answer: the connection broke, stayed silent, or sent garbage. The request may or may not have been
-    carried out."""
+    carried out. `retry_after` is for how many seconds the endpoint asks to be left alone."""
+
+    retry_after: float = 0.0
 
 
 class RpcEndpoint(Protocol):
@@ -108,9 +112,11 @@ class HttpEndpoint:
                 result = await self._once(method, body)
             except trio.TooSlowError as error:
                 raise ConnectionLostError(f"{method}: no answer within {REQUEST_SECONDS:.0f} s") from error
+            except AnswerTooLargeError as error:
+                raise RpcError(LIMIT_EXCEEDED, f"{method}: {error}") from error
             except (httpx.HTTPError, ValueError) as error:
-                if not left:
-                    raise ConnectionLostError(f"{method}: {error or type(error).__name__}") from error
+                if not left or isinstance(error, RateLimitedError):
+                    raise _lost(method, error) from error
                 await trio.sleep(HTTP_PAUSE)
             else:
                 break
@@ -119,18 +125,21 @@ class HttpEndpoint:
         return result
 
     async def _once(self, method: str, body: bytes) -> Any:
-        with trio.fail_after(REQUEST_SECONDS):
-            answer = await self._http.post(self._url, content=body)
-        answer.raise_for_status()
-        result = result_of(msgspec.json.decode(answer.content, type=RpcMessage))
+        answer = await post(self._http, self._url, body, time.time())
+        result = result_of(msgspec.json.decode(answer, type=RpcMessage))
         return result if isinstance(result, RpcError) else validated(method, result)
+
+
+def _lost(method: str, error: Exception) -> ConnectionLostError:
+    lost = ConnectionLostError(f"{method}: {error or type(error).__name__}")
+    lost.retry_after = error.seconds if isinstance(error, RateLimitedError) else 0.0
+    return lost
 
 
 @asynccontextmanager
 async def _http_endpoint(url: str, poll_seconds: float) -> AsyncGenerator[HttpEndpoint, None]:
     send, receive = trio.open_memory_channel[dict[str, Any]](HEAD_QUEUE)
-    headers = {"content-type": "application/json"}
-    async with httpx.AsyncClient(timeout=None, headers=headers) as http, trio.open_nursery() as nursery:  # noqa: S113
+    async with httpx.AsyncClient(timeout=None) as http, trio.open_nursery() as nursery:  # noqa: S113 - `post` has one
         endpoint = HttpEndpoint(url, http, receive)
         await endpoint.request("eth_blockNumber")
         nursery.start_soon(_poll_heads, endpoint, send, min(poll_seconds, 1.0))
@@ -279,7 +288,7 @@ async def _open(nursery: trio.Nursery, url: str) -> trio_websocket.WebSocketConn
     """Open a WebSocket. Raises OSError, ValueError, or the library's `HandshakeError`."""
     parts = urlsplit(url)
     if parts.scheme != "ws":
-        return await trio_websocket.connect_websocket_url(nursery, url, max_message_size=MAX_MESSAGE)
+        return await trio_websocket.connect_websocket_url(nursery, url, max_message_size=MAX_ANSWER)
     stream = PromptStream(await trio.open_tcp_stream(parts.hostname or "", parts.port or 80))
     resource = (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
     with stream.handshake:
@@ -288,7 +297,7 @@ async def _open(nursery: trio.Nursery, url: str) -> trio_websocket.WebSocketConn
             stream,  # type: ignore[arg-type]  # it asks for no more than trio.abc.Stream
             parts.netloc,
             resource,
-            max_message_size=MAX_MESSAGE,
+            max_message_size=MAX_ANSWER,
         )
     raise OSError("the server closed during the handshake")
 

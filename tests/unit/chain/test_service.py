@@ -10,11 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from node.chain.rpc.block_follower import LAG_SECONDS
 from node.chain.rpc.client import ConnectionLostError, RpcError
-from node.chain.rpc.failover import FIRST_PAUSE, EndpointFailover
+from node.chain.rpc.failover import FIRST_PAUSE, LAST_PAUSE, EndpointFailover
 from node.machine.commands import ReportReward
-from node.machine.inputs import ChainLost, ChainRestored
-from tests.support.rpc_standin import SEED, StandinConnection, followed
+from node.machine.inputs import ChainLost, ChainRestored, StageOpened
+from tests.support.rpc_standin import SEED, TIP, StandinConnection, block, followed
 
 REWARD = ReportReward(5, 0, SEED, 0.5)
 
@@ -71,6 +72,56 @@ async def test_a_chain_that_is_away_is_lost_once(tmp_path: Path, autojump_clock:
     inputs = await followed(line.service(tmp_path), 300.0)
     assert inputs == [ChainLost("gone")]
     assert {url for url, _ in line.dialled} == set(line.urls)
+
+
+async def test_an_endpoint_that_lags_is_left_for_another(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Four blocks behind what the node has seen: it is not followed back, and the other endpoint takes over."""
+    heads = iter([TIP, TIP, TIP - 4])
+
+    def latest(number: str, _: bool) -> Any:
+        return block(next(heads, TIP - 4) if number == "latest" else int(number, 16))
+
+    line = StandinConnection(a={"eth_getBlockByNumber": latest}, b={})
+    inputs = await followed(line.service(tmp_path), 60.0)
+    assert [url for url, _ in line.dialled] == ["http://a", "http://b"]
+    assert Counter(type(one) for one in inputs)[StageOpened] == 2, "the present stage, once a connection"
+    assert not any(one.rewound for one in inputs if isinstance(one, StageOpened))
+
+
+async def test_what_every_endpoint_says_for_long_is_believed(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A chain that was cut back, and makes no new block for minutes, is followed in the end."""
+    heads = iter([TIP, TIP])
+
+    def latest(number: str, _: bool) -> Any:
+        return block(next(heads, TIP - 4) if number == "latest" else int(number, 16))
+
+    line = StandinConnection(a={"eth_getBlockByNumber": latest})
+    await followed(line.service(tmp_path), 2 * LAG_SECONDS)
+    until = len(line.dialled)
+    assert until > 3
+    assert line.dialled[-1][1] - line.dialled[0][1] < LAG_SECONDS + 2 * LAST_PAUSE
+
+
+async def test_an_endpoint_of_another_chain_is_left(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """Behind the same URL a provider may serve another chain: nothing is signed for it."""
+    line = StandinConnection(a={"eth_chainId": lambda: "0x1"}, b={})
+    inputs = await followed(line.service(tmp_path), 60.0, REWARD)
+    assert [url for url, _ in line.dialled] == ["http://a", "http://b"]
+    assert [type(one) for one in inputs if isinstance(one, ChainLost | ChainRestored)] == [ChainRestored]
+
+
+async def test_an_endpoint_gets_the_pause_that_it_asks_for(tmp_path: Path, autojump_clock: MockClock) -> None:
+    """A provider that says "retry after a minute" is dialled once a minute, not every few seconds."""
+
+    def refused(*_: Any) -> NoReturn:
+        error = ConnectionLostError("429, retry after 60 s")
+        error.retry_after = 60.0
+        raise error
+
+    line = StandinConnection(a={"eth_call": refused})
+    await followed(line.service(tmp_path), 300.0)
+    assert all(later - at >= 60.0 for (_, at), (_, later) in pairwise(line.dialled))
+    assert len(line.dialled) == 5
 
 
 async def test_a_providers_key_stays_out_of_the_journal(tmp_path: Path, autojump_clock: MockClock) -> None:
