@@ -35,6 +35,9 @@ def split_address(text: str) -> tuple[str, str]:
     transport, _, peer = str(parsed).rpartition("/p2p/")
     if transport.endswith("/tcp/0"):
         raise BadAddress(f"{text!r} names no port")
+    found = ip_of(host_of(transport))
+    if found is not None and (found.is_multicast or found.is_reserved):
+        raise BadAddress(f"{text!r} is nobody's address")
     return transport, peer
 
 
@@ -80,6 +83,11 @@ def ip_of(text: str) -> IPv4Address | IPv6Address | None:
     except ValueError:
         return None
     return getattr(found, "ipv4_mapped", None) or found
+
+
+def is_global(ip: IPv4Address | IPv6Address) -> bool:
+    """Return True for an address that means the same host everywhere."""
+    return ip.is_global and not ip.is_multicast
 
 
 def network_of(ip: IPv4Address | IPv6Address, bits: int) -> str:

@@ -18,12 +18,12 @@ from node.network.peers.addresses import (
     BadAddress,
     Networks,
     host_of,
-    is_unspecified,
     network_key,
     seen_from,
     split_address,
 )
 from node.network.peers.ip_diversity import surplus_peers
+from node.network.peers.peer_sampling import may_be_told, network_group, sample_to_tell, spread
 from node.network.peers.peer_store import PeerStore
 from node.network.reputation import IP_COLOCATION
 from node.network.reqresp.streams import StreamFault, StreamLostError, read_frame, write_frame
@@ -74,6 +74,7 @@ class PeerManager:
         self._max_peers, self._ping_seconds = max_peers, ping_seconds
         self._target_peers = min(target_peers, max_peers)
         self._per_network, self._trusted = per_network, trusted
+        self._configured_bootnodes: tuple[str, ...] = ()
         self._bootnode_addresses: dict[str, tuple[str, ...]] = {}
         self._dials: dict[str, int] = {}
         self._next_dial: dict[str, float] = {}
@@ -81,6 +82,7 @@ class PeerManager:
         self._watched: set[str] = set()
         self._dialling: set[str] = set()
         self._dialled: set[str] = set()
+        self._dice = random.Random()
         self.unresponsive = 0
         host.serve(PEERS_PROTOCOL, self._answer_peers)
 
@@ -97,12 +99,18 @@ class PeerManager:
 
     async def _bootnode_loop(self) -> None:
         while True:
-            self.add_bootnodes(await self._bootnodes())
+            self._use_bootnodes(await self._bootnodes())
             await trio.sleep(BOOTNODE_SECONDS if self._bootnode_addresses else FIRST_BOOTNODE_SECONDS)
 
     def add_bootnodes(self, addresses: Sequence[str]) -> None:
         """Dial these whenever connections are missing; malformed ones are logged and left out."""
-        for text in addresses:
+        self._configured_bootnodes += tuple(addresses)
+        self._use_bootnodes(())
+
+    def _use_bootnodes(self, named: Sequence[str]) -> None:
+        """Take the configured bootnodes and those that the contract names now; forget others."""
+        self._bootnode_addresses = {}
+        for text in (*self._configured_bootnodes, *named):
             try:
                 transport, peer = split_address(text)
             except BadAddress as error:
@@ -122,13 +130,17 @@ class PeerManager:
             await trio.sleep(0.5)
 
     def _due(self) -> list[tuple[str, tuple[str, ...]]]:
-        """Return the peers to dial now: bootnodes first, then the peer store, never more than are missing."""
+        """Return the peers to dial now, never more than are missing: bootnodes, then others spread over networks."""
         connected = set(self._host.connected())
         self._dialled &= connected
         outbound = min(MIN_OUTBOUND, self._target_peers) - len(self._dialled)
         missing = max(self._target_peers - len(connected), outbound) - len(self._dialling)
+        room = max(0, min(missing, MAX_DIALS - len(self._dialling)))
+        if not room:
+            return []
         candidates = dict(self._bootnode_addresses)
-        for peer, addresses in self._peer_store.dialable(time.time()):
+        known = self._peer_store.dialable(time.time())
+        for peer, addresses in spread(known, lambda entry: network_group(entry[1][0]), self._dice):
             candidates[peer] = (*candidates.get(peer, ()), *addresses)
         now, counts = trio.current_time(), self._network_counts(connected)
         due = [
@@ -140,7 +152,7 @@ class PeerManager:
             and self._next_dial.get(peer, 0.0) <= now
             and (peer in self._bootnode_addresses or not self._is_full(counts, host_of(addresses[0])))
         ]
-        return due[: max(0, min(missing, MAX_DIALS - len(self._dialling)))]
+        return due[:room]
 
     def _network_counts(self, peers: Iterable[str]) -> Counter[str]:
         """Return how many of the peers are in each network that is not trusted."""
@@ -247,8 +259,9 @@ class PeerManager:
             # Not held against the peer: another implementation may not speak this protocol and still be useful.
             log.debug("gossip.exchange_failed", peer=peer, reason=str(error))
             return
+        teller = self._host.remote_ip(peer)
         for other, transport in others:
-            if other != self._host.peer_id and not is_unspecified(transport):
+            if other != self._host.peer_id and may_be_told(transport, teller):
                 self._peer_store.add_addresses(other, [transport])
 
     async def _answer_peers(self, peer: str, stream: INetStream) -> None:
@@ -256,16 +269,14 @@ class PeerManager:
         remote = self._host.remote_ip(peer)
         if remote is not None:
             own = [seen_from(transport, remote) for other, transport in asked if other == peer]
-            self._peer_store.add_addresses(peer, own[:2])
+            self._peer_store.add_addresses(peer, [each for each in own if may_be_told(each, remote)][:2])
         await write_frame(stream, msgspec.msgpack.encode(self._addresses_for(peer)))
 
     def _addresses_for(self, peer: str) -> list[str]:
-        """Return addresses of connected peers, then of earlier ones, at most `MAX_PEERS_SHARED`."""
-        connected = set(self._host.connected())
-        known = [entry for entry in self._peer_store.dialable(time.time()) if entry[0] != peer]
-        known.sort(key=lambda entry: entry[0] not in connected)
-        seen = [entry for entry in known if self._peer_store.get(entry[0]).seen]
-        return [f"{addresses[0]}/p2p/{other}" for other, addresses in seen[:MAX_PEERS_SHARED]]
+        """Return addresses of a random sample of the peers that this node has been connected to."""
+        known = [each for each in self._peer_store.tellable(time.time()) if each.peer != peer]
+        told = sample_to_tell(known, MAX_PEERS_SHARED, self._dice)
+        return [f"{each.transport}/p2p/{each.peer}" for each in told]
 
     async def _save_loop(self) -> None:
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import msgspec
 import structlog
 
 from node.files.private import replace_private
+from node.network.peers.peer_sampling import KnownPeer, network_group
 
 log = structlog.get_logger()
 
@@ -21,9 +23,11 @@ BAN_SECONDS = 1800.0
 
 
 class PeerRecord(msgspec.Struct, frozen=True, kw_only=True):
-    """One peer. Times are Unix seconds, 0.0 for never; `penalty` is as of `penalised`."""
+    """One peer. Times are Unix seconds, 0.0 for never; `penalty` is as of `penalised`. `since` is when this node was
+    connected to it for the first time, `seen` when it was last."""
 
     addresses: tuple[str, ...] = ()
+    since: float = 0.0
     seen: float = 0.0
     penalty: float = 0.0
     penalised: float = 0.0
@@ -60,7 +64,7 @@ class PeerStore:
         entry, self._now = self.get(peer), max(self._now, now)
         others = tuple(each for each in entry.addresses if each != address)
         addresses = ((address, *others) if address else entry.addresses)[:MAX_ADDRESSES]
-        self._put(peer, msgspec.structs.replace(entry, addresses=addresses, seen=now))
+        self._put(peer, msgspec.structs.replace(entry, addresses=addresses, seen=now, since=entry.since or now))
 
     def penalise(self, peer: str, points: float, now: float) -> bool:
         """Add penalty points; return True if this bans the peer."""
@@ -81,10 +85,20 @@ class PeerStore:
         return self.get(peer).banned_until > now
 
     def dialable(self, now: float) -> list[tuple[str, tuple[str, ...]]]:
-        """Return peers with addresses that are not banned, those connected last first."""
-        able = [(peer, entry) for peer, entry in self._entries.items() if entry.addresses and entry.banned_until <= now]
-        able.sort(key=lambda pair: -pair[1].seen)
-        return [(peer, entry.addresses) for peer, entry in able]
+        """Return peers with addresses that are not banned, in no order that means anything."""
+        return [
+            (peer, entry.addresses)
+            for peer, entry in self._entries.items()
+            if entry.addresses and entry.banned_until <= now
+        ]
+
+    def tellable(self, now: float) -> list[KnownPeer]:
+        """Return the peers that strangers may be told of: this node was connected to them, and has not banned them."""
+        return [
+            KnownPeer(peer, entry.addresses[0], entry.since)
+            for peer, entry in self._entries.items()
+            if entry.addresses and entry.seen and entry.banned_until <= now
+        ]
 
     def save(self) -> None:
         """Write the store where it changed. A disk that fails costs the store, not the node: it is logged."""
@@ -104,11 +118,28 @@ class PeerStore:
             self._forget_one(peer)
 
     def _forget_one(self, keep: str) -> None:
-        """Forget the peer not connected for longest; a banned one stays until only banned ones are left."""
-        others = (peer for peer in self._entries if peer != keep)
+        """Forget a peer of the network with the most: new ones of one network must not push out everybody else.
+
+        Of these the one not connected for longest; a banned one stays until only banned ones are left.
+        """
         entries, now = self._entries, self._now
-        gone = min(others, key=lambda peer: (max(entries[peer].banned_until, now), entries[peer].seen))
-        del self._entries[gone]
+        crowd = Counter(map(self._group, entries))
+        others = (peer for peer in entries if peer != keep)
+        del entries[
+            min(
+                others,
+                key=lambda peer: (
+                    entries[peer].banned_until > now,
+                    -crowd[self._group(peer)],
+                    entries[peer].banned_until,
+                    entries[peer].seen,
+                ),
+            )
+        ]
+
+    def _group(self, peer: str) -> str:
+        addresses = self._entries[peer].addresses
+        return network_group(addresses[0]) if addresses else ""
 
 
 def _load(path: Path) -> dict[str, PeerRecord]:
