@@ -30,6 +30,7 @@ from node.logs import configure
 from node.machine import commands as c
 from node.machine import inputs as i
 from node.machine import views
+from node.machine.memo import is_same
 from node.machine.peer_score import has_positive_score
 from node.machine.state import Output, State, initial
 from node.machine.status import Status
@@ -114,6 +115,7 @@ class Node:
         self.loop = Loop(journal, state, self.dispatch, self.publish, time.time)
         self.rounds = RoundRecorder(open_round_store(home / ROUNDS), self._peer_ids)
         self.window: RoundWindow | None = None
+        self._window_of: tuple[object, ...] = ()
         self.swarm: Digest = bytes(32)
         self.facts: CoordinatorFacts | None = None
         log.info(
@@ -320,6 +322,10 @@ class Node:
     def _update_window(self) -> None:
         """Pass the network a new window if the machine's view of the chain has changed."""
         state = self.state
+        seen = (self.gossip, self.swarm, state.round, state.stage, state.seeds, state.peers)
+        if is_same(seen, self._window_of):
+            return
+        self._window_of = seen
         window = RoundWindow(
             swarm=self.swarm, round=state.round, stage=state.stage, stages=len(self.manifest.stages),
             seeds=views.window_seeds(state), peers=views.eligible(state),

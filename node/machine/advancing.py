@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec.structs import replace
 
 from node.machine.commands import AdvanceStage, SetTimer
+from node.machine.memo import remembered
 from node.machine.pacing import local_deadline, local_pause_end, stage_seconds
 from node.machine.state import Result, State
-from protocols.schedule import turn_delay, turn_order
+from protocols.identifiers import Address, Seed
+from protocols.schedule import MAX_RELAYERS, turn_delay, turn_order
 
 SLACK = 0.05
 """Seconds by which a timer may fire early and still count."""
@@ -24,15 +28,25 @@ def turn_time(state: State) -> float:
     Peers that announced lately that they can pay come first. Keys that are only registered must not make the others
     wait for turns that nobody takes.
     """
-    peers = {peer for peer, since in state.peers.items() if since <= state.round}
-    able = peers & {*state.relayers, *((state.me,) if state.relays else ())}
-    order = tuple(
-        peer for some in (able, peers - able) for peer in turn_order(some, state.seed, state.round, state.stage)
-    )
+    order = _order(state.peers, state.relayers, state.me if state.relays else "", state.seed, state.round, state.stage)
     begins = max(local_deadline(state), local_pause_end(state))
     if state.resumed:
         begins = max(begins, state.resumed + RECOVERY * stage_seconds(state))
     return begins + turn_delay(state.me, order, state.parameters.turn_seconds)
+
+
+@remembered
+def _order(
+    registered: dict[Address, int], relayers: Mapping[Address, object], me: Address, seed: Seed, number: int, stage: int
+) -> tuple[Address, ...]:
+    """Return the first turns of those that count, peers that can pay before others; all further ones share one turn.
+
+    `me` is this node where it relays, else empty.
+    """
+    peers = {peer for peer, since in registered.items() if since <= number}
+    able = peers & {*relayers, me}
+    order = (*turn_order(able, seed, number, stage), *turn_order(peers - able, seed, number, stage))
+    return order[:MAX_RELAYERS]
 
 
 def set_advance_timer(state: State, at: float) -> Result:

@@ -7,6 +7,7 @@ from msgspec.structs import replace
 from node.machine import inputs as i
 from node.machine.commands import AnyCommand, FetchRollouts
 from node.machine.peer_score import has_positive_score, is_graylisted, raise_score
+from node.machine.places import place_for
 from node.machine.relaying import with_announced_messages
 from node.machine.state import MAX_BODIES, BodyRecord, Output, Result, State, current_step, is_eligible, with_body
 from node.machine.uncounted_bodies import DUPLICATE, count_refused, penalise, refuse, refuse_and_penalise, settle_copies
@@ -18,9 +19,6 @@ from protocols.schedule import step_number
 
 MAX_EXTERNAL = 32
 """External bodies in one training."""
-MAX_UNKNOWN_PEERS, MAX_UNKNOWN_BYTES = 128, 128 << 20
-"""Places and bytes of a stage for all peers without a positive score together, whatever they announce. New identities
-cost nothing, so their number must not keep out peers that have sent valid bodies."""
 MAX_EXTERNAL_BYTES = 32 << 20
 """Bytes of external bodies in one training: they are sent to the trainer in one frame of at most 64 MiB."""
 
@@ -28,8 +26,8 @@ MAX_EXTERNAL_BYTES = 32 << 20
 def body_announced(state: State, announcement: i.RolloutsAnnounced, at: float) -> Result:
     """Fetch a body that is new, in the window and from an eligible peer; note equivocations and attached messages.
 
-    A peer without rollouts is not waited for, nor one that is graylisted. If there is no place for it, the announcement
-    is ignored.
+    A peer without rollouts is not waited for, nor one that is graylisted. Where places are scarce they go by lot
+    (`node.machine.places`): without one the announcement is ignored, and a better lot displaces a worse one.
     """
     step = _step_in_window(state, announcement.round, announcement.stage)
     if step is None or announcement.peer == state.me or not is_eligible(state, announcement.peer, announcement.round):
@@ -39,8 +37,11 @@ def body_announced(state: State, announcement: i.RolloutsAnnounced, at: float) -
     known = bodies.get(announcement.peer)
     if known is not None:
         return (state, ()) if known.digest == announcement.body else _equivocated(state, step, announcement, known)
-    if _is_crowded(state, announcement, bodies):
+    place = place_for(state, announcement, bodies)
+    if not place.free:
         return count_refused(state, "crowded"), ()
+    if place.displaced:
+        state = _without(state, step, place.displaced)
     if announcement.size == 0:
         return with_body(
             state, step, announcement.peer, BodyRecord(announcement.body, 0, "refused", reason="nothing")
@@ -56,15 +57,12 @@ def body_announced(state: State, announcement: i.RolloutsAnnounced, at: float) -
     return state, (_fetch(state, step, announcement.peer),)
 
 
-def _is_crowded(state: State, announcement: i.RolloutsAnnounced, bodies: dict[Address, BodyRecord]) -> bool:
-    """Return True if a stage has no place for this announcement."""
-    if len(bodies) >= MAX_BODIES:
-        return True
-    if has_positive_score(state, announcement.peer):
-        return False
-    unknown = [body for peer, body in bodies.items() if peer != state.me and not has_positive_score(state, peer)]
-    asked_for = sum(body.size for body in unknown if body.reason != "graylisted")
-    return len(unknown) >= MAX_UNKNOWN_PEERS or asked_for + announcement.size > MAX_UNKNOWN_BYTES
+def _without(state: State, step: int, peers: tuple[Address, ...]) -> State:
+    """Return the state in which these peers have lost their places to others with better lots."""
+    for _ in peers:
+        state = count_refused(state, "crowded")
+    kept = {peer: body for peer, body in state.bodies_by_step.get(step, {}).items() if peer not in peers}
+    return replace(state, bodies_by_step={**state.bodies_by_step, step: kept})
 
 
 def body_arrived(state: State, arrived: i.RolloutsArrived) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from node.machine.external_bodies import round_scores
+from node.machine.memo import remembered
 from node.machine.pacing import local_deadline, local_pause_end
 from node.machine.peer_score import score_of
 from node.machine.state import State, own_body
@@ -105,7 +106,12 @@ def window_seeds(state: State) -> dict[int, Seed]:
 
 def eligible(state: State) -> frozenset[Address]:
     """Return the peers that are registered and count in the current round."""
-    return frozenset(peer for peer, since in state.peers.items() if since <= state.round)
+    return _eligible(state.peers, state.round)
+
+
+@remembered
+def _eligible(peers: dict[Address, int], number: int) -> frozenset[Address]:
+    return frozenset(peer for peer, since in peers.items() if since <= number)
 
 
 def _time(seconds: int) -> str:

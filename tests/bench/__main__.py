@@ -11,7 +11,16 @@ import msgspec
 from rich.console import Console
 from rich.table import Table
 
-BENCHES = ("bench_machine", "bench_verify", "bench_data", "bench_chain", "bench_idle", "bench_gossip", "bench_trainer")
+BENCHES = (
+    "bench_machine",
+    "bench_growth",
+    "bench_verify",
+    "bench_data",
+    "bench_chain",
+    "bench_idle",
+    "bench_gossip",
+    "bench_trainer",
+)
 
 
 def main(names: list[str]) -> int:
