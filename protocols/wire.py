@@ -6,6 +6,8 @@ msgspec raises UnicodeDecodeError, which is a ValueError but not a `msgspec.Deco
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 from protocols.identifiers import Address, Digest, Seed, body_digest, keccak256
@@ -70,6 +72,20 @@ class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     signature: bytes
 
 
+class Versioned(msgspec.Struct, frozen=True, array_like=True):
+    """What every version of an announcement begins with: read before anything that a later version may change."""
+
+    version: int
+
+
+class NewerVersion(Malformed):
+    """An announcement of a later protocol version, signed like any other; what it says is not known here."""
+
+    def __init__(self, envelope: Envelope, version: int) -> None:
+        super().__init__("version", f"version {version}, this node speaks {PROTOCOL_VERSION}")
+        self.envelope, self.version = envelope, version
+
+
 class Completion(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One sampled answer.
 
@@ -128,6 +144,7 @@ _BOUND_HEAD = bytes([0x90 + len(BoundAnnouncement.__struct_fields__)])
 _introductions: msgspec.msgpack.Decoder[SignedDelegation | BoundDelegation] = msgspec.msgpack.Decoder(
     SignedDelegation | BoundDelegation
 )
+_versioned = msgspec.msgpack.Decoder(Versioned)
 _bodies = msgspec.msgpack.Decoder(Rollouts)
 _quotings = msgspec.msgpack.Decoder(Quoting)
 
@@ -151,13 +168,22 @@ def signing_hash(payload: bytes) -> bytes:
 
 
 def decode_envelope(data: bytes, limit: int) -> tuple[Envelope, Announcement]:
-    """Decode gossip bytes of at most `limit` bytes. Raises `Malformed` with codes size, schema, version or digest."""
+    """Decode gossip bytes of at most `limit` bytes.
+
+    Raises `Malformed` with codes size, schema, version or digest; `NewerVersion` before the strict decoding, which no
+    announcement with new fields would pass. An envelope is the same in all versions.
+    """
     if len(data) > limit:
         raise Malformed("size", f"{len(data)} bytes, limit {limit}")
     try:
         envelope = _envelopes.decode(data)
+        version = _versioned.decode(envelope.payload).version
+        if version > PROTOCOL_VERSION:
+            raise NewerVersion(envelope, version)
         bound = envelope.payload.startswith(_BOUND_HEAD)
         announcement = (_bound_announcements if bound else _announcements).decode(envelope.payload)
+    except Malformed:
+        raise
     except (ValueError, RecursionError) as error:
         raise Malformed("schema", str(error)) from error
     problem = _shape_problem(envelope, announcement)
@@ -183,6 +209,20 @@ def _shape_problem(envelope: Envelope, announcement: Announcement) -> tuple[str,
     ):
         return "digest", "the inline body is not the announced one"
     return None
+
+
+def fork_digest(manifest_digest: bytes, version: int = PROTOCOL_VERSION) -> str:
+    """Return the rules' short name: four bytes of BLAKE2b of protocol version and manifest digest, in hexadecimal.
+
+    As in Ethereum's consensus specs it is part of the topic, so that peers with other rules do not meet.
+    """
+    rules = version.to_bytes(4, "big") + manifest_digest
+    return hashlib.blake2b(rules, digest_size=4, person=b"swarm-fork").hexdigest()
+
+
+def announcements_topic(swarm: Digest, manifest_digest: bytes, version: int = PROTOCOL_VERSION) -> str:
+    """Return the name of the topic on which the peers of a swarm with these rules announce their rollouts."""
+    return f"/swarm/{swarm.hex()}/{fork_digest(manifest_digest, version)}/announcements"
 
 
 def decode_introduction(data: bytes) -> SignedDelegation | BoundDelegation:

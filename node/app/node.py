@@ -60,7 +60,7 @@ from node.validation.body_check import BodyCheck
 from node.vote_protection import VoteProtection
 from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import Address, Digest, swarm_id
-from protocols.manifest import Manifest
+from protocols.manifest import Manifest, manifest_digest
 from protocols.signed_messages import MAX_ATTACHED, SignedDelegation, SignedMessage
 
 log = structlog.get_logger()
@@ -204,7 +204,9 @@ class Node:
         self.trainer = GuardedTrainer(self.trainer_of(self.me.address), announcements)
         self.check = BodyCheck(self.manifest, questions, self.bodies)
         self.gossip = self.network_of(
-            SwarmMember(self.me, self.swarm, self.manifest.limits, ephemeral_peer_id=is_marked(self.home)),
+            SwarmMember(
+                self.me, self.swarm, self.manifest.limits, is_marked(self.home), manifest_digest(self.manifest)
+            ),
             NetworkCallbacks(
                 check_body=self.check,
                 admit_announcement=announcements.admit,

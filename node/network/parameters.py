@@ -25,12 +25,16 @@ Introduction: TypeAlias = Callable[[], SignedDelegation | None]
 
 
 class SwarmMember(NamedTuple):
-    """Who takes part in which swarm. `ephemeral_peer_id`: under a made-up peer id until `switch_identity`."""
+    """Who takes part in which swarm. `ephemeral_peer_id`: under a made-up peer id until `switch_identity`.
+
+    `manifest_digest` names the swarm's rules: peers with others are on another topic.
+    """
 
     me: LocalPeer
     swarm: Digest
     limits: Limits
     ephemeral_peer_id: bool = False
+    manifest_digest: bytes = b""
 
 
 async def _no_bootnodes() -> Sequence[str]:

@@ -42,19 +42,14 @@ from node.ports.bodies import Bodies
 from node.ports.network import RoundWindow
 from node.ports.service import Report
 from protocols.admission import MessageAcceptance, Slot
-from protocols.identifiers import Address, Digest
-from protocols.wire import NOTHING
+from protocols.identifiers import Address
+from protocols.wire import NOTHING, announcements_topic
 
 log = structlog.get_logger()
 
 MAX_UNREPORTED = 1024
 """Accepted announcements that wait for the machine."""
 INTRODUCE_SECONDS = 1.0
-
-
-def announcements_topic(swarm: Digest) -> str:
-    """Return the name of a swarm's topic."""
-    return f"/swarm/{swarm.hex()}/announcements/1"
 
 
 class Libp2pNetwork:
@@ -178,7 +173,7 @@ class Libp2pNetwork:
             exchange = BodyExchange(host, self._bodies, self._count, self._uploads)
             catch_up = CatchUp(host, self._validator, self._limits.announcement, self._uploads)
             introductions = Introductions(host, self._me, self._callbacks.introduction, self._count, report)
-            name = announcements_topic(self._member.swarm)
+            name = announcements_topic(self._member.swarm, self._member.manifest_digest)
             topics = {name: TopicSettings(self._limits.announcement, self._validate)}
             async with join(host, topics, Traffic(self._allow, self._hear)) as joined:
                 topic = joined[name]

@@ -15,10 +15,11 @@ from typing import Any
 import trio
 
 from node.identity import NodeKey
+from protocols.wire import announcements_topic
 
 PROGRAM = Path(__file__).with_name("gossip_peer.py")
 SWARM = bytes([7]) * 32
-TOPIC = f"/swarm/{SWARM.hex()}/announcements/1"
+TOPIC = announcements_topic(SWARM, b"")
 Event = dict[str, Any]
 
 

@@ -25,12 +25,11 @@ from node.identity import new_key
 from node.network.host import Host, open_host
 from node.network.pubsub.router import FRAME_LIMIT
 from node.network.pubsub.topic import Topic, TopicSettings, join
-from node.network.service import announcements_topic
 from protocols.admission import MessageAcceptance
 from protocols.deployment import CoordinatorFacts
 from protocols.identifiers import body_digest, swarm_id
 from protocols.manifest import Limits
-from protocols.wire import Announcement, Envelope, encode, signing_hash
+from protocols.wire import Announcement, Envelope, announcements_topic, encode, signing_hash
 from tests.redteam.hostile_node import speak_from, stand_back
 
 log = structlog.get_logger()
@@ -46,6 +45,7 @@ class Victim(msgspec.Struct, frozen=True):
     transport: str
     peer: str
     swarm: bytes
+    manifest_digest: bytes
 
 
 async def victim_at(home: Path) -> Victim:
@@ -57,14 +57,14 @@ async def victim_at(home: Path) -> Victim:
                 facts = msgspec.json.decode((home / "coordinator.json").read_bytes(), type=CoordinatorFacts)
                 transport = told["addresses"][0].rpartition("/p2p/")[0]
                 swarm = swarm_id(facts.chain_id, facts.contract, facts.deployment_block_hash)
-                return Victim(transport, told["peer_id"], swarm)
+                return Victim(transport, told["peer_id"], swarm, facts.manifest_digest)
         await trio.sleep(0.1)
 
 
 @asynccontextmanager
 async def stranger(victim: Victim) -> AsyncIterator[tuple[Host, Topic] | None]:
     """Join the swarm's topic under a fresh peer id, connected to the victim alone; None where that does not accept."""
-    name = announcements_topic(victim.swarm)
+    name = announcements_topic(victim.swarm, victim.manifest_digest)
     topics = {name: TopicSettings(Limits().announcement, lambda *_: MessageAcceptance.IGNORE)}
     async with open_host(new_key(), (), 64) as host, join(host, topics) as joined:
         yield (host, joined[name]) if await host.connect(victim.transport, victim.peer) else None

@@ -14,6 +14,7 @@ from node.network.libp2p_patches.log_throttle import connection_log
 from node.network.libp2p_patches.repair import Repair, used
 from node.network.libp2p_patches.replacements import (
     PUBLIC_KEY_DESERIALIZERS,
+    agent_version,
     cached_record,
     ignore_record,
     read_bounded_delim,
@@ -106,6 +107,15 @@ REPLACED = (
         why="The size of an RSA key is bounded, its exponent is not: one of 4096 bits makes each check last 40 ms.",
         where=REPLACEMENTS,
         replacement=PUBLIC_KEY_DESERIALIZERS,
+    ),
+    Repair(
+        target="libp2p.identity.identify.identify",
+        name="AGENT_VERSION",
+        kind="replaced",
+        why="The agent that identify names is the library, and no parameter changes that: nobody sees which software, "
+        "or which version of it, a swarm consists of.",
+        where=REPLACEMENTS,
+        replacement=agent_version(),
     ),
     Repair(
         target="libp2p.network.connection.swarm_connection",

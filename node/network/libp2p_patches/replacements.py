@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -38,6 +39,14 @@ def cached_record(host: IHost) -> tuple[bytes, bool]:
     if kept is None or trio.current_time() - kept[0] > RECORD_SECONDS:
         kept = _records[host] = (trio.current_time(), env_to_send_in_RPC(host)[0])
     return kept[1], False
+
+
+def agent_version() -> str:
+    """Return what identify tells peers of this software: project and version."""
+    try:
+        return f"swarm-node/{version('swarm-node')}"
+    except PackageNotFoundError:
+        return "swarm-node"
 
 
 async def read_bounded_delim(reader: Reader) -> bytes:

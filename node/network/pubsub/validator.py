@@ -17,7 +17,15 @@ from protocols.admission import Equivocation, Reason, Slot, check_announcement, 
 from protocols.identifiers import Address, Digest
 from protocols.manifest import Limits
 from protocols.typed_data import Domain
-from protocols.wire import Announcement, BoundAnnouncement, Malformed, decode_envelope, signing_hash
+from protocols.wire import (
+    PROTOCOL_VERSION,
+    Announcement,
+    BoundAnnouncement,
+    Malformed,
+    NewerVersion,
+    decode_envelope,
+    signing_hash,
+)
 
 log = structlog.get_logger()
 
@@ -53,6 +61,7 @@ class AnnouncementValidator:
         self._convicted: set[Slot] = set()
         self._peer_ids: dict[Address, str] = {}
         self._early = EarlyMessageQueue()
+        self._newest_version = PROTOCOL_VERSION
 
     # --- validation ---------------------------------------------------------------------------------------------
 
@@ -66,6 +75,9 @@ class AnnouncementValidator:
         try:
             envelope, announcement = decode_envelope(message.data, self._limits.announcement)
             signer, public = recover(signing_hash(envelope.payload), envelope.signature)
+        except NewerVersion as newer:
+            self._note_newer(newer)
+            return ValidationResult("version")
         except Malformed as problem:
             return ValidationResult(cast(Reason, problem.code))
         except ValueError:
@@ -97,6 +109,16 @@ class AnnouncementValidator:
             self._convict(Equivocation(slot, known, announcement.body))
             return ValidationResult("equivocation", accepted)
         return ValidationResult(reason, slot=slot if reason == "equivocation" else None)
+
+    def _note_newer(self, newer: NewerVersion) -> None:
+        """Tell the operator once that a registered peer speaks a later version: this node has to be upgraded."""
+        try:
+            signer, _ = recover(signing_hash(newer.envelope.payload), newer.envelope.signature)
+        except ValueError:
+            return
+        if self.window is not None and signer in self.window.peers and newer.version > self._newest_version:
+            self._newest_version = newer.version
+            log.warning("gossip.newer_version", peer=signer, version=newer.version, own=PROTOCOL_VERSION)
 
     def _convict(self, found: Equivocation) -> None:
         self._convicted.add(found.slot)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from importlib.metadata import version
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import trio
 from libp2p import new_host
 from libp2p.crypto.secp256k1 import create_new_key_pair
 from libp2p.exceptions import ParseError
+from libp2p.identity.identify import identify
 from libp2p.io.exceptions import IncompleteReadError
 from libp2p.network.config import ConnectionConfig
 from libp2p.peer.id import ID
@@ -57,6 +59,14 @@ async def test_a_connection_that_is_over_keeps_its_place() -> None:
                     await trio.sleep(0.01)
         assert got_in == [True] * PLACES + [False]
         assert host.get_network()._inbound_limiter.borrowed_tokens == PLACES
+
+
+@shows("libp2p.identity.identify.identify", "AGENT_VERSION")
+async def test_identify_names_the_library() -> None:
+    """The library's agent is itself; repaired, peers learn which software they talk to, and its version."""
+    assert pristine("libp2p.identity.identify.identify").AGENT_VERSION.startswith("py-libp2p/")
+    async with open_host(new_key(), (), 8) as host:
+        assert identify._mk_identify_protobuf(host.inner, None).agent_version == f"swarm-node/{version('swarm-node')}"
 
 
 class Pouring:
