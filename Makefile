@@ -7,7 +7,7 @@ NPM_LOCK := npm install --package-lock-only --ignore-scripts --omit-lockfile-reg
 COMPILE := $(BIN)/pip-compile --quiet --generate-hashes --strip-extras --no-annotate --no-header --no-emit-options
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: install check unit test attack demo demo-real bench fuzz audit lock docs contracts clean
+.PHONY: install check unit test test-system attack demo demo-real bench fuzz audit lock docs contracts clean
 
 install: $(VENV)/.installed
 
@@ -40,8 +40,12 @@ test: check
 	$(BIN)/coverage run -m pytest $(PURE_TESTS); pure=$$?; \
 	$(BIN)/coverage json --quiet -o $(VENV)/coverage.json && $(BIN)/python -m tools.coverage_floor $(VENV)/coverage.json; \
 	uncovered=$$?; \
-	$(BIN)/pytest -m "not swarm" --durations=5 $(PURE_TESTS:%=--ignore=%) tests; rest=$$?; \
+	$(BIN)/pytest -m "not swarm and not system" --durations=5 $(PURE_TESTS:%=--ignore=%) tests; rest=$$?; \
 	wait $$swarms; of_swarms=$$?; cat $(VENV)/swarms.log; exit $$((pure || uncovered || rest || of_swarms))
+
+# Wide-area networks of namespaces: delay, loss, NATs, partitions. Needs unshare, nsenter and ip, on Linux.
+test-system: install
+	$(BIN)/pytest -m system --durations=0 tests/system
 
 # One hostile process against three honest ones, all attacks in random order: an hour, or as ARGS say.
 attack: install

@@ -32,6 +32,8 @@ PENALTIES = {
     # A busy or killed peer leaves idle streams and streams that end early behind, by the dozen.
     IDLE: 2.0,
     EOF: 2.0,
+    # No implementation sends a frame above the limit, for it would not take one either.
+    "frame-size": 100.0,
     "swarm": 5.0,
     "subscriptions": 5.0,
 }

@@ -13,7 +13,7 @@ from pathlib import Path
 import msgspec
 
 from tests.system.namespaces import Network
-from tests.system.wide_swarm import STAGE_SECONDS, WideSwarm
+from tests.system.wide_swarm import WideSwarm
 from tests.system.wires import Rules
 
 START_SECONDS = 120.0
@@ -29,16 +29,18 @@ class Scenario(msgspec.Struct, frozen=True):
 
     members: int
     rules: Rules
+    stage_seconds: int = 8
     behind_nat: frozenset[int] = frozenset()
     parts: tuple[tuple[int, ...], ...] = ()
 
 
 SCENARIOS = {
     "far": Scenario(5, FAR),
-    "partition": Scenario(5, Rules(delay=0.01), parts=((1, 2), (3, 4, 5))),
+    "partition": Scenario(5, Rules(delay=0.01), 30, parts=((1, 2), (3, 4, 5))),
     "nat": Scenario(5, Rules(delay=0.01), behind_nat=frozenset({5})),
     "nats": Scenario(5, Rules(delay=0.01), behind_nat=frozenset({4, 5})),
-    "everything": Scenario(5, FAR, frozenset({4, 5}), ((1, 2, 4), (3, 5))),
+    "far nats": Scenario(5, FAR, behind_nat=frozenset({4, 5})),
+    "everything": Scenario(5, FAR, 30, frozenset({4, 5}), ((1, 2, 4), (3, 5))),
 }
 
 
@@ -46,7 +48,7 @@ def play(scenario: Scenario, home: Path) -> None:
     """Play a scenario in a directory. Raises AssertionError, with the end of the logs, where it fails."""
     with Network(scenario.members, scenario.behind_nat) as network:
         network.change(scenario.rules)
-        with WideSwarm(network, home, scenario.members) as swarm:
+        with WideSwarm(network, home, scenario.members, scenario.stage_seconds) as swarm:
             for member in swarm.members:
                 member.start()
             first = _start(swarm)
@@ -71,25 +73,29 @@ def _start(swarm: WideSwarm) -> int:
 
 
 def _part(network: Network, swarm: WideSwarm, scenario: Scenario) -> list[int]:
-    """Part the network for two rounds and join it again; return the first round after that, and the next."""
+    """Part the network for two rounds and join it again as a round opens; return the next round, which must be whole:
+    one stage is enough to heal.
+    """
     began = swarm.round()
     network.change(msgspec.structs.replace(scenario.rules, parts=scenario.parts))
     _until(swarm, began + 2)
     assert not swarm.is_whole(began + 1), "the partition parted nobody"
     network.change(scenario.rules)
     _say(f"parted in rounds {began} and {began + 1}, joined in round {swarm.round()}")
-    _until(swarm, began + 5)
-    return [began + 3, began + 4]
+    _until(swarm, began + 4)
+    return [began + 3]
 
 
 def _assert_whole(swarm: WideSwarm, rounds: list[int]) -> None:
     """Every node ranks a round when the next one opens; the report is written moments later."""
-    assert swarm.wait(STAGE_SECONDS, lambda: all(swarm.is_whole(number) for number in rounds)), _why(swarm, *rounds)
+    assert swarm.wait(swarm.stage_seconds, lambda: all(swarm.is_whole(number) for number in rounds)), _why(
+        swarm, *rounds
+    )
     _say(f"everybody had everybody's rollouts in rounds {rounds}")
 
 
 def _until(swarm: WideSwarm, number: int) -> None:
-    seconds = (number - swarm.round() + 2) * (STAGE_SECONDS + 6)
+    seconds = (number - swarm.round() + 2) * (swarm.stage_seconds + 6)
     assert swarm.wait(seconds, lambda: swarm.round() >= number), _why(swarm)
 
 

@@ -12,19 +12,18 @@ from protocols.manifest import DataSpec, GameSpec, Limits, Manifest, StageSpec, 
 from tests.integration.small_swarm import SmallSwarm
 from tests.system.namespaces import Network, public_address
 
-STAGE_SECONDS = 8
 SECONDS_A_GROUP = 0.02
 PORT = 38_751
 """Where every node listens, each in a namespace of its own."""
 
 
-def manifest() -> Manifest:
+def manifest(stage_seconds: int) -> Manifest:
     """Return a swarm of one-stage rounds whose bodies are all fetched (none is small enough to travel inline)."""
     return Manifest(
         name="wide area",
         data=DataSpec(held_out=4),
         game=GameSpec(num_prompts=3, min_prompts=2, num_generations=4, local_groups=4, external_groups=4),
-        stages=(StageSpec(name="play", seconds=STAGE_SECONDS),),
+        stages=(StageSpec(name="play", seconds=stage_seconds),),
         voting=VotingSpec(winners=2, minimum_groups=1),
         limits=Limits(inline=16, turn_seconds=1),
     )
@@ -33,9 +32,9 @@ def manifest() -> Manifest:
 class WideSwarm(SmallSwarm):
     """The chain is in namespace 0, where this process is; member n in namespace n."""
 
-    def __init__(self, network: Network, home: Path, members: int) -> None:
-        super().__init__(manifest(), home, (SECONDS_A_GROUP,) * members)
-        self._network = network
+    def __init__(self, network: Network, home: Path, members: int, stage_seconds: int) -> None:
+        super().__init__(manifest(stage_seconds), home, (SECONDS_A_GROUP,) * members)
+        self._network, self.stage_seconds = network, stage_seconds
         self.chain = LocalChain(block_seconds=1, host="0.0.0.0")
 
     @property

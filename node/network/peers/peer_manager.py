@@ -40,8 +40,9 @@ MIN_OUTBOUND = 4
 MAX_PER_NETWORK = 8
 """Connections with one /24 or /64: fewer than `TARGET_PEERS`, so that no network provides all of a node's peers."""
 MAX_DIALS = 3
-DIAL_BACKOFF = Backoff(first=1.0, longest=60.0)
-"""Between two attempts to dial a peer, a quarter more or less."""
+DIAL_BACKOFF = Backoff(first=1.0, longest=15.0)
+"""Between two attempts to dial a peer, a quarter more or less. A network that was parted heals within a stage: the few
+peers that are dialled at a time cost little."""
 STEADY_SECONDS = 10.0
 """A connection that lasted this long resets the back-off: a peer that hangs up is not dialled every second."""
 BOOTNODE_SECONDS, FIRST_BOOTNODE_SECONDS = 60.0, 5.0

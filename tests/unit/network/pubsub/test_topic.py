@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
+import pytest
 import trio
+from libp2p.pubsub.pb import rpc_pb2
 
 from node.identity import new_key
 from node.network.host import Host, open_host
+from node.network.pubsub.pubsub import SafePubsub
 from node.network.pubsub.topic import Topic, TopicSettings, join
 from protocols.admission import MessageAcceptance
 
@@ -48,3 +52,13 @@ async def test_each_topic_has_its_validator() -> None:
                     await trio.sleep(0.05)
     assert sorted(taken) == [(name, name.encode()) for name in NAMES]
     assert faults == []
+
+
+@pytest.mark.parametrize(("messages", "seconds"), [(1, 0.02), (10, 0.2), (500, 1.0)])
+async def test_who_is_not_heard_is_read_slowly(messages: int, seconds: float, autojump_clock: object) -> None:
+    """A stream is paused for each message that is dropped unheard, up to a second a frame; one that is heard is not."""
+    pubsub: Any = SafePubsub.__new__(SafePubsub)
+    pubsub._hear = lambda peer: False
+    begun = trio.current_time()
+    await pubsub._handle(rpc_pb2.RPC(publish=[rpc_pb2.Message(data=b"x")] * messages), None)
+    assert trio.current_time() - begun == pytest.approx(seconds)
