@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary
 
@@ -148,15 +148,7 @@ class SafePubsub(Pubsub):
             await self._handle(rpc, peer)
 
     async def _handle(self, rpc: rpc_pb2.RPC, peer: ID) -> None:
-        unheard = 0
-        for message in rpc.publish:
-            if self._hear(peer):
-                await isolated(self.push_msg)(peer, message)
-            else:
-                unheard += 1
-        if unheard:
-            # Its next frame waits: what is only dropped costs nobody but this node.
-            await trio.sleep(min(MAX_PAUSE_SECONDS, unheard * PAUSE_SECONDS))
+        await self._take_messages(rpc.publish, peer)
         if len(rpc.subscriptions) > self.max_subscriptions_per_rpc:
             self._report_fault(peer, "subscriptions")
         else:
@@ -164,6 +156,18 @@ class SafePubsub(Pubsub):
                 self.handle_subscription(peer, subscription)
         if rpc.HasField("control"):
             await self._handle_control(rpc, peer)
+
+    async def _take_messages(self, messages: Sequence[rpc_pb2.Message], peer: ID) -> None:
+        """Take messages of a peer that is heard. For those that are dropped its next frame waits: a flood that is only
+        dropped would cost nobody but this node."""
+        unheard = 0
+        for message in messages:
+            if self._hear(peer):
+                await isolated(self.push_msg)(peer, message)
+            else:
+                unheard += 1
+        if unheard:
+            await trio.sleep(min(MAX_PAUSE_SECONDS, unheard * PAUSE_SECONDS))
 
     async def _handle_control(self, rpc: rpc_pb2.RPC, peer: ID) -> None:
         bounded = bounded_control(rpc.control, self._topics)
