@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from node.machine import inputs as i
-from node.machine.places import MAX_UNKNOWN_PEERS
+from node.machine.places import MAX_UNKNOWN_BYTES, MAX_UNKNOWN_PEERS
 from node.machine.state import MAX_BODIES, BodyRecord, State, initial
 from node.machine.step import step
 from protocols.identifiers import body_digest
@@ -134,3 +134,38 @@ def test_a_lot_is_another_one_in_another_round() -> None:
         seed = number.to_bytes(32, "big")
         counts.update(sorted(range(400), key=lambda each: lot(seed, peer(each)))[: MAX_BODIES - 1])
     assert min(counts.values()) > 40
+
+
+def test_unknown_peers_share_their_bytes_by_lot() -> None:
+    """Large bodies of new identities: where bytes are scarce, those with the best lots are kept, whoever came first."""
+    size = MAX_UNKNOWN_BYTES // 10
+    state = announced(playing(40, own(40), score=0.0), list(range(40)), size=size)
+    lowest = sorted(range(40), key=lambda number: lot(SEED, peer(number)))[:10]
+    assert kept(state) == set(lowest)
+
+
+def test_a_large_body_displaces_as_many_small_ones_as_it_needs() -> None:
+    """It has the best lot of all: the worst of the others go until it fits, and no more of them."""
+    order = sorted(range(60), key=lambda number: lot(SEED, peer(number)))
+    best, others = order[0], order[1:]
+    state = announced(playing(60, own(60), score=0.0), others, size=MAX_UNKNOWN_BYTES // len(others))
+    assert kept(state) == set(others)
+    state = announced(state, [best], size=MAX_UNKNOWN_BYTES // 2)
+    assert best in kept(state)
+    left = len(kept(state)) - 1
+    assert kept(state) == {best, *others[:left]}
+    assert len(others) // 2 - 1 <= left <= len(others) // 2
+
+
+def test_who_lost_its_place_is_counted_and_told_like_who_found_none() -> None:
+    """The reason is the same, `crowded`, so that an operator sees that places are scarce."""
+    state = announced(playing(300, own(300)), list(range(300)))
+    assert state.refusals["crowded"] == 300 - (MAX_BODIES - 1)
+    assert state.totals.bodies_refused == state.refusals["crowded"]
+
+
+@pytest.mark.parametrize("owners", [{}, {peer(number): "" for number in range(20)}])
+def test_without_owners_each_key_is_its_own(owners: dict[str, str]) -> None:
+    """RL Swarm's contract knows no owners: the order is by lot alone."""
+    names = [peer(number) for number in range(20)]
+    assert by_lot(names, owners, SEED) == sorted(names, key=lambda name: lot(SEED, name))

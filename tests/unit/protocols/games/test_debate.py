@@ -10,11 +10,10 @@ from hypothesis import strategies as st
 from node.ports.bodies import Verdict
 from node.validation.body_check import check_body
 from node.validation.quoted_bodies import QuoteResolver, closure
-from protocols.games import StageContext, game_named, game_problems
+from protocols.games import StageContext, game_named
 from protocols.games.debate import DebateWording, critique_reward, majority, pick_values, picked, shown_answers, voted
 from protocols.games.quoting import MAX_QUOTE_CHARS, content_key, drawn
 from protocols.identifiers import Digest, body_digest
-from protocols.manifest import GameSpec, Manifest, StageSpec
 from protocols.wire import decode_rollouts, quoted_in
 from tests.support.debate_tables import (
     SEED,
@@ -376,29 +375,3 @@ def test_a_ring_of_quotes_ends() -> None:
     found, missing = closure([b"\0"], ring.get, lambda quoted: quoted)
     assert len(found) == 64
     assert missing == ()
-
-
-# --- the manifest ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("parameters", "problem"),
-    [
-        ({"quoted": 6}, "quoted: 1 to 5"),
-        ({"critique": "{question}"}, "critique: needs the place-holders answers, question"),
-        ({"answer": "{text}"}, "answer: needs"),
-        ({"pick": "  "}, "pick, vote"),
-        ({"judge": "me"}, "judge"),
-        ({"quoted": "many"}, "quoted"),
-    ],
-)
-def test_wording_that_makes_no_sense_is_refused(parameters: dict[str, str | int], problem: str) -> None:
-    """Each parameter is named with what it must be."""
-    assert any(problem in text for text in game_problems(debate(**parameters)))
-
-
-def test_a_debate_has_three_stages() -> None:
-    """One stage more or less is refused with the order that they have."""
-    short = Manifest(name="t", game=GameSpec(name="debate"), stages=(StageSpec(name="answer", seconds=1),))
-    assert game_problems(MANIFEST) == []
-    assert game_problems(short) == ["stages: 'debate' has 3, in this order: answer, critique, resolve"]
