@@ -47,6 +47,7 @@ from node.network.reqresp.streams import (
 log = structlog.get_logger()
 
 PING_PROTOCOL = "/ipfs/ping/1.0.0"
+IDENTIFY_PUSH_PROTOCOL = "/ipfs/id/push/1.0.0"
 PING_BYTES = 32
 RECEIVE_WINDOW = "receive-window"
 """Fault of a peer that sent more than any receive window allows."""
@@ -92,6 +93,9 @@ class Host:
         self._network = self.inner.get_network()
         self._network.retry_config = RetryConfig(max_retries=0)
         self._network.set_stream_handler(isolated(self.inner._swarm_stream_handler))
+        # Peers exchange addresses in a protocol of their own. A push of a thousand addresses costs 23 ms here, and any
+        # peer may send as many as it likes.
+        self.inner.remove_stream_handler(TProtocol(IDENTIFY_PUSH_PROTOCOL))
         inbound = InboundConnections(
             self._network, lambda address: self.accepts_ip(address), lambda event: self.count_connection(event)
         )

@@ -6,7 +6,7 @@ import os
 import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from node.network.pubsub.topic import Topic, TopicSettings, join
 from node.network.reputation import IP_COLOCATION
 from node.network.reqresp.body_exchange import BODY_PROTOCOL
 from node.network.reqresp.catch_up import CATCHUP_PROTOCOL
+from node.network.reqresp.streams import StreamLostError
 from protocols.admission import MessageAcceptance
 from protocols.identifiers import body_digest
 from protocols.manifest import Limits
@@ -55,7 +56,7 @@ class Hostile:
         await self.frame(encode_varint_prefixed(rpc.SerializeToString()))
 
     async def raw(self, protocol: str, data: bytes) -> None:
-        with trio.move_on_after(3):
+        with trio.move_on_after(3), suppress(StreamLostError):
             async with self.host.request(self.victim, protocol) as stream:
                 await stream.write(data)
                 await trio.sleep(0.2)

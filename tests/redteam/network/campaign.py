@@ -43,6 +43,8 @@ DESCRIPTORS = 300
 """Resident bytes and descriptors that an honest node may have, attacked or not; it has about 100 MiB and 20."""
 DEEDS = ("sockets", "connections", "announcements")
 """What an attack counts once it has got anywhere."""
+CPU = 0.6
+"""Share of a core that an attack may cost an honest node; most cost a tenth."""
 DELAY_SECONDS = 1.0
 """Median of the time from publishing a body until another honest node has checked it."""
 
@@ -70,6 +72,7 @@ def breaches(outcome: Outcome) -> list[str]:
     found = {
         "an honest node ended": not outcome.alive,
         "memory": outcome.usage.memory > MEMORY,
+        "processor": outcome.usage.cpu > CPU,
         "descriptors": outcome.usage.descriptors > DESCRIPTORS,
         "an honest body was lost": None in outcome.delays,
         "honest bodies late": outcome.median > DELAY_SECONDS,

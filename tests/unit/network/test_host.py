@@ -7,7 +7,8 @@ import pytest
 import trio
 
 from node.identity import new_key
-from node.network.host import Host, HostListenError, open_host
+from node.network.host import IDENTIFY_PUSH_PROTOCOL, Host, HostListenError, open_host
+from node.network.reqresp.streams import StreamLostError
 
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 
@@ -55,3 +56,15 @@ async def test_two_hosts_do_not_share_a_port() -> None:
                 await other.listen([transport])
             await other.listen([transport, ANY_PORT])
             assert transport not in other.addresses[0]
+
+
+async def test_nobody_pushes_addresses() -> None:
+    """Identify answers who asks; a push finds no protocol, and the connection stays."""
+    async with listening(ANY_PORT) as host, open_host(new_key(), (), 8) as other:
+        assert await other.connect(transport_of(host), host.peer_id)
+        with pytest.raises(StreamLostError):
+            async with other.request(host.peer_id, IDENTIFY_PUSH_PROTOCOL):
+                pass
+        async with other.request(host.peer_id, "/ipfs/id/1.0.0") as stream:
+            assert await stream.read(1)
+        assert host.peer_id in other.connected()
