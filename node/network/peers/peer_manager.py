@@ -23,6 +23,7 @@ from node.network.peers.addresses import (
     split_address,
 )
 from node.network.peers.ip_diversity import surplus_peers
+from node.network.peers.loop_lag import BEAT_SECONDS, LoopLag
 from node.network.peers.peer_sampling import may_be_told, network_group, sample_to_tell, spread
 from node.network.peers.peer_store import PeerStore
 from node.network.reputation import IP_COLOCATION
@@ -84,17 +85,26 @@ class PeerManager:
         self._dialling: set[str] = set()
         self._dialled: set[str] = set()
         self._dice = random.Random()
+        self.lag = LoopLag()
         self.unresponsive = 0
         host.serve(PEERS_PROTOCOL, self._answer_peers)
 
     async def run(self) -> None:
         """Dial, exchange, ping and save until cancelled."""
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._beat_loop)
             nursery.start_soon(self._bootnode_loop)
             nursery.start_soon(self._dial_loop, nursery)
             nursery.start_soon(self._watch_loop, nursery)
             nursery.start_soon(self._exchange_loop)
             nursery.start_soon(self._save_loop)
+
+    async def _beat_loop(self) -> None:
+        """Measure how late the loop wakes up: overload must not be taken for silence of others."""
+        while True:
+            due = trio.current_time() + BEAT_SECONDS
+            await trio.sleep_until(due)
+            self.lag.beat(trio.current_time() - due, trio.current_time())
 
     # --- bootnodes ----------------------------------------------------------------------------------------------
 
@@ -137,8 +147,8 @@ class PeerManager:
         outbound = min(MIN_OUTBOUND, self._target_peers) - len(self._dialled)
         missing = max(self._target_peers - len(connected), outbound) - len(self._dialling)
         room = max(0, min(missing, MAX_DIALS - len(self._dialling)))
-        if not room:
-            return []
+        if not room or (connected and self.lag.is_late(trio.current_time())):
+            return []  # a handshake costs more than all that a connection saves a node that is too busy already
         candidates = dict(self._bootnode_addresses)
         known = self._peer_store.dialable(time.time())
         for peer, addresses in spread(known, lambda entry: network_group(entry[1][0]), self._dice):
@@ -222,7 +232,9 @@ class PeerManager:
             await self._ask_peers(peer)
             while peer in self._host.connected() and missed < MISSED_PINGS:
                 await trio.sleep(self._ping_seconds * random.uniform(0.8, 1.2))
-                missed = 0 if await self._host.ping(peer, self._ping_seconds * 2) else missed + 1
+                answered = await self._host.ping(peer, self._ping_seconds * 2)
+                if answered or not self.lag.is_late(trio.current_time()):
+                    missed = 0 if answered else missed + 1
             if trio.current_time() - began > STEADY_SECONDS:
                 self._dials.pop(peer, None)
                 self._next_dial.pop(peer, None)
