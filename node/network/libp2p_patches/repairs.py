@@ -338,6 +338,12 @@ USED = (
         "_cleanup_on_error",
     ),
     *used(
+        "libp2p.stream_muxer.yamux.yamux:Yamux",
+        HOST,
+        "Set by the answer to a ping of the muxer; the library measures round trips with it and tells nobody.",
+        "_ping_event",
+    ),
+    *used(
         "libp2p.network.swarm:Swarm",
         "node.network.inbound",
         "The handshake of an inbound connection, as the library's handler calls it.",

@@ -68,3 +68,29 @@ async def test_nobody_pushes_addresses() -> None:
         async with other.request(host.peer_id, "/ipfs/id/1.0.0") as stream:
             assert await stream.read(1)
         assert host.peer_id in other.connected()
+
+
+async def test_a_ping_is_answered_whatever_the_peer_has_to_do() -> None:
+    """The muxer answers while all streams wait for a handler that never ends; a peer that is gone does not answer."""
+    async with listening(ANY_PORT) as host, open_host(new_key(), (), 8) as other:
+
+        async def stuck(peer: str, stream: object) -> None:
+            await trio.sleep_forever()
+
+        host.serve("/stuck/1", stuck)
+        assert await other.connect(transport_of(host), host.peer_id)
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(_wait_on, other, host.peer_id)
+            await trio.sleep(0.2)
+            assert [await other.ping(host.peer_id, 2.0) for _ in range(5)] == [True] * 5
+            nursery.cancel_scope.cancel()
+        other.disconnect(host.peer_id)
+        with trio.fail_after(5):
+            while await other.ping(host.peer_id, 0.1):
+                pass
+
+
+async def _wait_on(host: Host, peer: str) -> None:
+    async with host.request(peer, "/stuck/1") as stream:
+        await stream.read(1)
