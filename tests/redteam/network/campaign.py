@@ -69,12 +69,12 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
         return statistics.median(TRIP_SECONDS if each is None else each for each in self.delays)
 
 
-def breaches(outcome: Outcome, delay: float = DELAY_SECONDS) -> list[str]:
-    """Return which bounds an attack has broken; `delay` is that of honest bodies."""
+def breaches(outcome: Outcome, delay: float = DELAY_SECONDS, cpu: float = CPU) -> list[str]:
+    """Return which bounds an attack has broken; `delay` is that of honest bodies, `cpu` the share of a core."""
     found = {
         "an honest node ended": not outcome.alive,
         "memory": outcome.usage.memory > MEMORY,
-        "processor": outcome.usage.cpu > CPU,
+        "processor": outcome.usage.cpu > cpu,
         "descriptors": outcome.usage.descriptors > DESCRIPTORS,
         "an honest body was lost": None in outcome.delays,
         "honest bodies late": outcome.median > delay,

@@ -13,8 +13,9 @@ from tests.redteam.network.hostile_process import ATTACKS
 pytestmark = [pytest.mark.integration, pytest.mark.swarm]
 
 SECONDS = 2.0
-DELAY_SECONDS = 4.0
-"""The other tests compute beside these: `make attack` has the machine to itself, and asks for one second."""
+DELAY_SECONDS, WHOLE_CORE = 4.0, 0.95
+"""The other tests compute beside these, and two seconds are short for a share of the processor: `make attack` has the
+machine to itself, and asks for more."""
 
 
 @pytest.fixture(scope="module")
@@ -32,4 +33,4 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Outcome]:
 @pytest.mark.parametrize("name", ATTACKS)
 def test_an_attack_takes_nothing_from_honest_nodes(outcomes: dict[str, Outcome], name: str) -> None:
     """Memory and descriptors stay bounded, honest bodies arrive, newcomers get in, and no honest peer is banned."""
-    assert breaches(outcomes[name], DELAY_SECONDS) == [], outcomes[name]
+    assert breaches(outcomes[name], DELAY_SECONDS, WHOLE_CORE) == [], outcomes[name]
